@@ -13,7 +13,12 @@
     │   ├── ImageReferenceInvalid      a placeholder or malformed image name
     │   ├── RegistryDenied             the registry refuses the credentials
     │   ├── AdapterMismatch            an adapter made for another base model
-    │   └── PortInUse                  somebody else listens where the server should
+    │   ├── AdapterInvalid             a file of the adapter is missing, cut short or forbidden
+    │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
+    │   ├── PortInUse                  somebody else listens where the server should
+    │   ├── SecretNotFound             a Secret that the Workspace names is not there
+    │   ├── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
+    │   └── RunInProgress              another run holds the Workspace
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
         ├── DiskFull
         ├── DownloadFailed             the network broke and kept breaking
@@ -91,8 +96,28 @@ class AdapterMismatch(Refused):
     """The adapter was made for another base model."""
 
 
+class AdapterInvalid(Refused):
+    """A file of the adapter is missing, cut short or of a forbidden kind."""
+
+
+class ImageUnreadable(Refused):
+    """The image is damaged, unsafe to unpack, or has nothing under /data."""
+
+
 class PortInUse(Refused):
     """The port the server should listen on is taken."""
+
+
+class SecretNotFound(Refused):
+    """A Secret that the Workspace names is not there."""
+
+
+class ConfigMapNotFound(Refused):
+    """A ConfigMap that the Workspace names is not there."""
+
+
+class RunInProgress(Refused):
+    """Another run holds the Workspace."""
 
 
 class Failed(KaitoflowError):

@@ -18,12 +18,13 @@ class DatasetColumns:
 class DatasetConfig:
     """One dataset to fetch, verify and report on.
 
-    urls: http(s), and `file:` where allow_local_addresses; all of them are used, in order.
+    urls: http(s), and `file:` where allow_files; all of them are used, in order.
     source_dir: a folder (a mounted volume, an unpacked image) used instead of urls.
     data_dir: gets `train.jsonl` (normalised rows), `report.json` (written last) and the raw files.
     weights_dir: the base model's folder; its tokenizer and chat template count the tokens.
     max_length: tokens after which a row is cut when training.
     bad_rows_tolerance: share of rows, 0 to 1, that may be left out instead of stopping the run.
+    allow_local_addresses: loopback and private addresses may be asked.
     """
 
     urls: tuple[str, ...] = ()
@@ -35,3 +36,4 @@ class DatasetConfig:
     max_bytes: int = 50 * 2**30
     bad_rows_tolerance: float = 0.0
     allow_local_addresses: bool = False
+    allow_files: bool = False

@@ -1,0 +1,186 @@
+"""A Prefect server for this machine, when none is configured: found, or started and shared.
+
+Several commands may use one server; the last of them to end stops it, unless `kaitoflow server`
+holds it. Prefect itself is not imported here: starting it must not wait for that import.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx2
+
+from tasks.errors import PrefectUnavailable
+from tasks.platform.processes import ProcessRecord
+from tasks.platform.store import write_atomically
+from tasks.settings import settings
+
+_READY_TIMEOUT_S = 120.0
+_PROBE_S = 0.25
+_STOP_S = 15.0
+_PREFERRED_PORT = 4200
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A server that answers: its API address and, when it is ours, its process."""
+
+    api_url: str
+    process: ProcessRecord | None = None
+
+    @property
+    def ui_url(self) -> str:
+        """The address to open in a browser."""
+        return self.api_url.removesuffix("/api")
+
+
+@contextlib.contextmanager
+def prefect_server(on_wait: Callable[[float], None] = lambda _s: None) -> Iterator[PrefectServer]:
+    """A server for as long as the context lasts, with this process's Prefect pointed at it.
+
+    Args: on_wait: called with the seconds waited, while a server comes up.
+    Raises: PrefectUnavailable: it ended or did not answer in time.
+    """
+    configured = os.environ.get("PREFECT_API_URL")
+    if configured:
+        yield PrefectServer(api_url=configured)
+        return
+    home = settings().home_dir / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "users.lock").open("a+") as users:
+        with _alone(home):
+            fcntl.flock(users, fcntl.LOCK_SH)
+            server = _find(home) or _start(home)
+        try:
+            _wait_ready(server, home, on_wait)
+            _point_at(server, home)
+            yield server
+        finally:
+            with _alone(home):
+                _leave(server, users, home)
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Nobody else starts or stops the server meanwhile."""
+    with (home / "start.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _find(home: Path) -> PrefectServer | None:
+    try:
+        record = json.loads((home / "server.json").read_bytes())
+        process = ProcessRecord(**record["process"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return PrefectServer(record["api_url"], process) if process.process() else None
+
+
+def _start(home: Path) -> PrefectServer:
+    port = _free_port()
+    with (home / "server.log").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+            + ["--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | _server_environment(home, port),
+        )
+    started = ProcessRecord(child.pid, _create_time(child.pid), "")
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", started)
+    write_atomically(
+        home / "server.json",
+        json.dumps({"api_url": server.api_url, "process": asdict(started)}).encode(),
+    )
+    return server
+
+
+def _create_time(pid: int) -> float:
+    import psutil
+
+    return psutil.Process(pid).create_time()
+
+
+def _free_port() -> int:
+    for wanted in (_PREFERRED_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", wanted))
+                return int(probe.getsockname()[1])
+    raise PrefectUnavailable("a port for the Prefect server was asked for; none is free; free one")
+
+
+def _server_environment(home: Path, port: int) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+    }
+
+
+def _wait_ready(server: PrefectServer, home: Path, on_wait: Callable[[float], None]) -> None:
+    started = time.monotonic()
+    with httpx2.Client(trust_env=False, timeout=5) as client:
+        while (waited := time.monotonic() - started) < _READY_TIMEOUT_S:
+            if _answers(client, server):
+                return
+            if server.process and not server.process.process():
+                break
+            on_wait(waited)
+            time.sleep(_PROBE_S)
+    raise PrefectUnavailable(
+        f"a Prefect server was asked for at {server.api_url}; it ended or did not answer within "
+        f"{_READY_TIMEOUT_S:.0f} s; see {home / 'server.log'}, or set PREFECT_API_URL to one of yours"
+    )
+
+
+def _answers(client: httpx2.Client, server: PrefectServer) -> bool:
+    try:
+        return client.get(f"{server.api_url}/health").status_code == httpx2.codes.OK
+    except httpx2.HTTPError:
+        return False
+
+
+def _point_at(server: PrefectServer, home: Path) -> None:
+    """Settings of the Prefect client in this process; read when Prefect is first imported."""
+    os.environ.update(
+        {
+            "PREFECT_API_URL": server.api_url,
+            "PREFECT_HOME": str(home),
+            "PREFECT_CLIENT_MAX_RETRIES": "7",
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,flows",
+        }
+    )
+
+
+def _leave(server: PrefectServer, users: IO[str], home: Path) -> None:
+    """Stop the server if nobody else uses it: an exclusive lock can be had only by the last."""
+    os.environ.pop("PREFECT_API_URL", None)
+    fcntl.flock(users, fcntl.LOCK_UN)
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    process = server.process.process() if server.process else None
+    if process:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(Exception):
+            process.wait(_STOP_S)
+        if process.is_running():
+            process.kill()
+    (home / "server.json").unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""The run: from a Workspace to a model that answers. Every step ensures, so a run may be repeated."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from prefect import flow
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.runtime import flow_run
+
+from tasks.artifacts import Dataset, TunedAdapter, Weights
+from tasks.dataset.task import download_dataset, fetch_weights
+from tasks.errors import InternalError, KaitoflowError
+from tasks.image.task import push_image
+from tasks.inference.task import deploy_inference, pull_adapters, tuned_adapter
+from tasks.nodes.task import provision_node
+from tasks.plan.task import check_workspace, plan_workspace
+from tasks.platform import current_platform
+from tasks.report import loss_curve, run_report
+from tasks.status import ConditionType, WorkspaceStatus, fresh_status
+from tasks.steps import change_status
+from tasks.tuning.task import tune_model
+from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="run-workspace", flow_run_name="run {workspace}")
+async def run_workspace(
+    workspace: Workspace, push: bool = False, port: int | None = None
+) -> WorkspaceStatus:
+    """Tune and serve, or only serve, what a Workspace asks for.
+
+    Args:
+        workspace: the object as applied; it names Secrets and ConfigMaps and holds none.
+        push: send the image to its registry too, instead of only keeping it on disk.
+        port: where the server listens on this machine; empty = the first free one from 5000 on.
+    """
+    async with recorded_run(workspace):
+        plan = await plan_workspace(workspace, push=push, port=port)
+        await check_workspace(workspace, plan)
+        await provision_node(workspace)
+        weights = await fetch_weights(workspace)
+        if workspace.tuning:
+            adapter = await tune_and_publish(workspace, weights, push=push)
+            adapters = tuned_adapter(workspace, adapter.directory)
+        else:
+            adapter, adapters = None, await pull_adapters(workspace, weights)
+        if workspace.is_served:
+            await deploy_inference(workspace, weights, adapters, port=port)
+        status = await change_status(workspace, _succeed)
+        await _publish_report(workspace, status, adapter)
+        return status
+
+
+async def tune_and_publish(workspace: Workspace, weights: Weights, *, push: bool) -> TunedAdapter:
+    """The adapter, trained on the Workspace's dataset and published as an image."""
+    dataset: Dataset = await download_dataset(workspace, weights)
+    adapter = await tune_model(workspace, weights, dataset)
+    await push_image(workspace, adapter, push=push)
+    return adapter
+
+
+@contextlib.asynccontextmanager
+async def recorded_run(workspace: Workspace) -> AsyncIterator[None]:
+    """Be the Workspace's only run, and leave in its status how the run ended."""
+    platform = current_platform()
+    async with platform.hold_run(workspace):
+        previous = await platform.read_status(workspace)
+        status = fresh_status(workspace.metadata.generation, previous)
+        status.flow_run_id = str(flow_run.id or "")
+        await platform.write_status(workspace, status)
+        try:
+            yield
+        except asyncio.CancelledError:
+            await asyncio.shield(change_status(workspace, _stop))
+            raise
+        except KaitoflowError as error:
+            await _fail(workspace, error)
+            raise
+        except Exception as error:
+            await _fail(workspace, InternalError(f"{type(error).__name__}: {error}"))
+            raise
+
+
+async def _fail(workspace: Workspace, error: KaitoflowError) -> None:
+    def change(status: WorkspaceStatus) -> None:
+        refused = error.exit_code == 3 and not status.is_true(ConditionType.ACCEPTED)
+        kind = ConditionType.ACCEPTED if refused else ConditionType.WORKSPACE_SUCCEEDED
+        status.state = "Failed"
+        status.set_condition(kind, status="False", reason=error.reason, message=str(error))
+
+    await change_status(workspace, change)
+
+
+def _stop(status: WorkspaceStatus) -> None:
+    status.state = "Stopped"
+    status.set_condition(
+        ConditionType.WORKSPACE_SUCCEEDED,
+        status="False",
+        reason="Stopped",
+        message="the run was stopped; run it again to resume",
+    )
+
+
+def _succeed(status: WorkspaceStatus) -> None:
+    status.state = "Ready" if status.endpoint else "Succeeded"
+    status.set_condition(
+        ConditionType.WORKSPACE_SUCCEEDED, status="True", reason="workspaceSucceeded"
+    )
+
+
+async def _publish_report(
+    workspace: Workspace, status: WorkspaceStatus, adapter: TunedAdapter | None
+) -> None:
+    metrics = adapter.metrics if adapter else {}
+    curve = loss_curve(metrics.get("history", []))
+    text = run_report(f"Run of {workspace}", status, metrics, curve=curve)
+    await acreate_markdown_artifact(text, key="report", description=f"Report of {workspace}")

@@ -1,0 +1,96 @@
+"""What one step hands to the next, and what it tells a reader. Plain data that Prefect can keep."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class _Artifact(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class Check(_Artifact):
+    """One line of a plan: what was looked at, the verdict, and the fix where there is one."""
+
+    name: str
+    result: Literal["ok", "warn", "fail"]
+    detail: str
+    fix: str = ""
+    reason: str = ""
+
+
+class Plan(_Artifact):
+    """What a run would do and need, before it does anything."""
+
+    checks: list[Check]
+    memory_gib: float | None = None
+    seconds: tuple[float, float] | None = None
+    """Shortest and longest expected duration."""
+
+    @property
+    def refused(self) -> list[Check]:
+        """The checks that stop the run."""
+        return [check for check in self.checks if check.result == "fail"]
+
+
+class Node(_Artifact):
+    """A node that the Workspace runs on."""
+
+    name: str
+    cores: int
+    memory_gib: float
+    gpus: int = 0
+
+
+class Weights(_Artifact):
+    """Base-model weights on disk."""
+
+    directory: Path
+    model: str
+    revision: str
+
+
+class Dataset(_Artifact):
+    """A dataset that was fetched, verified and normalised."""
+
+    train_file: Path
+    digest: str
+    rows: int
+    report: dict[str, Any] = Field(default={}, repr=False)
+
+
+class TunedAdapter(_Artifact):
+    """A trained LoRA adapter on disk, with what is known of its quality."""
+
+    directory: Path
+    base_model: str
+    base_revision: str
+    dataset_digest: str
+    metrics: dict[str, Any] = Field(default={}, repr=False)
+
+
+class PublishedImage(_Artifact):
+    """An adapter as an OCI image."""
+
+    reference: str
+    digest: str
+    layout_dir: Path | None = None
+    pushed: bool = False
+    bytes: int = 0
+
+
+class Endpoint(_Artifact):
+    """A server that answers."""
+
+    url: str
+    model: str
+
+    @property
+    def curl(self) -> str:
+        """A command that talks to it, ready to paste."""
+        return (
+            f"curl -X POST {self.url}/chat -H 'Content-Type: application/json' "
+            """-d '{"prompt": "What does os.path.join do?"}'"""
+        )

@@ -1,0 +1,47 @@
+"""The ConfigMap that a tuning Workspace names, in KAITO's form."""
+
+from tasks.errors import ConfigMapNotFound
+from tasks.platform import current_platform
+from tasks.tuning.pod.training_config import TrainingConfig, parse_training_config
+from tasks.workspace import Workspace
+
+TRAINING_CONFIG_KEY = "training_config.yaml"
+
+
+async def read_training_config_text(workspace: Workspace) -> str | None:
+    """The text of training_config.yaml; None when the Workspace names no ConfigMap.
+
+    Raises: ConfigMapNotFound: no such ConfigMap, or it lacks the key.
+    """
+    name = workspace.config_name
+    if not name:
+        return None
+    return config_map_text(await current_platform().read_config_map(workspace, name), name)
+
+
+def config_map_text(data: object, name: str) -> str:
+    """The text of training_config.yaml in a ConfigMap's data.
+
+    Raises: ConfigMapNotFound: no such ConfigMap, or it lacks the key.
+    """
+    if not isinstance(data, dict):
+        raise ConfigMapNotFound(
+            f"tuning.config names ConfigMap {name!r}; there is none of that name; "
+            "put it into the same file, after a line with ---"
+        )
+    if TRAINING_CONFIG_KEY not in data:
+        raise ConfigMapNotFound(
+            f"tuning.config names ConfigMap {name!r}; it has the keys {sorted(data)}; "
+            f"give it the key {TRAINING_CONFIG_KEY}"
+        )
+    return str(data[TRAINING_CONFIG_KEY])
+
+
+async def read_training_config(workspace: Workspace) -> TrainingConfig:
+    """The Workspace's training configuration, or the method's defaults.
+
+    Raises: InvalidTuningConfig: a value that cannot be used, by name. ConfigMapNotFound.
+    """
+    assert workspace.tuning
+    text = await read_training_config_text(workspace)
+    return parse_training_config(text, method=workspace.tuning.method)

@@ -1,0 +1,332 @@
+"""What can be known before anything is made or downloaded: one check a line, each with its fix.
+
+Nothing here writes. The command line uses it without Prefect, the run's first step with it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tasks.artifacts import Check, Node, Plan
+from tasks.config_map import config_map_text
+from tasks.errors import KaitoflowError, ModelDoesNotFit, Refused, SecretNotFound
+from tasks.estimate import (
+    TuningShape,
+    cpu_operations_per_s,
+    serving_memory_gib,
+    tuning_memory_gib,
+    tuning_seconds,
+)
+from tasks.image.pod.reference import parse_reference
+from tasks.presets import ModelShape, Preset, find_preset
+from tasks.tuning.pod.training_config import TrainingConfig, parse_training_config
+from tasks.workspace import Workspace
+
+_GIB = 2**30
+# A token of English text is about four bytes; columnar files are about half the size of their text.
+_BYTES_PER_TOKEN = 4.0
+_PARQUET_SHRINKS = 2.0
+_SERVED_CONTEXT_TOKENS = 4096
+# Loading libraries and weights, the report, the push and the server's start, on two cores.
+_FIXED_SECONDS = (25.0, 90.0)
+_SLOW_SECONDS = 24 * 3600
+_DISK_SPARE_GIB = 1.0
+_TIME_BAND = (0.7, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What the checks may look at besides the Workspace."""
+
+    node: Node
+    config_maps: Mapping[str, Mapping[str, str]]
+    has_secret: Callable[[str], bool]
+    home: Path
+    push: bool = False
+    port: int | None = None
+    port_is_free: Callable[[int], bool] = lambda _port: True
+
+
+def make_plan(workspace: Workspace, world: World) -> Plan:
+    """Every check's verdict, with the memory and time that the run is expected to take."""
+    checks = [_schema(workspace), _check("base model", lambda: _base_model(workspace))]
+    preset = _preset_or_none(workspace)
+    config = _config_or_none(workspace, world)
+    if workspace.tuning:
+        checks.append(_check("parameters", lambda: _parameters(workspace, world)))
+        checks.append(_check("dataset", lambda: _dataset(workspace)))
+        checks.append(_check("image", lambda: _image(workspace, world)))
+    if world.port is not None:
+        checks.append(_port(world, world.port))
+    checks.append(_disk(preset, world))
+    memory_gib = _memory_gib(workspace, preset, config) if preset else None
+    checks.append(_check("memory", lambda: _memory(memory_gib, world)))
+    seconds = _seconds(workspace, preset, config, world.node) if preset else None
+    checks.append(_time(seconds))
+    return Plan(checks=checks, memory_gib=memory_gib, seconds=seconds)
+
+
+def _check(name: str, look: Callable[[], Check | str]) -> Check:
+    """A check whose refusal is a typed error and whose success is a line of detail."""
+    try:
+        found = look()
+    except KaitoflowError as error:
+        asked, _, rest = str(error).partition("; ")
+        return Check(name=name, result="fail", detail=asked, fix=rest, reason=error.reason)
+    return found if isinstance(found, Check) else Check(name=name, result="ok", detail=found)
+
+
+def _schema(workspace: Workspace) -> Check:
+    purpose = f"tuning by {workspace.tuning.method}" if workspace.tuning else "inference"
+    return Check(name="schema", result="ok", detail=f"{workspace.api_version}, {purpose}")
+
+
+def _base_model(workspace: Workspace) -> Check | str:
+    if not workspace.preset:
+        return Check(
+            name="base model",
+            result="fail",
+            detail="inference.template asks for a pod of your own image",
+            fix="apply it to a cluster; the local platform serves presets",
+            reason="InvalidWorkspace",
+        )
+    preset = find_preset(workspace.preset.name)
+    size = f", {preset.parameters / 1e6:,.0f}M parameters" if preset.parameters else ""
+    licence = f", licence {preset.licence}" if preset.licence else ""
+    detail = f"{preset.model}@{preset.revision}{size}{licence}"
+    if preset.gated and not os.environ.get("HF_TOKEN"):
+        return Check(
+            name="base model",
+            result="warn",
+            detail=f"{detail}, gated",
+            fix=f"accept its licence at https://huggingface.co/{preset.model} and set HF_TOKEN",
+        )
+    return detail
+
+
+def _preset_or_none(workspace: Workspace) -> Preset | None:
+    try:
+        return find_preset(workspace.preset.name) if workspace.preset else None
+    except Refused:
+        return None
+
+
+def _training_config(workspace: Workspace, world: World) -> TrainingConfig | None:
+    if not workspace.tuning:
+        return None
+    name = workspace.tuning.config
+    text = config_map_text(world.config_maps.get(name), name) if name else None
+    return parse_training_config(text, method=workspace.tuning.method)
+
+
+def _config_or_none(workspace: Workspace, world: World) -> TrainingConfig | None:
+    try:
+        return _training_config(workspace, world)
+    except Refused:
+        return None
+
+
+def _parameters(workspace: Workspace, world: World) -> str:
+    config = _training_config(workspace, world)
+    assert config and workspace.tuning
+    source = f"ConfigMap {workspace.tuning.config}" if workspace.tuning.config else "defaults"
+    return f"{source}: {config.summary}"
+
+
+def _dataset(workspace: Workspace) -> Check | str:
+    assert workspace.tuning
+    source = workspace.tuning.input
+    if not source.urls:
+        kind = "image" if source.image else "volumeSource"
+        return Check(
+            name="dataset",
+            result="fail",
+            detail=f"tuning.input.{kind} asks for files from a cluster",
+            fix="give tuning.input.urls (http, https or file:) on the local platform",
+            reason="InvalidWorkspace",
+        )
+    missing = [url for url in source.urls if _is_file(url) and not _path(url).is_file()]
+    if missing:
+        return Check(
+            name="dataset",
+            result="fail",
+            detail=f"{missing[0]} was asked for; there is no such file",
+            fix="correct the path (a relative one counts from the Workspace's file)",
+            reason="DatasetUnreachable",
+        )
+    return f"{len(source.urls)} file(s), verified before training"
+
+
+def _image(workspace: Workspace, world: World) -> Check | str:
+    assert workspace.tuning
+    output = workspace.tuning.output
+    if not output.image:
+        return Check(
+            name="image",
+            result="fail",
+            detail="tuning.output.volumeSource asks for a volume of a cluster",
+            fix="give tuning.output.image; the local platform keeps it on disk",
+            reason="InvalidWorkspace",
+        )
+    reference = parse_reference(output.image)
+    if not world.push:
+        return f"{reference} (kept on disk; --push sends it to the registry)"
+    secret = output.image_push_secret or ""
+    if not world.has_secret(secret):
+        raise SecretNotFound(
+            f"imagePushSecret {secret!r} was asked for; it is neither in the file nor is there a "
+            "docker config of yours; add the Secret to the file or run docker login"
+        )
+    return f"{reference}, pushed with {secret}"
+
+
+def _port(world: World, port: int) -> Check:
+    if world.port_is_free(port):
+        return Check(name="port", result="ok", detail=f"{port} is free")
+    return Check(
+        name="port",
+        result="fail",
+        detail=f"port {port} was asked for; somebody else listens there",
+        fix="choose another with --port, or leave --port away to get a free one",
+        reason="PortInUse",
+    )
+
+
+def _disk(preset: Preset | None, world: World) -> Check:
+    weights_gib = (preset.size_gib if preset else None) or 1.0
+    needed_gib = weights_gib + _DISK_SPARE_GIB
+    home = next(p for p in (world.home, *world.home.parents) if p.exists())
+    free_gib = shutil.disk_usage(home).free / _GIB
+    detail = f"about {needed_gib:.1f} GiB of {free_gib:.0f} GiB free in {home}"
+    if free_gib >= needed_gib:
+        return Check(name="disk", result="ok", detail=detail)
+    fix = "free some disk, or set KAITOFLOW_HOME to a folder on a larger one"
+    return Check(name="disk", result="fail", detail=detail, fix=fix, reason="DiskFull")
+
+
+def approximate_shape(preset: Preset) -> ModelShape | None:
+    """The shape of a model of which only the size is known: layers and width as decoders of that
+    size usually have (parameters = 12 x layers x hidden^2); None without a size."""
+    if preset.shape or not preset.parameters:
+        return preset.shape
+    layers = 32 if preset.parameters < 10e9 else 64
+    hidden = round((preset.parameters / (12 * layers)) ** 0.5)
+    return ModelShape(
+        parameters=preset.parameters,
+        layers=layers,
+        hidden=hidden,
+        intermediate=round(hidden * 8 / 3),
+        vocabulary=65536,
+    )
+
+
+def _memory_gib(
+    workspace: Workspace, preset: Preset, config: TrainingConfig | None
+) -> float | None:
+    shape = approximate_shape(preset)
+    if workspace.tuning and shape and config:
+        tuning = TuningShape(
+            quantized=config.is_quantized,
+            lora_rank=config.lora_rank,
+            tokens_per_step=config.tokens_per_step,
+            gradient_checkpointing=config.gradient_checkpointing is True,
+        )
+        return tuning_memory_gib(shape, tuning)
+    if preset.size_gib is None:
+        return None
+    return serving_memory_gib(
+        weights_gib=preset.size_gib,
+        kv_bytes_per_token=preset.kv_bytes_per_token or 0,
+        context_tokens=min(preset.context_tokens or _SERVED_CONTEXT_TOKENS, _SERVED_CONTEXT_TOKENS),
+    )
+
+
+def _memory(memory_gib: float | None, world: World) -> Check | str:
+    if memory_gib is None:
+        return Check(
+            name="memory",
+            result="warn",
+            detail="unknown until the weights are here",
+            fix="the trainer checks it before it loads them",
+        )
+    detail = f"peak about {memory_gib:.1f} GiB of {world.node.memory_gib:.1f} GiB free"
+    if memory_gib > world.node.memory_gib:
+        raise ModelDoesNotFit(
+            f"{detail}; choose a smaller preset, method qlora, a smaller max_length or batch size, "
+            "or a machine with more memory"
+        )
+    return detail
+
+
+def _seconds(
+    workspace: Workspace, preset: Preset, config: TrainingConfig | None, node: Node
+) -> tuple[float, float] | None:
+    if not workspace.tuning:
+        return _FIXED_SECONDS
+    tokens = _expected_tokens(workspace)
+    if not (tokens and preset.parameters and config):
+        return None
+    training_s = tuning_seconds(
+        parameters=preset.parameters,
+        tokens=round(tokens * config.epochs),
+        operations_per_s=cpu_operations_per_s(node.cores),
+    )
+    low, high = _TIME_BAND
+    return (_FIXED_SECONDS[0] + training_s * low, _FIXED_SECONDS[1] + training_s * high)
+
+
+def _expected_tokens(workspace: Workspace) -> int | None:
+    """Tokens of the dataset, guessed from file sizes; None when a size is not known."""
+    assert workspace.tuning
+    urls = workspace.tuning.input.urls
+    if not urls or not all(_is_file(url) and _path(url).is_file() for url in urls):
+        return None
+    text_bytes = sum(
+        _path(url).stat().st_size * (_PARQUET_SHRINKS if url.endswith("parquet") else 1)
+        for url in urls
+    )
+    return round(text_bytes / _BYTES_PER_TOKEN)
+
+
+def _time(seconds: tuple[float, float] | None) -> Check:
+    if seconds is None:
+        return Check(name="time", result="ok", detail="known once the dataset is counted")
+    detail = f"about {duration(seconds[0])} to {duration(seconds[1])}"
+    if seconds[0] < _SLOW_SECONDS:
+        return Check(name="time", result="ok", detail=detail)
+    fix = "tune on a GPU, choose a smaller preset, or set TrainingArguments.max_steps"
+    return Check(name="time", result="warn", detail=detail, fix=fix)
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person would say it: `45 s`, `3 min`, `2.5 h`, `4 days`."""
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size or (unit == "min" and seconds >= size):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _is_file(url: str) -> bool:
+    return url.startswith("file:")
+
+
+def _path(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path))
+
+
+def with_absolute_files(manifest: Any, base: Path) -> Any:
+    """The Workspace with its relative `file:` URLs counted from a folder."""
+    if not manifest.tuning:
+        return manifest
+    urls = [_absolute(url, base) for url in manifest.tuning.input.urls]
+    source = manifest.tuning.input.model_copy(update={"urls": urls})
+    tuning = manifest.tuning.model_copy(update={"input": source})
+    return manifest.model_copy(update={"tuning": tuning})
+
+
+def _absolute(url: str, base: Path) -> str:
+    return (base / _path(url)).resolve().as_uri() if _is_file(url) else url

@@ -1,0 +1,247 @@
+"""The platform of one machine: objects are files, nodes are this machine, containers are processes."""
+
+import asyncio
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from tasks.artifacts import Endpoint, Node
+from tasks.errors import PortInUse, RunInProgress, ServerNotReady
+from tasks.platform.base import Container, PodPaths
+from tasks.platform.processes import (
+    ContainerProcess,
+    ProcessRecord,
+    follow_to_result,
+    raise_for_verdict,
+)
+from tasks.platform.store import Store, write_atomically
+from tasks.podlog import Event
+from tasks.settings import Settings
+from tasks.status import WorkspaceStatus
+from tasks.workspace import Workspace
+
+SERVER = "serve"
+HOST = "127.0.0.1"
+_PROBE_S = 0.5
+
+
+class LocalPlatform:
+    """Runs pods as processes of this machine; see `tasks.platform.base.Platform`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Args: settings: `home` decides where everything is kept."""
+        self._settings = settings
+        self.store = Store(settings.home_dir)
+
+    def paths(self, workspace: Workspace, *, model: str, revision: str) -> PodPaths:
+        """Where the Workspace's pods find their files."""
+        folder = self.store.generation_dir(workspace)
+        home = self._settings.home_dir
+        return PodPaths(
+            config_dir=folder / "config",
+            data_dir=folder / "data",
+            results_dir=folder / "results",
+            adapter_dir=folder / "adapter",
+            weights_dir=home / "models" / f"{model.replace('/', '--')}@{revision}",
+            images_dir=home / "images",
+        )
+
+    async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
+        """The status as last written; an empty one for a new Workspace."""
+        return self.store.read_status(workspace)
+
+    async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
+        """Replace the status as a whole."""
+        self.store.write_status(workspace, status)
+
+    async def read_config_map(self, workspace: Workspace, name: str) -> Mapping[str, str] | None:
+        """The data of a ConfigMap that came with a Workspace's file."""
+        return self.store.read_config_map(workspace.metadata.namespace, name)
+
+    async def docker_config(self, workspace: Workspace, secret: str) -> Path | None:
+        """The Secret that came with the Workspace's file, else docker's own config of this user."""
+        manifest = self.store.read_secret(workspace.metadata.namespace, secret)
+        if manifest:
+            path = self.store.workspace_dir(workspace) / "secrets" / f"{secret}.json"
+            write_atomically(path, _docker_config(manifest), mode=0o600)
+            return path
+        own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
+        return own if own.exists() else None
+
+    async def node(self) -> Node:
+        """This machine."""
+        return Node(
+            name=os.uname().nodename,
+            cores=len(psutil.Process().cpu_affinity() or [0])
+            if hasattr(psutil.Process, "cpu_affinity")
+            else os.cpu_count() or 1,
+            memory_gib=psutil.virtual_memory().available / 2**30,
+            gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
+        )
+
+    @contextlib.asynccontextmanager
+    async def hold_run(self, workspace: Workspace) -> AsyncIterator[None]:
+        """Be the only run of a Workspace; the lock goes with the process, however it ends."""
+        folder = self.store.workspace_dir(workspace)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "run.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunInProgress(
+                    f"workspace {workspace} was asked to run; another run holds it; watch that one "
+                    f"(kaitoflow get {workspace.metadata.name}) or end it "
+                    f"(kaitoflow stop {workspace.metadata.name})"
+                ) from None
+            self._write_holder(folder)
+            try:
+                yield
+            finally:
+                (folder / "run.json").unlink(missing_ok=True)
+
+    @staticmethod
+    def _write_holder(folder: Path) -> None:
+        me = psutil.Process()
+        record = {"pid": me.pid, "started": me.create_time(), "config_digest": ""}
+        write_atomically(folder / "run.json", json.dumps(record).encode())
+
+    def run_holder(self, workspace: Workspace) -> psutil.Process | None:
+        """The process that runs the Workspace's flow now."""
+        try:
+            record = json.loads((self.store.workspace_dir(workspace) / "run.json").read_bytes())
+            return ProcessRecord(**record).process()
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    async def follow(self, workspace: Workspace, container: Container) -> AsyncIterator[Event | str]:
+        """Run a pod program to its end; see the Protocol."""
+        process = ContainerProcess(self.store.generation_dir(workspace), container.name)
+        grace_s = self._settings.stop_grace_s
+        async with contextlib.aclosing(
+            follow_to_result(process, container, grace_s=grace_s)
+        ) as lines:
+            async for said in lines:
+                yield said
+
+    async def ensure_server(
+        self, workspace: Workspace, container: Container, *, endpoint: Endpoint
+    ) -> AsyncIterator[Event | str]:
+        """Have the server running and answering /health; it stays when the run has ended."""
+        await self._stop_older_servers(workspace)
+        process = ContainerProcess(self.store.generation_dir(workspace), container.name)
+        await process.ensure_started(container, grace_s=self._settings.stop_grace_s)
+        ready = asyncio.create_task(self._wait_ready(endpoint.url))
+        try:
+            async with contextlib.aclosing(_until(process.lines(), ready)) as lines:
+                async for said in lines:
+                    yield said
+                    if isinstance(said, dict) and said["event"] == "verdict":
+                        raise_for_verdict(said, container.name, process.log)
+            if not ready.done():
+                raise_for_verdict(None, container.name, process.log)
+            await ready
+        except BaseException:
+            await asyncio.shield(process.stop(grace_s=self._settings.stop_grace_s))
+            raise
+        finally:
+            ready.cancel()
+
+    async def _stop_older_servers(self, workspace: Workspace) -> None:
+        current = self.store.generation_dir(workspace)
+        for folder in self.store.workspace_dir(workspace).glob("generation-*"):
+            if folder != current:
+                await ContainerProcess(folder, SERVER).stop(grace_s=self._settings.stop_grace_s)
+
+    async def _wait_ready(self, url: str) -> None:
+        limit_s = self._settings.server_ready_timeout_s
+        try:
+            async with asyncio.timeout(limit_s), httpx2.AsyncClient(trust_env=False) as client:
+                while not await _is_healthy(client, url):
+                    await asyncio.sleep(_PROBE_S)
+        except TimeoutError:
+            raise ServerNotReady(
+                f"the server at {url} was asked for /health; it was not ready within {limit_s:.0f} s; "
+                "see `kaitoflow logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S"
+            ) from None
+
+    def is_serving(self, workspace: Workspace) -> bool:
+        """Whether the Workspace's server process lives."""
+        return ContainerProcess(self.store.generation_dir(workspace), SERVER).running() is not None
+
+    async def stop(self, workspace: Workspace) -> list[str]:
+        """Stop the run, its pod programs and the server; the names of what was stopped."""
+        grace_s = self._settings.stop_grace_s
+        stopped = []
+        holder = self.run_holder(workspace)
+        if holder and holder.pid != os.getpid():
+            holder.terminate()
+            await asyncio.to_thread(psutil.wait_procs, [holder], timeout=grace_s)
+            stopped.append("run")
+        for record in sorted(self.store.workspace_dir(workspace).glob("*/logs/*.process.json")):
+            name = record.name.removesuffix(".process.json")
+            if await ContainerProcess(record.parent.parent, name).stop(grace_s=grace_s):
+                stopped.append(name)
+        return stopped
+
+    async def delete(self, workspace: Workspace) -> None:
+        """Stop everything and forget the Workspace with its files."""
+        await self.stop(workspace)
+        self.store.delete(workspace)
+
+
+async def _is_healthy(client: httpx2.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(f"{url}/health", timeout=5)).status_code == httpx2.codes.OK
+    except httpx2.HTTPError:
+        return False
+
+
+async def _until(
+    lines: AsyncIterator[Event | str], done: asyncio.Task[None]
+) -> AsyncIterator[Event | str]:
+    """Lines until a task is done or the lines end, whichever comes first."""
+    while True:
+        following = asyncio.ensure_future(anext(lines, None))
+        await asyncio.wait({following, done}, return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            following.cancel()
+            return
+        said = following.result()
+        if said is None:
+            return
+        yield said
+
+
+def _docker_config(secret: Mapping[str, Any]) -> bytes:
+    key = ".dockerconfigjson"
+    if key in (secret.get("stringData") or {}):
+        return str(secret["stringData"][key]).encode()
+    return base64.b64decode((secret.get("data") or {}).get(key, "e30="))
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def port_in_use(port: int) -> PortInUse:
+    """The refusal for a taken port."""
+    return PortInUse(
+        f"port {port} was asked for; somebody else listens there; choose another with --port, "
+        "or leave --port away to get a free one"
+    )

@@ -1,0 +1,187 @@
+"""Containers of the local platform: pod programs as processes that outlive whoever started them.
+
+A container has a log file and a record (pid, start time, digest of its config). So a run that starts
+after a crash finds the process that is still working and follows it instead of starting a second.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import TypeAdapter
+
+from tasks.errors import ContainerKilled, error_from_reason
+from tasks.platform.base import Container
+from tasks.platform.store import write_atomically
+from tasks.podlog import Event, parse_event
+
+_POLL_S = 0.1
+_KILL_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    """What is known of a container's process; enough to tell it from another with the same pid."""
+
+    pid: int
+    started: float
+    config_digest: str
+
+    def process(self) -> psutil.Process | None:
+        """The process, if it is still this one and no zombie."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 1.0
+            running = process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if same and running else None
+
+
+class ContainerProcess:
+    """One container: where its files are, and the process behind it."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Args: folder: of the Workspace's generation; `logs/` and `config/` lie in it."""
+        self.name = name
+        self.log = folder / "logs" / f"{name}.log"
+        self._config = folder / "config" / f"{name}.json"
+        self._record = folder / "logs" / f"{name}.process.json"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def record(self) -> ProcessRecord | None:
+        """The record of the last start; None when it never started."""
+        try:
+            return ProcessRecord(**json.loads(self._record.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def running(self) -> psutil.Process | None:
+        """The process, while it lives."""
+        record = self.record()
+        return record.process() if record else None
+
+    async def ensure_started(self, container: Container, *, grace_s: float) -> None:
+        """Have the container's process running with this config; one that runs is kept."""
+        config = TypeAdapter(type(container.config)).dump_json(container.config, indent=1)
+        digest = hashlib.sha256(container.program.encode() + config).hexdigest()
+        record = self.record()
+        if record and record.process() and record.config_digest == digest:
+            return
+        await self.stop(grace_s=grace_s)
+        write_atomically(self._config, config)
+        self._start(container.program, digest)
+
+    def _start(self, program: str, digest: str) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists():
+            os.replace(self.log, self.log.with_suffix(".previous.log"))
+        with self.log.open("wb") as log:
+            # Its own session: a Ctrl-C in the terminal reaches the flow, which then stops it in order.
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", program, str(self._config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=_pod_environment(),
+            )
+        started = psutil.Process(self._child.pid).create_time()
+        record = {"pid": self._child.pid, "started": started, "config_digest": digest}
+        write_atomically(self._record, json.dumps(record).encode())
+
+    async def lines(self) -> AsyncIterator[Event | str]:
+        """What the process says, from its start, until it ends: events and log lines."""
+        with self.log.open("r", encoding="utf-8", errors="replace") as log:
+            pending = ""
+            while True:
+                alive = self._is_alive()
+                while chunk := log.readline():
+                    pending += chunk
+                    if pending.endswith("\n"):
+                        line, pending = pending.rstrip("\n"), ""
+                        yield parse_event(line) or line
+                if not alive:
+                    return
+                await asyncio.sleep(_POLL_S)
+
+    def _is_alive(self) -> bool:
+        if self._child is not None:
+            return self._child.poll() is None
+        return self.running() is not None
+
+    async def stop(self, *, grace_s: float) -> bool:
+        """Ask the process and its children to end, then make them; whether there was one."""
+        process = self.running()
+        if not process:
+            return False
+        family = _family(process)
+        _signal(family, signal.SIGTERM)
+        deadline = asyncio.get_running_loop().time() + grace_s
+        while self._is_alive() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_POLL_S)
+        _signal(family, signal.SIGKILL)
+        await asyncio.to_thread(psutil.wait_procs, family, timeout=_KILL_WAIT_S)
+        self._is_alive()  # reaps a child of ours
+        return True
+
+
+async def follow_to_result(
+    process: ContainerProcess, container: Container, *, grace_s: float
+) -> AsyncIterator[Event | str]:
+    """Yield a container's lines up to its result; stop it when the iteration is cancelled.
+
+    Raises: the typed error of the verdict; ContainerKilled when the program ended without one.
+    """
+    await process.ensure_started(container, grace_s=grace_s)
+    verdict: dict[str, Any] | None = None
+    try:
+        async for said in process.lines():
+            yield said
+            if isinstance(said, dict) and said["event"] in ("result", "verdict"):
+                verdict = said
+    except (asyncio.CancelledError, GeneratorExit):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(process.stop(grace_s=grace_s))
+        raise
+    raise_for_verdict(verdict, container.name, process.log)
+
+
+def raise_for_verdict(verdict: dict[str, Any] | None, name: str, log: Path) -> None:
+    """Raise what a container's last event says; nothing when it is a result."""
+    if verdict is None:
+        raise ContainerKilled(
+            f"{name} was asked to finish; its process ended without a word, as after kill -9 or "
+            f"when memory ran out; run again to resume (log: {log})"
+        )
+    if verdict["event"] == "verdict":
+        raise error_from_reason(verdict["reason"], verdict["message"])
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return [process]
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _pod_environment() -> dict[str, str]:
+    """The environment of a pod program: ours, without what belongs to Prefect."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    return kept | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}

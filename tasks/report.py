@@ -1,0 +1,100 @@
+"""The report of a run as Markdown with a drawn loss curve. Pure."""
+
+import base64
+from typing import Any
+from xml.sax.saxutils import escape
+
+from tasks.artifacts import Endpoint, PublishedImage
+from tasks.status import WorkspaceStatus
+
+_WIDTH, _HEIGHT, _MARGIN = 640, 240, 44
+
+
+def run_report(
+    title: str, status: WorkspaceStatus, metrics: dict[str, Any], *, curve: str | None
+) -> str:
+    """What a run did and how well, for Prefect's UI.
+
+    Args: curve: the loss curve as an SVG picture; None when nothing was trained.
+    """
+    parts = [f"# {title}", _results(status.image, status.endpoint), _steps(status)]
+    if status.held_out:
+        parts.append(_held_out(status.held_out))
+    if curve:
+        encoded = base64.b64encode(curve.encode()).decode()
+        parts.append(f"## Loss\n\n![training loss](data:image/svg+xml;base64,{encoded})")
+    if metrics.get("history"):
+        parts.append(_first_and_last(metrics["history"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def loss_curve(history: list[dict[str, Any]]) -> str | None:
+    """Training loss over steps as SVG; None with fewer than two points."""
+    points = [(h["step"], h["loss"]) for h in history if h.get("loss") is not None]
+    if len(points) < 2:
+        return None
+    steps, losses = [p[0] for p in points], [p[1] for p in points]
+    low, high = min(losses), max(losses)
+    x_span, y_span = max(steps) - min(steps) or 1, (high - low) or 1.0
+    inner_w, inner_h = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
+    line = " ".join(
+        f"{_MARGIN + (s - min(steps)) / x_span * inner_w:.1f},"
+        f"{_MARGIN + (high - v) / y_span * inner_h:.1f}"
+        for s, v in points
+    )
+    bottom, right = _HEIGHT - _MARGIN, _WIDTH - _MARGIN
+    labels = (
+        (_MARGIN - 6, _MARGIN + 4, "end", f"{high:.2f}"),
+        (_MARGIN - 6, bottom + 4, "end", f"{low:.2f}"),
+        (_MARGIN, bottom + 18, "middle", str(min(steps))),
+        (right, bottom + 18, "middle", f"step {max(steps)}"),
+        (_WIDTH // 2, _MARGIN - 16, "middle", "training loss"),
+    )
+    texts = "".join(
+        f'<text x="{x}" y="{y}" text-anchor="{a}">{escape(t)}</text>' for x, y, a, t in labels
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="white"/>'
+        f'<path d="M{_MARGIN} {_MARGIN}V{bottom}H{right}" fill="none" stroke="#888"/>'
+        f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="2"/>{texts}</svg>'
+    )
+
+
+def _results(image: PublishedImage | None, endpoint: Endpoint | None) -> str:
+    lines = []
+    if image:
+        lines.append(f"- Image: `{image.reference}@{image.digest}`")
+        if image.layout_dir and not image.pushed:
+            lines.append(f"- Kept in the OCI image layout `{image.layout_dir}`")
+    if endpoint:
+        lines.append(f"- Service: [{endpoint.url}]({endpoint.url})")
+        lines.append(f"\n```\n{endpoint.curl}\n```")
+    return "\n".join(lines)
+
+
+def _steps(status: WorkspaceStatus) -> str:
+    rows = "\n".join(f"| {s.name} | {s.seconds:.1f} | {s.detail} |" for s in status.steps)
+    return f"## Steps\n\n| step | seconds | result |\n| --- | ---: | --- |\n{rows}"
+
+
+def _held_out(held_out: dict[str, Any]) -> str:
+    lines = [
+        "## Held-out answers",
+        f"Loss on {held_out['rows']} answers that were not trained on: "
+        f"**{held_out['loss_before']:.3f}** before, **{held_out['loss_after']:.3f}** after.",
+    ]
+    sample = held_out.get("sample")
+    if sample:
+        lines += [
+            f"> {sample['question']}",
+            f"Before: {sample['before']}",
+            f"After: {sample['after']}",
+        ]
+    return "\n\n".join(lines)
+
+
+def _first_and_last(history: list[dict[str, Any]]) -> str:
+    first, last = history[0], history[-1]
+    return f"From {first['loss']:.3f} (step {first['step']}) to {last['loss']:.3f} (step {last['step']})."

@@ -1,0 +1,40 @@
+"""Settings of one installation: KAITOFLOW_* environment variables, with defaults for one machine."""
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What may differ between installations; every field is KAITOFLOW_<NAME> in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="KAITOFLOW_", frozen=True)
+
+    home: Path = Path("~/.kaitoflow")
+    """Everything the local platform keeps: Workspaces, models, images, Prefect's database."""
+
+    platform: Literal["local"] = "local"
+    """Where pods run."""
+
+    allow_local_addresses: bool = False
+    """Whether a dataset may come over http from this machine or from a private network."""
+
+    server_ready_timeout_s: float = Field(default=300, gt=0)
+    """How long the inference server may take until it answers /health."""
+
+    stop_grace_s: float = Field(default=20, gt=0)
+    """How long a pod program may take to end after it was asked to."""
+
+    @property
+    def home_dir(self) -> Path:
+        """`home`, absolute and with `~` expanded."""
+        return self.home.expanduser().absolute()
+
+
+@functools.cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,133 @@
+"""How every step tells what it does: a container's words become status, run log and progress.
+
+A step's `task.py` calls `run_container`; nothing else in the project turns events into status.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from tasks.platform import current_platform
+from tasks.platform.base import Container
+from tasks.podlog import Event
+from tasks.status import FinishedStep, Progress, WorkspaceStatus
+from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_STATUS_EVERY_S = 0.3
+ProgressListener = Callable[[Progress], Awaitable[None]]
+
+
+async def change_status(
+    workspace: Workspace, change: Callable[[WorkspaceStatus], None]
+) -> WorkspaceStatus:
+    """The status after a change; the run is the only writer, so read and replace is enough."""
+    platform = current_platform()
+    status = await platform.read_status(workspace)
+    change(status)
+    await platform.write_status(workspace, status)
+    return status
+
+
+class Step:
+    """What a step says of itself when it is done; see `recorded_step`."""
+
+    def __init__(self) -> None:
+        """Nothing is said yet."""
+        self.detail = ""
+
+
+@contextlib.asynccontextmanager
+async def recorded_step(workspace: Workspace, name: str) -> AsyncIterator[Step]:
+    """Show a step as under way, and when it ends well as one finished line with its duration."""
+    started = time.monotonic()
+    step = Step()
+
+    def begin(status: WorkspaceStatus) -> None:
+        status.progress = Progress(step_name=name)
+
+    def finish(status: WorkspaceStatus) -> None:
+        seconds = round(time.monotonic() - started, 1)
+        status.steps = [s for s in status.steps if s.name != name]
+        status.steps.append(FinishedStep(name=name, seconds=seconds, detail=step.detail))
+        status.progress = Progress()
+
+    await change_status(workspace, begin)
+    yield step
+    await change_status(workspace, finish)
+    logger.info("step finished step=%s detail=%r", name, step.detail)
+
+
+async def run_container(
+    workspace: Workspace,
+    container: Container,
+    *,
+    step: str,
+    on_progress: ProgressListener | None = None,
+) -> Event:
+    """Run a container to its end, telling its progress; its `result` event.
+
+    Raises: the typed error of the container's verdict.
+    """
+    lines = current_platform().follow(workspace, container)
+    async with contextlib.aclosing(lines):
+        return await tell(workspace, lines, step=step, on_progress=on_progress)
+
+
+async def tell(
+    workspace: Workspace,
+    lines: AsyncIterator[Event | str],
+    *,
+    step: str,
+    on_progress: ProgressListener | None = None,
+) -> Event:
+    """Turn what a container says into status, log lines and progress; its last `result` event."""
+    result: Event = {}
+    progress = Progress(step_name=step)
+    written_s = 0.0
+    async for said in lines:
+        if isinstance(said, str):
+            logger.info("%s: %s", step, said)
+            continue
+        if said["event"] == "result":
+            result = said
+        if said["event"] != "progress":
+            continue
+        progress = _advance(progress, said)
+        if time.monotonic() - written_s < _STATUS_EVERY_S and progress.step != progress.steps:
+            continue
+        written_s = time.monotonic()
+        await _show(workspace, progress)
+        if on_progress:
+            await on_progress(progress)
+    return result
+
+
+def _advance(progress: Progress, event: Event) -> Progress:
+    known = {k: v for k, v in event.items() if k in Progress.model_fields and v is not None}
+    if "loss" in event:
+        logger.info(
+            "%s: %s",
+            progress.step_name,
+            " ".join(f"{k}={_short(v)}" for k, v in event.items() if k != "event"),
+        )
+    return progress.model_copy(update=known)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+async def _show(workspace: Workspace, progress: Progress) -> None:
+    def change(status: WorkspaceStatus) -> None:
+        status.progress = progress
+
+    await change_status(workspace, change)
+
+
+def again_may_help(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a failed step is worth another try: only for errors that say so."""
+    return bool(getattr(state.data, "retryable", False))
