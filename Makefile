@@ -1,0 +1,39 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up, once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := flows tasks serving tests requirements
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## Install uv into .tools and the locked packages into .venv (nothing to do when unchanged)
+	@command -v $(PYTHON) >/dev/null || { echo "setup needs Python 3.9 or newer; there is no $(PYTHON) on PATH; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) requirements/install.py
+
+demo: setup ## Tune and serve a small model on this machine, from one Workspace file
+	@$(BIN)/kaitoflow demo
+
+test: check ## Run every check and every test
+	$(BIN)/python -m pytest
+
+check: setup ## Formatting, lint, types, import contracts and fresh locks
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python requirements/lock.py --check
+
+bench: setup ## Run every benchmark of tests/bench
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+lock: setup ## Write the locks anew; make lock UPGRADE=1 takes newer versions
+	$(BIN)/python requirements/lock.py .tools/bin/uv $(if $(UPGRADE),--upgrade)
+
+clean: ## Remove what was installed, built or cached in this checkout
+	rm -rf .tools .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
