@@ -16,7 +16,8 @@ setup: ## Install uv into .tools and the locked packages into .venv (nothing to 
 	@$(PYTHON) requirements/install.py
 
 demo: setup ## Tune and serve a small model on this machine, from one Workspace file
-	@$(BIN)/kaitoflow demo
+	@$(BIN)/python -m tasks.dataset.pod.docstrings build/demo/python-docstrings.parquet --rows 320
+	@$(BIN)/kaitoflow run deployments/examples/quickstart.yaml
 
 test: check ## Run every check and every test
 	$(BIN)/python -m pytest

@@ -6,10 +6,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import Plan
 from tasks.errors import error_from_reason
-from tasks.plan.checks import World, make_plan
-from tasks.platform import current_platform
-from tasks.platform.local import is_free
-from tasks.settings import settings
+from tasks.plan.checks import make_plan
+from tasks.plan.world import look_around
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status
 from tasks.workspace import Workspace
@@ -36,27 +34,6 @@ async def check_workspace(workspace: Workspace, plan: Plan) -> None:
     first = plan.refused[0]
     lines = "\n".join(f"{c.name}: {c.detail}; {c.fix}" for c in plan.refused)
     raise error_from_reason(first.reason, lines)
-
-
-async def look_around(workspace: Workspace, *, push: bool, port: int | None) -> World:
-    """What the checks need to know of this platform."""
-    platform = current_platform()
-    secret = workspace.tuning.output.image_push_secret if workspace.tuning else None
-    found = await platform.docker_config(workspace, secret) if push and secret else None
-    name = workspace.config_name
-    data = await platform.read_config_map(workspace, name) if name else None
-    endpoint = (await platform.read_status(workspace)).endpoint
-    own_port = int(endpoint.url.rsplit(":", 1)[1]) if endpoint else None
-    ours = own_port if platform.is_serving(workspace) else None
-    return World(
-        node=await platform.node(),
-        config_maps={name: data} if name and data is not None else {},
-        has_secret=lambda _name: found is not None,
-        home=settings().home_dir,
-        push=push,
-        port=port,
-        port_is_free=lambda number: number == ours or is_free(number),
-    )
 
 
 def _accept(status: WorkspaceStatus) -> None:

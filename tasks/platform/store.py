@@ -147,6 +147,13 @@ class Store:
         folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def forget_refused(self, workspace: Workspace) -> None:
+        """Leave nothing of a generation that was refused; of the first one, nothing at all."""
+        if workspace.metadata.generation == 1:
+            self.delete(workspace)
+        else:
+            shutil.rmtree(self.generation_dir(workspace), ignore_errors=True)
+
     def _workspace_dir(self, namespace: str, name: str) -> Path:
         return self.home / "namespaces" / namespace / "workspaces" / name
 

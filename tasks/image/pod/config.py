@@ -13,9 +13,13 @@ class PushConfig:
     reference: the full image name, `registry/repository:tag`.
     layout_dir: the OCI image layout on disk that always gets the image.
     push: also send it to the registry in `reference`.
-    docker_config: a docker config.json with the credentials; None = anonymous.
+    docker_config: a docker config.json with the credentials; None = anonymous. It is read anew
+        before every try.
     insecure: registries reached by plain http (loopback ones always are).
-    annotations: go on the manifest beside the ones every image has.
+    annotations: go on the manifest beside the ones every image has, and win over them. They are
+        part of the manifest's digest: same weights and same annotations give the same digest.
+    patience_s: how long a registry that is down, or breaks uploads, is tried again.
+    denied_patience_s: the same for one that refuses the credentials; 0 = refused at once.
     """
 
     adapter_dir: Path
@@ -26,14 +30,22 @@ class PushConfig:
     insecure: tuple[str, ...] = ()
     model_name: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    patience_s: float = 120.0
+    denied_patience_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PullConfig:
-    """One image whose /data is wanted as files in target_dir (an adapter, a dataset)."""
+    """One image whose /data is wanted as files in target_dir (an adapter, a dataset).
+
+    layout_dir: looked into first; an image that is there is not asked for elsewhere.
+    docker_configs: tried in order after an anonymous try was refused.
+    patience_s: how long a registry that is down, or breaks downloads, is tried again.
+    """
 
     reference: str
     target_dir: Path
     layout_dir: Path | None = None
     docker_configs: tuple[Path, ...] = ()
     insecure: tuple[str, ...] = ()
+    patience_s: float = 120.0

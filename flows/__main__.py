@@ -1,0 +1,180 @@
+"""The command line: `kaitoflow`. Only what is typed is imported, so that --help answers at once.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 refused by a check, 130 interrupted.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+app = App(
+    name="kaitoflow",
+    help="Fine-tune and serve language models from one KAITO Workspace.",
+    help_epilogue="First minute: kaitoflow run deployments/examples/quickstart.yaml",
+    version_flags=["--version"],
+)
+
+Namespace = Annotated[str, Parameter(name=["--namespace", "-n"])]
+Output = Annotated[Literal["table", "wide", "json", "yaml"], Parameter(name=["--output", "-o"])]
+INTERRUPTED, USAGE = 130, 2
+
+
+@app.command
+def run(file: Path, *, push: bool = False, port: int | None = None) -> int:
+    """Tune, publish and serve what FILE's Workspace asks for; run it again to resume.
+
+    Parameters
+    ----------
+    file
+        YAML with one Workspace, and the ConfigMaps and Secrets that it names.
+    push
+        Send the image to its registry too, instead of only keeping it on disk.
+    port
+        Where the server listens; the first free port from 5000 on when left away.
+    """
+    from flows.commands.run import run_file
+
+    return run_file(file, push=push, port=port)
+
+
+@app.command
+def plan(
+    file: Path, *, push: bool = False, port: int | None = None, output: Output = "table"
+) -> int:
+    """Say what a run of FILE would need in memory and time, and whether it may; creates nothing."""
+    from flows.commands.run import plan_file
+
+    return plan_file(file, push=push, port=port, output=output)
+
+
+@app.command
+def get(
+    *names: str,
+    namespace: Namespace = "default",
+    all_namespaces: Annotated[bool, Parameter(name=["--all-namespaces", "-A"])] = False,
+    output: Output = "table",
+    watch: Annotated[bool, Parameter(name=["--watch", "-w"])] = False,
+) -> int:
+    """List Workspaces, or those named, with their conditions."""
+    from flows.commands.show import get_workspaces
+
+    chosen = None if all_namespaces else namespace
+    return get_workspaces(names, namespace=chosen, output=output, watch=watch)
+
+
+@app.command
+def describe(name: str, *, namespace: Namespace = "default") -> int:
+    """Show one Workspace whole: conditions with their reasons, steps, image, service."""
+    from flows.commands.show import describe_workspace
+
+    return describe_workspace(name, namespace=namespace)
+
+
+@app.command
+def logs(
+    name: str,
+    *,
+    step: str | None = None,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"])] = False,
+    previous: Annotated[bool, Parameter(name=["--previous", "-p"])] = False,
+    namespace: Namespace = "default",
+) -> int:
+    """Print what the steps of a Workspace's run said.
+
+    Parameters
+    ----------
+    step
+        Only this one: fetch-weights, fetch-dataset, tune, push-image or serve.
+    follow
+        Go on printing while the run lasts.
+    previous
+        The start before the last one.
+    """
+    from flows.commands.show import print_logs
+
+    return print_logs(name, namespace=namespace, step=step, follow=follow, previous=previous)
+
+
+@app.command
+def chat(name: str, prompt: str | None = None, *, namespace: Namespace = "default") -> int:
+    """Talk to a Workspace's model; without PROMPT a conversation until Ctrl-D."""
+    from flows.commands.chat import chat_with
+
+    return chat_with(name, prompt, namespace=namespace)
+
+
+@app.command
+def stop(name: str, *, namespace: Namespace = "default") -> int:
+    """Stop a Workspace's run and its server; `run` resumes."""
+    from flows.commands.end import stop_workspace
+
+    return stop_workspace(name, namespace=namespace)
+
+
+@app.command
+def delete(
+    name: str,
+    *,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
+    namespace: Namespace = "default",
+) -> int:
+    """Stop a Workspace and forget it with its files; models and images are kept."""
+    from flows.commands.end import delete_workspace
+
+    return delete_workspace(name, namespace=namespace, yes=yes)
+
+
+@app.command
+def server() -> int:
+    """Run a Prefect server, a worker and the deployments, to start runs from a form in its UI."""
+    from flows.commands.server import serve_prefect
+
+    return serve_prefect()
+
+
+@app.command
+def version() -> int:
+    """Print the versions of kaitoflow, Prefect and Python."""
+    from flows.commands.show import print_version
+
+    return print_version()
+
+
+def main() -> int:
+    """Run one command; its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        # `bind` apart from the call: only a wrong command line is a usage error.
+        command, bound, _ = app.parse_args(exit_on_error=False, print_error=True)
+        return int(command(*bound.args, **bound.kwargs) or 0)
+    except CycloptsError:
+        return USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing is left running, run it again to resume\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        return _report(error)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _report(error: Exception) -> int:
+    from tasks.errors import KaitoflowError
+
+    if not isinstance(error, KaitoflowError):
+        raise error
+    sys.stderr.write(f"{error.reason}: {error}\n")
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

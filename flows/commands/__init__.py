@@ -1,0 +1,1 @@
+"""What each command of `kaitoflow` does; imported only when it is typed."""

@@ -1,0 +1,139 @@
+"""`kaitoflow plan` and `kaitoflow run`: from a file to a plan, and to a run that is watched."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.prefect_server import PrefectServer, prefect_server
+from flows.view import RunView, print_plan, run_view
+from tasks.artifacts import Plan
+from tasks.errors import InvalidWorkspace, Refused
+from tasks.plan.checks import World, make_plan, with_absolute_files
+from tasks.plan.world import look_around
+from tasks.platform import current_platform
+from tasks.workspace import Manifests, Workspace, parse_manifests
+
+_REFRESH_S = 0.2
+_REFUSED = 3
+
+
+def plan_file(file: Path, *, push: bool, port: int | None, output: str) -> int:
+    """Print the plan of a file's Workspace; 0 when it may run, 3 when it is refused."""
+    plan = _plan(load_manifests(file), push=push, port=port)
+    if output in ("table", "wide"):
+        print_plan(plan)
+    else:
+        shown = plan.model_dump(mode="json", by_alias=True) | {"accepted": not plan.refused}
+        sys.stdout.write(
+            json.dumps(shown, indent=2) + "\n"
+            if output == "json"
+            else yaml.safe_dump(shown, sort_keys=False)
+        )
+    return _REFUSED if plan.refused else 0
+
+
+def run_file(file: Path, *, push: bool, port: int | None) -> int:
+    """Run a file's Workspace to the end, showing its progress; the exit code."""
+    manifests = load_manifests(file)
+    plan = _plan(manifests, push=push, port=port)
+    print_plan(plan)
+    if plan.refused:
+        return _REFUSED
+    platform = current_platform()
+    workspace = platform.store.apply(manifests)
+    # A cluster of its own is not needed: this process runs the flow, the server only keeps it.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    with run_view(workspace) as view, prefect_server(view.waiting_for_prefect) as server:
+        try:
+            asyncio.run(_run_watched(workspace, view, server, push=push, port=port))
+        except Refused:
+            platform.store.forget_refused(workspace)
+            raise
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+    view.print_outcome(platform.store.read_status(workspace))
+    return 0
+
+
+def load_manifests(file: Path) -> Manifests:
+    """The objects of a file, with `file:` URLs counted from its folder.
+
+    Raises: InvalidWorkspace: no such file, not readable, or not a Workspace.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidWorkspace(
+            f"{file} was asked for; it cannot be read ({error}); give a YAML file with a Workspace"
+        ) from None
+    manifests = parse_manifests(text, source=str(file))
+    workspace = with_absolute_files(manifests.workspace, file.resolve().parent)
+    return manifests.model_copy(update={"workspace": workspace})
+
+
+def _plan(manifests: Manifests, *, push: bool, port: int | None) -> Plan:
+    world = asyncio.run(look_around(manifests.workspace, push=push, port=port))
+    return make_plan(manifests.workspace, _with_file_objects(world, manifests))
+
+
+def _with_file_objects(world: World, manifests: Manifests) -> World:
+    """The world as it will be once the file's ConfigMaps and Secrets are applied."""
+    from dataclasses import replace
+
+    return replace(
+        world,
+        config_maps={**world.config_maps, **manifests.config_maps},
+        has_secret=lambda name: name in manifests.secrets or world.has_secret(name),
+    )
+
+
+async def _run_watched(
+    workspace: Workspace,
+    view: RunView,
+    server: PrefectServer,
+    *,
+    push: bool,
+    port: int | None,
+) -> None:
+    from flows.run_workspace import run_workspace
+
+    view.started(server.ui_url)
+    run = asyncio.ensure_future(run_workspace(workspace, push=push, port=port))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, run.cancel)
+    watching = asyncio.create_task(_watch(workspace, view))
+    try:
+        await run
+    except asyncio.CancelledError:
+        await _mark_cancelled(workspace)
+        raise
+    finally:
+        watching.cancel()
+        view.show(current_platform().store.read_status(workspace))
+
+
+async def _watch(workspace: Workspace, view: RunView) -> None:
+    platform = current_platform()
+    while True:
+        view.show(platform.store.read_status(workspace))
+        await asyncio.sleep(_REFRESH_S)
+
+
+async def _mark_cancelled(workspace: Workspace) -> None:
+    """Tell Prefect that a person ended the run; it takes the cancellation for a crash."""
+    from prefect import get_client
+    from prefect.states import Cancelled
+
+    status = current_platform().store.read_status(workspace)
+    if not status.flow_run_id:
+        return
+    async with get_client() as client:
+        state: Any = Cancelled(message="stopped by the user")
+        await client.set_flow_run_state(status.flow_run_id, state, force=True)

@@ -1,0 +1,41 @@
+"""`kaitoflow server`: Prefect's server, a worker and the deployments, on one machine."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+
+from flows.prefect_server import prefect_server
+
+
+def serve_prefect() -> int:
+    """Serve until interrupted; runs can be started from the form in Prefect's UI."""
+    with prefect_server(_say_waiting) as server:
+        sys.stdout.write(f"Prefect UI      {server.ui_url}\n")
+        sys.stdout.flush()
+        # The worker starts a process per run: its own interpreter, and this server.
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+        asyncio.run(_work(server.ui_url))
+    return 0
+
+
+def _say_waiting(waited_s: float) -> None:
+    if waited_s == 0 or not sys.stdout.isatty():
+        return
+    sys.stderr.write(f"\rstarting a Prefect server ... {waited_s:.0f} s ")
+
+
+async def _work(ui_url: str) -> None:
+    from flows.worker import deploy, make_worker
+
+    deployment_id = await deploy()
+    sys.stdout.write(f"Start a run     {ui_url}/deployments/deployment/{deployment_id}/run\n")
+    sys.stdout.write("Stop            Ctrl-C\n")
+    sys.stdout.flush()
+    worker = asyncio.ensure_future(make_worker().start())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, worker.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await worker

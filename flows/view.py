@@ -1,0 +1,159 @@
+"""What a person sees of a plan and of a run: tables and a live bar in a terminal, else plain lines."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tasks.artifacts import Plan
+from tasks.plan.checks import duration
+from tasks.status import Progress, WorkspaceStatus
+from tasks.workspace import Workspace
+
+_PLAIN_EVERY_S = 5.0
+_BAR_WIDTH = 30
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def console() -> Console:
+    """Standard output; without a terminal, lines are never cut or coloured."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
+
+
+def print_plan(plan: Plan) -> None:
+    """The checks as a table, then one verdict; the fix stands in the row it belongs to."""
+    out = console()
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for heading in ("CHECK", "RESULT", "DETAIL"):
+        table.add_column(heading, overflow="fold")
+    for check in plan.checks:
+        table.add_row(check.name, Text(check.result, style=_COLOURS[check.result]), check.detail)
+        if check.fix:
+            table.add_row("", "", Text(f"fix: {check.fix}", style="italic"))
+    out.print(table, soft_wrap=False, width=max(out.width, 100) if not out.is_terminal else None)
+    if plan.refused:
+        names = ", ".join(check.name for check in plan.refused)
+        out.print(f"Plan refused: {names}. Nothing was created.", style="bold red")
+    else:
+        out.print("Plan accepted.", style="green")
+
+
+class RunView:
+    """A run as it goes: finished steps one a line, and what is under way below them."""
+
+    def __init__(self, workspace: Workspace, live: Live | None) -> None:
+        """Args: live: the terminal's live area; None prints plain lines."""
+        self._workspace = workspace
+        self._live = live
+        self._out = live.console if live else console()
+        self._shown = 0
+        self._announced = ""
+        self._last_plain_s = 0.0
+
+    def waiting_for_prefect(self, waited_s: float) -> None:
+        """The Prefect server is coming up."""
+        if self._live:
+            self._live.update(Text(f"  starting a Prefect server ... {waited_s:.0f} s", "dim"))
+        elif not self._announced:
+            self._announced = "prefect"
+            self._out.print("starting a Prefect server (10 to 30 s)")
+
+    def started(self, ui_url: str) -> None:
+        """The run can be watched in Prefect's UI, too."""
+        self._out.print(f"run {self._workspace}: watch it at {ui_url}")
+
+    def show(self, status: WorkspaceStatus) -> None:
+        """Bring the view up to date with the status."""
+        if status.observed_generation != self._workspace.metadata.generation:
+            return
+        for step in status.steps[self._shown :]:
+            self._out.print(f"[green]done[/] {step.name:<10} {step.seconds:6.1f} s  {step.detail}")
+        self._shown = len(status.steps)
+        if self._live:
+            self._live.update(_bar(status.progress))
+        else:
+            self._show_plain(status.progress)
+
+    def _show_plain(self, progress: Progress) -> None:
+        now = time.monotonic()
+        text = describe_progress(progress)
+        is_news = progress.step_name != self._announced
+        if not text or not (is_news or now - self._last_plain_s >= _PLAIN_EVERY_S):
+            return
+        self._announced, self._last_plain_s = progress.step_name, now
+        self._out.print(f"     {text}")
+
+    def print_outcome(self, status: WorkspaceStatus) -> None:
+        """What was made and how to use it."""
+        out = console()
+        out.print()
+        _print_held_out(out, status)
+        if status.image:
+            where = "" if status.image.pushed else f"  (OCI layout {status.image.layout_dir})"
+            out.print(f"image   {status.image.reference}@{status.image.digest}{where}")
+        if status.endpoint:
+            out.print(f"url     {status.endpoint.url}")
+            out.print(f"try     {status.endpoint.curl}")
+        name = self._workspace.metadata.name
+        out.print(f"next    kaitoflow chat {name} | kaitoflow logs {name} | kaitoflow stop {name}")
+
+
+@contextlib.contextmanager
+def run_view(workspace: Workspace) -> Iterator[RunView]:
+    """The view of a run, live as long as the context lasts."""
+    out = console()
+    if not out.is_terminal:
+        yield RunView(workspace, None)
+        return
+    with Live(console=out, refresh_per_second=5, transient=True) as live:
+        yield RunView(workspace, live)
+
+
+def describe_progress(progress: Progress) -> str:
+    """What is under way in one line; empty when nothing is."""
+    if not progress.step_name:
+        return ""
+    parts = [progress.step_name]
+    if progress.phase:
+        parts.append(progress.phase)
+    if progress.steps:
+        parts.append(f"{progress.step}/{progress.steps}")
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.tokens_per_s:
+        parts.append(f"{progress.tokens_per_s:.0f} tokens/s")
+    if progress.eta_s is not None:
+        parts.append(f"ETA {duration(progress.eta_s)}")
+    return "  ".join(parts)
+
+
+def _bar(progress: Progress) -> Group | Text:
+    if not progress.step_name:
+        return Text("")
+    text = Text("  " + describe_progress(progress))
+    if not progress.steps:
+        return text
+    bar = ProgressBar(total=progress.steps, completed=progress.step, width=_BAR_WIDTH)
+    row = Table.grid(padding=(0, 1))
+    row.add_row(" ", bar, f"{progress.percent:.0f} %")
+    return Group(text, row)
+
+
+def _print_held_out(out: Console, status: WorkspaceStatus) -> None:
+    held_out = status.held_out
+    if not held_out:
+        return
+    out.print(
+        f"held-out loss on {held_out['rows']} answers: "
+        f"{held_out['loss_before']:.3f} before, {held_out['loss_after']:.3f} after tuning"
+    )
+    sample = held_out.get("sample")
+    if sample:
+        for label, key in (("question", "question"), ("before", "before"), ("after", "after")):
+            out.print(f"  {label:<9} {' '.join(sample[key].split())}", markup=False)
