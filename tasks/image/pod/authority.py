@@ -7,7 +7,7 @@ import httpx2
 
 from tasks.errors import RegistryDenied
 from tasks.image.pod.credentials import Credentials
-from tasks.image.pod.patience import Unsteady
+from tasks.image.pod.patience import TransientError
 
 _CLIENT_ID = "kaitoflow"
 
@@ -29,7 +29,12 @@ class RegistryAuth(httpx2.Auth):
         self._credentials = credentials
         self._header: str | None = None
 
+    def forget(self) -> None:
+        """Have the credentials read again at the next challenge."""
+        self._header = None
+
     def sync_auth_flow(self, request: httpx2.Request) -> Flow:
+        """The requests that one request takes: itself, perhaps one for a token, itself again."""
         if _origin(request.url) != _origin(self._base_url):
             yield request
             return
@@ -38,7 +43,6 @@ class RegistryAuth(httpx2.Auth):
         response = yield request
         if response.status_code != httpx2.codes.UNAUTHORIZED:
             return
-        response.read()
         self._header = None
         yield from self._answer(response.headers.get("WWW-Authenticate", ""))
         if self._header:
@@ -57,7 +61,7 @@ class RegistryAuth(httpx2.Auth):
         answer = yield self._token_request(challenge, credentials)
         answer.read()
         if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.status_code >= 500:
-            raise Unsteady(
+            raise TransientError(
                 f"a token was asked of {answer.url.host}, which answered {answer.status_code}; "
                 "try again later"
             )
@@ -67,7 +71,7 @@ class RegistryAuth(httpx2.Auth):
             body = answer.json()
             self._header = f"Bearer {body.get('token') or body['access_token']}"
         except (ValueError, LookupError, AttributeError):
-            raise Unsteady(
+            raise TransientError(
                 f"a token was asked of {answer.url.host}, whose answer holds none; try again later"
             ) from None
 

@@ -41,6 +41,21 @@ def read_credentials(docker_config: Path | None, reference: Reference) -> Creden
     return _decode(auths[max(matching, key=lambda key: len(_path(key)))], docker_config)
 
 
+def describe_credentials(docker_config: Path | None, reference: Reference) -> str:
+    """Who the registry was told is asking, and what to do when it said no."""
+    if docker_config is None:
+        return "no credentials were given; name a secret with a login for it"
+    credentials = read_credentials(docker_config, reference)
+    if credentials is None:
+        found = ", ".join(sorted(_read_auths(docker_config))) or "none"
+        return (
+            f"{docker_config} has no login for {reference.registry} (found: {found}); add one with "
+            "kubectl create secret docker-registry (credential helpers do not run here)"
+        )
+    who = f'the user "{credentials.username}"' if credentials.username else "the token"
+    return f"{who} from {docker_config} may not; check the password and what it is allowed to do"
+
+
 def _read_auths(docker_config: Path) -> Mapping[str, Mapping[str, Any]]:
     try:
         content = json.loads(docker_config.read_bytes())

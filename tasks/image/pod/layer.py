@@ -65,7 +65,7 @@ def _add(archive: tarfile.TarFile, path: Path, progress: Progress) -> None:
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         entry = _entry(f"{_FOLDER}/{path.name}", size_bytes=size_bytes)
-        archive.addfile(entry, CountedFile(file, size_bytes, progress))
+        archive.addfile(entry, CountedFile(file, progress))
 
 
 class _Digested(io.RawIOBase):
@@ -78,9 +78,11 @@ class _Digested(io.RawIOBase):
 
     @property
     def digest(self) -> str:
+        """Of what went through so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
     def write(self, data: Buffer, /) -> int:
+        """Pass `data` on."""
         self._hash.update(data)
         self.size_bytes += memoryview(data).nbytes
         return self._out.write(data)

@@ -57,7 +57,7 @@ class Layout:
         """Take over a finished file as the blob `digest`; only while writing."""
         written.chmod(_FILE_MODE)
         _sync(written)
-        os.replace(written, self.blob_path(digest))
+        written.replace(self.blob_path(digest))
 
     def add_bytes(self, content: bytes) -> None:
         """Keep `content` as a blob; only while writing."""
@@ -74,8 +74,8 @@ class Layout:
             "mediaType": INDEX_TYPE,
             "manifests": sorted([*others, entry], key=_name),
         }
-        os.replace(self._write_aside(_MARKER), self._folder / "oci-layout")
-        os.replace(self._write_aside(encode(index)), self._folder / "index.json")
+        self._write_aside(_MARKER).replace(self._folder / "oci-layout")
+        self._write_aside(encode(index)).replace(self._folder / "index.json")
         _sync(self._folder)
 
     def find(self, reference: str) -> str | None:

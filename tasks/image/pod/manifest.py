@@ -39,6 +39,7 @@ class Image:
 
     @property
     def digest(self) -> str:
+        """What the image is known by: the digest of its manifest."""
         return digest_of(self.manifest)
 
     @property

@@ -17,7 +17,7 @@ Outcome = TypeVar("Outcome")
 logger = logging.getLogger(__name__)
 
 
-class Unsteady(Exception):
+class TransientError(Exception):
     """A try that failed for a reason that may pass; never leaves this package."""
 
     wait_s: float = 0.0
@@ -42,7 +42,7 @@ def keep_trying(attempt: Callable[[], Outcome], patience: Patience) -> Outcome:
     while True:
         try:
             return attempt()
-        except Unsteady as broken:
+        except TransientError as broken:
             limit_s, asked_s = patience.broken_s, broken.wait_s
             error: KaitoflowError = RegistryUnavailable(str(broken))
             error.__cause__ = broken

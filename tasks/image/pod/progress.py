@@ -11,7 +11,7 @@ _INTERVAL_S = 1.0
 class Progress:
     """Counts bytes and says so at most once a second, and once when all are done.
 
-    Events: {"phase": pack, push, download or unpack, "bytes": so far, "total": 0 = unknown}.
+    Events: {"phase": pack, push or download, "bytes": so far, "total": 0 = unknown}.
     """
 
     def __init__(self, phase: str, total_bytes: int) -> None:
@@ -31,23 +31,16 @@ class Progress:
                 {"phase": self._phase, "bytes": self._done_bytes, "total": self._total_bytes},
             )
 
-    def restart(self) -> None:
-        """Count from zero again: the copy broke and begins anew."""
-        self._done_bytes = 0
-
 
 class CountedFile:
-    """A file that is read once, from start to end, with its progress told. Has a length."""
+    """A file that is read once, from start to end, with its progress told."""
 
-    def __init__(self, file: BinaryIO, size_bytes: int, progress: Progress) -> None:
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._file = file
-        self._size_bytes = size_bytes
         self._progress = progress
 
-    def __len__(self) -> int:
-        return self._size_bytes
-
     def read(self, size: int = -1) -> bytes:
+        """The next bytes, counted."""
         chunk = self._file.read(size)
         self._progress.advance(len(chunk))
         return chunk

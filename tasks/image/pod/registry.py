@@ -8,8 +8,11 @@ wrong.
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -18,7 +21,7 @@ import httpx2
 
 from tasks.errors import ImageReferenceInvalid, RegistryDenied, RegistryUnavailable
 from tasks.image.pod.authority import RegistryAuth
-from tasks.image.pod.credentials import read_credentials
+from tasks.image.pod.credentials import describe_credentials, read_credentials
 from tasks.image.pod.manifest import (
     DOCKER_INDEX_TYPE,
     DOCKER_MANIFEST_TYPE,
@@ -26,12 +29,12 @@ from tasks.image.pod.manifest import (
     MANIFEST_TYPE,
     digest_of,
 )
-from tasks.image.pod.patience import Patience, Unsteady, keep_trying
+from tasks.image.pod.patience import Patience, TransientError, keep_trying
 from tasks.image.pod.progress import Progress
 from tasks.image.pod.reference import DEFAULT_REGISTRY, Reference
 
 _DOCKER_HUB_API = "registry-1.docker.io"
-_MANIFEST_TYPES = ", ".join([MANIFEST_TYPE, INDEX_TYPE, DOCKER_MANIFEST_TYPE, DOCKER_INDEX_TYPE])
+_MANIFEST_TYPES = f"{MANIFEST_TYPE}, {INDEX_TYPE}, {DOCKER_MANIFEST_TYPE}, {DOCKER_INDEX_TYPE}"
 _MANIFEST_MAX_BYTES = 4 * 2**20  # the distribution specification's own limit
 _CHUNK_BYTES = 2**20
 # Reading waits for a registry that digests a large upload before it answers.
@@ -66,12 +69,13 @@ class Repository:
         self._patience = patience
         self._base_url = httpx2.URL(f"{'http' if plain else 'https'}://{host}")
         self._url = f"{self._base_url}/v2/{reference.repository}"
+        self._auth = RegistryAuth(
+            self._base_url,
+            f"repository:{reference.repository}:{access}",
+            lambda: read_credentials(docker_config, reference),
+        )
         self._client = httpx2.Client(
-            auth=RegistryAuth(
-                self._base_url,
-                f"repository:{reference.repository}:{access}",
-                lambda: read_credentials(docker_config, reference),
-            ),
+            auth=self._auth,
             headers={"Accept-Encoding": "identity", "User-Agent": "kaitoflow"},
             timeout=_TIMEOUT,
             follow_redirects=True,
@@ -97,9 +101,9 @@ class Repository:
         """Whether the repository holds the blob."""
         return self._persist(lambda: self._has_blob(digest))
 
-    def upload(self, path: Path, digest: str, progress: Progress) -> bool:
+    def upload(self, path: Path, digest: str, *, phase: str) -> bool:
         """Send a blob, unless it is there; False = it was."""
-        return self._persist(lambda: self._upload(path, digest, progress))
+        return self._persist(lambda: self._upload(path, digest, phase))
 
     def put_manifest(self, manifest: bytes) -> None:
         """Let the reference's tag name this manifest, whose blobs are uploaded."""
@@ -109,15 +113,15 @@ class Repository:
         """The manifest under a tag or a digest; checked against the digest."""
         return self._persist(lambda: self._read_manifest(target))
 
-    def download(self, digest: str, into: Path, progress: Progress) -> None:
+    def download(self, digest: str, size_bytes: int, into: Path) -> None:
         """Have the blob as a file, checked against its digest."""
-        self._persist(lambda: self._download(digest, into, progress))
+        self._persist(lambda: self._download(digest, size_bytes, into))
 
     def check_push(self) -> None:
         """Nothing, if a push would be allowed now: an upload is begun and given up."""
         upload_url = self._persist(self._begin_upload)
-        with self._answer("DELETE", upload_url) as answer:
-            # Registries that cannot give up an upload let it expire; the permission is proved.
+        # Registries that cannot give up an upload let it expire; the permission is proved.
+        with suppress(TransientError), self._answer("DELETE", upload_url) as answer:
             logger.debug("gave up the trial upload status=%d", answer.status_code)
 
     def _persist(self, attempt: Callable[[], Outcome]) -> Outcome:
@@ -143,12 +147,13 @@ class Repository:
             self._check(answer)
             location = answer.headers.get("Location", "")
             if answer.status_code != httpx2.codes.ACCEPTED or not location:
-                raise self._unsteady(f"it answered {answer.status_code} without a place to send to")
+                raise self._transient(
+                    f"it answered {answer.status_code} without a place to send to"
+                )
             return str(answer.url.join(location))
 
-    def _upload(self, path: Path, digest: str, progress: Progress) -> bool:
+    def _upload(self, path: Path, digest: str, phase: str) -> bool:
         if self._has_blob(digest):
-            progress.advance(path.stat().st_size)
             return False
         upload_url = self._begin_upload()
         # Appended as text: registries sign the query they hand out, so its spelling must stay.
@@ -157,11 +162,11 @@ class Repository:
             "Content-Type": "application/octet-stream",
             "Content-Length": str(path.stat().st_size),
         }
-        body = _FileBody(path, progress)
+        body = _FileBody(path, phase)
         with self._answer("PUT", url, headers=headers, content=body) as answer:
             if answer.status_code in {400, 404, 416}:
                 # The upload got lost or mangled on the way; beginning anew is the cure.
-                raise self._unsteady(_said(answer))
+                raise self._transient(_said(answer))
             self._check(answer)
         return True
 
@@ -176,22 +181,119 @@ class Repository:
         content = b""
         with self._answer("GET", url, headers={"Accept": _MANIFEST_TYPES}) as answer:
             self._check(answer)
-            for chunk in self._chunks(answer):
+            for chunk in answer.iter_raw(_CHUNK_BYTES):
                 content += chunk
                 if len(content) > _MANIFEST_MAX_BYTES:
-                    raise self._unsteady(f"its manifest has over {_MANIFEST_MAX_BYTES} bytes")
+                    raise self._transient(f"its manifest has over {_MANIFEST_MAX_BYTES} bytes")
         if ":" in target and digest_of(content) != target:
-            raise self._unsteady(f"its manifest {target} has the digest {digest_of(content)}")
+            raise self._transient(f"its manifest {target} has the digest {digest_of(content)}")
         return content
 
-    def _download(self, digest: str, into: Path, progress: Progress) -> None:
-        progress.restart()
+    def _download(self, digest: str, size_bytes: int, into: Path) -> None:
+        progress = Progress("download", size_bytes)
         seen = hashlib.sha256()
         with self._answer("GET", f"{self._url}/blobs/{digest}") as answer, into.open("wb") as file:
             self._check(answer)
-            for chunk in self._chunks(answer):
+            for chunk in answer.iter_raw(_CHUNK_BYTES):
                 seen.update(chunk)
                 file.write(chunk)
                 progress.advance(len(chunk))
+                if file.tell() > size_bytes:
+                    break  # the digest cannot be right any more
         if f"sha256:{seen.hexdigest()}" != digest:
-            raise self._unsteady(f"its blob {digest} has the digest sha256:{seen.hexdigest()}")
+            raise self._transient(f"the bytes of its blob {digest} are not those of the digest")
+
+    @contextmanager
+    def _answer(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | Iterable[bytes] | None = None,
+    ) -> Iterator[httpx2.Response]:
+        try:
+            with self._client.stream(method, url, headers=headers, content=content) as answer:
+                yield answer
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            if isinstance(reason := _root_cause(error), ssl.SSLError):
+                raise self._untrusted(reason) from error
+            raise self._transient(str(error) or type(error).__name__) from error
+
+    def _check(self, answer: httpx2.Response) -> None:
+        """Nothing if the registry did what it was asked; else the error that its answer means."""
+        if answer.is_success:
+            return
+        if answer.status_code in {401, 403}:
+            self._auth.forget()
+            raise RegistryDenied(
+                f"{self._verb} {self._reference} was refused ({_said(answer)}): "
+                f"{describe_credentials(self._docker_config, self._reference)}"
+            )
+        if answer.status_code in {408, 429} or answer.is_server_error:
+            raise self._transient(_said(answer), wait_s=_retry_after_s(answer))
+        fix = (
+            "check the name and the tag, and that the repository exists"
+            if answer.status_code == httpx2.codes.NOT_FOUND
+            else "use another name or tag, or ask who runs the registry"
+        )
+        raise ImageReferenceInvalid(
+            f"{self._verb} {self._reference} failed: the registry answered {_said(answer)}; {fix}"
+        )
+
+    def _transient(self, found: str, *, wait_s: float = 0.0) -> TransientError:
+        error = TransientError(
+            f"{self._verb} {self._reference} failed: {found}; "
+            f"check that {self._base_url} can be reached and is healthy, then try again"
+        )
+        error.wait_s = wait_s
+        return error
+
+    def _untrusted(self, reason: ssl.SSLError) -> RegistryUnavailable:
+        return RegistryUnavailable(
+            f"{self._verb} {self._reference} failed: no safe connection ({reason.reason}); let "
+            "SSL_CERT_FILE name the registry's certificate authority, or, if it speaks plain http, "
+            "list it as insecure"
+        )
+
+
+class _FileBody:
+    """A file as a request body: read in pieces, from the start again if it has to be sent again."""
+
+    def __init__(self, path: Path, phase: str) -> None:
+        self._path = path
+        self._phase = phase
+
+    def __iter__(self) -> Iterator[bytes]:
+        progress = Progress(self._phase, self._path.stat().st_size)
+        with self._path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+                progress.advance(len(chunk))
+
+
+def _said(answer: httpx2.Response) -> str:
+    """The status and the registry's own words: `401 UNAUTHORIZED: authentication required`."""
+    answer.read()
+    try:
+        first = answer.json()["errors"][0]
+        words = f"{first['code']}: {first.get('message', '')}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        words = answer.reason_phrase
+    return f"{answer.status_code} {words}"
+
+
+def _retry_after_s(answer: httpx2.Response) -> float:
+    text = answer.headers.get("Retry-After", "")
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(tz=UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error

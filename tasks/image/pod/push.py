@@ -1,0 +1,107 @@
+"""Publish an adapter: pack it, keep it in the layout on disk, send it to its registry."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.errors import RegistryUnavailable
+from tasks.image.pod.adapter import adapter_files, read_adapter_config
+from tasks.image.pod.config import PushConfig
+from tasks.image.pod.layer import pack_layer
+from tasks.image.pod.layout import Layout
+from tasks.image.pod.manifest import Image, describe_image, digest_of, image_annotations
+from tasks.image.pod.patience import Patience
+from tasks.image.pod.reference import Reference, parse_push_reference
+from tasks.image.pod.registry import Repository
+
+logger = logging.getLogger(__name__)
+
+
+def push_image(config: PushConfig) -> Mapping[str, Any]:
+    """What was published; doing it again changes nothing.
+
+    Keys: reference (in full), digest, layer_digest, bytes (the image's size), annotations, pushed
+    (the registry holds it; False = in the layout only), uploaded_bytes (what this run had to send).
+    """
+    reference = parse_push_reference(config.reference)
+    layout = Layout(config.layout_dir)
+    image = _keep_image(config, reference, layout)
+    uploaded_bytes = _send_image(config, reference, layout, image) if config.push else 0
+    return {
+        "reference": str(reference),
+        "digest": image.digest,
+        "layer_digest": image.layer.digest,
+        "bytes": image.size_bytes,
+        "pushed": config.push,
+        "uploaded_bytes": uploaded_bytes,
+        "annotations": dict(image.annotations),
+    }
+
+
+def check_push_access(config: PushConfig) -> None:
+    """Nothing, if the registry would take a push now; no byte is sent and nothing is left there.
+
+    Raises: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid.
+    """
+    with open_for_push(config, parse_push_reference(config.reference)) as repository:
+        repository.check_push()
+
+
+def open_for_push(config: PushConfig, reference: Reference) -> Repository:
+    """The repository to push to, with the rights, and the patience, that the config gives."""
+    return Repository(
+        reference,
+        "pull,push",
+        docker_config=config.docker_config,
+        insecure=config.insecure,
+        patience=Patience(config.patience_s, config.denied_patience_s),
+    )
+
+
+def _keep_image(config: PushConfig, reference: Reference, layout: Layout) -> Image:
+    files = adapter_files(config.adapter_dir)
+    annotations = image_annotations(
+        read_adapter_config(config.adapter_dir),
+        model_name=config.model_name,
+        wanted=config.annotations,
+        source_date_epoch=os.environ.get("SOURCE_DATE_EPOCH"),
+    )
+    with layout.writing() as incoming:
+        packed = incoming / "layer"
+        layer = pack_layer(files, packed)
+        image = describe_image(layer, annotations)
+        layout.add_file(packed, layer.digest)
+        layout.add_bytes(image.config)
+        layout.tag(str(reference), image.manifest)
+    logger.info("image kept reference=%s digest=%s", reference, image.digest)
+    return image
+
+
+def _send_image(config: PushConfig, reference: Reference, layout: Layout, image: Image) -> int:
+    """The bytes that had to be sent; 0 = the registry had it all."""
+    with open_for_push(config, reference) as repository:
+        if repository.manifest_digest() == image.digest:
+            logger.info("image is there already reference=%s digest=%s", reference, image.digest)
+            return 0
+        sent_bytes = len(image.manifest)
+        config_digest = digest_of(image.config)
+        blobs = {"push": image.layer.digest, "push config": config_digest}
+        for phase, digest in blobs.items():
+            path = layout.blob_path(digest)
+            if repository.upload(path, digest, phase=phase):
+                sent_bytes += path.stat().st_size
+        repository.put_manifest(image.manifest)
+        _check_arrived(repository, reference, image)
+    logger.info("image pushed reference=%s digest=%s", reference, image.digest)
+    return sent_bytes
+
+
+def _check_arrived(repository: Repository, reference: Reference, image: Image) -> None:
+    """Read the image back, so that the digest that is told is the one that others will get."""
+    found = digest_of(repository.read_manifest(reference.tag))
+    if found != image.digest:
+        raise RegistryUnavailable(
+            f"{reference} was pushed as {image.digest}, but the registry serves {found}; "
+            "see who else pushes to this tag, then push again"
+        )
