@@ -1,0 +1,1 @@
+"""What happens, in which order: flows, the watcher and the command line."""

@@ -159,7 +159,7 @@ def main() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the edge: typed errors become exit codes
         return _report(error)
 
 

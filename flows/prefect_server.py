@@ -91,8 +91,7 @@ def _start(home: Path) -> PrefectServer:
     port = _free_port()
     with (home / "server.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
-            + ["--port", str(port)],
+            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -145,7 +144,7 @@ def _wait_ready(server: PrefectServer, home: Path, on_wait: Callable[[float], No
             time.sleep(_PROBE_S)
     raise PrefectUnavailable(
         f"a Prefect server was asked for at {server.api_url}; it ended or did not answer within "
-        f"{_READY_TIMEOUT_S:.0f} s; see {home / 'server.log'}, or set PREFECT_API_URL to one of yours"
+        f"{_READY_TIMEOUT_S:.0f} s; see {home / 'server.log'}, or set PREFECT_API_URL to yours"
     )
 
 

@@ -1,4 +1,4 @@
-"""The run: from a Workspace to a model that answers. Every step ensures, so a run may be repeated."""
+"""The run: from a Workspace to a model that answers. Every step ensures: a run may be repeated."""
 
 import asyncio
 import contextlib
@@ -23,12 +23,14 @@ from tasks.steps import change_status
 from tasks.tuning.task import tune_model
 from tasks.workspace import Workspace
 
-logger = logging.getLogger(__name__)
+# Prefect forwards these loggers to the run's log; without a level they would say nothing.
+for _name in ("tasks", "flows"):
+    logging.getLogger(_name).setLevel(logging.INFO)
 
 
 @flow(name="run-workspace", flow_run_name="run {workspace}")
 async def run_workspace(
-    workspace: Workspace, push: bool = False, port: int | None = None
+    workspace: Workspace, *, push: bool = False, port: int | None = None
 ) -> WorkspaceStatus:
     """Tune and serve, or only serve, what a Workspace asks for.
 

@@ -1,4 +1,4 @@
-"""What a person sees of a plan and of a run: tables and a live bar in a terminal, else plain lines."""
+"""What a person sees of a plan and a run: tables and a live bar in a terminal, else plain lines."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.artifacts import Plan
-from tasks.plan.checks import duration
+from tasks.estimate import duration
 from tasks.status import Progress, WorkspaceStatus
 from tasks.workspace import Workspace
 

@@ -1,11 +1,12 @@
 """The worker of one machine: runs started from Prefect's UI, a process each, one at a time."""
 
+import contextlib
 from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.flows import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from flows.run_workspace import run_workspace
@@ -19,17 +20,15 @@ async def deploy() -> UUID:
     """The deployment of `run_workspace`, made or brought up to date, with its work pool."""
     async with get_client() as client:
         pool = WorkPoolCreate(name=POOL, type="process", concurrency_limit=_RUNS_AT_ONCE)
-        try:
+        with contextlib.suppress(ObjectAlreadyExists):
             await client.create_work_pool(pool)
-        except ObjectAlreadyExists:
-            pass
     deployment = await run_workspace.ato_deployment(
         name=POOL,
         work_pool_name=POOL,
         description="Tune, publish and serve one Workspace on this machine.",
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    return await deployment.aapply()  # type: ignore[no-any-return]
+    return await deployment.aapply()
 
 
 def make_worker() -> ProcessWorker:

@@ -5,12 +5,11 @@ Formulas are sums of what is known to be held at once; constants carry their sou
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 from tasks.presets import ModelShape
 
 GIB = 2**30
-# 4 bits a weight, an 8-bit scale for each 64 and a 32-bit one for each 256 of those (QLoRA, section 3).
+# 4 bits a weight, an 8-bit scale for each 64, a 32-bit one for each 256 of those (QLoRA, 3).
 _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 _BF16_BYTES = 2
 # Adapter weight, its gradient and AdamW's two moments, each in 32 bit.
@@ -35,14 +34,14 @@ class TuningShape:
 
 
 def lora_parameters(shape: ModelShape, *, rank: int) -> int:
-    """Trainable parameters of LoRA on every linear layer of every block (attention as square)."""
+    """Trainable parameters of LoRA on every linear layer of each block (square attention)."""
     attention = 4 * 2 * shape.hidden
     feed_forward = 3 * (shape.hidden + shape.intermediate)
     return rank * shape.layers * (attention + feed_forward)
 
 
 def tuning_memory_gib(shape: ModelShape, tuning: TuningShape) -> float:
-    """Peak memory of a tuning run in GiB: weights, adapter and its optimiser, activations, logits."""
+    """Peak memory of a tuning run in GiB: weights, adapter, optimiser, activations, logits."""
     embedding = shape.vocabulary * shape.hidden
     linear = max(shape.parameters - embedding, 0)
     per_weight = _NF4_BYTES if tuning.quantized else _BF16_BYTES
@@ -74,6 +73,9 @@ def cpu_operations_per_s(cores: int) -> float:
     return 43e9 * cores
 
 
-def round_up_gib(value: float) -> float:
-    """One decimal, never less than the value."""
-    return ceil(value * 10) / 10
+def duration(seconds: float) -> str:
+    """A duration as a person would say it: `45 s`, `3 min`, `2.5 h`, `4 days`."""
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size or (unit == "min" and seconds >= size):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

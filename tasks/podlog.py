@@ -71,7 +71,7 @@ def run_program(
     config = TypeAdapter(config_type).validate_json(Path(argv[1]).read_bytes())
     try:
         emit("result", main(config))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the edge: every error becomes a verdict
         return _report(_typed(error))
     return 0
 
@@ -86,7 +86,9 @@ def _typed(error: Exception) -> KaitoflowError:
     if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
         return DiskFull(f"cannot write {error.filename or 'a file'}: no space left; free some disk")
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return OutOfMemory(f"the program ran out of memory ({error}); lower the batch size or length")
+        return OutOfMemory(
+            f"the program ran out of memory ({error}); lower the batch size or length"
+        )
     traceback.print_exception(error)
     return InternalError(f"{type(error).__name__}: {error}; please report it with the log above")
 

@@ -82,8 +82,10 @@ def _steps(status: WorkspaceStatus) -> str:
 def _held_out(held_out: dict[str, Any]) -> str:
     lines = [
         "## Held-out answers",
-        f"Loss on {held_out['rows']} answers that were not trained on: "
-        f"**{held_out['loss_before']:.3f}** before, **{held_out['loss_after']:.3f}** after.",
+        (
+            f"Loss on {held_out['rows']} answers that were not trained on: "
+            f"**{held_out['loss_before']:.3f}** before, **{held_out['loss_after']:.3f}** after."
+        ),
     ]
     sample = held_out.get("sample")
     if sample:
@@ -97,4 +99,5 @@ def _held_out(held_out: dict[str, Any]) -> str:
 
 def _first_and_last(history: list[dict[str, Any]]) -> str:
     first, last = history[0], history[-1]
-    return f"From {first['loss']:.3f} (step {first['step']}) to {last['loss']:.3f} (step {last['step']})."
+    start = f"{first['loss']:.3f} (step {first['step']})"
+    return f"From {start} to {last['loss']:.3f} (step {last['step']})."

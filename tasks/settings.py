@@ -1,4 +1,4 @@
-"""Settings of one installation: KAITOFLOW_* environment variables, with defaults for one machine."""
+"""Settings of one installation: KAITOFLOW_* environment variables; defaults for one machine."""
 
 import functools
 from pathlib import Path

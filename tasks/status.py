@@ -114,7 +114,9 @@ class WorkspaceStatus(_Part):
             reason=reason,
             message=message,
             observed_generation=self.observed_generation,
-            last_transition_time=moment if changed or not previous else previous.last_transition_time,
+            last_transition_time=moment
+            if changed or not previous
+            else previous.last_transition_time,
         )
         if previous:
             self.conditions[self.conditions.index(previous)] = condition
@@ -123,7 +125,7 @@ class WorkspaceStatus(_Part):
 
 
 def fresh_status(generation: int, previous: WorkspaceStatus | None = None) -> WorkspaceStatus:
-    """The status a run starts with; the image and endpoint of an earlier run stay until replaced."""
+    """The status a run starts with; an earlier run's image and endpoint stay until replaced."""
     status = WorkspaceStatus(observed_generation=generation)
     if previous:
         status.image, status.endpoint = previous.image, previous.endpoint

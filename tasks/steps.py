@@ -6,7 +6,7 @@ A step's `task.py` calls `run_container`; nothing else in the project turns even
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from tasks.platform import current_platform
@@ -79,7 +79,7 @@ async def run_container(
 
 async def tell(
     workspace: Workspace,
-    lines: AsyncIterator[Event | str],
+    lines: AsyncGenerator[Event | str],
     *,
     step: str,
     on_progress: ProgressListener | None = None,

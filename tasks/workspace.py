@@ -83,7 +83,7 @@ class Resource(_Part):
 
 
 class PresetOptions(_Part):
-    """How the preset's weights may be read; `image` and its secrets have no effect since KAITO 0.12."""
+    """How the preset's weights may be read; `image` has no effect, as in KAITO 0.12."""
 
     image: str | None = None
     image_pull_secrets: list[str] = []
@@ -119,7 +119,9 @@ class DataSource(_Part):
             if value
         ]
         if len(given) != 1:
-            raise ValueError(f"{_listed(given)} given; set exactly one of urls, image, volumeSource")
+            raise ValueError(
+                f"{_listed(given)} given; set exactly one of urls, image, volumeSource"
+            )
         return self
 
 
@@ -132,13 +134,13 @@ class DataDestination(_Part):
 
     @model_validator(mode="after")
     def _one_destination(self) -> Self:
-        given = [
-            f for f, v in (("image", self.image), ("volumeSource", self.volume_source)) if v
-        ]
+        given = [f for f, v in (("image", self.image), ("volumeSource", self.volume_source)) if v]
         if len(given) != 1:
             raise ValueError(f"{_listed(given)} given; set exactly one of image, volumeSource")
         if self.image and not self.image_push_secret:
-            raise ValueError("image without imagePushSecret; name the docker-config Secret to push with")
+            raise ValueError(
+                "image without imagePushSecret; name the docker-config Secret to push with"
+            )
         return self
 
 
@@ -202,7 +204,9 @@ class Inference(_Part):
         if len(names) > _MAX_ADAPTERS:
             raise ValueError(f"{len(names)} adapters; serve at most {_MAX_ADAPTERS}")
         if twice := sorted({str(n) for n in names if names.count(n) > 1}):
-            raise ValueError(f"adapter name {', '.join(twice)} used twice; names choose the adapter")
+            raise ValueError(
+                f"adapter name {', '.join(twice)} used twice; names choose the adapter"
+            )
         return adapters
 
 
@@ -285,7 +289,7 @@ def parse_manifests(text: str, *, source: str) -> Manifests:
     return Manifests(
         workspace=parse_workspace(workspaces[0], source=source),
         config_maps={n: d.get("data") or {} for n, d in _named(documents, "ConfigMap")},
-        secrets={n: d for n, d in _named(documents, "Secret")},
+        secrets=dict(_named(documents, "Secret")),
     )
 
 
@@ -297,7 +301,7 @@ def parse_workspace(manifest: dict[str, Any], *, source: str) -> Workspace:
     try:
         return Workspace.model_validate(manifest)
     except ValidationError as error:
-        problems = "\n".join(f"  {_problem(e, manifest)}" for e in error.errors())
+        problems = "\n".join(f"  {_problem(e)}" for e in error.errors())
         raise InvalidWorkspace(
             f"{source}: asked to read a Workspace; found\n{problems}\n"
             "correct these fields (`kaitoflow plan FILE` checks without running)"
@@ -326,7 +330,7 @@ def _named(documents: list[dict[str, Any]], kind: str) -> list[tuple[str, dict[s
     return [(d["metadata"]["name"], d) for d in documents if d.get("kind") == kind]
 
 
-def _problem(error: Any, manifest: dict[str, Any]) -> str:
+def _problem(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":

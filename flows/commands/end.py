@@ -20,7 +20,7 @@ def stop_workspace(name: str, *, namespace: str) -> int:
             ConditionType.INFERENCE_READY,
             status="False",
             reason="Stopped",
-            message=f"the server was stopped; `kaitoflow run` or the run's form starts it again",
+            message="the server was stopped; `kaitoflow run` or the run's form starts it again",
         )
         platform.store.write_status(stored.workspace, status)
     what = ", ".join(stopped) if stopped else "nothing was running"

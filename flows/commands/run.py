@@ -1,6 +1,7 @@
 """`kaitoflow plan` and `kaitoflow run`: from a file to a plan, and to a run that is watched."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -84,9 +85,7 @@ def _plan(manifests: Manifests, *, push: bool, port: int | None) -> Plan:
 
 def _with_file_objects(world: World, manifests: Manifests) -> World:
     """The world as it will be once the file's ConfigMaps and Secrets are applied."""
-    from dataclasses import replace
-
-    return replace(
+    return dataclasses.replace(
         world,
         config_maps={**world.config_maps, **manifests.config_maps},
         has_secret=lambda name: name in manifests.secrets or world.has_secret(name),
@@ -117,6 +116,7 @@ async def _run_watched(
     finally:
         watching.cancel()
         view.show(current_platform().store.read_status(workspace))
+        await _send_what_is_pending()
 
 
 async def _watch(workspace: Workspace, view: RunView) -> None:
@@ -137,3 +137,13 @@ async def _mark_cancelled(workspace: Workspace) -> None:
     async with get_client() as client:
         state: Any = Cancelled(message="stopped by the user")
         await client.set_flow_run_state(status.flow_run_id, state, force=True)
+
+
+async def _send_what_is_pending() -> None:
+    """Hand Prefect the last logs and task states: its server may be stopped right after."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    await APILogHandler.aflush()
+    drained: Any = EventsWorker.drain_all()
+    await drained

@@ -31,9 +31,7 @@ class WorkspaceNotFound(KaitoflowError):
     """No Workspace of that name was applied."""
 
 
-def get_workspaces(
-    names: Sequence[str], *, namespace: str | None, output: str, watch: bool
-) -> int:
+def get_workspaces(names: Sequence[str], *, namespace: str | None, output: str, watch: bool) -> int:
     """Print Workspaces as kubectl would; with `watch`, again whenever something changes."""
     shown = ""
     while True:
@@ -61,8 +59,8 @@ def find_workspace(name: str, namespace: str) -> StoredWorkspace:
     near = difflib.get_close_matches(name, known, n=3)
     offer = f"did you mean {', '.join(near)}?" if near else "`kaitoflow get -A` lists all"
     raise WorkspaceNotFound(
-        f"workspace {name!r} was asked for; namespace {namespace} has {len(known)} and this is none "
-        f"of them; {offer}"
+        f"workspace {name!r} was asked for; namespace {namespace} has {len(known)} and this is "
+        f"none of them; {offer}"
     )
 
 
@@ -101,7 +99,10 @@ def _render(
         return "No workspaces found. Start one with: kaitoflow run WORKSPACE.yaml\n"
     rows = [_row(stored, wide=output == "wide") for stored in found]
     if with_namespace:
-        rows = [{"NAMESPACE": s.workspace.metadata.namespace, **r} for s, r in zip(found, rows)]
+        rows = [
+            {"NAMESPACE": s.workspace.metadata.namespace, **r}
+            for s, r in zip(found, rows, strict=True)
+        ]
     return _columns(rows)
 
 
@@ -145,7 +146,9 @@ def _columns(rows: list[dict[str, str]]) -> str:
     """Columns three blanks apart, as kubectl prints them."""
     table = [list(rows[0]), *([value or " " for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    lines = ("   ".join(v.ljust(w) for v, w in zip(line, widths)).rstrip() for line in table)
+    lines = (
+        "   ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in table
+    )
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -193,9 +196,7 @@ def _print_table(title: str, rows: list[dict[str, str]]) -> None:
     out.print(table, soft_wrap=False, width=None if out.is_terminal else 160)
 
 
-def print_logs(
-    name: str, *, namespace: str, step: str | None, follow: bool, previous: bool
-) -> int:
+def print_logs(name: str, *, namespace: str, step: str | None, follow: bool, previous: bool) -> int:
     """Print the log of one step, or of all in the order in which they run."""
     stored = find_workspace(name, namespace)
     folder = current_platform().store.generation_dir(stored.workspace) / "logs"

@@ -1,4 +1,4 @@
-"""Step `push`: the adapter as an OCI image in KAITO's layout, on disk and, when asked, in a registry."""
+"""Step `push`: the adapter as an OCI image in KAITO's layout, on disk and in a registry."""
 
 from pathlib import Path
 
@@ -28,7 +28,8 @@ async def push_image(workspace: Workspace, adapter: TunedAdapter, *, push: bool)
 
     Args: push: also send it to the registry; else it stays in the image layout on disk.
     """
-    assert workspace.tuning and workspace.tuning.output.image
+    assert workspace.tuning
+    assert workspace.tuning.output.image
     reference = workspace.tuning.output.image
     platform = current_platform()
     paths = platform.paths(workspace, model=adapter.base_model, revision=adapter.base_revision)
@@ -54,13 +55,14 @@ async def push_image(workspace: Workspace, adapter: TunedAdapter, *, push: bool)
         )
         step.detail = f"{reference}@{image.digest} ({_where(image)})"
         await change_status(workspace, lambda status: _keep(status, image))
-        await acreate_link_artifact(_link(image, paths.images_dir), key="image", link_text=reference)
+        await acreate_link_artifact(
+            _link(image, paths.images_dir), key="image", link_text=reference
+        )
     return image
 
 
 def _annotations(workspace: Workspace, adapter: TunedAdapter) -> dict[str, str]:
-    """What the image says of its origin. The run is the Workspace's generation, so that running it
-    again gives the same digest."""
+    """What the image says of its origin; the same when the run is repeated."""
     meta = workspace.metadata
     return {
         "org.opencontainers.image.base.name": adapter.base_model,

@@ -35,7 +35,9 @@ async def _pull_adapter(workspace: Workspace, weights: Weights, adapter: Adapter
     name = adapter.source.name or ""
     target = paths.adapter_dir / name
     if adapter.source.image:
-        secrets = [await platform.docker_config(workspace, s) for s in adapter.source.image_pull_secrets]
+        secrets = [
+            await platform.docker_config(workspace, s) for s in adapter.source.image_pull_secrets
+        ]
         config = PullConfig(
             reference=adapter.source.image,
             target_dir=target,

@@ -1,0 +1,1 @@
+"""What a run will do and need, known before anything is spent."""

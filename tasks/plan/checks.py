@@ -17,6 +17,7 @@ from tasks.errors import KaitoflowError, ModelDoesNotFit, Refused, SecretNotFoun
 from tasks.estimate import (
     TuningShape,
     cpu_operations_per_s,
+    duration,
     serving_memory_gib,
     tuning_memory_gib,
     tuning_seconds,
@@ -132,7 +133,8 @@ def _config_or_none(workspace: Workspace, world: World) -> TrainingConfig | None
 
 def _parameters(workspace: Workspace, world: World) -> str:
     config = _training_config(workspace, world)
-    assert config and workspace.tuning
+    assert config
+    assert workspace.tuning
     source = f"ConfigMap {workspace.tuning.config}" if workspace.tuning.config else "defaults"
     return f"{source}: {config.summary}"
 
@@ -209,8 +211,10 @@ def _disk(preset: Preset | None, world: World) -> Check:
 
 
 def approximate_shape(preset: Preset) -> ModelShape | None:
-    """The shape of a model of which only the size is known: layers and width as decoders of that
-    size usually have (parameters = 12 x layers x hidden^2); None without a size."""
+    """The shape of a model of which only the size is known; None without a size.
+
+    Layers and width as decoders of that size usually have: parameters = 12 x layers x hidden^2.
+    """
     if preset.shape or not preset.parameters:
         return preset.shape
     layers = 32 if preset.parameters < 10e9 else 64
@@ -272,7 +276,7 @@ def _seconds(
         return None
     training_s = tuning_seconds(
         parameters=preset.parameters,
-        tokens=round(tokens * config.epochs),
+        tokens=round(tokens * float(config.training["num_train_epochs"])),
         operations_per_s=cpu_operations_per_s(node.cores),
     )
     low, high = _TIME_BAND
@@ -300,14 +304,6 @@ def _time(seconds: tuple[float, float] | None) -> Check:
         return Check(name="time", result="ok", detail=detail)
     fix = "tune on a GPU, choose a smaller preset, or set TrainingArguments.max_steps"
     return Check(name="time", result="warn", detail=detail, fix=fix)
-
-
-def duration(seconds: float) -> str:
-    """A duration as a person would say it: `45 s`, `3 min`, `2.5 h`, `4 days`."""
-    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= size):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _is_file(url: str) -> bool:

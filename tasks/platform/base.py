@@ -1,11 +1,11 @@
 """The seam between what a run does and where its pods run.
 
-A platform keeps objects (Workspaces with their status, ConfigMaps, Secrets), knows where the mounts
-of a pod are, and runs containers. `local` runs pod programs as processes on this machine. Every call
+A platform keeps objects (Workspaces with their status, ConfigMaps, Secrets), knows where a pod's
+files are, and runs containers. `local` runs pod programs as processes on this machine. Every call
 ensures rather than does: repeating one is safe, whatever happened in between.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +65,16 @@ class Platform(Protocol):
     def hold_run(self, workspace: Workspace) -> AbstractAsyncContextManager[None]:
         """Be the only run of a Workspace as long as the context lasts."""
 
-    def follow(self, workspace: Workspace, container: Container) -> AsyncIterator[Event | str]:
+    def follow(self, workspace: Workspace, container: Container) -> AsyncGenerator[Event | str]:
         """Ensure that a container runs and yield what it says until it ends: events and log lines.
 
         The last event is `result`. Cancelling the iteration stops the container.
         Raises: the typed error of the program's verdict; ContainerKilled when there is none.
         """
 
-    async def ensure_server(
+    def ensure_server(
         self, workspace: Workspace, container: Container, *, endpoint: Endpoint
-    ) -> AsyncIterator[Event | str]:
+    ) -> AsyncGenerator[Event | str]:
         """Ensure that a server runs and answers; yields what it says until it is ready."""
 
     async def stop(self, workspace: Workspace) -> list[str]:

@@ -1,4 +1,4 @@
-"""The platform of one machine: objects are files, nodes are this machine, containers are processes."""
+"""The platform of one machine: objects are files, containers are processes of this machine."""
 
 import asyncio
 import base64
@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,9 @@ class LocalPlatform:
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
-    async def follow(self, workspace: Workspace, container: Container) -> AsyncIterator[Event | str]:
+    async def follow(
+        self, workspace: Workspace, container: Container
+    ) -> AsyncGenerator[Event | str]:
         """Run a pod program to its end; see the Protocol."""
         process = ContainerProcess(self.store.generation_dir(workspace), container.name)
         grace_s = self._settings.stop_grace_s
@@ -134,7 +136,7 @@ class LocalPlatform:
 
     async def ensure_server(
         self, workspace: Workspace, container: Container, *, endpoint: Endpoint
-    ) -> AsyncIterator[Event | str]:
+    ) -> AsyncGenerator[Event | str]:
         """Have the server running and answering /health; it stays when the run has ended."""
         await self._stop_older_servers(workspace)
         process = ContainerProcess(self.store.generation_dir(workspace), container.name)
@@ -169,8 +171,8 @@ class LocalPlatform:
                     await asyncio.sleep(_PROBE_S)
         except TimeoutError:
             raise ServerNotReady(
-                f"the server at {url} was asked for /health; it was not ready within {limit_s:.0f} s; "
-                "see `kaitoflow logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S"
+                f"the server at {url} was asked for /health; it was not ready within "
+                f"{limit_s:.0f} s; see `kaitoflow logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S"
             ) from None
 
     def is_serving(self, workspace: Workspace) -> bool:
@@ -206,8 +208,8 @@ async def _is_healthy(client: httpx2.AsyncClient, url: str) -> bool:
 
 
 async def _until(
-    lines: AsyncIterator[Event | str], done: asyncio.Task[None]
-) -> AsyncIterator[Event | str]:
+    lines: AsyncGenerator[Event | str], done: asyncio.Task[None]
+) -> AsyncGenerator[Event | str]:
     """Lines until a task is done or the lines end, whichever comes first."""
     while True:
         following = asyncio.ensure_future(anext(lines, None))

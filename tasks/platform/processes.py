@@ -1,7 +1,7 @@
 """Containers of the local platform: pod programs as processes that outlive whoever started them.
 
-A container has a log file and a record (pid, start time, digest of its config). So a run that starts
-after a crash finds the process that is still working and follows it instead of starting a second.
+A container has a log file and a record (pid, start time, digest of its config). So a run that
+starts after a crash finds the process still working and follows it instead of starting a second.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,9 @@ class ContainerProcess:
     def _start(self, program: str, digest: str) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
-            os.replace(self.log, self.log.with_suffix(".previous.log"))
+            self.log.replace(self.log.with_suffix(".previous.log"))
         with self.log.open("wb") as log:
-            # Its own session: a Ctrl-C in the terminal reaches the flow, which then stops it in order.
+            # Its own session: Ctrl-C in the terminal reaches the flow, which stops it in order.
             self._child = subprocess.Popen(
                 [sys.executable, "-m", program, str(self._config)],
                 stdin=subprocess.DEVNULL,
@@ -100,7 +100,7 @@ class ContainerProcess:
         record = {"pid": self._child.pid, "started": started, "config_digest": digest}
         write_atomically(self._record, json.dumps(record).encode())
 
-    async def lines(self) -> AsyncIterator[Event | str]:
+    async def lines(self) -> AsyncGenerator[Event | str]:
         """What the process says, from its start, until it ends: events and log lines."""
         with self.log.open("r", encoding="utf-8", errors="replace") as log:
             pending = ""
@@ -138,7 +138,7 @@ class ContainerProcess:
 
 async def follow_to_result(
     process: ContainerProcess, container: Container, *, grace_s: float
-) -> AsyncIterator[Event | str]:
+) -> AsyncGenerator[Event | str]:
     """Yield a container's lines up to its result; stop it when the iteration is cancelled.
 
     Raises: the typed error of the verdict; ContainerKilled when the program ended without one.

@@ -27,8 +27,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -132,11 +132,13 @@ class Store:
 
     def read_config_map(self, namespace: str, name: str) -> dict[str, str] | None:
         """A ConfigMap's data; None when there is none."""
-        return self._read_json(self._object(namespace, "configmaps", name))
+        data: dict[str, str] | None = self._read_json(self._object(namespace, "configmaps", name))
+        return data
 
     def read_secret(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A Secret's manifest; None when there is none."""
-        return self._read_json(self._object(namespace, "secrets", name))
+        manifest: dict[str, Any] | None = self._read_json(self._object(namespace, "secrets", name))
+        return manifest
 
     def delete(self, workspace: Workspace) -> None:
         """Forget a Workspace and its files; nothing happens when it is gone already."""
