@@ -6,6 +6,7 @@ Safetensors only, nothing from the network, never code out of a model's folder.
 import json
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,11 @@ def load_base_model(
     return model
 
 
+def adapter_key(name: str) -> str:
+    """The adapter's name inside the model, where names must not contain dots."""
+    return name.replace(".", "-dot-")
+
+
 def load_adapters(
     model: "PreTrainedModel", sources: Sequence[AdapterSource], *, weights_dir: Path
 ) -> "PreTrainedModel | PeftModel":
@@ -120,21 +126,17 @@ def load_adapters(
 
     for source in sources:
         check_adapter(source, model, marker=read_marker(weights_dir))
+    options: dict[str, Any] = {"autocast_adapter_dtype": False, "use_safetensors": True}
     first, *others = sources
-    adapted = PeftModel.from_pretrained(
-        model,
-        str(first.path),
-        adapter_name=first.name,
-        autocast_adapter_dtype=False,
-        use_safetensors=True,
-    )
-    for source in others:
-        adapted.load_adapter(
-            str(source.path),
-            adapter_name=source.name,
-            autocast_adapter_dtype=False,
-            use_safetensors=True,
+    with warnings.catch_warnings():  # between the libraries, about names that they still use
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = PeftModel.from_pretrained(
+            model, str(first.path), adapter_name=adapter_key(first.name), **options
         )
+        for source in others:
+            adapted.load_adapter(
+                str(source.path), adapter_name=adapter_key(source.name), **options
+            )
     for source in sources:
         _scale(adapted, source)
     return adapted.eval()
@@ -145,7 +147,7 @@ def _scale(model: "PeftModel", source: AdapterSource) -> None:
 
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
-            layer.set_scale(source.name, source.strength)
+            layer.set_scale(adapter_key(source.name), source.strength)
 
 
 def check_adapter(

@@ -1,0 +1,87 @@
+"""What a client of the server reads when a request cannot be answered: OpenAI's error shape.
+
+    {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}   all four keys, always
+"""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+_TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
+_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    429: "queue_full",
+    503: "not_ready",
+}
+
+
+class ApiError(Exception):
+    """A refusal with its HTTP status; param names the field at fault."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code or _CODES.get(status, "internal_error")
+        self.headers = headers
+
+    def body(self) -> dict[str, Any]:
+        """The error as clients read it, in a response or in a stream."""
+        kind = "internal_error" if self.status == 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": str(self),
+                "type": _TYPES.get(self.status, kind),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        """The error as a response."""
+        return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+
+
+def unexpected(error: Exception) -> ApiError:
+    """What a client is told of a defect: that it is one. The log has the trace."""
+    log.error("request failed error=%s", type(error).__name__, exc_info=error)
+    return ApiError(500, "the server failed at this request; its log says why, please report it")
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app, the framework's own too, come in the one shape."""
+
+    @app.exception_handler(ApiError)
+    async def refused(_request: Request, error: ApiError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(HTTPException)
+    async def framework(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        headers = dict(error.headers) if error.headers else None
+        return ApiError(error.status_code, message, headers=headers).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return ApiError(400, str(error.errors()[0]["msg"])).response()
+
+    @app.exception_handler(Exception)
+    async def defect(_request: Request, error: Exception) -> JSONResponse:
+        return unexpected(error).response()

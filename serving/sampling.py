@@ -1,0 +1,84 @@
+"""The next token of each row, from the scores of a step."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from serving.engine import Sampling
+
+# Sorting a whole vocabulary at every step costs more than a small model's step; the likeliest
+# thousand nearly always hold what top_p asks for, and where they do not, all are sorted.
+_CANDIDATES = 1024
+
+
+@dataclass
+class Choice:
+    """One row's rules, its own source of randomness, and what was generated so far.
+
+    The source is the row's own, so that a seed gives the same text whatever else is in the batch.
+    """
+
+    rules: Sampling
+    prompt_ids: Sequence[int]
+    random: random.Random
+    generated: Counter[int] = field(default_factory=Counter)
+    forbidden_ids: Sequence[int] = ()
+
+
+def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int]:
+    """One token id a row; logits [rows, vocabulary], changed in place."""
+    for scores, choice in zip(logits, choices, strict=True):
+        _penalise(scores, choice)
+    tokens: list[int] = logits.argmax(-1).tolist()
+    sampled = [row for row, choice in enumerate(choices) if choice.rules.temperature > 0]
+    if sampled:
+        for row, scores in zip(sampled, logits[sampled].float().cpu(), strict=True):
+            tokens[row] = _draw(scores, choices[row])
+    for token, choice in zip(tokens, choices, strict=True):
+        choice.generated[token] += 1
+    return tokens
+
+
+def _penalise(scores: torch.Tensor, choice: Choice) -> None:
+    rules = choice.rules
+    if choice.forbidden_ids:
+        scores[list(choice.forbidden_ids)] = -math.inf
+    if rules.repetition_penalty != 1.0:
+        seen = list({*choice.prompt_ids, *choice.generated})
+        before = scores[seen]
+        factor = rules.repetition_penalty
+        scores[seen] = torch.where(before > 0, before / factor, before * factor)
+    if choice.generated and (rules.presence_penalty or rules.frequency_penalty):
+        ids = list(choice.generated)
+        counts = torch.tensor(list(choice.generated.values()), device=scores.device)
+        penalty = rules.presence_penalty + rules.frequency_penalty * counts
+        scores[ids] -= penalty.to(scores.dtype)
+
+
+def _draw(scores: torch.Tensor, choice: Choice) -> int:
+    """A token by chance, after temperature, top_k and top_p in this order; scores on the CPU."""
+    rules = choice.rules
+    scaled = (scores / rules.temperature).double()
+    if rules.top_k == 0 and rules.top_p >= 1:
+        return _pick(torch.softmax(scaled, -1), choice.random)
+    limit = min(rules.top_k or _CANDIDATES, len(scaled))
+    values, ids = torch.topk(scaled, limit)
+    total = values.logsumexp(-1) if rules.top_k else scaled.logsumexp(-1)
+    probabilities = (values - total).exp()
+    if not rules.top_k and probabilities.sum() < rules.top_p:
+        values, ids = scaled.sort(descending=True)
+        probabilities = (values - total).exp()
+    before = probabilities.cumsum(-1) - probabilities
+    kept = probabilities[before < rules.top_p] if rules.top_p < 1 else probabilities
+    return int(ids[_pick(kept, choice.random)])
+
+
+def _pick(probabilities: torch.Tensor, source: random.Random) -> int:
+    """An index by its share of the sum."""
+    cumulative = probabilities.cumsum(-1)
+    point = source.random() * cumulative[-1]
+    return min(int(torch.searchsorted(cumulative, point, right=True)), len(cumulative) - 1)
