@@ -1,0 +1,74 @@
+"""The project's own files agree with each other, and what is shipped is complete."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from requirements.lock import NAMES, stale_locks
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCKS = ROOT / "requirements"
+PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
+
+
+def pins(name: str) -> set[tuple[str, str]]:
+    """Each package of a lock with its version."""
+    return set(PIN.findall((LOCKS / name).read_text()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lock_pins_by_hash_and_names_no_index(name: str) -> None:
+    requirements = re.split(r"^(?=\w)", (LOCKS / name).read_text(), flags=re.MULTILINE)[1:]
+    assert requirements
+    assert all("--hash=sha256:" in requirement for requirement in requirements)
+    assert not re.search(r"https?://|--(extra-)?index|--find-links", "".join(requirements))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_package_has_one_version_in_all_locks(name: str) -> None:
+    assert pins(name) <= pins("all.txt")
+
+
+def test_locks_are_stale_once_the_dependencies_change(tmp_path: Path) -> None:
+    changed = tmp_path / "pyproject.toml"
+    changed.write_text((ROOT / "pyproject.toml").read_text().replace("rich>=14", "rich>=13"))
+    assert stale_locks(ROOT / "pyproject.toml", LOCKS) == []
+    assert stale_locks(changed, LOCKS) == list(NAMES)
+
+
+def test_the_changelog_opens_with_the_version_that_is_shipped() -> None:
+    released = re.findall(r"^## \[?v?(\d[\w.]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == PYPROJECT["project"]["version"]
+
+
+def test_the_readme_names_only_targets_and_files_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make (\w+)", readme, re.MULTILINE)) <= targets
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", readme)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deployments").rglob("*.yaml")), ids=str)
+def test_every_yaml_file_shipped_can_be_read(path: Path) -> None:
+    if "templates" in path.parts:  # a chart's templates are YAML only once rendered
+        assert "{{" in path.read_text()
+        return
+    assert list(yaml.safe_load_all(path.read_text()))
+
+
+def test_the_wheel_holds_every_data_file_and_no_test(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    tracked = ["git", "ls-files", "flows", "tasks", "serving"]
+    listed = subprocess.run(tracked, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert set(listed.split()) <= names
+    assert not [name for name in names if name.startswith("tests/")]
