@@ -20,7 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,14 @@ def set_up() -> None:
     if not stamp.exists():
         make_venv()
     stamp.unlink(missing_ok=True)
-    install_packages(torch_build())
+    install_packages(
+        torch_build(
+            os.environ.get("KAITOFLOW_TORCH", "auto"),
+            system=sys.platform,
+            has_gpu=has_nvidia_gpu(),
+            cpu_build_answers=cpu_build_answers,
+        )
+    )
     uv("pip", "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     stamp.write_text(wanted)
 
@@ -104,9 +111,13 @@ def make_venv() -> None:
     uv("venv", "--quiet", "--clear", "--no-project", "--python", PYTHON_RANGE, str(VENV))
 
 
-def torch_build() -> str:
-    """`cpu` or `cuda`: which build of PyTorch is wanted and can be had."""
-    choice = os.environ.get("KAITOFLOW_TORCH", "auto")
+def torch_build(
+    choice: str, *, system: str, has_gpu: bool, cpu_build_answers: Callable[[], bool]
+) -> str:
+    """`cpu` or `cuda`: which build of PyTorch is wanted and can be had.
+
+    Elsewhere than on Linux the locked build, here `cuda`, brings no CUDA libraries.
+    """
     if choice in ("cpu", "cuda"):
         return choice
     if choice != "auto":
@@ -114,9 +125,7 @@ def torch_build() -> str:
             f"KAITOFLOW_TORCH says which build of PyTorch to install; found {choice!r}; "
             "set it to cpu, cuda or auto"
         )
-    if sys.platform != "linux":
-        return "cuda"  # the locked build: on other systems it brings no CUDA libraries
-    if has_nvidia_gpu():
+    if system != "linux" or has_gpu:
         return "cuda"
     if cpu_build_answers():
         return "cpu"
