@@ -1,6 +1,6 @@
 """What the server asks of an engine, and the words both use. No model library in here.
 
-A request becomes a `Generation`; `Engine.submit` answers with a `Stream` of pieces at once or refuses.
+A request becomes a `Generation`; `Engine.submit` answers at once with a `Stream`, or refuses.
 """
 
 import asyncio
@@ -133,6 +133,9 @@ class Engine(Protocol):
 
         Raises: ApiError when the model has no chat template or it does not take these messages.
         """
+
+    def has_chat_template(self, model: str) -> bool:
+        """Whether the model takes messages."""
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it is."""

@@ -1,17 +1,14 @@
 """What a client of the server reads when a request cannot be answered: OpenAI's error shape.
 
-    {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}   all four keys, always
+{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}   all four keys, always
 """
 
-import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-
-log = logging.getLogger(__name__)
 
 _TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
 _CODES = {
@@ -59,12 +56,6 @@ class ApiError(Exception):
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
-def unexpected(error: Exception) -> ApiError:
-    """What a client is told of a defect: that it is one. The log has the trace."""
-    log.error("request failed error=%s", type(error).__name__, exc_info=error)
-    return ApiError(500, "the server failed at this request; its log says why, please report it")
-
-
 def install(app: FastAPI) -> None:
     """Make every error of the app, the framework's own too, come in the one shape."""
 
@@ -83,5 +74,7 @@ def install(app: FastAPI) -> None:
         return ApiError(400, str(error.errors()[0]["msg"])).response()
 
     @app.exception_handler(Exception)
-    async def defect(_request: Request, error: Exception) -> JSONResponse:
-        return unexpected(error).response()
+    async def defect(_request: Request, _error: Exception) -> JSONResponse:
+        # The log has the trace: uvicorn writes it. A client is told only that this is a defect.
+        message = "the server failed at this request; its log says why, please report it"
+        return ApiError(500, message).response()

@@ -6,11 +6,11 @@
     row 2     ░░░░░ ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│ free                 step writes one column for all
                    start                end
 
-transformers' own cache copies everything at every step to append one token, and cannot take rows in.
+transformers' own cache copies everything at every step to append one token, and takes no rows in.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
@@ -32,13 +32,14 @@ class _Window:
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's keys and values: [rows, heads, columns, head_dim]."""
+    """One layer's buffers, keys and values: each [rows, heads, columns, head_dim]."""
 
     is_sliding = False
 
     def __init__(self, window: _Window) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._window = window
+        self.buffers: tuple[torch.Tensor, ...] = ()
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing: `RowCache.add` makes the buffers."""
@@ -47,22 +48,23 @@ class _Layer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the step's column; the rows' keys and values up to it."""
-        window, assert_keys, assert_values = self._window, self.keys, self.values
-        if assert_keys is None or assert_values is None:
-            raise RuntimeError("a step before any row was added")
+        window = self._window
         end = window.end + key_states.shape[-2]
-        assert_keys[: window.rows, :, window.end : end] = key_states
-        assert_values[: window.rows, :, window.end : end] = value_states
-        in_use = (slice(window.rows), slice(None), slice(window.start, end))
-        return assert_keys[in_use], assert_values[in_use]
+        keys, values = (buffer[: window.rows, :, :end] for buffer in self.buffers)
+        keys[:, :, window.end :] = key_states
+        values[:, :, window.end :] = value_states
+        return keys[:, :, window.start :], values[:, :, window.start :]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Columns that a query sees, and the first one's number."""
         return self._window.width + query_length, 0
 
     def get_seq_length(self) -> int:
+        """Columns in use."""
         return self._window.width
 
     def get_max_length(self) -> int:
+        """-1: it grows."""
         return -1
 
 
@@ -70,72 +72,78 @@ class RowCache(Cache):
     """A cache whose rows come and go; rows are padded on the left."""
 
     def __init__(self) -> None:
-        self._window = _Window()
         super().__init__(layers=[])
+        self._window = _Window()
+        self._own: list[_Layer] = []
 
     def add(self, prefilled: DynamicCache) -> None:
         """Take the rows of a prefilled cache in, behind those that are there."""
         window = self._window
-        length, count = prefilled.get_seq_length(), prefilled.layers[0].keys.shape[0]
-        if not self.layers:
-            self.layers = [_Layer(window) for _ in prefilled.layers]
+        sources = [(layer.keys, layer.values) for layer in cast("list[Any]", prefilled.layers)]
+        count, _, length, _ = sources[0][0].shape
+        if not self._own:
+            self._own = [_Layer(window) for _ in sources]
+            self.layers = list(self._own)
         width = max(window.width, length)
         rows = window.rows + count
         if not self._holds(rows=rows, width=width):
-            self._reallocate(rows=rows, width=width, like=prefilled)
+            self._reallocate(rows=rows, width=width, like=sources)
         window.start = window.end - width
         new = (slice(window.rows, rows), slice(None), slice(window.end - length, window.end))
-        for layer, source in zip(self.layers, prefilled.layers, strict=True):
-            layer.keys[new] = source.keys
-            layer.values[new] = source.values
+        for layer, source in zip(self._own, sources, strict=True):
+            for buffer, values in zip(layer.buffers, source, strict=True):
+                buffer[new] = values
         window.rows = rows
 
     def _holds(self, *, rows: int, width: int) -> bool:
-        keys = self.layers[0].keys
-        if keys is None:
+        window, buffers = self._window, self._own[0].buffers
+        if not buffers:
             return False
-        window = self._window
-        return bool(rows <= keys.shape[0] and window.end >= width and window.end < keys.shape[2])
+        return rows <= buffers[0].shape[0] and width <= window.end < buffers[0].shape[2]
 
-    def _reallocate(self, *, rows: int, width: int, like: Cache | None = None) -> None:
+    def _reallocate(self, *, rows: int, width: int, like: Sequence[Sequence[torch.Tensor]]) -> None:
         """Move what is in use into new buffers with room to grow.
 
         Zeros, because a masked column still takes part with weight 0, and 0 * NaN is NaN.
         """
         window = self._window
-        shape = (rows, width + _SPARE_TOKENS)
         old = (slice(window.rows), slice(None), slice(window.start, window.end))
         new = (slice(window.rows), slice(None), slice(width - window.width, width))
-        for layer, source in zip(self.layers, (like or self).layers, strict=True):
-            for name in ("keys", "values"):
-                model, before = getattr(source, name), getattr(layer, name)
-                buffer = model.new_zeros(shape[0], model.shape[1], shape[1], model.shape[3])
-                if before is not None:
-                    buffer[new] = before[old]
-                setattr(layer, name, buffer)
+        for layer, sources in zip(self._own, like, strict=True):
+            fresh = tuple(
+                source.new_zeros(rows, source.shape[1], width + _SPARE_TOKENS, source.shape[3])
+                for source in sources
+            )
+            for buffer, before in zip(fresh, layer.buffers, strict=bool(layer.buffers)):
+                buffer[new] = before[old]
+            layer.buffers = fresh
         window.start, window.end = width - window.width, width
 
     def advance(self) -> None:
         """Count the column that a step wrote, and make room for the next one."""
-        self._window.end += 1
-        if self._window.end == self.layers[0].keys.shape[2]:
-            self._reallocate(rows=self._window.rows, width=self._window.width)
+        window = self._window
+        window.end += 1
+        if window.end == self._own[0].buffers[0].shape[2]:
+            buffers = [layer.buffers for layer in self._own]
+            self._reallocate(rows=window.rows, width=window.width, like=buffers)
 
     def remove(self, row: int) -> None:
         """Drop a row; the last one takes its place."""
         window = self._window
-        last = window.rows - 1
-        if row != last:
-            columns = slice(window.start, window.end)
-            for layer in self.layers:
-                layer.keys[row, :, columns] = layer.keys[last, :, columns]
-                layer.values[row, :, columns] = layer.values[last, :, columns]
-        window.rows = last
+        window.rows -= 1
+        if row == window.rows:
+            return
+        for layer in self._own:
+            for buffer in layer.buffers:
+                used = buffer[:, :, window.start : window.end]
+                used[row] = used[window.rows]
 
     def fit(self, lengths: Sequence[int]) -> None:
         """Forget the columns that no row uses; without rows, the buffers too."""
+        window = self._window
         if lengths:
-            self._window.start = self._window.end - max(lengths)
+            window.start = window.end - max(lengths)
             return
-        self._window.start = self._window.end = 0
+        window.start = window.end = 0
+        self._own = []
         self.layers = []

@@ -1,4 +1,4 @@
-"""What /metrics tells, under vLLM's names where the meaning is vLLM's, so that its dashboards work."""
+"""What /metrics tells, under vLLM's names where it means the same, so that dashboards work."""
 
 from collections.abc import Callable
 
@@ -30,10 +30,15 @@ class Metrics:
             registry=self._registry,
         )
         self.refused = Counter(
-            "kaitoflow:requests_refused", "Requests answered 4xx.", ("status",), registry=self._registry
+            "kaitoflow:requests_refused",
+            "Requests answered 4xx.",
+            ("status",),
+            registry=self._registry,
         )
         self.first_token_s = self._histogram(
-            "vllm:time_to_first_token_seconds", "From the request to its first token.", _FIRST_TOKEN_S
+            "vllm:time_to_first_token_seconds",
+            "From the request to its first token.",
+            _FIRST_TOKEN_S,
         )
         self.between_tokens_s = self._histogram(
             "vllm:inter_token_latency_seconds", "From one token to the next.", _PER_TOKEN_S

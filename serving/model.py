@@ -134,9 +134,7 @@ def load_adapters(
             model, str(first.path), adapter_name=adapter_key(first.name), **options
         )
         for source in others:
-            adapted.load_adapter(
-                str(source.path), adapter_name=adapter_key(source.name), **options
-            )
+            adapted.load_adapter(str(source.path), adapter_name=adapter_key(source.name), **options)
     for source in sources:
         _scale(adapted, source)
     return adapted.eval()

@@ -39,8 +39,8 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._release(self._fresh())
-        text, self._held = text + ("" if self.stopped else self._held), ""
-        return text
+        held, self._held = self._held, ""  # a stop text has emptied it
+        return text + held
 
     def _fresh(self) -> str:
         before = self._decode(self._ids[self._shown_from : self._shown_to])

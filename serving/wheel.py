@@ -59,7 +59,7 @@ def _install(requirement: str, *, sha256: str | None, target: Path) -> None:
 
 
 def _installer() -> list[str]:
-    """uv where its package is installed: it needs no pip in the environment and is faster."""
+    """Uv where its package is installed: it needs no pip in the environment and is faster."""
     try:
         import uv
     except ImportError:

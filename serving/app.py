@@ -1,0 +1,179 @@
+"""The HTTP side of the server: OpenAI's API, KAITO's /chat, health, metrics and a page to try it.
+
+Talks to any `Engine`. Answers from the first moment on: 503 until the engine is there.
+"""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from serving import errors
+from serving.answers import ChatShape, TextShape, answer, collect, submit, unless_gone
+from serving.config import ServerConfig
+from serving.engine import Engine, Generation
+from serving.errors import ApiError
+from serving.generations import from_kaito, from_openai, kaito_result
+from serving.metrics import Metrics
+from serving.protocol import (
+    ChatCompletionRequest,
+    ChatRequest,
+    CompletionRequest,
+    RequestBody,
+    parse,
+)
+
+_MAX_BODY_BYTES = 1024 * 1024
+
+
+@dataclass
+class Server:
+    """What the routes share; `engine` is None while the model loads."""
+
+    config: ServerConfig
+    metrics: Metrics
+    engine: Engine | None = None
+    created_s: int = field(default_factory=lambda: int(time.time()))
+
+    def ready_engine(self) -> Engine:
+        """The engine. Raises: ApiError 503 while there is none."""
+        if self.engine is None:
+            raise ApiError(
+                503,
+                f"{self.config.served_model_name} is being loaded; ask again in a few seconds",
+                headers={"Retry-After": "5"},
+            )
+        return self.engine
+
+    def model_name(self, asked: str | None) -> str:
+        """The served model that a request means. Raises: ApiError 404 with the names there are."""
+        names = self.ready_engine().models
+        name = asked or self.config.default_model or self.config.served_model_name
+        if name in names:
+            return name
+        raise ApiError(
+            404,
+            f"model {name} was asked for, this server has: {', '.join(names)}",
+            param="model",
+            code="model_not_found",
+        )
+
+
+def create_app(server: Server) -> FastAPI:
+    """The application; `server.engine` may be set later."""
+    app = FastAPI(title="Kaitoflow", docs_url=None, redoc_url=None, openapi_url=None)
+    errors.install(app)
+    _count_refusals(app, server.metrics)
+    _add_status_routes(app, server)
+    _add_generation_routes(app, server)
+    return app
+
+
+def _count_refusals(app: FastAPI, metrics: Metrics) -> None:
+    refuse = app.exception_handlers[ApiError]
+
+    @app.exception_handler(ApiError)
+    async def counted(request: Request, error: ApiError) -> Response:
+        if error.status != 503:  # those are health checks during the load
+            metrics.refused.labels(str(error.status)).inc()
+        response: Response = await refuse(request, error)  # type: ignore[misc]
+        return response
+
+
+def _add_status_routes(app: FastAPI, server: Server) -> None:
+    @app.get("/")
+    async def page() -> HTMLResponse:
+        return HTMLResponse(resources.files("serving").joinpath("chat.html").read_text())
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """200 once a token has been generated, and for as long as that works."""
+        engine = server.ready_engine()
+        if engine.is_broken:
+            raise ApiError(503, "generation keeps failing; the log says why", code="broken")
+        return JSONResponse({"status": "Healthy"})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        engine = server.ready_engine()
+        return {"object": "list", "data": [_model(server, engine, name) for name in engine.models]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return _model(server, server.ready_engine(), server.model_name(name))
+
+
+def _model(server: Server, engine: Engine, name: str) -> dict[str, Any]:
+    parent = engine.models[name]
+    return {
+        "id": name,
+        "object": "model",
+        "created": server.created_s,
+        "owned_by": "kaitoflow",
+        "root": parent or name,
+        "parent": parent,
+        "max_model_len": engine.context_tokens,
+    }
+
+
+def _add_generation_routes(app: FastAPI, server: Server) -> None:
+    @app.post("/chat")
+    async def chat(request: Request) -> dict[str, str]:
+        asked = await read_body(request, ChatRequest)
+        engine, name = server.ready_engine(), server.model_name(asked.model)
+        generation = await asyncio.to_thread(from_kaito, engine, asked, name)
+        answers = await unless_gone(request, collect(submit(engine, generation)))
+        return {"Result": kaito_result(asked, answers[0].text)}
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        asked = await read_body(request, ChatCompletionRequest)
+        engine, name = server.ready_engine(), server.model_name(asked.model)
+        messages = [message.for_template() for message in asked.messages]
+        prompt_ids = await asyncio.to_thread(engine.encode_chat, messages, model=name)
+        limit = asked.max_completion_tokens or asked.max_tokens
+        generation = from_openai(engine, asked, name, prompt_ids=prompt_ids, max_tokens=limit)
+        return await answer(request, engine, asked, generation, shape=ChatShape(name))
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        asked = await read_body(request, CompletionRequest)
+        engine, name = server.ready_engine(), server.model_name(asked.model)
+        prompt_ids = await asyncio.to_thread(engine.encode_text, asked.prompt)
+        limit = asked.max_tokens or 16  # as OpenAI has it for this endpoint
+        generation = from_openai(engine, asked, name, prompt_ids=prompt_ids, max_tokens=limit)
+        return await answer(request, engine, asked, generation, shape=TextShape(name))
+
+
+async def read_body(request: Request, model: type[RequestBody]) -> RequestBody:
+    """The request's body, whatever content type it claims: curl -d claims a form."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise ApiError(
+                413,
+                f"the body is larger than {_MAX_BODY_BYTES} bytes; send a shorter prompt",
+                headers={"Connection": "close"},
+            )
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is no JSON ({error}); send a JSON object") from error
+    return parse(model, parsed)
+
+
+async def prove(engine: Engine) -> None:
+    """Generate one token with every served model. Raises: GenerationFailedError."""
+    for name in engine.models:
+        prompt_ids = engine.encode_text("Hello")
+        await collect(engine.submit(Generation(model=name, prompt_ids=prompt_ids, max_tokens=1)))

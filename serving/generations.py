@@ -1,0 +1,115 @@
+"""Requests as OpenAI and KAITO word them, as the engine's `Generation`."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from serving.engine import Engine, Generation, Message, Sampling
+from serving.errors import ApiError
+from serving.protocol import ChatRequest, GenerateRequest
+
+_CHAT_MAX_NEW_TOKENS = 256  # of /chat, where a request says nothing
+
+Value = TypeVar("Value")
+
+
+def from_openai(
+    engine: Engine,
+    asked: GenerateRequest,
+    model: str,
+    *,
+    prompt_ids: Sequence[int],
+    max_tokens: int | None,
+) -> Generation:
+    """The request in the engine's words; without max_tokens as much as the context holds."""
+    defaults = engine.default_sampling
+    sampling = Sampling(
+        temperature=_first(asked.temperature, defaults.temperature),
+        top_p=_first(asked.top_p, defaults.top_p),
+        top_k=max(0, _first(asked.top_k, defaults.top_k)),
+        repetition_penalty=_first(asked.repetition_penalty, defaults.repetition_penalty),
+        presence_penalty=asked.presence_penalty,
+        frequency_penalty=asked.frequency_penalty,
+        seed=asked.seed,
+    )
+    return Generation(
+        model=model,
+        prompt_ids=prompt_ids,
+        max_tokens=_fitting(engine, len(prompt_ids), max_tokens),
+        min_tokens=asked.min_tokens,
+        n=asked.n,
+        stop=tuple(asked.stop),
+        sampling=sampling,
+    )
+
+
+def _first(asked: Value | None, default: Value) -> Value:
+    return default if asked is None else asked
+
+
+def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None) -> int:
+    """max_tokens, or what is left of the context. Raises: ApiError when they do not fit."""
+    left = engine.context_tokens - prompt_tokens
+    if left >= (max_tokens or 1):
+        return max_tokens or left
+    wanted = f"{prompt_tokens} tokens of prompt and {max_tokens or 1} to generate"
+    raise ApiError(
+        400,
+        f"{wanted} were asked for, the model's context holds {engine.context_tokens} together;"
+        " shorten the prompt or lower max_tokens",
+        param="messages",
+        code="context_length_exceeded",
+    )
+
+
+def from_kaito(engine: Engine, asked: ChatRequest, model: str) -> Generation:
+    """A /chat request in the engine's words: the likeliest tokens unless sampling is asked for."""
+    options = asked.generate_kwargs
+    prompt_ids = _kaito_prompt_ids(engine, asked, model)
+    if options.max_new_tokens is None and options.max_length is not None:
+        max_tokens = max(1, options.max_length - len(prompt_ids))
+    else:
+        max_tokens = options.max_new_tokens or _CHAT_MAX_NEW_TOKENS
+    if asked.handle_long_generation == "hole":
+        prompt_ids = prompt_ids[-max(1, engine.context_tokens - max_tokens) :]
+    elif options.max_new_tokens is None:
+        max_tokens = max(1, min(max_tokens, engine.context_tokens - len(prompt_ids)))
+    samples = options.do_sample
+    if samples is None:
+        samples = (options.temperature, options.top_p, options.top_k) != (None, None, None)
+    sampling = Sampling(
+        temperature=_first(options.temperature, 1.0) if samples else 0.0,
+        top_p=_first(options.top_p, 1.0),
+        top_k=_first(options.top_k, 0),
+        repetition_penalty=_first(options.repetition_penalty, 1.0),
+        seed=options.seed,
+    )
+    return Generation(
+        model=model,
+        prompt_ids=prompt_ids,
+        max_tokens=_fitting(engine, len(prompt_ids), max_tokens),
+        min_tokens=max(options.min_new_tokens, options.min_length - len(prompt_ids)),
+        stop=tuple(options.stop_strings),
+        stop_token_ids=frozenset(options.eos_token_id),
+        sampling=sampling,
+    )
+
+
+def _kaito_prompt_ids(engine: Engine, asked: ChatRequest, model: str) -> list[int]:
+    prefix = asked.prefix or ""
+    if asked.messages is None:
+        text = f"{prefix}{asked.prompt}"
+        if not engine.has_chat_template(model):
+            return engine.encode_text(text)
+        return engine.encode_chat([{"role": "user", "content": text}], model=model)
+    messages: list[Message] = [message.for_template() for message in asked.messages]
+    return engine.encode_chat(messages, model=model)
+
+
+def kaito_result(asked: ChatRequest, text: str) -> str:
+    """The text as /chat was asked to give it back."""
+    if asked.clean_up_tokenization_spaces:
+        for mark in ".,?!":
+            text = text.replace(f" {mark}", mark)
+    if asked.return_full_text and asked.prompt is not None:
+        return f"{asked.prefix or ''}{asked.prompt}{text}"
+    return text
