@@ -17,13 +17,16 @@ from tasks.status import Progress, WorkspaceStatus
 from tasks.workspace import Workspace
 
 _PLAIN_EVERY_S = 5.0
+_PLAIN_WIDTH = 200
 _BAR_WIDTH = 30
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def console() -> Console:
-    """Standard output; without a terminal, lines are never cut or coloured."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
+    """Standard output; without a terminal, wide, plain and never cut."""
+    if sys.stdout.isatty():
+        return Console(highlight=False, emoji=False)
+    return Console(width=_PLAIN_WIDTH, soft_wrap=True, highlight=False, emoji=False)
 
 
 def print_plan(plan: Plan) -> None:
@@ -36,7 +39,7 @@ def print_plan(plan: Plan) -> None:
         table.add_row(check.name, Text(check.result, style=_COLOURS[check.result]), check.detail)
         if check.fix:
             table.add_row("", "", Text(f"fix: {check.fix}", style="italic"))
-    out.print(table, soft_wrap=False, width=max(out.width, 100) if not out.is_terminal else None)
+    out.print(table, soft_wrap=False)
     if plan.refused:
         names = ", ".join(check.name for check in plan.refused)
         out.print(f"Plan refused: {names}. Nothing was created.", style="bold red")

@@ -193,7 +193,7 @@ def _print_table(title: str, rows: list[dict[str, str]]) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row.values())
-    out.print(table, soft_wrap=False, width=None if out.is_terminal else 160)
+    out.print(table, soft_wrap=False)
 
 
 def print_logs(name: str, *, namespace: str, step: str | None, follow: bool, previous: bool) -> int:

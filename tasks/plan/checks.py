@@ -203,7 +203,7 @@ def _disk(preset: Preset | None, world: World) -> Check:
     needed_gib = weights_gib + _DISK_SPARE_GIB
     home = next(p for p in (world.home, *world.home.parents) if p.exists())
     free_gib = shutil.disk_usage(home).free / _GIB
-    detail = f"about {needed_gib:.1f} GiB of {free_gib:.0f} GiB free in {home}"
+    detail = f"about {needed_gib:.1f} GiB of {free_gib:.0f} GiB free for {world.home}"
     if free_gib >= needed_gib:
         return Check(name="disk", result="ok", detail=detail)
     fix = "free some disk, or set KAITOFLOW_HOME to a folder on a larger one"

@@ -68,6 +68,8 @@ class ContainerProcess:
 
     def running(self) -> psutil.Process | None:
         """The process, while it lives."""
+        if self._child is not None:
+            self._child.poll()  # a child of ours that has ended is a zombie until it is asked
         record = self.record()
         return record.process() if record else None
 
@@ -105,7 +107,7 @@ class ContainerProcess:
         with self.log.open("r", encoding="utf-8", errors="replace") as log:
             pending = ""
             while True:
-                alive = self._is_alive()
+                alive = self.running() is not None
                 while chunk := log.readline():
                     pending += chunk
                     if pending.endswith("\n"):
@@ -115,11 +117,6 @@ class ContainerProcess:
                     return
                 await asyncio.sleep(_POLL_S)
 
-    def _is_alive(self) -> bool:
-        if self._child is not None:
-            return self._child.poll() is None
-        return self.running() is not None
-
     async def stop(self, *, grace_s: float) -> bool:
         """Ask the process and its children to end, then make them; whether there was one."""
         process = self.running()
@@ -128,11 +125,11 @@ class ContainerProcess:
         family = _family(process)
         _signal(family, signal.SIGTERM)
         deadline = asyncio.get_running_loop().time() + grace_s
-        while self._is_alive() and asyncio.get_running_loop().time() < deadline:
+        while self.running() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_S)
         _signal(family, signal.SIGKILL)
         await asyncio.to_thread(psutil.wait_procs, family, timeout=_KILL_WAIT_S)
-        self._is_alive()  # reaps a child of ours
+        self.running()
         return True
 
 

@@ -1,0 +1,77 @@
+"""The local platform: one run at a time, secrets where pods find them, everything stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import RunInProgress
+from tasks.platform.local import LocalPlatform, is_free
+from tasks.settings import Settings
+from tasks.workspace import Manifests, Workspace
+from tests.builders import tuning_workspace
+from tests.platform.test_processes import toy
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> LocalPlatform:
+    return LocalPlatform(Settings(home=tmp_path, stop_grace_s=5))
+
+
+def applied(platform: LocalPlatform, **objects: object) -> Workspace:
+    given = {"workspace": tuning_workspace(), **objects}
+    return platform.store.apply(Manifests.model_validate(given))
+
+
+async def test_a_second_run_of_a_workspace_is_refused(platform: LocalPlatform) -> None:
+    workspace = applied(platform)
+    async with platform.hold_run(workspace):
+        with pytest.raises(RunInProgress, match="another run holds it.*kaitoflow stop tuned"):
+            async with platform.hold_run(workspace):
+                pass
+
+
+async def test_a_run_that_has_ended_lets_the_next_one_in(platform: LocalPlatform) -> None:
+    workspace = applied(platform)
+    for _ in range(2):
+        async with platform.hold_run(workspace):
+            assert platform.run_holder(workspace) is not None
+    assert platform.run_holder(workspace) is None
+
+
+async def test_a_secret_of_the_file_becomes_a_docker_config(platform: LocalPlatform) -> None:
+    content = {"auths": {"r": {"auth": "x"}}}
+    secret = {"stringData": {".dockerconfigjson": json.dumps(content)}}
+    workspace = applied(platform, secrets={"push": secret})
+    path = await platform.docker_config(workspace, "push")
+    assert path is not None
+    assert json.loads(path.read_text()) == content
+
+
+async def test_without_a_secret_the_users_own_docker_config_is_taken(
+    platform: LocalPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    workspace = applied(platform)
+    assert await platform.docker_config(workspace, "push") is None
+    (tmp_path / "config.json").write_text("{}")
+    assert await platform.docker_config(workspace, "push") == tmp_path / "config.json"
+
+
+async def test_stopping_ends_every_container(platform: LocalPlatform) -> None:
+    workspace = applied(platform)
+    lines = platform.follow(workspace, toy("wait"))
+    await anext(lines)
+    assert await platform.stop(workspace) == ["toy"]
+    assert await platform.stop(workspace) == []
+    with pytest.raises(Exception, match="ended without a word"):
+        await anext(lines)
+
+
+def test_a_port_that_somebody_listens_on_is_not_free() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert not is_free(taken.getsockname()[1])

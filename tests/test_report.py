@@ -1,0 +1,40 @@
+"""The report says what was made, and draws the loss."""
+
+from tasks.artifacts import Endpoint, PublishedImage
+from tasks.report import loss_curve, run_report
+from tasks.status import FinishedStep, WorkspaceStatus
+
+HISTORY = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 3, "loss": 1.0}]
+
+
+def finished_status() -> WorkspaceStatus:
+    return WorkspaceStatus(
+        steps=[FinishedStep(name="tune", seconds=12.3, detail="loss 1.0")],
+        image=PublishedImage(reference="r/a:1", digest="sha256:abc", pushed=True),
+        endpoint=Endpoint(url="http://127.0.0.1:5000", model="a"),
+        held_out={"rows": 30, "loss_before": 2.5, "loss_after": 1.25},
+    )
+
+
+def test_the_report_names_image_service_steps_and_held_out_loss() -> None:
+    text = run_report("Run", finished_status(), {}, curve=None)
+    for words in ("r/a:1@sha256:abc", "http://127.0.0.1:5000", "| tune | 12.3 |", "**1.250** after"):
+        assert words in text
+
+
+def test_the_loss_curve_has_a_point_for_each_step() -> None:
+    curve = loss_curve(HISTORY)
+    assert curve is not None
+    points = curve.split('points="')[1].split('"')[0].split()
+    heights = [float(point.split(",")[1]) for point in points]
+    assert heights == sorted(heights)
+    assert len(points) == len(HISTORY)
+
+
+def test_one_point_is_no_curve() -> None:
+    assert loss_curve(HISTORY[:1]) is None
+
+
+def test_the_curve_is_part_of_the_report() -> None:
+    text = run_report("Run", finished_status(), {"history": HISTORY}, curve=loss_curve(HISTORY))
+    assert "![training loss](data:image/svg+xml;base64," in text
