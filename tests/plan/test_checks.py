@@ -1,0 +1,128 @@
+"""A plan tells beforehand what would go wrong, each with the fix, and makes nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.artifacts import Check, Node
+from tasks.plan.checks import World, make_plan, with_absolute_files
+from tasks.workspace import Workspace, parse_workspace
+from tests.builders import tuning_workspace
+
+NODE = Node(name="here", cores=2, memory_gib=16.0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(
+        node=NODE, config_maps={}, has_secret=lambda _name: True, home=tmp_path / "home"
+    )
+
+
+def checked(workspace: Workspace, world: World, name: str) -> Check:
+    plan = make_plan(workspace, world)
+    return next(check for check in plan.checks if check.name == name)
+
+
+def test_the_quick_start_is_accepted_with_memory_and_time(world: World, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("x" * 40_000)
+    plan = make_plan(tuning_workspace(input={"urls": [data.as_uri()]}), world)
+    assert plan.refused == []
+    assert plan.memory_gib is not None
+    assert 1 < plan.memory_gib < 8
+    assert plan.seconds is not None
+    assert plan.seconds[0] < plan.seconds[1]
+
+
+def test_planning_makes_nothing(world: World) -> None:
+    make_plan(tuning_workspace(), world)
+    assert not world.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "reason", "words"),
+    [
+        ({"preset": {"name": "phi-3-mini"}}, "base model", "UnknownPreset", "did you mean"),
+        ({"config": "settings"}, "parameters", "ConfigMapNotFound", "put it into the same file"),
+        ({"input": {"image": "r/d:1"}}, "dataset", "InvalidWorkspace", "tuning.input.urls"),
+        (
+            {"input": {"urls": ["file:///no/such.parquet"]}},
+            "dataset",
+            "DatasetUnreachable",
+            "correct the path",
+        ),
+        (
+            {"output": {"image": "r.io/Team/Adapter:1", "imagePushSecret": "s"}},
+            "image",
+            "ImageReferenceInvalid",
+            "r.io/team/adapter:1",
+        ),
+        (
+            {"output": {"image": "ACR_REPO_HERE.azurecr.io/a:1", "imagePushSecret": "s"}},
+            "image",
+            "ImageReferenceInvalid",
+            "put your registry",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_fix(
+    world: World, changes: dict[str, Any], check: str, reason: str, words: str
+) -> None:
+    failed = checked(tuning_workspace(**changes), world, check)
+    assert (failed.result, failed.reason) == ("fail", reason)
+    assert words in failed.fix
+
+
+def test_an_unusable_parameter_is_refused_by_name(world: World) -> None:
+    text = "training_config: {LoraConfig: {rr: 8}}"
+    world = replace(world, config_maps={"settings": {"training_config.yaml": text}})
+    failed = checked(tuning_workspace(config="settings"), world, "parameters")
+    assert failed.reason == "InvalidTuningConfig"
+    assert "rr" in failed.detail + failed.fix
+
+
+def test_a_model_that_does_not_fit_is_refused_with_figures(world: World) -> None:
+    small = replace(world, node=NODE.model_copy(update={"memory_gib": 2.0}))
+    failed = checked(tuning_workspace(preset={"name": "phi-4"}), small, "memory")
+    assert failed.reason == "ModelDoesNotFit"
+    assert "of 2.0 GiB free" in failed.detail
+
+
+def test_pushing_without_a_secret_is_refused(world: World) -> None:
+    world = replace(world, push=True, has_secret=lambda _name: False)
+    failed = checked(tuning_workspace(), world, "image")
+    assert failed.reason == "SecretNotFound"
+    assert "docker login" in failed.fix
+
+
+def test_a_busy_port_is_refused(world: World) -> None:
+    world = replace(world, port=5000, port_is_free=lambda _port: False)
+    failed = checked(tuning_workspace(), world, "port")
+    assert (failed.reason, "--port" in failed.fix) == ("PortInUse", True)
+
+
+def test_a_pod_template_is_left_to_a_cluster(world: World) -> None:
+    manifest = {"metadata": {"name": "t"}, "inference": {"template": {"spec": {}}}}
+    failed = checked(parse_workspace(manifest, source="t"), world, "base model")
+    assert "apply it to a cluster" in failed.fix
+
+
+def test_a_gated_model_asks_for_its_licence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    workspace = tuning_workspace(preset={"name": "llama-3.1-8b-instruct"})
+    warned = checked(workspace, world, "base model")
+    assert warned.result == "warn"
+    assert "accept its licence at https://huggingface.co/meta-llama" in warned.fix
+
+
+def test_a_relative_file_counts_from_the_workspaces_folder(tmp_path: Path) -> None:
+    workspace = with_absolute_files(
+        tuning_workspace(input={"urls": ["file:../data.parquet"]}), tmp_path / "examples"
+    )
+    assert workspace.tuning is not None
+    assert workspace.tuning.input.urls == [(tmp_path / "data.parquet").as_uri()]
