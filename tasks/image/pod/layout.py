@@ -6,6 +6,7 @@ holds a lock on the folder; readers need none, as nothing they read is ever chan
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -90,6 +91,13 @@ class Layout:
             raise _damaged(self._folder, digest)
         return content
 
+    def have_blob(self, digest: str, size_bytes: int, aside: Path) -> Path:  # noqa: ARG002
+        """The blob as a file of the layout, checked; `aside` is for sources that have to copy."""
+        path = self.blob_path(digest)
+        if not path.is_file() or path.stat().st_size != size_bytes or _digest_of(path) != digest:
+            raise _damaged(self._folder, digest)
+        return path
+
     def blob_path(self, digest: str) -> Path:
         """Where the blob lies, or would lie."""
         return self._folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
@@ -113,6 +121,11 @@ class Layout:
 def _name(entry: dict[str, Any]) -> str:
     name: str = entry.get("annotations", {}).get(_REF_NAME, "")
     return name
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _sync(path: Path) -> None:

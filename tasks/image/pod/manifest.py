@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.errors import ImageUnreadable
 from tasks.image.pod.layer import Layer
+from tasks.image.pod.reference import is_digest
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -26,6 +28,7 @@ REVISION = "org.opencontainers.image.revision"
 
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+_NOWHERE = "unknown/unknown"  # the platform of attestations, which builders put beside images
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,75 @@ def _created(source_date_epoch: str | None) -> str:
         return ""
     moment = datetime.fromtimestamp(int(source_date_epoch), tz=UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A layer as a manifest names it."""
+
+    digest: str
+    size_bytes: int
+
+
+def pick_manifest(content: bytes, *, image: str) -> str | None:
+    """The digest of the manifest to use of an index: linux/amd64, or the only one.
+
+    None = `content` is no index but a manifest itself.
+    """
+    document = _parse(content, image)
+    if "manifests" not in document:
+        return None
+    entries = [one for one in _objects(document, "manifests", image) if _platform(one) != _NOWHERE]
+    fitting = [one for one in entries if _platform(one) == "linux/amd64"] or entries
+    if not fitting or (len(fitting) > 1 and _platform(fitting[0]) != "linux/amd64"):
+        found = ", ".join(_platform(one) for one in entries) or "nothing"
+        raise _unreadable(image, f"it has nothing for linux/amd64 (found: {found})")
+    return _blob(fitting[0], image).digest
+
+
+def read_layers(content: bytes, *, image: str) -> tuple[Blob, ...]:
+    """The layers of an image manifest, OCI's or docker's, lowest first."""
+    document = _parse(content, image)
+    if "layers" not in document:
+        raise _unreadable(
+            image, "its manifest lists no layers (an index, or docker's first format)"
+        )
+    return tuple(_blob(layer, image) for layer in _objects(document, "layers", image))
+
+
+def _parse(content: bytes, image: str) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise _unreadable(image, "its manifest is no JSON object")
+    return document
+
+
+def _objects(document: dict[str, Any], key: str, image: str) -> list[dict[str, Any]]:
+    found = document[key]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise _unreadable(image, f'the "{key}" of its manifest are no list of objects')
+    return found
+
+
+def _blob(entry: dict[str, Any], image: str) -> Blob:
+    """Checked, because a digest becomes part of a path."""
+    digest, size_bytes = entry.get("digest"), entry.get("size")
+    if not isinstance(digest, str) or not is_digest(digest) or not isinstance(size_bytes, int):
+        raise _unreadable(image, f"its manifest has a blob with the digest {digest!r:.100}")
+    return Blob(digest, size_bytes)
+
+
+def _platform(entry: dict[str, Any]) -> str:
+    platform = entry.get("platform")
+    if not isinstance(platform, dict):
+        return "any platform"
+    return f"{platform.get('os', '')}/{platform.get('architecture', '')}"
+
+
+def _unreadable(image: str, found: str) -> ImageUnreadable:
+    return ImageUnreadable(
+        f"the image {image} cannot be read: {found}; push it as an OCI image for linux/amd64"
+    )

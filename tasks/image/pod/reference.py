@@ -67,7 +67,7 @@ def parse_reference(text: str) -> Reference:
     """
     _refuse_obvious_mistakes(text)
     name, _, digest = text.partition("@")
-    if "@" in text and not _DIGEST.fullmatch(digest):
+    if "@" in text and not is_digest(digest):
         raise _invalid(text, f'"{digest}" is no digest', "write @sha256: and 64 hex digits")
     registry, rest = _split_registry(name)
     repository, colon, tag = rest.partition(":")
@@ -88,6 +88,11 @@ def parse_push_reference(text: str) -> Reference:
             text, "it ends in a digest, which follows from the content", "push to a tag, like :v1"
         )
     return reference
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a digest as images have them: `sha256:` and 64 hex digits."""
+    return bool(_DIGEST.fullmatch(text))
 
 
 def _refuse_obvious_mistakes(text: str) -> None:

@@ -113,9 +113,10 @@ class Repository:
         """The manifest under a tag or a digest; checked against the digest."""
         return self._persist(lambda: self._read_manifest(target))
 
-    def download(self, digest: str, size_bytes: int, into: Path) -> None:
-        """Have the blob as a file, checked against its digest."""
-        self._persist(lambda: self._download(digest, size_bytes, into))
+    def have_blob(self, digest: str, size_bytes: int, aside: Path) -> Path:
+        """The blob as a file, downloaded to `aside` and checked against its digest."""
+        self._persist(lambda: self._download(digest, size_bytes, aside))
+        return aside
 
     def check_push(self) -> None:
         """Nothing, if a push would be allowed now: an upload is begun and given up."""
@@ -189,10 +190,10 @@ class Repository:
             raise self._transient(f"its manifest {target} has the digest {digest_of(content)}")
         return content
 
-    def _download(self, digest: str, size_bytes: int, into: Path) -> None:
+    def _download(self, digest: str, size_bytes: int, aside: Path) -> None:
         progress = Progress("download", size_bytes)
         seen = hashlib.sha256()
-        with self._answer("GET", f"{self._url}/blobs/{digest}") as answer, into.open("wb") as file:
+        with self._answer("GET", f"{self._url}/blobs/{digest}") as answer, aside.open("wb") as file:
             self._check(answer)
             for chunk in answer.iter_raw(_CHUNK_BYTES):
                 seen.update(chunk)
