@@ -335,7 +335,9 @@ def _check_status(url: str, response: httpx2.Response) -> None:
     if status in RETRIED_STATUSES:
         raise _Interrupted(found, wait_s=_retry_after_s(response))
     if status in (401, 403, 407):
-        fix = "make the file readable without a login, or use an address that carries its permission"
+        fix = (
+            "make the file readable without a login, or use an address that carries its permission"
+        )
     elif status in (404, 410):
         fix = "check the spelling of the address and that the file still exists"
     else:

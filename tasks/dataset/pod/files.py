@@ -116,7 +116,7 @@ def _own_file(config: DatasetConfig, index: int, max_bytes: int) -> DataFile:
     url = config.urls[index]
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
-    if not config.allow_local_addresses:
+    if not config.allow_files:
         found, fix = "file: addresses are not allowed here", "use https, or mount it as a volume"
     elif parts.netloc not in ("", "localhost") or not path.is_absolute():
         found, fix = "it is no absolute path on this machine", "write file:///folder/name"

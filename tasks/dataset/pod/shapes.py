@@ -133,7 +133,7 @@ def _messages(value: object, column: str) -> list[Message]:
     if value is None:
         raise Unfit(f"{column} is null")
     if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise Unfit(f"{column} is {_kind(value)}, not a list of messages")
+        raise Unfit(f"{column} is {kind_of(value)}, not a list of messages")
     if not value:
         raise Unfit(f"{column} is an empty list")
     messages = [_message(item, f"message {number}") for number, item in enumerate(value, 1)]
@@ -154,7 +154,7 @@ def _decoded(value: str, column: str) -> object:
 
 def _message(item: object, where: str) -> Message:
     if not isinstance(item, Mapping):
-        raise Unfit(f"{where} is {_kind(item)}, not an object with role and content")
+        raise Unfit(f"{where} is {kind_of(item)}, not an object with role and content")
     role = item.get("role", item.get("from"))
     if role is None:
         raise Unfit(f"{where} has no role (found: {_listed(item)})")
@@ -200,7 +200,7 @@ def _text(value: object, named: str) -> str:
 
 def _unempty(value: object, named: str) -> str:
     if not isinstance(value, str):
-        raise Unfit(f"{named} is {_kind(value)}, not text")
+        raise Unfit(f"{named} is {kind_of(value)}, not text")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -208,7 +208,8 @@ def _unempty(value: object, named: str) -> str:
     return value
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value is, in words that need no programming."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,0 +1,256 @@
+"""The whole step: files -> `train.jsonl` and, written last, `report.json`.
+
+A second start with the same arguments, the same bytes and the same tokenizer returns the report that
+is there. What could not be used is asked for anew the next time, since the server may have mended it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+
+from tasks.dataset.pod import files as dataset_files
+from tasks.dataset.pod.config import DatasetConfig
+from tasks.dataset.pod.fetch import disk_full_explained, file_sha256
+from tasks.dataset.pod.files import DataFile
+from tasks.dataset.pod.formats import open_rows
+from tasks.dataset.pod.progress import Progress
+from tasks.dataset.pod.rows import BadRow, Row, Unfit
+from tasks.dataset.pod.shapes import KNOWN_COLUMNS, NormalRow, normalise
+from tasks.dataset.pod.tokens import TokenCounter
+from tasks.errors import DatasetRowsInvalid, DatasetUnreadable
+
+log = logging.getLogger(__name__)
+
+REPORT_VERSION = 1
+LISTED_BAD_ROWS = 20
+BAD_ROWS_IN_MESSAGE = 5
+BATCH_ROWS = 512
+BATCH_CHARS = 4 * 2**20
+
+Report = dict[str, Any]
+
+
+def prepare_dataset(config: DatasetConfig) -> Report:
+    """The report on a dataset whose rows lie in `data_dir/train.jsonl`, ready to train on.
+
+    Raises: DatasetUnreachable, DownloadFailed, DatasetUnreadable, DatasetRowsInvalid, DiskFull;
+        WeightsUnavailable: no tokenizer to count with.
+    """
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    files = dataset_files.gather_files(config)
+    key = _key(config, files)
+    earlier = _earlier_report(config.data_dir, key)
+    if earlier:
+        log.info("dataset reused rows=%d digest=%s", earlier["rows"], earlier["digest"])
+        return earlier
+    try:
+        intake, formats = _read_files(config, files)
+    except (DatasetUnreadable, DatasetRowsInvalid):
+        dataset_files.mark_stale(files)
+        raise
+    report = {"key": key, **_described(files, formats), **intake.summary()}
+    report["train_sha256"] = file_sha256(config.data_dir / "train.jsonl")
+    with _replacing(config.data_dir / "report.json") as out:
+        json.dump(report, out, indent=2)
+    log.info("dataset ready rows=%d tokens=%d", report["rows"], report["tokens"]["total"])
+    return report
+
+
+class Intake:
+    """Takes rows one after the other, writes those that fit, and remembers only figures."""
+
+    def __init__(self, out: TextIO, counter: TokenCounter, config: DatasetConfig) -> None:
+        self._out, self._counter, self._config = out, counter, config
+        self._waiting: list[tuple[str, bool]] = []
+        self._waiting_chars = 0
+        self._lengths: Counter[int] = Counter()
+        # Eight bytes a row: ten million rows make one false duplicate with a chance of 3e-6.
+        self._fingerprints = array("Q")
+        self.bad_rows = 0
+        self.listed: list[dict[str, str | int]] = []
+
+    @property
+    def rows(self) -> int:
+        """The rows that fit so far."""
+        return len(self._fingerprints)
+
+    def take(self, file: str, row: Row | BadRow) -> None:
+        """Keep a row, or its fault."""
+        if isinstance(row, BadRow):
+            self._refuse(file, row.number, row.reason)
+            return
+        try:
+            fit = normalise(row.values, self._config.columns)
+            text = self._counter.rendered(fit)
+        except Unfit as fault:
+            self._refuse(file, row.number, str(fault))
+            return
+        self._keep(fit, text)
+
+    def finish(self) -> None:
+        """Count what is still waiting."""
+        for plain in (True, False):
+            texts = [text for text, is_plain in self._waiting if is_plain == plain]
+            self._lengths.update(self._counter.count(texts, plain=plain))
+        self._waiting, self._waiting_chars = [], 0
+
+    def summary(self) -> Report:
+        """The figures of a report."""
+        limit = self._config.max_length
+        return {
+            "rows": self.rows,
+            "tokens": spread(self._lengths),
+            "truncated_rows": sum(n for length, n in self._lengths.items() if length > limit),
+            "duplicate_rows": self.rows - _distinct(self._fingerprints),
+            "max_length": limit,
+            "bad_rows": {"total": self.bad_rows, "listed": self.listed},
+        }
+
+    def _keep(self, fit: NormalRow, text: str) -> None:
+        line = json.dumps(fit, ensure_ascii=False)
+        self._out.write(line + "\n")
+        digest = hashlib.blake2b(line.encode(), digest_size=8).digest()
+        self._fingerprints.append(int.from_bytes(digest, "little"))
+        self._waiting.append((text, "messages" not in fit))
+        self._waiting_chars += len(text)
+        if len(self._waiting) >= BATCH_ROWS or self._waiting_chars >= BATCH_CHARS:
+            self.finish()
+
+    def _refuse(self, file: str, number: int, reason: str) -> None:
+        self.bad_rows += 1
+        if len(self.listed) < LISTED_BAD_ROWS:
+            self.listed.append({"file": file, "row": number, "reason": reason})
+
+
+def spread(lengths: Counter[int]) -> dict[str, int | float]:
+    """Total, min, median, p95 and max of values given with how often each occurs."""
+    values = sorted(lengths)
+    count = lengths.total()
+
+    def at(position: int) -> int:
+        passed = 0
+        for value in values:
+            passed += lengths[value]
+            if passed > position:
+                return value
+        return values[-1]
+
+    return {
+        "total": sum(value * times for value, times in lengths.items()),
+        "min": values[0],
+        "median": (at((count - 1) // 2) + at(count // 2)) / 2,
+        "p95": at((95 * count + 99) // 100 - 1),  # the nearest rank
+        "max": values[-1],
+    }
+
+
+def _distinct(fingerprints: "array[int]") -> int:
+    buffer = pa.py_buffer(fingerprints)
+    values = pa.Array.from_buffers(pa.uint64(), len(fingerprints), [None, buffer])
+    return len(values.unique())
+
+
+def _read_files(config: DatasetConfig, files: Sequence[DataFile]) -> tuple[Intake, list[str]]:
+    counter, progress = TokenCounter(config.weights_dir), Progress()
+    columns = KNOWN_COLUMNS | {name for name in asdict(config.columns).values() if name}
+    formats = []
+    with _replacing(config.data_dir / "train.jsonl") as out:
+        intake = Intake(out, counter, config)
+        for file in files:
+            with open_rows(
+                file.path,
+                file.name,
+                columns=columns,
+                unpack_to=config.data_dir / "unpacked.tmp",
+                max_bytes=config.max_bytes,
+            ) as source:
+                formats.append(source.format)
+                for row in source.rows:
+                    intake.take(file.name, row)
+                    progress.tell(phase="read", file=file.name, rows=intake.rows)
+        intake.finish()
+        _check(intake, config, [file.name for file in files])
+    return intake, formats
+
+
+def _check(intake: Intake, config: DatasetConfig, names: Sequence[str]) -> None:
+    bad, seen = intake.bad_rows, intake.bad_rows + intake.rows
+    if not seen:
+        raise DatasetRowsInvalid(
+            f"cannot train on {', '.join(names[:5])}: there is not a single row; add rows"
+        )
+    if intake.rows and bad / seen <= config.bad_rows_tolerance:
+        return
+    shown = "; ".join(
+        f"{one['file']} row {one['row']}: {one['reason']}"
+        for one in intake.listed[:BAD_ROWS_IN_MESSAGE]
+    )
+    more = f"; and {bad - BAD_ROWS_IN_MESSAGE} more" if bad > BAD_ROWS_IN_MESSAGE else ""
+    fix = "fix the rows"
+    if intake.rows:
+        fix += ', or leave them out with the annotation kaitoflow.io/bad-rows-tolerance: "0.01"'
+        fix += f" (a share of the rows; here {bad / seen:.2g} is needed)"
+    raise DatasetRowsInvalid(f"{bad} of {seen} rows cannot be trained on: {shown}{more}; {fix}")
+
+
+def _described(files: Sequence[DataFile], formats: Sequence[str]) -> Report:
+    return {
+        "digest": _digest(files),
+        "files": [
+            {
+                "name": file.name,
+                "url": file.url,
+                "bytes": file.bytes,
+                "sha256": file.sha256,
+                "format": form,
+            }
+            for file, form in zip(files, formats, strict=True)
+        ],
+    }
+
+
+def _digest(files: Sequence[DataFile]) -> str:
+    return hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest()
+
+
+def _key(config: DatasetConfig, files: Sequence[DataFile]) -> str:
+    """What a report depends on; addresses may hold secrets, so only their digest is kept."""
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    parts = [str(REPORT_VERSION), json.dumps(asdict(config), default=str), _digest(files)]
+    for path in (config.weights_dir / name for name in names):
+        parts.append(file_sha256(path) if path.is_file() else "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _earlier_report(data_dir: Path, key: str) -> Report | None:
+    try:
+        report = json.loads((data_dir / "report.json").read_bytes())
+        same = report["key"] == key
+        if same and report["train_sha256"] == file_sha256(data_dir / "train.jsonl"):
+            return dict(report)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes `path`'s place once it is whole, and leaves nothing behind if not."""
+    draft = path.with_name(f"{path.name}.tmp")
+    try:
+        with disk_full_explained(draft):
+            with draft.open("w", encoding="utf-8") as out:
+                yield out
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
