@@ -24,7 +24,7 @@ def modules() -> list[str]:
 
 def in_pod(name: str) -> bool:
     """Whether a module runs inside a container."""
-    return name.startswith("serving") or ".pod" in name
+    return name.startswith("serving") or ".pod." in f"{name}."
 
 
 POD = [name for name in modules() if in_pod(name)]

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -88,14 +89,15 @@ def write_docstring_dataset(target: Path, *, rows: int, seed: int) -> None:
     pq.write_table(pa.Table.from_pylist(table, schema=COLUMNS), target)
 
 
-def documented_names() -> list[Entry]:
+@cache
+def documented_names() -> tuple[Entry, ...]:
     """Every public name with a docstring worth reading, in order of name, no answer twice."""
     found = [*_from_sources(), *_from_c()]
     by_answer: dict[str, Entry] = {}
     for entry in sorted(found, key=lambda entry: (entry.name.count("."), entry.name)):
         by_answer.setdefault(entry.answer.casefold(), entry)
     by_name = {entry.name: entry for entry in by_answer.values()}
-    return [by_name[name] for name in sorted(by_name)]
+    return tuple(by_name[name] for name in sorted(by_name))
 
 
 def first_sentences(docstring: str) -> str | None:
