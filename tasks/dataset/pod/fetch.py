@@ -1,8 +1,8 @@
 """A URL's bytes on the disk: resumed where they broke off, never more than allowed, never mixed.
 
-Beside `NAME` lies `NAME.note`, what is known of it (address, validators, digest); until it is whole,
-the file is `NAME.part`. A finished file is used again without asking the server, unless it was
-marked stale: then the server is asked whether it has changed.
+Beside `NAME` lies `NAME.note`, what is known of it (address, validators, digest); until it is
+whole, the file is `NAME.part`. A finished file is used again without asking the server, unless it
+was marked stale: then the server is asked whether it has changed.
 """
 
 import errno
@@ -314,13 +314,15 @@ def _network_faults(url: str) -> Iterator[None]:
     except httpcore2.TimeoutException as error:
         raise _Interrupted("the server did not answer in time") from error
     except httpcore2.ConnectError as error:
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        # The pool drops __cause__; the fault itself is the only argument.
+        cause = error.args[0] if error.args else None
+        if isinstance(cause, ssl.SSLCertVerificationError):
             raise _unreachable(
                 url,
-                f"its certificate is not trusted ({error.__cause__.verify_message})",
+                f"its certificate is not trusted ({cause.verify_message})",
                 "use an address with a valid certificate, or set SSL_CERT_FILE to your authority's",
             ) from error
-        refused = isinstance(error.__cause__, ConnectionRefusedError)
+        refused = isinstance(cause, ConnectionRefusedError)
         found = "the connection was refused" if refused else f"no connection ({error})"
         raise _Interrupted(found, absent=refused) from error
     except (httpcore2.NetworkError, httpcore2.ProtocolError, httpx2.HTTPError) as error:

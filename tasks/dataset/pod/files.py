@@ -20,6 +20,7 @@ SIDE_FILE = re.compile(
     r"|png|jpe?g|gif|svg|part|note|tmp)",
     re.IGNORECASE,
 )
+PATIENCE = fetch.Patience()
 SIDE_FOLDER = re.compile(r"\..*|lost\+found|__pycache__|__macosx", re.IGNORECASE)
 
 
@@ -43,7 +44,7 @@ class DataFile:
 def gather_files(
     config: DatasetConfig,
     *,
-    patience: fetch.Patience = fetch.Patience(),
+    patience: fetch.Patience = PATIENCE,
     resolve: guard.Resolver = guard.system_addresses,
 ) -> list[DataFile]:
     """Every file of the dataset on the local disk, in the order in which it is read.

@@ -12,7 +12,6 @@ wrong with a file as a whole is DatasetUnreadable, whatever library noticed it.
 
 import csv
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +23,9 @@ import pyarrow as pa
 from tasks.dataset.pod.fetch import disk_full_explained
 from tasks.dataset.pod.jsonstream import JsonCursor, Truncated
 from tasks.dataset.pod.rows import BadRow, Row, Rows
+from tasks.dataset.pod.shapes import KNOWN_COLUMNS, kind_of
 from tasks.dataset.pod.sniff import DELIMITERS, HEAD_BYTES, csv_delimiter, not_utf8, recognise
 from tasks.dataset.pod.sniff import unreadable as unreadable_file
-from tasks.errors import DatasetUnreadable
 
 BATCH_ROWS = 1000
 # No row is that long; a file without line breaks must not fill the memory.
@@ -76,14 +75,17 @@ def _head(path: Path) -> bytes:
 
 def _unpack(path: Path, name: str, *, form: str, target: Path, max_bytes: int) -> None:
     size = 0
-    with pa.input_stream(str(path), compression=form) as packed, disk_full_explained(target):
-        with target.open("wb") as file:
-            while piece := _unpacked(packed, name, form):
-                size += file.write(piece)
-                if size > max_bytes:
-                    raise unreadable_file(
-                        name, f"it unpacks to more than {max_bytes} bytes", "use smaller files"
-                    )
+    with (
+        disk_full_explained(target),
+        pa.input_stream(str(path), compression=form) as packed,
+        target.open("wb") as file,
+    ):
+        while piece := _unpacked(packed, name, form):
+            size += file.write(piece)
+            if size > max_bytes:
+                raise unreadable_file(
+                    name, f"it unpacks to more than {max_bytes} bytes", "use smaller files"
+                )
 
 
 def _unpacked(packed: Any, name: str, form: str) -> bytes:
@@ -139,6 +141,9 @@ def _explained(name: str, rows: Rows) -> Rows:
         ) from error
     except UnicodeDecodeError as error:
         raise not_utf8(name, f"after row {last}") from error
+    except pa.ArrowMemoryError as error:
+        found = f"a batch after row {last} wants more memory than there is"
+        raise unreadable_file(name, found, "write it with smaller row groups") from error
     except (
         pa.ArrowException,
         OSError,
@@ -150,16 +155,13 @@ def _explained(name: str, rows: Rows) -> Rows:
     ) as error:
         found = f"it is damaged after row {last} ({_first_line(error)})"
         raise unreadable_file(name, found, AGAIN) from error
-    except pa.ArrowMemoryError as error:
-        found = f"a batch after row {last} wants more memory than there is"
-        raise unreadable_file(name, found, "write it with smaller row groups") from error
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _parquet(path: Path, name: str) -> Rows:
+def _parquet(path: Path, _name: str) -> Rows:
     import pyarrow.parquet as pq
 
     # A buffer keeps whole row groups out of memory.
@@ -167,13 +169,13 @@ def _parquet(path: Path, name: str) -> Rows:
         yield from _from_batches(file.iter_batches(batch_size=BATCH_ROWS))
 
 
-def _arrow_file(path: Path, name: str) -> Rows:
+def _arrow_file(path: Path, _name: str) -> Rows:
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
         batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
         yield from _from_batches(batches)
 
 
-def _arrow_stream(path: Path, name: str) -> Rows:
+def _arrow_stream(path: Path, _name: str) -> Rows:
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
         yield from _from_batches(reader)
 
@@ -238,7 +240,7 @@ def _jsonl(path: Path, name: str) -> Rows:
 def _object_row(number: int, value: object) -> Row | BadRow:
     if isinstance(value, Mapping):
         return Row(number, value)
-    return BadRow(number, f"it is {type(value).__name__}, not an object with named columns")
+    return BadRow(number, f"it is {kind_of(value)}, not an object with named columns")
 
 
 def _txt(path: Path, name: str) -> Rows:
@@ -275,8 +277,6 @@ def _csv(path: Path, name: str) -> Rows:
 
 
 def _delimiter(text: TextIO) -> str:
-    from tasks.dataset.pod.shapes import KNOWN_COLUMNS
-
     sample = text.read(HEAD_BYTES)
     text.seek(0)
     header = sample.partition("\n")[0]

@@ -1,8 +1,8 @@
 """Which addresses a download may connect to; the rule is applied to the socket, not to the URL.
 
-A name is resolved once, every address it has is checked, and the connection goes to a checked one:
-a name that answers differently the second time (DNS rebinding) gains nothing, and redirects pass the
-same door. Used by `fetch` only.
+A name is resolved once, every address it has is checked, and the connection goes to a checked
+one: a name that answers differently the second time (DNS rebinding) gains nothing, and redirects
+pass the same door. Used by `fetch` only.
 """
 
 import socket
@@ -125,7 +125,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
 def _not_allowed(host: str, found: str) -> DatasetUnreachable:
     return DatasetUnreachable(
-        f"cannot fetch the dataset from {host}: it is {found}, where datasets are not fetched from; "
+        f"cannot fetch the dataset from {host}: it is {found}, which is not allowed; "
         "use a public address, or mount the data as a volume"
     )
 

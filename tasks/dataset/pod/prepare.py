@@ -1,7 +1,7 @@
 """The whole step: files -> `train.jsonl` and, written last, `report.json`.
 
-A second start with the same arguments, the same bytes and the same tokenizer returns the report that
-is there. What could not be used is asked for anew the next time, since the server may have mended it.
+A second start with the same arguments, bytes and tokenizer returns the report that is there. What
+could not be used is asked for anew the next time, since the server may have mended it.
 """
 
 import hashlib
@@ -227,8 +227,8 @@ def _key(config: DatasetConfig, files: Sequence[DataFile]) -> str:
     """What a report depends on; addresses may hold secrets, so only their digest is kept."""
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     parts = [str(REPORT_VERSION), json.dumps(asdict(config), default=str), _digest(files)]
-    for path in (config.weights_dir / name for name in names):
-        parts.append(file_sha256(path) if path.is_file() else "")
+    paths = [config.weights_dir / name for name in names]
+    parts += [file_sha256(path) if path.is_file() else "" for path in paths]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

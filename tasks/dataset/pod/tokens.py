@@ -1,4 +1,4 @@
-"""How many tokens a row has for the base model, without the seconds that transformers needs to load.
+"""How many tokens a row has for the base model, without loading transformers, which takes seconds.
 
 `tokenizer.json` and the chat template are used directly; a test holds the result against
 transformers' own `apply_chat_template`.
