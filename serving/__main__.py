@@ -16,6 +16,7 @@ import uvicorn
 
 from serving.app import Server, create_app, prove
 from serving.config import ServerConfig
+from serving.cpus import share_cpus
 from serving.metrics import Metrics
 from tasks.errors import InvalidWorkspace, PortInUse
 from tasks.podlog import Stopped, emit, run_program
@@ -30,6 +31,7 @@ def main(config: ServerConfig) -> Mapping[str, Any]:
 
     Raises: PortInUse, WeightsUnavailable, AdapterMismatch, InvalidWorkspace.
     """
+    share_cpus()
     _check_names(config)
     with listen(config.host, config.port) as listener:
         try:
