@@ -18,7 +18,7 @@ from tasks.nodes.task import provision_node
 from tasks.plan.task import check_workspace, plan_workspace
 from tasks.platform import current_platform
 from tasks.report import loss_curve, run_report
-from tasks.status import ConditionType, WorkspaceStatus, fresh_status
+from tasks.status import ConditionType, Progress, WorkspaceStatus, fresh_status
 from tasks.steps import change_status
 from tasks.tuning.task import tune_model
 from tasks.workspace import Workspace
@@ -90,14 +90,14 @@ async def _fail(workspace: Workspace, error: KaitoflowError) -> None:
     def change(status: WorkspaceStatus) -> None:
         refused = error.exit_code == 3 and not status.is_true(ConditionType.ACCEPTED)
         kind = ConditionType.ACCEPTED if refused else ConditionType.WORKSPACE_SUCCEEDED
-        status.state = "Failed"
+        status.state, status.progress = "Failed", Progress()
         status.set_condition(kind, status="False", reason=error.reason, message=str(error))
 
     await change_status(workspace, change)
 
 
 def _stop(status: WorkspaceStatus) -> None:
-    status.state = "Stopped"
+    status.state, status.progress = "Stopped", Progress()
     status.set_condition(
         ConditionType.WORKSPACE_SUCCEEDED,
         status="False",

@@ -56,15 +56,15 @@ class RunView:
         self._live = live
         self._out = live.console if live else console()
         self._shown = 0
-        self._announced = ""
+        self._heading = self._text = ""
         self._last_plain_s = 0.0
 
     def waiting_for_prefect(self, waited_s: float) -> None:
         """The Prefect server is coming up."""
         if self._live:
             self._live.update(Text(f"  starting a Prefect server ... {waited_s:.0f} s", "dim"))
-        elif not self._announced:
-            self._announced = "prefect"
+        elif not self._heading:
+            self._heading = "prefect"
             self._out.print("starting a Prefect server (10 to 30 s)")
 
     def started(self, ui_url: str) -> None:
@@ -86,10 +86,11 @@ class RunView:
     def _show_plain(self, progress: Progress) -> None:
         now = time.monotonic()
         text = describe_progress(progress)
-        is_news = progress.step_name != self._announced
-        if not text or not (is_news or now - self._last_plain_s >= _PLAIN_EVERY_S):
+        heading = f"{progress.step_name} {progress.phase}"
+        is_due = heading != self._heading or now - self._last_plain_s >= _PLAIN_EVERY_S
+        if not text or text == self._text or not is_due:
             return
-        self._announced, self._last_plain_s = progress.step_name, now
+        self._heading, self._text, self._last_plain_s = heading, text, now
         self._out.print(f"     {text}")
 
     def print_outcome(self, status: WorkspaceStatus) -> None:

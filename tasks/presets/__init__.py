@@ -1,4 +1,4 @@
-"""The model catalogue: what a preset's name stands for. A new model is one entry in catalogue.yaml."""
+"""The model catalogue: what a preset's name stands for. A new model: an entry in catalogue.yaml."""
 
 import difflib
 import functools

@@ -188,11 +188,11 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def disk_full_explained(path: Path) -> Iterator[None]:
-    """Turn a full disk (or quota) into DiskFull with the file's name and the room left."""
+    """Turn a full disk, quota or file limit into DiskFull with the file's name and the room left."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise _disk_full(path, "no space is left") from error
 

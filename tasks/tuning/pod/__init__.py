@@ -1,1 +1,1 @@
-"""The trainer: `python -m tasks.tuning.pod CONFIG.json`. Rows in, a LoRA adapter with its card out."""
+"""The trainer, run as `python -m tasks.tuning.pod CONFIG.json`: rows in, a LoRA adapter out."""

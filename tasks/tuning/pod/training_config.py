@@ -7,7 +7,7 @@ is asked for. What each section may hold is data: `accepted.yaml`. Defaults are 
 
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from math import isfinite
@@ -335,28 +335,26 @@ def _described(bounds: Section) -> str:
     return " ".join([kinds, " and ".join(limits)]).strip()
 
 
-def _bits_problems(quantization: Section, method: Method) -> list[str]:
+def _bits_problems(quantization: Section, method: Method) -> Iterator[str]:
     asked = [name for name in ("load_in_4bit", "load_in_8bit") if quantization.get(name)]
     if method == "lora" and asked:
-        return [
+        yield (
             f"QuantizationConfig.{asked[0]} is true with method lora, which keeps full weights; "
             "remove it or use method qlora"
-        ]
+        )
     if method == "qlora" and len(asked) > 1:
-        return ["QuantizationConfig.load_in_4bit and load_in_8bit are both true; keep one"]
+        yield "QuantizationConfig.load_in_4bit and load_in_8bit are both true; keep one"
     if method == "qlora" and not asked and "load_in_4bit" in quantization:
-        return [
+        yield (
             "QuantizationConfig.load_in_4bit is false with method qlora, which needs quantised "
             "weights; set load_in_4bit or load_in_8bit to true, or use method lora"
-        ]
-    return []
+        )
 
 
-def _output_dir_problems(training: Section) -> list[str]:
+def _output_dir_problems(training: Section) -> Iterator[str]:
     output_dir = PurePosixPath(training.get("output_dir", OUTPUT_ROOT))
-    if output_dir.is_relative_to(OUTPUT_ROOT) and ".." not in output_dir.parts:
-        return []
-    return [
-        f"TrainingArguments.output_dir is '{output_dir}', it must lie under {OUTPUT_ROOT}; "
-        "remove it: results go where tuning.output says"
-    ]
+    if not output_dir.is_relative_to(OUTPUT_ROOT) or ".." in output_dir.parts:
+        yield (
+            f"TrainingArguments.output_dir is '{output_dir}', it must lie under {OUTPUT_ROOT}; "
+            "remove it: results go where tuning.output says"
+        )

@@ -1,0 +1,120 @@
+"""Whether a run fits, before anything large is loaded."""
+
+import json
+import logging
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import psutil
+
+from tasks.errors import ModelDoesNotFit, WeightsUnavailable
+from tasks.estimate import GIB, TuningShape, tuning_memory_gib
+from tasks.presets import ModelShape
+from tasks.tuning.pod.training_config import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+_CGROUP = Path("/sys/fs/cgroup")
+# Each name that some architecture gives to the same number.
+_HIDDEN = ("hidden_size", "n_embd", "d_model")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+_INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim")
+
+
+def read_shape(weights_dir: Path) -> ModelShape:
+    """The numbers that memory follows from, out of config.json and the weights' headers.
+
+    Raises: WeightsUnavailable: no config.json or safetensors, or unreadable ones.
+    """
+    try:
+        config = json.loads((weights_dir / "config.json").read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        hidden = _first(config, _HIDDEN)
+        return ModelShape(
+            parameters=sum(_parameters(file) for file in weights_dir.glob("*.safetensors")),
+            layers=_first(config, _LAYERS),
+            hidden=hidden,
+            intermediate=_first(config, _INTERMEDIATE, default=4 * hidden),
+            vocabulary=config["vocab_size"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsUnavailable(
+            f"the model in {weights_dir} was to be tuned, its config.json or safetensors cannot be "
+            f"read ({type(error).__name__}: {error}); fetch the weights again"
+        ) from error
+
+
+def settle_checkpointing(
+    shape: ModelShape, config: TrainingConfig, *, tokens_per_pass: int, available_gib: float
+) -> bool:
+    """Whether to recompute activations: as the user says, else only where keeping them cannot fit.
+
+    Raises: ModelDoesNotFit: with the numbers, and what to do.
+    """
+    keeping = TuningShape(
+        quantized=config.is_quantized,
+        lora_rank=config.lora_rank,
+        tokens_per_step=tokens_per_pass,
+        gradient_checkpointing=False,
+    )
+    recomputing = replace(keeping, gradient_checkpointing=True)
+    asked = config.gradient_checkpointing
+    if asked is not True and tuning_memory_gib(shape, keeping) <= available_gib:
+        return False
+    needed_gib = tuning_memory_gib(shape, keeping if asked is False else recomputing)
+    if needed_gib <= available_gib:
+        log.info(
+            "activations recomputed needed_gib=%.1f available_gib=%.1f", needed_gib, available_gib
+        )
+        return True
+    weights = "quantised" if config.is_quantized else "full"
+    raise ModelDoesNotFit(
+        f"tuning {shape.parameters / 1e9:.2f}B parameters with {weights} weights and "
+        f"{tokens_per_pass} tokens a pass needs about {needed_gib:.1f} GiB, "
+        f"{available_gib:.1f} GiB are available; {_advice(config)}"
+    )
+
+
+def available_memory_gib(*, use_gpu: bool) -> float:
+    """Free memory of all GPUs, or of this container: what is free and what its limit leaves."""
+    if use_gpu:
+        import torch
+
+        free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
+        return sum(free) / GIB
+    return min(float(psutil.virtual_memory().available), _left_by_cgroup()) / GIB
+
+
+def _advice(config: TrainingConfig) -> str:
+    steps = [] if config.is_quantized else ["use method qlora"]
+    if config.gradient_checkpointing is False:
+        steps.append("let gradient_checkpointing be")
+    return ", ".join(
+        [*steps, "lower max_length or per_device_train_batch_size, or take a larger machine"]
+    )
+
+
+def _left_by_cgroup() -> float:
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return float("inf")
+    return float("inf") if limit == "max" else float(int(limit) - used)
+
+
+def _first(
+    config: dict[str, int | None], names: tuple[str, ...], *, default: int | None = None
+) -> int:
+    found = next((value for name in names if (value := config.get(name))), default)
+    if found is None:
+        raise KeyError(names[0])
+    return found
+
+
+def _parameters(file: Path) -> int:
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

@@ -1,0 +1,287 @@
+"""The trainer's main: rows and a configuration in, a published folder and its metrics out.
+
+In the order of cost: the configuration is checked first, then the rows, then memory, and only then
+is the model loaded. A second start with the same input returns what the first one made.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.podlog import Stopped
+from tasks.tuning.pod.config import TuningConfig
+from tasks.tuning.pod.training_config import (
+    TOKENS_PER_PASS,
+    TrainingConfig,
+    parse_training_config,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tasks.tuning.pod.data import Examples, Row
+    from tasks.tuning.pod.trainer import AnswerTrainer
+
+log = logging.getLogger(__name__)
+
+_VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """The rows of one run, tokenised."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    train: "Examples"
+    held_out: "Examples"
+    held_out_rows: "list[Row]"
+
+
+def main(config: TuningConfig) -> Mapping[str, Any]:
+    """The fields of the result event: adapter, steps, final_loss, tokens, seconds, held_out, ...
+
+    Raises: InvalidTuningConfig, DatasetUnreadable, DatasetRowsInvalid, ModelDoesNotFit,
+    WeightsUnavailable, TrainingDiverged, Stopped.
+    """
+    started_s = time.monotonic()
+    text = config.training_config.read_text("utf-8") if config.training_config else None
+    settings = parse_training_config(text, method=config.method)
+    run = _fingerprint(config, settings)
+    if (done := _finished(config.results_dir, run)) is not None:
+        log.info("run already finished results_dir=%s", config.results_dir)
+        return done
+    for note in settings.notes:
+        log.info("setting unused %s", note)
+
+    from serving.model import quiet_libraries
+
+    # Before bitsandbytes is imported: it warns while it is.
+    quiet_libraries()
+    from tasks.tuning.pod.progress import peak_memory_gib, tell_phase
+
+    tell_phase("load")
+    data = _read(config, settings)
+    trainer = _build(config, settings, data=data, run=run)
+    tell_phase("train")
+    _train(trainer, config, run)
+    tell_phase("evaluate")
+    metrics = _metrics(config, settings, data=data, trainer=trainer)
+    tell_phase("save")
+    result = {
+        "adapter": str(config.results_dir / "adapter"),
+        "steps": metrics["steps"],
+        "final_loss": [line["loss"] for line in metrics["history"] if "loss" in line][-1],
+        "tokens": metrics["tokens"],
+        "rows": metrics["rows"],
+        "held_out": metrics["held_out"],
+        "tokens_per_s": round(trainer.telling.tokens_per_s, 1),
+        "peak_memory_gib": round(peak_memory_gib(), 2),
+        "seconds": round(time.monotonic() - started_s, 1),
+    }
+    _publish(config, settings, trainer=trainer, data=data, metrics=metrics)
+    from tasks.tuning.pod.adapter import write_json
+
+    write_json(config.results_dir / "metrics.json", {"run": run, "result": result, **metrics})
+    return result
+
+
+def _fingerprint(config: TuningConfig, settings: TrainingConfig) -> str:
+    """A name for all that decides the outcome."""
+    decisive = {
+        "base_model": config.base_model,
+        "base_revision": config.base_revision,
+        "dataset_digest": config.dataset_digest,
+        "train_file_bytes": config.train_file.stat().st_size if config.train_file.exists() else 0,
+        "settings": asdict(settings) | {"given": sorted(settings.given)},
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _finished(results_dir: Path, run: str) -> Mapping[str, Any] | None:
+    """What this very run reported when it ended; None if it has not."""
+    try:
+        written = json.loads((results_dir / "metrics.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_whole = (results_dir / "adapter" / "adapter_model.safetensors").is_file()
+    if written.get("run") != run or not is_whole:
+        return None
+    result: Mapping[str, Any] = written["result"]
+    return result
+
+
+def _read(config: TuningConfig, settings: TrainingConfig) -> _Data:
+    from tasks.tuning.pod.data import divide, read_rows, tokenise
+    from tasks.tuning.pod.model import load_tuning_tokenizer
+
+    tokenizer = load_tuning_tokenizer(config.weights_dir, settings)
+    train_rows, held_out_rows = divide(read_rows(config.train_file), settings.dataset)
+    train = tokenise(train_rows, tokenizer, max_length=settings.max_length)
+    held_out = tokenise(held_out_rows, tokenizer, max_length=settings.max_length)
+    log.info(
+        "rows read train=%d held_out=%d cut=%d dropped=%d",
+        len(train.examples),
+        len(held_out.examples),
+        train.cut,
+        train.dropped,
+    )
+    return _Data(tokenizer=tokenizer, train=train, held_out=held_out, held_out_rows=held_out_rows)
+
+
+def _build(
+    config: TuningConfig, settings: TrainingConfig, *, data: _Data, run: str
+) -> "AnswerTrainer":
+    from tasks.tuning.pod.batches import plan_batches
+    from tasks.tuning.pod.memory import available_memory_gib, read_shape, settle_checkpointing
+    from tasks.tuning.pod.model import (
+        load_tuning_model,
+        lora_settings,
+        settle_device,
+        settle_dtype,
+    )
+    from tasks.tuning.pod.trainer import AnswerTrainer, RunPlan, sft_arguments
+
+    device = settle_device(settings)
+    lengths = [len(one.input_ids) for one in data.train.examples]
+    batches = plan_batches(
+        lengths,
+        epochs=settings.training["num_train_epochs"],
+        tokens_per_pass=TOKENS_PER_PASS if device == "cpu" else 4 * TOKENS_PER_PASS,
+        rows_per_pass=settings.training.get("per_device_train_batch_size"),
+        passes_per_step=settings.training.get("gradient_accumulation_steps"),
+    )
+    plan = RunPlan(
+        run=run,
+        checkpoints_dir=config.results_dir / "checkpoints",
+        batches=batches,
+        device=device,
+        dtype=settle_dtype(settings.model.torch_dtype, device),
+        gradient_checkpointing=settle_checkpointing(
+            read_shape(config.weights_dir),
+            settings,
+            tokens_per_pass=batches.tokens_per_pass,
+            available_gib=available_memory_gib(use_gpu=device != "cpu"),
+        ),
+    )
+    steps = _steps(settings, rows=len(lengths), rows_per_step=batches.rows_per_step)
+    args = sft_arguments(settings, plan, steps=steps)
+    model = load_tuning_model(config.weights_dir, settings, device=device, longest=batches.longest)
+    log.info(
+        "run planned rows_per_pass=%d passes_per_step=%d steps=%d gradient_checkpointing=%s",
+        batches.rows_per_pass,
+        batches.passes_per_step,
+        steps,
+        plan.gradient_checkpointing,
+    )
+    return AnswerTrainer(
+        model,
+        args=args,
+        plan=plan,
+        train=data.train.examples,
+        held_out=data.held_out.examples,
+        tokenizer=data.tokenizer,
+        lora=lora_settings(settings, model),
+    )
+
+
+def _steps(settings: TrainingConfig, *, rows: int, rows_per_step: int) -> int:
+    asked: int = settings.training.get("max_steps", -1)
+    epochs: float = settings.training["num_train_epochs"]
+    return asked if asked > 0 else ceil(rows / rows_per_step * epochs)
+
+
+def _train(trainer: "AnswerTrainer", config: TuningConfig, run: str) -> None:
+    from tasks.tuning.pod.checkpoints import find_checkpoint
+
+    checkpoint = find_checkpoint(config.results_dir / "checkpoints", run=run)
+    if checkpoint:
+        log.info("run resumed checkpoint=%s", checkpoint.name)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.saving.stop_requested:
+        raise Stopped
+
+
+def _metrics(
+    config: TuningConfig, settings: TrainingConfig, *, data: _Data, trainer: "AnswerTrainer"
+) -> dict[str, Any]:
+    """All that is told of the run but times and places."""
+    from tasks.tuning.pod.heldout import compare
+
+    told = ("step", "epoch", "loss", "learning_rate", "grad_norm", "eval_loss")
+    history = [
+        {name: line[name] for name in told if name in line}
+        for line in trainer.state.log_history
+        if "loss" in line or "eval_loss" in line
+    ]
+    return {
+        "base_model": config.base_model,
+        "base_revision": config.base_revision,
+        "dataset_digest": config.dataset_digest,
+        "method": settings.method,
+        "settings": _settings(settings, trainer),
+        "steps": trainer.state.global_step,
+        "tokens": trainer.state.num_input_tokens_seen,
+        "rows": {
+            "trained": len(data.train.examples),
+            "held_out": len(data.held_out.examples),
+            "cut": data.train.cut,
+            "dropped": data.train.dropped,
+        },
+        "history": history,
+        "versions": {name: version(name) for name in _VERSIONS},
+        "held_out": compare(
+            trainer, data.tokenizer, rows=data.held_out_rows, examples=data.held_out.examples
+        ),
+    }
+
+
+def _settings(settings: TrainingConfig, trainer: "AnswerTrainer") -> dict[str, Any]:
+    """The settings as they were used, chosen ones included."""
+    lora = trainer.adapted.peft_config["default"]
+    targets = lora.target_modules
+    return {
+        "lora": settings.lora
+        | {"target_modules": targets if isinstance(targets, str) else sorted(targets)},
+        "quantization": settings.quantization,
+        "training": settings.training
+        | {
+            "per_device_train_batch_size": trainer.args.per_device_train_batch_size,
+            "gradient_accumulation_steps": trainer.args.gradient_accumulation_steps,
+            "gradient_checkpointing": trainer.args.gradient_checkpointing,
+            "seed": trainer.args.seed,
+        },
+        "dataset": asdict(settings.dataset),
+        "dtype": str(trainer.plan.dtype).removeprefix("torch."),
+    }
+
+
+def _publish(
+    config: TuningConfig,
+    settings: TrainingConfig,
+    *,
+    trainer: "AnswerTrainer",
+    data: _Data,
+    metrics: Mapping[str, Any],
+) -> None:
+    from tasks.tuning.pod.adapter import save_adapter
+    from tasks.tuning.pod.card import model_card
+
+    save_adapter(
+        trainer.adapted,
+        data.tokenizer,
+        folder=config.results_dir / "adapter",
+        base_model=config.base_model,
+        base_revision=config.base_revision,
+        metrics=metrics,
+        card=model_card(metrics),
+    )
+    if settings.training.get("save_strategy", "no") == "no":
+        shutil.rmtree(config.results_dir / "checkpoints", ignore_errors=True)
