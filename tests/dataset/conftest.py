@@ -20,9 +20,9 @@ TEMPLATE = (
 def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose tokens are words; 4 tokens for a message of one word."""
     folder = tmp_path_factory.mktemp("toy")
-    words = models.WordLevel({"?": 0, "<s>": 1, "</s>": 2}, unk_token="?")  # type: ignore[call-arg]
+    words = models.WordLevel({"?": 0, "<s>": 1, "</s>": 2}, unk_token="?")
     tokenizer = Tokenizer(words)
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"eos_token": "</s>", "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -10,7 +10,8 @@ import pytest
 from tasks.dataset.pod import fetch
 from tasks.dataset.pod.fetch import Fetched, download, open_client
 from tasks.dataset.pod.files import gather_files
-from tasks.errors import DatasetUnreachable, DownloadFailed
+from tasks.errors import DatasetUnreachable, DiskFull, DownloadFailed
+from tests.dataset.disk import small_disk
 from tests.dataset.web import HURRIED, Bench, Web
 
 BODY = os.urandom(300_000)
@@ -60,9 +61,7 @@ def test_content_that_changed_between_two_parts_is_never_mixed(
     assert fetch_it(web.serve("/a", *answers), tmp_path / "a").path.read_bytes() == new
 
 
-def test_a_file_that_became_shorter_than_its_part_is_fetched_anew(
-    web: Web, tmp_path: Path
-) -> None:
+def test_a_file_that_became_shorter_than_its_part_is_fetched_anew(web: Web, tmp_path: Path) -> None:
     url = web.serve(
         "/a",
         lambda h: h.cut(BODY, at=200_000, ETag='"1"'),
@@ -202,6 +201,23 @@ def test_the_size_cap_is_for_all_files_together(web: Web, bench: Bench) -> None:
     urls = [web.serve_bytes(f"/{name}", b"x" * 600) for name in "ab"]
     with pytest.raises(DatasetUnreachable, match="more than the 400 bytes"):
         gather_files(bench.config(*urls, max_bytes=1000), patience=HURRIED)
+
+
+def test_a_full_disk_keeps_the_part_for_the_next_start(web: Web, bench: Bench) -> None:
+    headers = {"Content_Length": "", "ETag": '"1"'}
+    url = web.serve("/a", lambda h: h.answer(200, BODY, **headers))
+    data = bench.folder / "data"
+    with small_disk(data):
+        with pytest.raises(DiskFull, match=r"a\.part: no space is left"):
+            gather_files(bench.config(url), patience=HURRIED)
+        assert 0 < (data / "raw" / "001-a.part").stat().st_size <= 256 * 1024
+
+
+def test_a_file_larger_than_the_disk_is_not_begun(web: Web, bench: Bench) -> None:
+    size = str(10**15)
+    url = web.serve("/a", lambda h: h.answer(200, b"x", Content_Length=size))
+    with pytest.raises(DiskFull, match="953674316 MiB are needed"):
+        gather_files(bench.config(url, max_bytes=10**16), patience=HURRIED)
 
 
 def test_progress_tells_bytes_and_total(

@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tasks.dataset.pod import formats
 from tasks.dataset.pod.formats import open_rows
 from tasks.dataset.pod.rows import BadRow, Row
 from tasks.dataset.pod.shapes import KNOWN_COLUMNS
-from tasks.errors import DatasetUnreadable, DiskFull, KaitoflowError
+from tasks.errors import DatasetUnreadable
 from tests.dataset.web import jsonl
 
 ROWS = [{"question": f"what is {n}", "answer": f"it is\n{n} é"} for n in range(20)]
@@ -46,7 +45,7 @@ def as_parquet() -> bytes:
     return out.getvalue()
 
 
-def as_arrow(new: Callable[..., Any]) -> bytes:
+def as_arrow(new: Any) -> bytes:
     table, out = pa.Table.from_pylist(ROWS), io.BytesIO()
     with new(out, table.schema) as writer:
         writer.write_table(table, max_chunksize=7)
@@ -178,9 +177,7 @@ def zipped() -> bytes:
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_a_file_that_is_no_dataset_is_explained(
-    tmp_path: Path, content: bytes, words: str
-) -> None:
+def test_a_file_that_is_no_dataset_is_explained(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(DatasetUnreadable, match=f"cannot read data.csv as a dataset: .*{words}"):
         read(tmp_path, content, "data.csv")
 
@@ -220,8 +217,7 @@ def test_no_library_error_leaves_a_damaged_file(tmp_path: Path) -> None:
             content[start : start + len(new)] = new
         try:
             _, rows = read(tmp_path, bytes(content[: int(keep * len(content))]))
-        except KaitoflowError as error:
-            assert isinstance(error, DatasetUnreadable | DiskFull)
+        except DatasetUnreadable:
             return
         assert all(isinstance(row, Row | BadRow) for row in rows)
 

@@ -61,7 +61,7 @@ def test_a_redirect_to_the_metadata_service_is_refused(web: Web, tmp_path: Path)
     url = web.serve("/a", lambda h: h.answer(302, Location="http://169.254.169.254/latest"))
     with (
         open_client(allow_local_addresses=True, patience=HURRIED) as client,
-        pytest.raises(DatasetUnreachable, match="a metadata service.*use a public address"),
+        pytest.raises(DatasetUnreachable, match=r"a metadata service.*use a public address"),
     ):
         download(client, url, path=tmp_path / "a", max_bytes=10**6, patience=HURRIED)
 

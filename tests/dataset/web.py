@@ -73,7 +73,11 @@ class Web:
     def serve(self, path: str, *answers: Callable[[Handler], object]) -> str:
         """The URL that gives these answers in turn, the last one from then on."""
         left = list(answers)
-        self.routes[path] = lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
+
+        def answer(handler: Handler) -> object:
+            return (left.pop(0) if len(left) > 1 else left[0])(handler)
+
+        self.routes[path] = answer
         return self.address + path
 
     def serve_bytes(self, path: str, body: bytes, **headers: str) -> str:

@@ -188,7 +188,7 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def disk_full_explained(path: Path) -> Iterator[None]:
-    """Turn a full disk, quota or file limit into DiskFull with the file's name and the room left."""
+    """Turn a full disk, quota or file limit into DiskFull with the file's name and room left."""
     try:
         yield
     except OSError as error:
