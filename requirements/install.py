@@ -50,24 +50,27 @@ class SetupError(Exception):
 
 def set_up() -> None:
     """Leave .venv with exactly the locked packages and this project, editable."""
+    choice = os.environ.get("KAITOFLOW_TORCH", "auto")
     stamp = VENV / ".kaitoflow-setup"
     wanted = fingerprint(LOCK, UV_LOCK, ROOT / "pyproject.toml", ROOT / "requirements/install.py")
-    if stamp.exists() and stamp.read_text() == wanted:
+    installed, old_build = stamp.read_text().split() if stamp.exists() else ("", "")
+    if installed == wanted and choice in ("auto", old_build):
         return
     install_uv(TOOLS)
-    if not stamp.exists():
+    if not installed:
         make_venv()
-    stamp.unlink(missing_ok=True)
-    install_packages(
-        torch_build(
-            os.environ.get("KAITOFLOW_TORCH", "auto"),
-            system=sys.platform,
-            has_gpu=has_nvidia_gpu(),
-            cpu_build_answers=cpu_build_answers,
-        )
+    build = torch_build(
+        choice,
+        system=sys.platform,
+        has_gpu=has_nvidia_gpu(),
+        cpu_build_answers=cpu_build_answers,
     )
+    if installed and build != old_build:
+        make_venv()  # either build satisfies the other's pin, so it would stay
+    stamp.unlink(missing_ok=True)
+    install_packages(build)
     uv("pip", "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
-    stamp.write_text(wanted)
+    stamp.write_text(f"{wanted} {build}")
 
 
 def fingerprint(*files: Path) -> str:
@@ -148,8 +151,8 @@ def cpu_build_answers() -> bool:
     hurried = {**uv_environment(os.environ), "UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
     ask = ("pip", "install", "--dry-run", "--no-deps", "--torch-backend", "cpu")
     target = ("--python", str(VENV))
-    torch = locked_version("torch", LOCK.read_text())
-    return succeeds(str(UV), *ask, *target, f"torch=={torch}", environment=hurried, timeout_s=15)
+    torch = cpu_pin(LOCK.read_text())
+    return succeeds(str(UV), *ask, *target, torch, environment=hurried, timeout_s=15)
 
 
 def install_packages(build: str) -> None:
@@ -170,18 +173,16 @@ def install_packages(build: str) -> None:
         return
     lock = LOCK.read_text()
     # PyTorch's index has other files than the lock knows, so this one package goes by its version.
-    wanted = without_cuda(lock) + f"torch=={locked_version('torch', lock)}\n"
+    wanted = f"{without_cuda(lock)}{cpu_pin(lock)}\n"
     uv(*sync, "--torch-backend", "cpu", "-", stdin=wanted)
 
 
-def locked_version(package: str, lock: str) -> str:
-    """The version that the lock pins for a package."""
-    found = re.search(rf"^{re.escape(package)}==([^\s;]+)", lock, re.MULTILINE)
+def cpu_pin(lock: str) -> str:
+    """The CPU build of the PyTorch version that the lock pins."""
+    found = re.search(r"^torch==[^\s;+]+", lock, re.MULTILINE)
     if found is None:
-        raise SetupError(
-            f"setup looked for {package} in {LOCK}; it is not pinned there; run `make lock`"
-        )
-    return found.group(1)
+        raise SetupError(f"setup looked for torch in {LOCK}; it is not pinned; run `make lock`")
+    return f"{found.group()}+cpu"
 
 
 def without_cuda(lock: str) -> str:

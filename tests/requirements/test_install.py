@@ -64,7 +64,7 @@ def test_hashes_stay_with_their_package() -> None:
         f"{name} \\\n    --hash=sha256:1\n" for name in ("a==1", "torch==2", "b==3")
     )
     assert install.without_cuda(first + torch + last) == first + last
-    assert install.locked_version("torch", first + torch + last) == "2"
+    assert install.cpu_pin(first + torch + last) == "torch==2+cpu"
 
 
 def test_pips_mirror_is_uvs_too_unless_uv_has_its_own() -> None:
