@@ -80,7 +80,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize("form", SAMPLES)
 @pytest.mark.parametrize("packing", ["gzip", "zstd"])
 def test_every_format_may_be_packed(tmp_path: Path, form: str, packing: str) -> None:
-    pack = {"gzip": gzip.compress, "zstd": zstandard.compress}[packing]
+    pack = gzip.compress if packing == "gzip" else zstandard.compress
     found, rows = read(tmp_path, pack(SAMPLES[form]))
     assert (found, values(rows)) == (f"{packing} {form}", ROWS)
     assert not (tmp_path / "unpacked").exists()
