@@ -1,0 +1,118 @@
+"""However a run ends, nothing of it is left running unasked, and the next run ends well."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.builders import tuning_manifest
+from tests.flows.conftest import Installation, write_workspace
+
+pytestmark = pytest.mark.timeout(600)
+WAIT_S = 180
+
+
+@pytest.fixture
+def workspace(installation: Installation) -> Path:
+    """A run of a dozen short steps, without held-out rows."""
+    training = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    return write_workspace(installation.home, "short", rows=24, training=training, split=1)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.2)
+
+
+def step_of(installation: Installation) -> int:
+    found = list(installation.home.glob("namespaces/*/workspaces/short/status.json"))
+    if not found:
+        return 0
+    status = yaml.safe_load(found[0].read_text())
+    return int(status["progress"]["step"]) if status["progress"]["stepName"] == "tune" else 0
+
+
+def trainer(installation: Installation) -> psutil.Process:
+    (record,) = installation.home.rglob("tune.process.json")
+    return psutil.Process(yaml.safe_load(record.read_text())["pid"])
+
+
+def test_ctrl_c_stops_everything_and_the_next_run_resumes(
+    installation: Installation, workspace: Path
+) -> None:
+    run = installation.start("run", str(workspace))
+    wait_for(lambda: step_of(installation) >= 3)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) == 130
+    assert installation.process_ids() == []
+    assert installation.object("short")["status"]["state"] == "Stopped"
+    assert installation.kaitoflow("run", str(workspace)).returncode == 0
+    (log,) = installation.home.rglob("tune.log")
+    assert '"step": 1,' not in log.read_text()
+
+
+def test_a_killed_command_leaves_its_trainer_to_the_next_run(
+    installation: Installation, workspace: Path
+) -> None:
+    run = installation.start("run", str(workspace))
+    wait_for(lambda: step_of(installation) >= 2)
+    run.kill()
+    run.wait()
+    first = trainer(installation)
+    ended = installation.kaitoflow("run", str(workspace))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert trainer_id(installation) == first.pid
+
+
+def trainer_id(installation: Installation) -> int:
+    (record,) = installation.home.rglob("tune.process.json")
+    return int(yaml.safe_load(record.read_text())["pid"])
+
+
+def test_a_killed_trainer_is_started_again_by_the_same_run(
+    installation: Installation, workspace: Path
+) -> None:
+    run = installation.start("run", str(workspace))
+    wait_for(lambda: step_of(installation) >= 2)
+    trainer(installation).kill()
+    assert run.wait(WAIT_S) == 0
+    assert installation.object("short")["status"]["state"] == "Ready"
+
+
+def test_stop_ends_the_server_and_run_starts_it_again(
+    installation: Installation, workspace: Path
+) -> None:
+    assert installation.kaitoflow("run", str(workspace)).returncode == 0
+    assert "serve" in installation.kaitoflow("stop", "short").stdout
+    assert installation.process_ids() == []
+    assert "False" in installation.kaitoflow("get", "short").stdout
+    assert installation.kaitoflow("run", str(workspace)).returncode == 0
+    assert len(installation.process_ids()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("<!doctype html><html>log in</html>", "HTML"),
+        ("", "empty"),
+        ('{"messages": [{"role": "user", "content": "q"}]}\n' * 3, "no assistant"),
+    ],
+)
+def test_a_bad_dataset_exits_with_3_and_leaves_nothing(
+    installation: Installation, rows: str, words: str
+) -> None:
+    (installation.home / "rows.jsonl").write_text(rows)
+    manifest = tuning_manifest("bad", input={"urls": ["file:rows.jsonl"]})
+    path = installation.home / "bad.yaml"
+    path.write_text(yaml.safe_dump(manifest))
+    ended = installation.kaitoflow("run", str(path))
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    assert words in ended.stderr
+    assert installation.process_ids() == []
+    assert "No workspaces found" in installation.kaitoflow("get").stdout

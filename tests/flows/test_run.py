@@ -1,0 +1,134 @@
+"""One whole run with the real model: what is printed, made, kept in Prefect, and done again."""
+
+import json
+import subprocess
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.cluster.build import tool
+from tests.cluster.registry import running_registry
+from tests.flows.conftest import FinishedRun
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def prefect(finished: FinishedRun, route: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    url = finished.installation.environment["PREFECT_API_URL"]
+    found: list[dict[str, Any]] = httpx2.post(f"{url}/{route}/filter", json=body).json()
+    return found
+
+
+def artifact(finished: FinishedRun, key: str) -> dict[str, Any]:
+    return prefect(finished, "artifacts", {"artifacts": {"key": {"any_": [key]}}})[0]
+
+
+def test_the_run_prints_both_answers_the_digest_and_the_url(finished: FinishedRun) -> None:
+    status = finished.object["status"]
+    for words in ("before ", "after ", status["image"]["digest"], status["endpoint"]["url"]):
+        assert words in finished.output
+
+
+def test_the_tuned_model_answers_held_out_questions_better(finished: FinishedRun) -> None:
+    held_out = finished.object["status"]["heldOut"]
+    assert held_out["rows"] >= 30
+    assert held_out["loss_after"] < held_out["loss_before"]
+    assert f"{held_out['loss_after']:.3f} after tuning" in finished.output
+
+
+def test_the_tuned_model_stops_by_itself(finished: FinishedRun) -> None:
+    url = finished.object["status"]["endpoint"]["url"]
+    question = {"role": "user", "content": "What does os.path.join do?"}
+    body = {"messages": [question], "max_tokens": 400, "temperature": 0}
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["model"] == "quickstart"
+
+
+def test_every_condition_is_true_at_the_end(finished: FinishedRun) -> None:
+    conditions = {c["type"]: c["status"] for c in finished.object["status"]["conditions"]}
+    assert set(conditions.values()) == {"True"}
+    assert {"Accepted", "ResourceReady", "InferenceReady", "WorkspaceSucceeded"} <= set(conditions)
+
+
+def test_the_printed_curl_answers(finished: FinishedRun) -> None:
+    line = next(line for line in finished.output.splitlines() if line.startswith("try "))
+    answer = subprocess.run(
+        ["bash", "-c", f"{line.removeprefix('try').strip()} -sS --fail"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(answer.stdout)["Result"]
+
+
+def test_chat_answers_on_the_command_line(finished: FinishedRun) -> None:
+    ended = finished.installation.kaitoflow("chat", "quickstart", "What does len do?")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.strip()
+
+
+def test_a_second_oci_tool_reads_the_image(finished: FinishedRun) -> None:
+    layout = str(finished.installation.home / "images")
+    with running_registry() as registry:
+        there = f"{registry.address}/adapters/quickstart:1"
+        crane("push", layout, there)
+        assert crane("digest", there).strip() == finished.object["status"]["image"]["digest"]
+        config = json.loads(crane("config", there))
+    assert config["rootfs"]["type"] == "layers"
+
+
+def crane(*arguments: str) -> str:
+    command = [str(tool("crane")), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_running_again_resumes_and_changes_nothing(finished: FinishedRun) -> None:
+    again = finished.installation.kaitoflow("run", str(finished.file))
+    assert again.returncode == 0, again.stdout + again.stderr
+    status = finished.installation.object("quickstart")["status"]
+    assert status["image"] == finished.object["status"]["image"]
+    assert status["endpoint"] == finished.object["status"]["endpoint"]
+    tuned = next(step for step in status["steps"] if step["name"] == "tune")
+    assert tuned["seconds"] < 10
+
+
+def test_the_run_has_a_name_a_person_would_say(finished: FinishedRun) -> None:
+    names = {run["name"] for run in prefect(finished, "flow_runs", {})}
+    assert "run default/quickstart" in names
+
+
+def test_every_step_is_a_named_task(finished: FinishedRun) -> None:
+    names = {run["name"] for run in prefect(finished, "task_runs", {})}
+    steps = ("plan", "check", "provision", "download", "tune", "push", "deploy")
+    assert {f"{step} default/quickstart" for step in steps} <= names
+
+
+def test_the_plan_is_a_table_in_prefect(finished: FinishedRun) -> None:
+    plan = artifact(finished, "plan")
+    assert plan["type"] == "table"
+    assert "base model" in plan["data"]
+
+
+def test_the_progress_of_tuning_ends_at_a_hundred(finished: FinishedRun) -> None:
+    progress = artifact(finished, "tuning-progress")
+    assert (progress["type"], progress["data"]) == ("progress", 100.0)
+
+
+def test_the_report_has_the_loss_curve_image_and_service(finished: FinishedRun) -> None:
+    report = artifact(finished, "report")["data"]
+    status = finished.object["status"]
+    for words in ("data:image/svg+xml", status["image"]["digest"], status["endpoint"]["url"]):
+        assert words in report
+
+
+def test_the_trainers_words_are_in_prefects_log(finished: FinishedRun) -> None:
+    messages = [log["message"] for log in prefect(finished, "logs", {"limit": 200})]
+    assert any("tune: " in message and "loss=" in message for message in messages)
+
+
+def test_the_logs_command_tells_every_step(finished: FinishedRun) -> None:
+    text = finished.installation.kaitoflow("logs", "quickstart").stdout
+    for name in ("fetch-weights | ", "fetch-dataset | ", "tune | ", "push-image | ", "serve | "):
+        assert name in text
