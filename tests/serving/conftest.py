@@ -1,0 +1,65 @@
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from serving.config import AdapterSource, ServerConfig
+from tests.serving import toy
+from tests.serving.running import Running, serve
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.make_model(tmp_path_factory.mktemp("toy") / "model")
+
+
+@pytest.fixture(scope="session")
+def toy_adapters(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two adapters; the second brings a chat template of its own."""
+    folder = tmp_path_factory.mktemp("adapters")
+    first = toy.make_adapter(folder / "first", toy_model, seed=1)
+    second = toy.make_adapter(folder / "second", toy_model, seed=2)
+    (second / "chat_template.jinja").write_text("{{ messages[-1].content }} =>")
+    return first, second
+
+
+@pytest.fixture(scope="session")
+def server(toy_model: Path, toy_adapters: tuple[Path, Path]) -> Iterator[Running]:
+    """Base model `toy`, adapters `first`, `second.v2` and `faint` (the first one at strength 0)."""
+    first, second = toy_adapters
+    config = ServerConfig(
+        weights_dir=toy_model,
+        served_model_name="toy",
+        adapters=(
+            AdapterSource("first", first),
+            AdapterSource("second.v2", second),
+            AdapterSource("faint", first, strength=0.0),
+        ),
+        default_model="first",
+        max_concurrency=4,
+        max_queue=2,
+    )
+    with serve(config) as running:
+        yield running
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait until something is so; fail when it is not within seconds."""
+
+    def wait(is_so: Callable[[], bool], *, within_s: float = 20) -> None:
+        deadline = time.monotonic() + within_s
+        while not is_so():
+            assert time.monotonic() < deadline, "did not come true in time"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+async def many(server: Running) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client for many requests at once."""
+    async with httpx2.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
+        yield client

@@ -1,0 +1,54 @@
+"""The server's real app on a real socket, for tests to talk to."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx2
+import torch
+import uvicorn
+
+from serving.app import Server, create_app, prove
+from serving.config import ServerConfig
+from serving.metrics import Metrics
+from serving.transformers_engine import TransformersEngine, load_engine
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server under test: where it listens and the engine behind it."""
+
+    url: str
+    engine: TransformersEngine
+    client: httpx2.Client
+
+    def chat(self, text: str, **fields: object) -> httpx2.Response:
+        """Ask for a chat completion, greedy and short unless said otherwise."""
+        messages = [{"role": "user", "content": text}]
+        body = {"messages": messages, "temperature": 0, "max_tokens": 12} | fields
+        return self.client.post("/v1/chat/completions", json=body)
+
+
+@contextmanager
+def serve(config: ServerConfig) -> Iterator[Running]:
+    """The real app on a real socket, in float32 so that a batch rounds as a single row does."""
+    shared = Server(config, Metrics())
+    engine = load_engine(config, metrics=shared.metrics, dtype=torch.float32)
+    asyncio.run(prove(engine))
+    shared.metrics.watch(engine.load, model=config.served_model_name)
+    shared.engine = engine
+    listener = socket.create_server(("127.0.0.1", 0))
+    settings = uvicorn.Config(create_app(shared), lifespan="off", log_config=None)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
+        yield Running(url, engine, client)
+    server.should_exit = True
+    thread.join()
+    engine.close()
+    listener.close()
