@@ -108,8 +108,8 @@ def load_base_model(
 
 
 def adapter_key(name: str) -> str:
-    """The adapter's name inside the model, where names must not contain dots."""
-    return name.replace(".", "-dot-")
+    """The adapter's name inside the model: without dots, and never that of an attribute."""
+    return "adapter-" + name.replace(".", "-dot-")
 
 
 def load_adapters(

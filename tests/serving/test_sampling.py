@@ -1,0 +1,74 @@
+"""The next token."""
+
+import math
+import random
+from collections import Counter
+
+import pytest
+import torch
+
+from serving.engine import Sampling
+from serving.sampling import Choice, choose
+
+SCORES = [math.log(share) for share in (0.5, 0.3, 0.15, 0.05)]
+
+
+def draws(rules: Sampling, count: int = 2000) -> Counter[int]:
+    choice = Choice(rules, (), random.Random(3))
+    return Counter(choose(torch.tensor([SCORES]), [choice])[0] for _ in range(count))
+
+
+def test_temperature_nought_takes_the_likeliest() -> None:
+    assert draws(Sampling(), 5) == {0: 5}
+
+
+def test_temperature_one_draws_by_share() -> None:
+    drawn = draws(Sampling(temperature=1))
+    shares = [drawn[token] / 2000 for token in range(4)]
+    assert shares == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("rules", "allowed"),
+    [
+        (Sampling(temperature=1, top_k=2), {0, 1}),
+        (Sampling(temperature=1, top_p=0.5), {0}),
+        (Sampling(temperature=1, top_p=0.51), {0, 1}),
+        (Sampling(temperature=1, top_p=0.96), {0, 1, 2, 3}),
+        (Sampling(temperature=1, top_k=3, top_p=0.5), {0}),
+        (Sampling(temperature=0.01), {0}),
+    ],
+)
+def test_top_k_and_top_p_limit_what_is_drawn(rules: Sampling, allowed: set[int]) -> None:
+    assert set(draws(rules)) == allowed
+
+
+def test_top_p_looks_beyond_the_likeliest_thousand_when_it_must() -> None:
+    choice = Choice(Sampling(temperature=1, top_p=0.99), (), random.Random(1))
+    tokens = [choose(torch.zeros(1, 5000), [choice])[0] for _ in range(50)]
+    assert len(set(tokens)) > 40
+
+
+@pytest.mark.parametrize("rules", [Sampling(presence_penalty=2), Sampling(frequency_penalty=2)])
+def test_penalties_count_what_was_generated(rules: Sampling) -> None:
+    choice = Choice(rules, (0,), random.Random(0))
+    assert [choose(torch.tensor([SCORES]), [choice])[0] for _ in range(3)] == [0, 1, 2]
+
+
+def test_the_repetition_penalty_counts_the_prompt() -> None:
+    choice = Choice(Sampling(repetition_penalty=3), (0,), random.Random(0))
+    assert choose(torch.tensor([SCORES]), [choice]) == [1]
+
+
+def test_a_forbidden_token_is_never_chosen() -> None:
+    choice = Choice(Sampling(), (), random.Random(0), forbidden_ids=(0, 1))
+    assert choose(torch.tensor([SCORES]), [choice]) == [2]
+
+
+def test_a_row_draws_the_same_in_any_company() -> None:
+    def row() -> Choice:
+        return Choice(Sampling(temperature=1), (), random.Random(9))
+
+    alone = choose(torch.tensor([SCORES]), [row()])
+    other = Choice(Sampling(temperature=2), (), random.Random(1))
+    assert choose(torch.tensor([SCORES, SCORES]), [other, row()])[1:] == alone
