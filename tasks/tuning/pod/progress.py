@@ -38,9 +38,10 @@ class TellProgress(TrainerCallback):
         self.tokens_per_s = 0.0
 
     def on_train_begin(
-        self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Count from here; a resumed run has steps and tokens already."""
+        del args, control
         self._started_s = time.monotonic()
         self._first_step = state.global_step
         self._first_tokens = state.num_input_tokens_seen

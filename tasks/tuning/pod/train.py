@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -65,6 +66,8 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
 
     # Before bitsandbytes is imported: it warns while it is.
     quiet_libraries()
+    # trl 1.16 uses names that transformers 6 will drop; no news to a user.
+    warnings.filterwarnings("ignore", message=".*removed in v6", category=FutureWarning)
     from tasks.tuning.pod.progress import peak_memory_gib, tell_phase
 
     tell_phase("load")

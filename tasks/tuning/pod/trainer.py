@@ -62,10 +62,11 @@ class AnswerTrainer(SFTTrainer):
         lora: "LoraConfig",
     ) -> None:
         self.plan = plan
+        self._packs = bool(args.packing)
         self._lengths = [len(one.input_ids) for one in train]
         self.saving = SaveInTime()
         self.telling = TellProgress()
-        super().__init__(  # type: ignore[no-untyped-call]
+        super().__init__(
             model=model,
             args=args,
             train_dataset=_dataset(train),
@@ -105,7 +106,9 @@ class AnswerTrainer(SFTTrainer):
         """The mean loss over answer tokens, `num_items_in_batch` of them in the whole step."""
         with self._autocast():
             if return_outputs or not self._scores_answers_only:
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+                return super().compute_loss(  # type: ignore[no-untyped-call]
+                    model, inputs, return_outputs, num_items_in_batch
+                )
             seen = {key: value for key, value in inputs.items() if key != "labels"}
             backbone = self.adapted.get_base_model().base_model
             hidden = backbone(**seen, use_cache=False).last_hidden_state
@@ -126,14 +129,14 @@ class AnswerTrainer(SFTTrainer):
         return torch.autocast("cpu", dtype=self.plan.dtype)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.packing:
+        if self._packs:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return RowsByLength(self._lengths, batch=self.args.train_batch_size, seed=seed)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         started_s = time.monotonic()
-        super()._save_checkpoint(model, trial)
+        super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
         checkpoint = self.plan.checkpoints_dir / f"checkpoint-{self.state.global_step}"
         seal(checkpoint, run=self.plan.run)
         self.saving.saved(took_s=time.monotonic() - started_s)
