@@ -17,9 +17,9 @@
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
     │   ├── PortInUse                  somebody else listens where the server should
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
-    │   ├── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
-    │   └── RunInProgress              another run holds the Workspace
+    │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
+        ├── RunInProgress              another run holds the Workspace
         ├── DiskFull
         ├── DownloadFailed             the network broke and kept breaking
         ├── RegistryUnavailable        5xx, time-outs, broken uploads
@@ -116,12 +116,12 @@ class ConfigMapNotFound(Refused):
     """A ConfigMap that the Workspace names is not there."""
 
 
-class RunInProgress(Refused):
-    """Another run holds the Workspace."""
-
-
 class Failed(KaitoflowError):
     """The world is at fault; `retryable` says whether trying again may help."""
+
+
+class RunInProgress(Failed):
+    """Another run holds the Workspace."""
 
 
 class DiskFull(Failed):

@@ -18,7 +18,12 @@ def finished_status() -> WorkspaceStatus:
 
 def test_the_report_names_image_service_steps_and_held_out_loss() -> None:
     text = run_report("Run", finished_status(), {}, curve=None)
-    for words in ("r/a:1@sha256:abc", "http://127.0.0.1:5000", "| tune | 12.3 |", "**1.250** after"):
+    for words in (
+        "r/a:1@sha256:abc",
+        "http://127.0.0.1:5000",
+        "| tune | 12.3 |",
+        "**1.250** after",
+    ):
         assert words in text
 
 

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from flows.prefect_server import PrefectServer, prefect_server
+from flows.prefect_server import prefect_server
 from flows.view import RunView, print_plan, run_view
 from tasks.artifacts import Plan
 from tasks.errors import InvalidWorkspace, Refused
@@ -42,22 +43,24 @@ def plan_file(file: Path, *, push: bool, port: int | None, output: str) -> int:
 def run_file(file: Path, *, push: bool, port: int | None) -> int:
     """Run a file's Workspace to the end, showing its progress; the exit code."""
     manifests = load_manifests(file)
+    platform = current_platform()
+    platform.expect_no_run(manifests.workspace)
     plan = _plan(manifests, push=push, port=port)
     print_plan(plan)
     if plan.refused:
         return _REFUSED
-    platform = current_platform()
     workspace = platform.store.apply(manifests)
     # A cluster of its own is not needed: this process runs the flow, the server only keeps it.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with run_view(workspace) as view, prefect_server(view.waiting_for_prefect) as server:
-        try:
-            asyncio.run(_run_watched(workspace, view, server, push=push, port=port))
-        except Refused:
-            platform.store.forget_refused(workspace)
-            raise
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
+        view.started(server.ui_url)
+        error = _run_watched(workspace, view, push=push, port=port)
+    if isinstance(error, asyncio.CancelledError):
+        raise KeyboardInterrupt
+    if isinstance(error, Refused):
+        platform.store.forget_refused(workspace)
+    if error:
+        raise error
     view.print_outcome(platform.store.read_status(workspace))
     return 0
 
@@ -92,38 +95,69 @@ def _with_file_objects(world: World, manifests: Manifests) -> World:
     )
 
 
-async def _run_watched(
-    workspace: Workspace,
-    view: RunView,
-    server: PrefectServer,
-    *,
-    push: bool,
-    port: int | None,
-) -> None:
-    from flows.run_workspace import run_workspace
+class FlowThread(threading.Thread):
+    """The flow in a thread of its own, so that it can be watched and stopped from this one.
 
-    view.started(server.ui_url)
-    run = asyncio.ensure_future(run_workspace(workspace, push=push, port=port))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, run.cancel)
-    watching = asyncio.create_task(_watch(workspace, view))
+    Not for speed: in a main thread Prefect answers SIGTERM by raising wherever the loop happens to
+    be, and the pod programs would not be stopped in order.
+    """
+
+    def __init__(self, workspace: Workspace, *, push: bool, port: int | None) -> None:
+        """Args: as the flow's parameters."""
+        super().__init__(name=f"run {workspace}")
+        self.error: BaseException | None = None
+        self._workspace, self._push, self._port = workspace, push, port
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._stop_asked = False
+
+    def run(self) -> None:
+        """Run the flow to its end; `error` is how it ended, if not well."""
+        try:
+            asyncio.run(self._run_flow())
+        except BaseException as error:  # noqa: BLE001  carried to the thread that watches
+            self.error = error
+
+    def stop(self, *_: Any) -> None:
+        """Cancel the flow; it stops its pod programs before it ends. Safe as a signal handler."""
+        self._stop_asked = True
+        if self._loop and self._task:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def _run_flow(self) -> None:
+        from flows.run_workspace import run_workspace
+
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.ensure_future(
+            run_workspace(self._workspace, push=self._push, port=self._port)
+        )
+        if self._stop_asked:
+            self._task.cancel()
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            await _mark_cancelled(self._workspace)
+            raise
+        finally:
+            await _send_what_is_pending()
+
+
+def _run_watched(
+    workspace: Workspace, view: RunView, *, push: bool, port: int | None
+) -> BaseException | None:
+    """Run the flow, showing its status until it has ended; how it ended, if not well."""
+    flow = FlowThread(workspace, push=push, port=port)
+    previous = {n: signal.signal(n, flow.stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    store = current_platform().store
     try:
-        await run
-    except asyncio.CancelledError:
-        await _mark_cancelled(workspace)
-        raise
+        flow.start()
+        while flow.is_alive():
+            flow.join(_REFRESH_S)
+            view.show(store.read_status(workspace))
     finally:
-        watching.cancel()
-        view.show(current_platform().store.read_status(workspace))
-        await _send_what_is_pending()
-
-
-async def _watch(workspace: Workspace, view: RunView) -> None:
-    platform = current_platform()
-    while True:
-        view.show(platform.store.read_status(workspace))
-        await asyncio.sleep(_REFRESH_S)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return flow.error
 
 
 async def _mark_cancelled(workspace: Workspace) -> None:

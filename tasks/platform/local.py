@@ -97,11 +97,7 @@ class LocalPlatform:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunInProgress(
-                    f"workspace {workspace} was asked to run; another run holds it; watch that one "
-                    f"(kaitoflow get {workspace.metadata.name}) or end it "
-                    f"(kaitoflow stop {workspace.metadata.name})"
-                ) from None
+                raise _in_progress(workspace) from None
             self._write_holder(folder)
             try:
                 yield
@@ -113,6 +109,14 @@ class LocalPlatform:
         me = psutil.Process()
         record = {"pid": me.pid, "started": me.create_time(), "config_digest": ""}
         write_atomically(folder / "run.json", json.dumps(record).encode())
+
+    def expect_no_run(self, workspace: Workspace) -> None:
+        """Nothing, unless the Workspace is being run.
+
+        Raises: RunInProgress: by a process that lives.
+        """
+        if self.run_holder(workspace):
+            raise _in_progress(workspace)
 
     def run_holder(self, workspace: Workspace) -> psutil.Process | None:
         """The process that runs the Workspace's flow now."""
@@ -198,6 +202,14 @@ class LocalPlatform:
         """Stop everything and forget the Workspace with its files."""
         await self.stop(workspace)
         self.store.delete(workspace)
+
+
+def _in_progress(workspace: Workspace) -> RunInProgress:
+    name = workspace.metadata.name
+    return RunInProgress(
+        f"workspace {workspace} was asked to run; another run holds it; watch that one "
+        f"(kaitoflow get {name} -w) or end it (kaitoflow stop {name})"
+    )
 
 
 async def _is_healthy(client: httpx2.AsyncClient, url: str) -> bool:

@@ -112,15 +112,11 @@ def test_delete_with_yes_forgets_the_workspace(kaitoflow: Command, applied: Stor
     assert applied.find("default", "tuned") is None
 
 
-def test_a_chat_without_a_server_says_how_to_start_one(
-    kaitoflow: Command, applied: Store
-) -> None:
+def test_a_chat_without_a_server_says_how_to_start_one(kaitoflow: Command, applied: Store) -> None:
     assert "start it with `kaitoflow run" in kaitoflow("chat", "tuned", "hi").stderr
 
 
-def test_logs_of_an_unknown_step_name_those_there_are(
-    kaitoflow: Command, applied: Store
-) -> None:
+def test_logs_of_an_unknown_step_name_those_there_are(kaitoflow: Command, applied: Store) -> None:
     ended = kaitoflow("logs", "tuned", "--step", "nope")
     assert "there are logs of: none yet" in ended.stderr
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,7 +22,9 @@ def prefect(finished: FinishedRun, route: str, body: dict[str, Any]) -> list[dic
 
 
 def artifact(finished: FinishedRun, key: str) -> dict[str, Any]:
-    return prefect(finished, "artifacts", {"artifacts": {"key": {"any_": [key]}}})[0]
+    run = {"any_": [finished.object["status"]["flowRunId"]]}
+    body = {"artifacts": {"key": {"any_": [key]}, "flow_run_id": run}}
+    return prefect(finished, "artifacts", body)[0]
 
 
 def test_the_run_prints_both_answers_the_digest_and_the_url(finished: FinishedRun) -> None:
@@ -69,10 +72,10 @@ def test_chat_answers_on_the_command_line(finished: FinishedRun) -> None:
     assert ended.stdout.strip()
 
 
-def test_a_second_oci_tool_reads_the_image(finished: FinishedRun) -> None:
+def test_a_second_oci_tool_reads_the_image(finished: FinishedRun, tmp_path: Path) -> None:
     layout = str(finished.installation.home / "images")
-    with running_registry() as registry:
-        there = f"{registry.address}/adapters/quickstart:1"
+    with running_registry(tmp_path) as registry:
+        there = f"{registry.host}/adapters/quickstart:1"
         crane("push", layout, there)
         assert crane("digest", there).strip() == finished.object["status"]["image"]["digest"]
         config = json.loads(crane("config", there))

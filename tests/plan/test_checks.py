@@ -16,9 +16,7 @@ NODE = Node(name="here", cores=2, memory_gib=16.0)
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    return World(
-        node=NODE, config_maps={}, has_secret=lambda _name: True, home=tmp_path / "home"
-    )
+    return World(node=NODE, config_maps={}, has_secret=lambda _name: True, home=tmp_path / "home")
 
 
 def checked(workspace: Workspace, world: World, name: str) -> Check:
@@ -110,9 +108,7 @@ def test_a_pod_template_is_left_to_a_cluster(world: World) -> None:
     assert "apply it to a cluster" in failed.fix
 
 
-def test_a_gated_model_asks_for_its_licence(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gated_model_asks_for_its_licence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     workspace = tuning_workspace(preset={"name": "llama-3.1-8b-instruct"})
     warned = checked(workspace, world, "base model")
