@@ -91,8 +91,8 @@ def _held_out(held_out: dict[str, Any]) -> str:
     if sample:
         lines += [
             f"> {sample['question']}",
-            f"Before: {sample['before']}",
-            f"After: {sample['after']}",
+            f"Before: {' '.join(sample['before'].split())}",
+            f"After: {' '.join(sample['after'].split())}",
         ]
     return "\n\n".join(lines)
 

@@ -78,10 +78,14 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     tell_phase("evaluate")
     metrics = _metrics(config, settings, data=data, trainer=trainer)
     tell_phase("save")
+    losses = [
+        {"step": line["step"], "loss": line["loss"]} for line in metrics["history"] if "loss" in line
+    ]
     result = {
         "adapter": str(config.results_dir / "adapter"),
         "steps": metrics["steps"],
-        "final_loss": [line["loss"] for line in metrics["history"] if "loss" in line][-1],
+        "final_loss": losses[-1]["loss"],
+        "history": losses,
         "tokens": metrics["tokens"],
         "rows": metrics["rows"],
         "held_out": metrics["held_out"],
