@@ -39,6 +39,7 @@ async def run_workspace(
         push: send the image to its registry too, instead of only keeping it on disk.
         port: where the server listens on this machine; empty = the first free one from 5000 on.
     """
+    workspace = await current_platform().apply(workspace)
     async with recorded_run(workspace):
         plan = await plan_workspace(workspace, push=push, port=port)
         await check_workspace(workspace, plan)

@@ -47,6 +47,9 @@ class Platform(Protocol):
     def paths(self, workspace: Workspace, *, model: str, revision: str) -> PodPaths:
         """Where the Workspace's pods find their files."""
 
+    async def apply(self, workspace: Workspace) -> Workspace:
+        """Have the platform keep the object; it with its uid and generation. Twice is once."""
+
     async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
         """The status as last written; an empty one for a new Workspace."""
 

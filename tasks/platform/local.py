@@ -27,7 +27,7 @@ from tasks.platform.store import Store, write_atomically
 from tasks.podlog import Event
 from tasks.settings import Settings
 from tasks.status import WorkspaceStatus
-from tasks.workspace import Workspace
+from tasks.workspace import Manifests, Workspace
 
 SERVER = "serve"
 HOST = "127.0.0.1"
@@ -54,6 +54,10 @@ class LocalPlatform:
             weights_dir=home / "models" / f"{model.replace('/', '--')}@{revision}",
             images_dir=home / "images",
         )
+
+    async def apply(self, workspace: Workspace) -> Workspace:
+        """Keep the object, so that `get` shows it; it with its uid and generation."""
+        return self.store.apply(Manifests(workspace=workspace))
 
     async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
         """The status as last written; an empty one for a new Workspace."""
