@@ -1,4 +1,4 @@
-"""The store keeps objects as an API server would: by name, with generations, whole or not at all."""
+"""The store keeps objects as an API server would: by name, in generations, whole or not at all."""
 
 import stat
 from pathlib import Path
