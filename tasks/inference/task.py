@@ -12,7 +12,7 @@ from tasks.artifacts import Endpoint, Weights
 from tasks.image.pod.config import PullConfig
 from tasks.platform import current_platform
 from tasks.platform.base import Container
-from tasks.platform.local import HOST, SERVER, is_free, port_in_use
+from tasks.platform.local import HOST, SERVER, is_free
 from tasks.presets import find_preset
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status, recorded_step, run_container, tell
@@ -56,7 +56,7 @@ async def deploy_inference(
     """The address of a server that answers; one that runs with the same model is kept.
 
     Args: port: None = the one it had before, else the first free one from 5000 on.
-    Raises: PortInUse, ServerNotReady, or what the server's verdict says.
+    Raises: ServerNotReady, or what the server's verdict says (PortInUse, AdapterMismatch, ...).
     """
     assert workspace.preset
     platform = current_platform()
@@ -102,9 +102,7 @@ def _ready(status: WorkspaceStatus, endpoint: Endpoint) -> None:
 def _choose_port(status: WorkspaceStatus, wanted: int | None, *, is_serving: bool) -> int:
     previous = int(status.endpoint.url.rsplit(":", 1)[1]) if status.endpoint else None
     if wanted is not None:
-        if not is_free(wanted) and not (is_serving and wanted == previous):
-            raise port_in_use(wanted)
-        return wanted
+        return wanted  # the server itself refuses a port that is taken
     if previous and (is_serving or is_free(previous)):
         return previous
     candidates = range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED)

@@ -13,7 +13,16 @@ from urllib.parse import unquote, urlsplit
 
 from tasks.artifacts import Check, Node, Plan
 from tasks.config_map import config_map_text
-from tasks.errors import KaitoflowError, ModelDoesNotFit, Refused, SecretNotFound
+from tasks.errors import (
+    DatasetUnreachable,
+    DiskFull,
+    InvalidWorkspace,
+    KaitoflowError,
+    ModelDoesNotFit,
+    PortInUse,
+    Refused,
+    SecretNotFound,
+)
 from tasks.estimate import (
     TuningShape,
     cpu_operations_per_s,
@@ -62,8 +71,9 @@ def make_plan(workspace: Workspace, world: World) -> Plan:
         checks.append(_check("dataset", lambda: _dataset(workspace)))
         checks.append(_check("image", lambda: _image(workspace, world)))
     if world.port is not None:
-        checks.append(_port(world, world.port))
-    checks.append(_disk(preset, world))
+        port = world.port
+        checks.append(_check("port", lambda: _port(world, port)))
+    checks.append(_check("disk", lambda: _disk(preset, world)))
     memory_gib = _memory_gib(workspace, preset, config) if preset else None
     checks.append(_check("memory", lambda: _memory(memory_gib, world)))
     seconds = _seconds(workspace, preset, config, world.node) if preset else None
@@ -74,11 +84,11 @@ def make_plan(workspace: Workspace, world: World) -> Plan:
 def _check(name: str, look: Callable[[], Check | str]) -> Check:
     """A check whose refusal is a typed error and whose success is a line of detail."""
     try:
-        found = look()
+        said = look()
     except KaitoflowError as error:
-        asked, _, rest = str(error).partition("; ")
-        return Check(name=name, result="fail", detail=asked, fix=rest, reason=error.reason)
-    return found if isinstance(found, Check) else Check(name=name, result="ok", detail=found)
+        found, _, fix = str(error).rpartition("; ")
+        return Check(name=name, result="fail", detail=found, fix=fix, reason=error.reason)
+    return said if isinstance(said, Check) else Check(name=name, result="ok", detail=said)
 
 
 def _schema(workspace: Workspace) -> Check:
@@ -88,12 +98,9 @@ def _schema(workspace: Workspace) -> Check:
 
 def _base_model(workspace: Workspace) -> Check | str:
     if not workspace.preset:
-        return Check(
-            name="base model",
-            result="fail",
-            detail="inference.template asks for a pod of your own image",
-            fix="apply it to a cluster; the local platform serves presets",
-            reason="InvalidWorkspace",
+        raise InvalidWorkspace(
+            "inference.template asks for a pod of your own image; this platform serves presets; "
+            "apply it to a cluster"
         )
     preset = find_preset(workspace.preset.name)
     size = f", {preset.parameters / 1e6:,.0f}M parameters" if preset.parameters else ""
@@ -139,40 +146,31 @@ def _parameters(workspace: Workspace, world: World) -> str:
     return f"{source}: {config.summary}"
 
 
-def _dataset(workspace: Workspace) -> Check | str:
+def _dataset(workspace: Workspace) -> str:
     assert workspace.tuning
     source = workspace.tuning.input
     if not source.urls:
         kind = "image" if source.image else "volumeSource"
-        return Check(
-            name="dataset",
-            result="fail",
-            detail=f"tuning.input.{kind} asks for files from a cluster",
-            fix="give tuning.input.urls (http, https or file:) on the local platform",
-            reason="InvalidWorkspace",
+        raise InvalidWorkspace(
+            f"tuning.input.{kind} asks for files from a cluster; "
+            "give tuning.input.urls (http, https or file:) on the local platform"
         )
     missing = [url for url in source.urls if _is_file(url) and not _path(url).is_file()]
     if missing:
-        return Check(
-            name="dataset",
-            result="fail",
-            detail=f"{missing[0]} was asked for; there is no such file",
-            fix="correct the path (a relative one counts from the Workspace's file)",
-            reason="DatasetUnreachable",
+        raise DatasetUnreachable(
+            f"{missing[0]} was asked for; there is no such file; "
+            "correct the path (a relative one counts from the Workspace's file)"
         )
     return f"{len(source.urls)} file(s), verified before training"
 
 
-def _image(workspace: Workspace, world: World) -> Check | str:
+def _image(workspace: Workspace, world: World) -> str:
     assert workspace.tuning
     output = workspace.tuning.output
     if not output.image:
-        return Check(
-            name="image",
-            result="fail",
-            detail="tuning.output.volumeSource asks for a volume of a cluster",
-            fix="give tuning.output.image; the local platform keeps it on disk",
-            reason="InvalidWorkspace",
+        raise InvalidWorkspace(
+            "tuning.output.volumeSource asks for a volume of a cluster; "
+            "give tuning.output.image, which the local platform keeps on disk"
         )
     reference = parse_reference(output.image)
     if not world.push:
@@ -186,28 +184,26 @@ def _image(workspace: Workspace, world: World) -> Check | str:
     return f"{reference}, pushed with {secret}"
 
 
-def _port(world: World, port: int) -> Check:
-    if world.port_is_free(port):
-        return Check(name="port", result="ok", detail=f"{port} is free")
-    return Check(
-        name="port",
-        result="fail",
-        detail=f"port {port} was asked for; somebody else listens there",
-        fix="choose another with --port, or leave --port away to get a free one",
-        reason="PortInUse",
-    )
+def _port(world: World, port: int) -> str:
+    if not world.port_is_free(port):
+        raise PortInUse(
+            f"port {port} was asked for; somebody else listens there; "
+            "choose another with --port, or leave --port away to get a free one"
+        )
+    return f"{port} is free"
 
 
-def _disk(preset: Preset | None, world: World) -> Check:
+def _disk(preset: Preset | None, world: World) -> str:
     weights_gib = (preset.size_gib if preset else None) or 1.0
     needed_gib = weights_gib + _DISK_SPARE_GIB
     home = next(p for p in (world.home, *world.home.parents) if p.exists())
     free_gib = shutil.disk_usage(home).free / _GIB
     detail = f"about {needed_gib:.1f} GiB of {free_gib:.0f} GiB free for {world.home}"
-    if free_gib >= needed_gib:
-        return Check(name="disk", result="ok", detail=detail)
-    fix = "free some disk, or set KAITOFLOW_HOME to a folder on a larger one"
-    return Check(name="disk", result="fail", detail=detail, fix=fix, reason="DiskFull")
+    if free_gib < needed_gib:
+        raise DiskFull(
+            f"{detail}; free some disk, or set KAITOFLOW_HOME to a folder on a larger one"
+        )
+    return detail
 
 
 def approximate_shape(preset: Preset) -> ModelShape | None:

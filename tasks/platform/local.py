@@ -15,7 +15,7 @@ import httpx2
 import psutil
 
 from tasks.artifacts import Endpoint, Node
-from tasks.errors import PortInUse, RunInProgress, ServerNotReady
+from tasks.errors import RunInProgress, ServerNotReady
 from tasks.platform.base import Container, PodPaths
 from tasks.platform.processes import (
     ContainerProcess,
@@ -255,11 +255,3 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def port_in_use(port: int) -> PortInUse:
-    """The refusal for a taken port."""
-    return PortInUse(
-        f"port {port} was asked for; somebody else listens there; choose another with --port, "
-        "or leave --port away to get a free one"
-    )
