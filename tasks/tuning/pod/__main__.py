@@ -8,8 +8,9 @@ from tasks.tuning.pod.config import TuningConfig
 from tasks.tuning.pod.train import main
 
 if __name__ == "__main__":
-    # Read once, when torch loads its OpenMP. By default its threads wait for each other spinning,
-    # which on cores that are shared costs most of the time: 2 threads on 2 cores beside other work
-    # train less than 30 tokens/s so, and 100 to 140 when they sleep (SmolLM2, QLoRA).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch loads its OpenMP: how long a thread spins while it waits for the others. The
+    # default, 300 000 rounds, all but stops a run whose cores are shared: less than 30 tokens/s
+    # beside one busy process, against 110 with 2000, which costs 5 % on cores of its own (SmolLM2,
+    # QLoRA, 2 cores).
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     sys.exit(run_program(TuningConfig, main, sys.argv))

@@ -21,6 +21,7 @@ from tasks.tuning.pod.data import (
     find_end_ids,
     question_of,
 )
+from tasks.tuning.pod.model import repack_weights
 from tasks.tuning.pod.trainer import AnswerTrainer
 
 _SAMPLE_TOKENS = 64
@@ -45,6 +46,8 @@ def compare(
 ) -> dict[str, Any] | None:
     """The outcome's `held_out`: rows, loss_before, loss_after, sample, answers; None without rows.
 
+    To be called when training is over: answers are generated from repacked weights.
+
     sample: question, reference, before, after, stopped_before, stopped_after; None where no row is
     a single question. answers: how many of the few generated ones stopped by themselves.
     """
@@ -53,12 +56,15 @@ def compare(
     asked = [(question, row) for row in rows if (question := question_of(row)) is not None]
     asked = asked[:_QUESTIONS]
     questions = [question for question, _ in asked]
-    with _evaluating(trainer), trainer.adapted.disable_adapter():
-        loss_before = answer_loss(trainer, examples)
-        before = generate(trainer.adapted, tokenizer, questions)
     with _evaluating(trainer):
         loss_after = answer_loss(trainer, examples)
-        after = generate(trainer.adapted, tokenizer, questions)
+        with trainer.adapted.disable_adapter():
+            loss_before = answer_loss(trainer, examples)
+        repack_weights(trainer.adapted)
+        with trainer.computing():
+            after = generate(trainer.adapted, tokenizer, questions)
+            with trainer.adapted.disable_adapter():
+                before = generate(trainer.adapted, tokenizer, questions)
     return {
         "rows": len(examples),
         "loss_before": round(loss_before, 4),

@@ -79,7 +79,9 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     metrics = _metrics(config, settings, data=data, trainer=trainer)
     tell_phase("save")
     losses = [
-        {"step": line["step"], "loss": line["loss"]} for line in metrics["history"] if "loss" in line
+        {"step": line["step"], "loss": line["loss"]}
+        for line in metrics["history"]
+        if "loss" in line
     ]
     result = {
         "adapter": str(config.results_dir / "adapter"),

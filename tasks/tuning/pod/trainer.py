@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Up to this many steps every one is told; more, every tenth.
 _STEPS_TOLD_SINGLY = 200
+# The first step of a warm-up has the rate 0: of a short run that is a step thrown away.
+_STEPS_WORTH_WARMING_UP_FOR = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class AnswerTrainer(SFTTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The mean loss over answer tokens, `num_items_in_batch` of them in the whole step."""
-        with self._autocast():
+        with self.computing():
             if return_outputs or not self._scores_answers_only:
                 return super().compute_loss(  # type: ignore[no-untyped-call]
                     model, inputs, return_outputs, num_items_in_batch
@@ -122,7 +124,8 @@ class AnswerTrainer(SFTTrainer):
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None for checkpoints: the adapter gets its card when it is done."""
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def computing(self) -> AbstractContextManager[Any]:
+        """A context in which products on a CPU are in the run's number format."""
         # On GPUs accelerate does it.
         if self.plan.device != "cpu" or self.plan.dtype == torch.float32:
             return nullcontext()
@@ -173,6 +176,8 @@ def sft_arguments(config: TrainingConfig, plan: RunPlan, *, steps: int) -> SFTCo
         "logging_nan_inf_filter": False,
         "report_to": "none",
     }
+    if "warmup_steps" not in config.given and steps < _STEPS_WORTH_WARMING_UP_FOR:
+        settled["warmup_steps"] = 0
     try:
         return SFTConfig(**ours | config.training | settled)
     except (TypeError, ValueError) as error:

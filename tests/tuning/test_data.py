@@ -1,0 +1,161 @@
+"""Which tokens have loss: what the model should say, the end of it included, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import DatasetRowsInvalid, DatasetUnreadable, InvalidTuningConfig
+from tasks.tuning.pod.data import (
+    NO_LOSS,
+    Example,
+    divide,
+    encode_question,
+    find_end_ids,
+    question_of,
+    read_rows,
+    tokenise,
+)
+from tasks.tuning.pod.training_config import DatasetSettings
+from tests.tuning.tiny import CHATML, MISTRAL, TEMPLATES, WITHOUT_END, chat, tiny_tokenizer
+
+ENDS = {
+    "chatml": "<|im_end|>",
+    "chatml with marks": "<|im_end|>",
+    "llama 3": "<|eot_id|>",
+    "phi 3": "<|end|>",
+    "mistral": "</s>",
+}
+
+
+def encode(row: dict[str, Any], template: str | None = CHATML, max_length: int = 1024) -> Example:
+    (example,) = tokenise([row], tiny_tokenizer(template), max_length=max_length).examples
+    return example
+
+
+def learned(example: Example, template: str | None = CHATML) -> list[str]:
+    """The stretches of text that have loss."""
+    stretches: list[list[int]] = [[]]
+    for label in example.labels:
+        if label == NO_LOSS:
+            stretches.append([])
+        else:
+            stretches[-1].append(label)
+    return [str(tiny_tokenizer(template).decode(ids)).strip() for ids in stretches if ids]
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_every_assistant_turn_and_its_end_have_loss_whatever_the_template(family: str) -> None:
+    row = chat("Hello?", "Hi.", "And you?", "Fine, thanks.")
+    end = ENDS[family]
+    example = encode(row, TEMPLATES[family])
+    assert learned(example, TEMPLATES[family]) == [f"Hi.{end}", f"Fine, thanks.{end}"]
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_the_ids_are_those_of_the_rendered_conversation(family: str) -> None:
+    tokenizer = tiny_tokenizer(TEMPLATES[family])
+    row = chat("Hello?", "Hi.")
+    rendered = tokenizer.apply_chat_template(row["messages"], tokenize=False)
+    assert str(tokenizer.decode(encode(row, TEMPLATES[family]).input_ids)) == rendered
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_training_and_generation_see_the_same_question(family: str) -> None:
+    tokenizer = tiny_tokenizer(TEMPLATES[family])
+    row = chat("Hello?", "Hi.")
+    question = question_of(row)
+    assert question
+    asked = encode_question(question, tokenizer)
+    example = encode(row, TEMPLATES[family])
+    assert example.input_ids[: len(asked)] == asked
+
+
+def test_a_template_without_an_end_gets_the_tokenizers() -> None:
+    example = encode(chat("Hello?", "Hi."), WITHOUT_END)
+    assert example.labels[-1] == tiny_tokenizer().eos_token_id
+
+
+def test_the_end_is_learned_where_padding_is_the_same_token() -> None:
+    tokenizer = tiny_tokenizer(pad="</s>")
+    (example,) = tokenise([{"prompt": "a", "completion": "b"}], tokenizer, max_length=9).examples
+    assert example.labels[-1] == tokenizer.pad_token_id == tokenizer.eos_token_id
+
+
+def test_turns_after_the_last_answer_have_no_loss() -> None:
+    assert learned(encode(chat("Hello?", "Hi.", "Bye"))) == ["Hi.<|im_end|>"]
+
+
+def test_a_completion_and_the_end_have_loss_the_prompt_has_none() -> None:
+    assert learned(encode({"prompt": "2 + 2 =", "completion": " 4"})) == ["4</s>"]
+
+
+def test_of_a_text_everything_has_loss() -> None:
+    example = encode({"text": "Once upon a time"})
+    assert example.labels == example.input_ids
+    assert example.input_ids[-1] == tiny_tokenizer().eos_token_id
+
+
+def test_a_long_row_is_cut_at_its_end_and_counted() -> None:
+    rows = [chat("Hello?", "Hi." * 40), chat("Hello?", "Hi.")]
+    read = tokenise(rows, tiny_tokenizer(), max_length=64)
+    assert read.cut == 1
+    assert len(read.examples[0].input_ids) == 64
+    assert read.examples[0].input_ids[:20] == read.examples[1].input_ids[:20]
+
+
+def test_a_row_without_an_answer_left_is_dropped_and_counted() -> None:
+    read = tokenise([chat("long " * 40, "Hi."), chat("?", "Hi.")], tiny_tokenizer(), max_length=64)
+    assert (len(read.examples), read.dropped) == (1, 1)
+
+
+def test_rows_without_any_answer_left_are_refused() -> None:
+    with pytest.raises(DatasetRowsInvalid, match=r"1 rows .* raise TrainingArguments.max_length"):
+        tokenise([chat("long " * 40, "Hi.")], tiny_tokenizer(), max_length=16)
+
+
+def test_a_row_that_the_template_refuses_is_named() -> None:
+    rows = [chat("?", "!"), {"messages": [{"role": "system", "content": "x"}]}]
+    with pytest.raises(DatasetRowsInvalid, match=r"row 2 \(roles system\).*no system here"):
+        tokenise(rows, tiny_tokenizer(MISTRAL), max_length=64)
+
+
+def test_conversations_need_a_chat_template() -> None:
+    with pytest.raises(InvalidTuningConfig, match=r"set ModelConfig.chat_template"):
+        tokenise([chat("?", "!")], tiny_tokenizer(None), max_length=64)
+
+
+def test_an_answer_ends_with_the_templates_token_or_the_tokenizers() -> None:
+    tokenizer = tiny_tokenizer(TEMPLATES["llama 3"])
+    assert tokenizer.convert_ids_to_tokens(find_end_ids(tokenizer)) == ["<|eot_id|>", "</s>"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "split", "held_out"),
+    [(49, None, 0), (50, None, 5), (2000, None, 64), (10, 0.8, 2), (10, 1.0, 0), (1, 0.5, 0)],
+)
+def test_some_rows_are_held_out(rows: int, split: float | None, held_out: int) -> None:
+    trained, kept = divide(
+        [{"text": str(n)} for n in range(rows)], DatasetSettings(train_test_split=split)
+    )
+    assert (len(trained), len(kept)) == (rows - held_out, held_out)
+
+
+def test_rows_are_shuffled_by_their_seed_or_left_in_order() -> None:
+    rows = [{"text": str(n)} for n in range(20)]
+    assert divide(rows, DatasetSettings(shuffle_seed=1)) == divide(
+        rows, DatasetSettings(shuffle_seed=1)
+    )
+    assert divide(rows, DatasetSettings(shuffle_seed=1)) != divide(
+        rows, DatasetSettings(shuffle_seed=2)
+    )
+    assert divide(rows, DatasetSettings(shuffle_dataset=False)) == (rows, [])
+
+
+@pytest.mark.parametrize("text", ["", "{", None])
+def test_a_file_without_rows_is_refused(text: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(DatasetUnreadable, match=r"train.jsonl was to be trained on"):
+        read_rows(file)

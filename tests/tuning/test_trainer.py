@@ -1,0 +1,242 @@
+"""The trainer in this process, on a tiny model: seeds, losses, evaluation, held-out rows."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from tasks.errors import InvalidTuningConfig, ModelDoesNotFit, TrainingDiverged
+from tasks.tuning.pod import memory
+from tasks.tuning.pod.train import main
+from tests.tuning.runs import Runs, events_in, losses
+from tests.tuning.tiny import LLAMA3, chats, write_rows
+
+# Seen on x86-64 with torch 2.15; a change of more than this is a change of what is trained.
+PINNED = [5.5888, 5.3141, 5.1880, 5.1076, 5.1071, 5.0637]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def published(result: Mapping[str, Any], name: str) -> Any:
+    return json.loads((Path(result["adapter"]) / name).read_text())
+
+
+def test_one_seed_gives_one_run_and_these_losses(runs: Runs) -> None:
+    config = runs.config()
+    main(config)
+    assert losses(config) == pytest.approx(PINNED, abs=2e-3)
+
+
+def test_another_seed_gives_another_run(runs: Runs) -> None:
+    config = runs.config(training={"seed": 7})
+    main(config)
+    assert losses(config) != pytest.approx(PINNED, abs=2e-3)
+
+
+def test_the_same_run_elsewhere_gives_the_same_bytes(runs: Runs) -> None:
+    first, second = (Path(main(runs.config(name))["adapter"]) for name in ("a", "b"))
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir())
+    assert {"chat_template.jinja", "README.md", "tokenizer.json", "metrics.json"} <= set(names)
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_finished_run_is_not_run_again(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    config = runs.config()
+    first = main(config)
+    capsys.readouterr()
+    assert main(config) == first
+    assert events_in(capsys.readouterr().out) == []
+
+
+def test_a_changed_setting_makes_another_run(runs: Runs) -> None:
+    main(runs.config(training={"max_steps": 1}))
+    assert main(runs.config(training={"max_steps": 2}))["steps"] == 2
+
+
+def test_the_adapter_names_its_base_model_and_revision(runs: Runs) -> None:
+    config = published(main(runs.config(training={"max_steps": 1})), "adapter_config.json")
+    assert config["base_model_name_or_path"] == "tests/tiny"
+    assert config["revision"] == "abc123"
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert len(config["target_modules"]) == 7
+
+
+def test_the_adapter_loads_over_its_base_model_and_changes_it(runs: Runs) -> None:
+    adapter = main(runs.config())["adapter"]
+    model = AutoModelForCausalLM.from_pretrained(runs.weights_dir)
+    ids = torch.arange(20)[None]
+    before = model(ids).logits
+    after = PeftModel.from_pretrained(model, adapter)(ids).logits
+    assert not torch.allclose(before, after)
+
+
+def test_progress_is_told_from_the_first_step_on(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(runs.config())
+    events = events_in(capsys.readouterr().out)
+    assert [event["phase"] for event in events if "step" not in event] == [
+        *("load", "train", "evaluate", "save"),
+    ]
+    steps = [event for event in events if "step" in event]
+    assert [event["step"] for event in steps] == [1, 2, 3, 4, 5, 6]
+    assert {"steps", "learning_rate", "grad_norm", "tokens_per_s", "eta_s", "memory_gib"} <= set(
+        steps[0]
+    )
+
+
+def test_held_out_rows_are_compared_before_and_after(runs: Runs) -> None:
+    settings = {"train_test_split": 0.75}
+    held_out = main(runs.config(DatasetConfig=settings, training={"num_train_epochs": 4}))[
+        "held_out"
+    ]
+    assert held_out["rows"] == 6
+    assert held_out["loss_after"] < held_out["loss_before"] - 0.5
+    assert held_out["sample"]["reference"].startswith("It is ")
+    assert held_out["answers"]["asked"] == 4
+
+
+def test_without_held_out_rows_nothing_is_compared(runs: Runs) -> None:
+    assert main(runs.config(training={"max_steps": 1}))["held_out"] is None
+
+
+def test_held_out_rows_do_not_change_what_is_learned(runs: Runs) -> None:
+    """Evaluations between steps leave the run as it is."""
+    split = {"train_test_split": 0.75}
+    plain = runs.config("plain", DatasetConfig=split)
+    watched = runs.config(
+        "watched", DatasetConfig=split, training={"eval_strategy": "steps", "eval_steps": 2}
+    )
+    main(plain)
+    evaluated = published(main(watched), "metrics.json")["history"]
+    assert [line["loss"] for line in evaluated if "loss" in line] == losses(plain)
+    assert sum("eval_loss" in line for line in evaluated) == 3
+
+
+def test_packed_rows_do_not_see_each_other(runs: Runs) -> None:
+    """With the learning rate at almost nothing, packing leaves the mean loss as it was."""
+    still = {"learning_rate": 1e-12, "max_steps": 1}
+    rows = {"per_device_train_batch_size": 24}
+    alone = runs.config("alone", training=still | rows)
+    packed = runs.config(
+        "packed",
+        training=still | {"packing": True, "max_length": 4096, "per_device_train_batch_size": 1},
+    )
+    main(alone)
+    main(packed)
+    assert losses(packed) == pytest.approx(losses(alone), rel=1e-5)
+
+
+def test_accumulated_passes_are_one_large_one(runs: Runs) -> None:
+    large = runs.config("large", training={"per_device_train_batch_size": 24, "max_steps": 2})
+    small = {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 4, "max_steps": 2}
+    main(large)
+    parts = runs.config("parts", training=small)
+    main(parts)
+    assert losses(parts) == pytest.approx(losses(large), rel=1e-4)
+
+
+def test_recomputed_activations_give_the_same_losses(runs: Runs) -> None:
+    config = runs.config(training={"gradient_checkpointing": True})
+    main(config)
+    assert losses(config) == pytest.approx(PINNED, abs=2e-3)
+
+
+def test_quantised_weights_are_trained_over(runs: Runs) -> None:
+    result = main(runs.config(method="qlora", training={"num_train_epochs": 3}))
+    history = published(result, "metrics.json")["history"]
+    assert history[-1]["loss"] < history[0]["loss"] - 0.5
+    weights = load_file(Path(result["adapter"]) / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("settings", [{"label_smoothing_factor": 0.1}, {"loss_type": "dft"}])
+@pytest.mark.filterwarnings("ignore:.*label_smoothing_factor.*:FutureWarning")
+def test_other_losses_are_left_to_trl(runs: Runs, settings: dict[str, Any]) -> None:
+    config = runs.config(training=settings)
+    main(config)
+    assert losses(config) != pytest.approx(PINNED, abs=2e-3)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(runs: Runs) -> None:
+    wild = {"learning_rate": 1e30, "max_grad_norm": 0, "num_train_epochs": 4, "optim": "sgd"}
+    with pytest.raises(TrainingDiverged, match=r"lower TrainingArguments\.learning_rate"):
+        main(runs.config(training=wild))
+
+
+def test_a_combination_that_trl_refuses_is_told(runs: Runs) -> None:
+    asked = {"load_best_model_at_end": True, "save_strategy": "epoch"}
+    with pytest.raises(InvalidTuningConfig, match="trl refuses them"):
+        main(runs.config(training=asked))
+
+
+def test_a_chat_template_of_the_users_is_trained_with_and_published(runs: Runs) -> None:
+    asked = runs.config(training={"max_steps": 1}, ModelConfig={"chat_template": LLAMA3})
+    adapter = Path(main(asked)["adapter"])
+    assert (adapter / "chat_template.jinja").read_text() == LLAMA3
+
+
+def test_a_chat_template_that_is_no_file_is_refused(runs: Runs) -> None:
+    with pytest.raises(InvalidTuningConfig, match="there is no such file"):
+        main(runs.config(ModelConfig={"chat_template": "/mnt/config/mine.jinja"}))
+
+
+def test_a_run_that_does_not_fit_is_refused_with_the_numbers(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_memory_gib", lambda *, use_gpu: 0.5)
+    with pytest.raises(ModelDoesNotFit) as raised:
+        main(runs.config())
+    assert "needs about 1.1 GiB, 0.5 GiB are available; use method qlora" in str(raised.value)
+
+
+def test_plain_text_and_completions_are_trained_on(runs: Runs, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} is", "completion": f" {n}"} for n in range(4)]
+    texts = [{"text": f"number {n}"} for n in range(4)]
+    file = write_rows(tmp_path / "mixed.jsonl", [*rows, *texts, *chats(4)])
+    mixed = Runs(tmp_path, weights_dir=runs.weights_dir, train_file=file)
+    assert main(mixed.config(training={"max_steps": 2}))["rows"]["trained"] == 12
+
+
+def test_checkpoints_that_were_asked_for_are_kept(runs: Runs) -> None:
+    config = runs.config(training={"save_strategy": "steps", "save_steps": 2})
+    main(config)
+    kept = (config.results_dir / "checkpoints").iterdir()
+    assert sorted(path.name for path in kept) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_what_was_accepted_and_is_not_used_is_logged(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    main(runs.config(training={"max_steps": 1}, DataCollator={"mlm": True}))
+    assert "setting unused DataCollator.mlm is not used: causal models" in caplog.text
+
+
+def test_metrics_are_written_last_and_hold_the_result(runs: Runs) -> None:
+    config = runs.config(training={"max_steps": 1})
+    result = main(config)
+    written = json.loads((config.results_dir / "metrics.json").read_text())
+    assert written["result"] == result
+
+
+def test_a_quantised_run_compares_held_out_rows_too(runs: Runs) -> None:
+    split = {"train_test_split": 0.75}
+    model = {"torch_dtype": "auto"}
+    asked = runs.config(
+        method="qlora", ModelConfig=model, DatasetConfig=split, training={"num_train_epochs": 4}
+    )
+    held_out = main(asked)["held_out"]
+    assert held_out["loss_after"] < held_out["loss_before"]
+    assert held_out["sample"]["after"] != held_out["sample"]["before"]
