@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import ImageUnreadable
@@ -193,6 +193,7 @@ NAMES = st.lists(st.sampled_from([".", "..", "data", "a", "b", ".wh.a", ".wh..wh
         max_size=8,
     )
 )
+@example([("data", tarfile.SYMTYPE, "")])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_layer_touches_anything_outside(
     tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[str, bytes, str]]

@@ -127,6 +127,8 @@ class Unpacker:
             with source, path.open("xb") as file:
                 shutil.copyfileobj(source, file, _CHUNK_BYTES)
         elif member.issym():
+            if not member.linkname:
+                raise self._bad(f'the link "{member.name}" leads nowhere', "build the image again")
             if member.linkname.startswith("/"):
                 raise self._bad(
                     f'the link "{member.name}" leads to "{member.linkname}", an absolute path',
