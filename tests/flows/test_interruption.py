@@ -54,7 +54,7 @@ def test_ctrl_c_stops_everything_and_the_next_run_resumes(
     assert installation.object("short")["status"]["state"] == "Stopped"
     assert installation.kaitoflow("run", str(workspace)).returncode == 0
     (log,) = installation.home.rglob("tune.log")
-    assert '"step": 1,' not in log.read_text()
+    assert '"phase": "train", "step": 1,' not in log.read_text()
 
 
 def test_a_killed_command_leaves_its_trainer_to_the_next_run(

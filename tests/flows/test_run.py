@@ -127,7 +127,9 @@ def test_the_report_has_the_loss_curve_image_and_service(finished: FinishedRun) 
 
 
 def test_the_trainers_words_are_in_prefects_log(finished: FinishedRun) -> None:
-    messages = [log["message"] for log in prefect(finished, "logs", {"limit": 200})]
+    run = {"any_": [finished.object["status"]["flowRunId"]]}
+    logs = prefect(finished, "logs", {"logs": {"flow_run_id": run}, "limit": 200})
+    messages = [log["message"] for log in logs]
     assert any("tune: " in message and "loss=" in message for message in messages)
 
 
