@@ -93,7 +93,7 @@ def repack_weights(model: PreTrainedModel) -> None:
     module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = has_avx512bf16()
+            module.support_avx512bf16_for_cpu = has_avx512bf16()  # type: ignore[no-untyped-call]
 
 
 def lora_settings(config: TrainingConfig, model: PreTrainedModel) -> "LoraConfig":
