@@ -20,6 +20,7 @@ demo: setup ## Tune and serve a small model on this machine, from one Workspace 
 	@$(BIN)/kaitoflow run deployments/examples/quickstart.yaml
 
 test: check ## Run every check and every test
+	@$(BIN)/python tests/cluster/build.py
 	$(BIN)/python -m pytest
 
 check: setup ## Formatting, lint, types, import contracts and fresh locks
@@ -30,6 +31,7 @@ check: setup ## Formatting, lint, types, import contracts and fresh locks
 	$(BIN)/python requirements/lock.py --check
 
 bench: setup ## Run every benchmark of tests/bench
+	@$(BIN)/python -m tests.models
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
 
 lock: setup ## Write the locks anew; make lock UPGRADE=1 takes newer versions

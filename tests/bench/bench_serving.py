@@ -1,7 +1,7 @@
 """Our server beside one that generates for one request at a time, as KAITO's does.
 
-Run as `python tests/bench/bench_serving.py --weights FOLDER [--clients 1 4 16] [--tokens 64]`. Both
-servers hold the same model in the same precision; each number of clients asks both, one after the
+Run as `python tests/bench/bench_serving.py [--weights FOLDER] [--clients 1 4 16] [--tokens 64]`.
+Both servers hold the same model in the same precision; each number of clients asks both, one after the
 other, so that other work on the machine disturbs both alike. Prints a table and writes
 build/bench/serving.json. On CPU and CUDA.
 """
@@ -26,6 +26,7 @@ from typing import Any
 import httpx2
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+WEIGHTS = ROOT / "build" / "models" / "smollm2-135m-instruct"
 _TOPICS = ("rivers", "bicycles", "bread", "the moon", "violins", "tides", "maps", "bees")
 _READY_WITHIN_S = 180
 _ANSWERED_WITHIN_S = 300
@@ -67,7 +68,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--weights", type=Path, required=True, help="a model's folder")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="a model's folder")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--tokens", type=int, default=64, help="generated per request")
     parser.add_argument("--rounds", type=int, default=1, help="requests of each client")
