@@ -1,8 +1,8 @@
 """Our server beside one that generates for one request at a time, as KAITO's does.
 
 Run as `python tests/bench/bench_serving.py [--weights FOLDER] [--clients 1 4 16] [--tokens 64]`.
-Both servers hold the same model in the same precision; each number of clients asks both, one after the
-other, so that other work on the machine disturbs both alike. Prints a table and writes
+Both servers hold the same model in the same precision; each number of clients asks both, one after
+the other, so that other work on the machine disturbs both alike. Prints a table and writes
 build/bench/serving.json. On CPU and CUDA.
 """
 
