@@ -154,7 +154,6 @@ def main() -> int:
     except CycloptsError:
         return USAGE
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing is left running, run it again to resume\n")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -50,19 +50,28 @@ def run_file(file: Path, *, push: bool, port: int | None) -> int:
     if plan.refused:
         return _REFUSED
     workspace = platform.store.apply(manifests)
-    # A cluster of its own is not needed: this process runs the flow, the server only keeps it.
+    try:
+        _run_to_the_end(workspace, push=push, port=port)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing is left running, run it again to resume\n")
+        raise
+    except Refused:
+        platform.store.forget_refused(workspace)
+        raise
+    return 0
+
+
+def _run_to_the_end(workspace: Workspace, *, push: bool, port: int | None) -> None:
+    # This process runs the flow, the server only keeps it; what is shown is the view's.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with run_view(workspace) as view, prefect_server(view.waiting_for_prefect) as server:
         view.started(server.ui_url)
         error = _run_watched(workspace, view, push=push, port=port)
     if isinstance(error, asyncio.CancelledError):
         raise KeyboardInterrupt
-    if isinstance(error, Refused):
-        platform.store.forget_refused(workspace)
     if error:
         raise error
-    view.print_outcome(platform.store.read_status(workspace))
-    return 0
+    view.print_outcome(current_platform().store.read_status(workspace))
 
 
 def load_manifests(file: Path) -> Manifests:

@@ -5,7 +5,7 @@ import json
 import platform as machine
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -198,15 +198,23 @@ def _print_table(title: str, rows: list[dict[str, str]]) -> None:
 
 def print_logs(name: str, *, namespace: str, step: str | None, follow: bool, previous: bool) -> int:
     """Print the log of one step, or of all in the order in which they run."""
-    stored = find_workspace(name, namespace)
-    folder = current_platform().store.generation_dir(stored.workspace) / "logs"
-    for line in _log_lines(folder, step, previous=previous, follow=follow):
+    workspace = find_workspace(name, namespace).workspace
+    platform = current_platform()
+    folder = platform.store.generation_dir(workspace) / "logs"
+
+    def is_live() -> bool:
+        says_more = step in (None, "serve") and platform.is_serving(workspace)
+        return follow and (says_more or platform.run_holder(workspace) is not None)
+
+    for line in _log_lines(folder, step, previous=previous, is_live=is_live):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     return 0
 
 
-def _log_lines(folder: Path, step: str | None, *, previous: bool, follow: bool) -> Iterator[str]:
+def _log_lines(
+    folder: Path, step: str | None, *, previous: bool, is_live: Callable[[], bool]
+) -> Iterator[str]:
     suffix = ".previous.log" if previous else ".log"
     steps = (step,) if step else _STEP_ORDER
     files = {name: folder / f"{name}{suffix}" for name in steps}
@@ -218,10 +226,11 @@ def _log_lines(folder: Path, step: str | None, *, previous: bool, follow: bool) 
         )
     offsets = dict.fromkeys(files, 0)
     while True:
+        goes_on = is_live()  # looked at before reading, so that the last lines are not missed
         for name, file in files.items():
             for line in _new_lines(file, offsets, name):
                 yield f"{name} | {_readable(line)}" if not step else _readable(line)
-        if not follow:
+        if not goes_on:
             return
         time.sleep(_FOLLOW_S)
 
