@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx2
+import psutil
 
 from tasks.errors import PrefectUnavailable
 from tasks.platform.processes import ProcessRecord
@@ -60,14 +61,30 @@ def prefect_server(on_wait: Callable[[float], None] = lambda _s: None) -> Iterat
     with (home / "users.lock").open("a+") as users:
         with _alone(home):
             fcntl.flock(users, fcntl.LOCK_SH)
-            server = _find(home) or _start(home)
+            server = _find(home) or _start(home, _free_port(_PREFERRED_PORT))
         try:
-            _wait_ready(server, home, on_wait)
+            if not _wait_ready(server, on_wait):
+                server = _start(home, _free_port(0))  # somebody else took the port meanwhile
+                if not _wait_ready(server, on_wait):
+                    raise _unavailable(server, home)
             _point_at(server, home)
             yield server
         finally:
             with _alone(home):
-                _leave(server, users, home)
+                _leave(_find(home) or server, users, home)
+
+
+def restart_if_ended(server: PrefectServer) -> None:
+    """Start a server of ours anew, on its port and with its history, when its process has ended.
+
+    The client tries again for minutes, so a run goes on as if nothing had happened.
+    """
+    home = settings().home_dir / "prefect"
+    if server.process is None:
+        return
+    with _alone(home):
+        if _find(home) is None:
+            _start(home, int(server.ui_url.rsplit(":", 1)[1]))
 
 
 @contextlib.contextmanager
@@ -87,8 +104,7 @@ def _find(home: Path) -> PrefectServer | None:
     return PrefectServer(record["api_url"], process) if process.process() else None
 
 
-def _start(home: Path) -> PrefectServer:
-    port = _free_port()
+def _start(home: Path, port: int) -> PrefectServer:
     with (home / "server.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
@@ -98,7 +114,7 @@ def _start(home: Path) -> PrefectServer:
             start_new_session=True,
             env=os.environ | _server_environment(home, port),
         )
-    started = ProcessRecord(child.pid, _create_time(child.pid), "")
+    started = ProcessRecord(child.pid, psutil.Process(child.pid).create_time(), "")
     server = PrefectServer(f"http://127.0.0.1:{port}/api", started)
     write_atomically(
         home / "server.json",
@@ -107,14 +123,8 @@ def _start(home: Path) -> PrefectServer:
     return server
 
 
-def _create_time(pid: int) -> float:
-    import psutil
-
-    return psutil.Process(pid).create_time()
-
-
-def _free_port() -> int:
-    for wanted in (_PREFERRED_PORT, 0):
+def _free_port(preferred: int) -> int:
+    for wanted in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
@@ -132,19 +142,36 @@ def _server_environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def _wait_ready(server: PrefectServer, home: Path, on_wait: Callable[[float], None]) -> None:
+def _wait_ready(server: PrefectServer, on_wait: Callable[[float], None]) -> bool:
+    """Whether the server answers in time; False as soon as its process has ended."""
     started = time.monotonic()
     with httpx2.Client(trust_env=False, timeout=5) as client:
         while (waited := time.monotonic() - started) < _READY_TIMEOUT_S:
-            if _answers(client, server):
-                return
             if server.process and not server.process.process():
-                break
+                return False
+            if _answers(client, server) and _is_listening(server):
+                return True
             on_wait(waited)
             time.sleep(_PROBE_S)
-    raise PrefectUnavailable(
+    return False
+
+
+def _unavailable(server: PrefectServer, home: Path) -> PrefectUnavailable:
+    return PrefectUnavailable(
         f"a Prefect server was asked for at {server.api_url}; it ended or did not answer within "
         f"{_READY_TIMEOUT_S:.0f} s; see {home / 'server.log'}, or set PREFECT_API_URL to yours"
+    )
+
+
+def _is_listening(server: PrefectServer) -> bool:
+    """Whether it is our server that answers, not another one that was first on the port."""
+    process = server.process.process() if server.process else None
+    if process is None:
+        return server.process is None
+    port = int(server.ui_url.rsplit(":", 1)[1])
+    return any(
+        c.status == psutil.CONN_LISTEN and c.laddr.port == port
+        for c in process.net_connections(kind="tcp")
     )
 
 

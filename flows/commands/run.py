@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from flows.prefect_server import prefect_server
+from flows.prefect_server import PrefectServer, prefect_server, restart_if_ended
 from flows.view import RunView, print_plan, run_view
 from tasks.artifacts import Plan
 from tasks.errors import InvalidWorkspace, Refused
@@ -66,7 +66,7 @@ def _run_to_the_end(workspace: Workspace, *, push: bool, port: int | None) -> No
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with run_view(workspace) as view, prefect_server(view.waiting_for_prefect) as server:
         view.started(server.ui_url)
-        error = _run_watched(workspace, view, push=push, port=port)
+        error = _run_watched(workspace, view, server, push=push, port=port)
     if isinstance(error, asyncio.CancelledError):
         raise KeyboardInterrupt
     if error:
@@ -152,7 +152,7 @@ class FlowThread(threading.Thread):
 
 
 def _run_watched(
-    workspace: Workspace, view: RunView, *, push: bool, port: int | None
+    workspace: Workspace, view: RunView, server: PrefectServer, *, push: bool, port: int | None
 ) -> BaseException | None:
     """Run the flow, showing its status until it has ended; how it ended, if not well."""
     flow = FlowThread(workspace, push=push, port=port)
@@ -162,6 +162,7 @@ def _run_watched(
         flow.start()
         while flow.is_alive():
             flow.join(_REFRESH_S)
+            restart_if_ended(server)
             view.show(store.read_status(workspace))
     finally:
         for number, handler in previous.items():

@@ -85,6 +85,18 @@ def test_a_killed_trainer_is_started_again_by_the_same_run(
     assert installation.object("short")["status"]["state"] == "Ready"
 
 
+def test_a_killed_prefect_server_is_started_again_within_the_run(
+    installation: Installation, workspace: Path
+) -> None:
+    installation.environment.pop("PREFECT_API_URL")
+    run = installation.start("run", str(workspace))
+    wait_for(lambda: step_of(installation) >= 2)
+    record = installation.home / "prefect" / "server.json"
+    psutil.Process(yaml.safe_load(record.read_text())["process"]["pid"]).kill()
+    assert run.wait(WAIT_S) == 0
+    assert not record.exists()
+
+
 def test_stop_ends_the_server_and_run_starts_it_again(
     installation: Installation, workspace: Path
 ) -> None:
