@@ -209,7 +209,6 @@ def _report(measured: Sequence[Measured], *, loss_before: float) -> None:
     ratios = {
         "tokens_per_s": ours.tokens_per_s / theirs.tokens_per_s,
         "peak_memory": ours.peak_memory_gib / theirs.peak_memory_gib,
-        "loss_gained": (loss_before - ours.held_out_loss) / (loss_before - theirs.held_out_loss),
     }
     lines = [
         f"{'side':<14} {'steps':>5} {'tokens':>7} {'tok/s':>7} {'GiB':>6} {'held-out loss':>14}"
@@ -223,7 +222,6 @@ def _report(measured: Sequence[Measured], *, loss_before: float) -> None:
         f"held-out loss before: {loss_before:.3f}",
         f"tokens/s: {ratios['tokens_per_s']:.1f} times theirs",
         f"peak memory: {ratios['peak_memory']:.2f} times theirs",
-        f"loss gained: {ratios['loss_gained']:.1f} times theirs",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     report = ROOT / "build" / "bench" / "tuning.json"

@@ -62,7 +62,7 @@ class SaveInTime(TrainerCallback):
     """Asks for a checkpoint every so often, and for a last one when the run is asked to stop.
 
     transformers' own `enable_jit_checkpoint` waits three seconds and then exits as if all were
-    well; here SIGTERM saves at the end of the pass it arrives in and leaves with exit code 143.
+    well; here SIGTERM saves at the end of the step it arrives in and leaves with exit code 143.
     """
 
     def __init__(self) -> None:
@@ -98,6 +98,6 @@ class SaveInTime(TrainerCallback):
 
     def _request_stop(self, _signal: int, _frame: FrameType | None) -> None:
         if self.stop_requested:
-            raise Stopped  # asked twice: do not wait for the pass to end
+            raise Stopped  # asked twice: do not wait for the step to end
         log.info("stop requested, saving a checkpoint first")
         self.stop_requested = True
