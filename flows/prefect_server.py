@@ -30,6 +30,11 @@ _READY_TIMEOUT_S = 120.0
 _PROBE_S = 0.25
 _STOP_S = 15.0
 _PREFERRED_PORT = 4200
+# Seven tries outlast a server that is away for four minutes; our loggers go to the run's log.
+_CLIENT_SETTINGS = {
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,flows",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ def prefect_server(on_wait: Callable[[float], None] = lambda _s: None) -> Iterat
     Args: on_wait: called with the seconds waited, while a server comes up.
     Raises: PrefectUnavailable: it ended or did not answer in time.
     """
+    os.environ.update(_CLIENT_SETTINGS)
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
         yield PrefectServer(api_url=configured)
@@ -184,14 +190,7 @@ def _answers(client: httpx2.Client, server: PrefectServer) -> bool:
 
 def _point_at(server: PrefectServer, home: Path) -> None:
     """Settings of the Prefect client in this process; read when Prefect is first imported."""
-    os.environ.update(
-        {
-            "PREFECT_API_URL": server.api_url,
-            "PREFECT_HOME": str(home),
-            "PREFECT_CLIENT_MAX_RETRIES": "7",
-            "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,flows",
-        }
-    )
+    os.environ.update({"PREFECT_API_URL": server.api_url, "PREFECT_HOME": str(home)})
 
 
 def _leave(server: PrefectServer, users: IO[str], home: Path) -> None:

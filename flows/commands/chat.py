@@ -57,7 +57,9 @@ def _answer(endpoint: Endpoint, messages: list[Message]) -> str:
 
 
 def _stream(endpoint: Endpoint, messages: list[Message]) -> Iterator[str]:
-    body = {"model": endpoint.model, "messages": messages, "stream": True}
+    # A small model may ramble on to the end of its context.
+    limits = {"max_tokens": 512, "temperature": 0}
+    body = {"model": endpoint.model, "messages": messages, "stream": True, **limits}
     timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S)
     url = f"{endpoint.url}/v1/chat/completions"
     with httpx2.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
