@@ -9,14 +9,15 @@ from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.runtime import flow_run
 
-from tasks.artifacts import Dataset, TunedAdapter, Weights
+from tasks.artifacts import Endpoint, PublishedImage, TunedAdapter
 from tasks.dataset.task import download_dataset, fetch_weights
 from tasks.errors import InternalError, KaitoflowError
 from tasks.image.task import push_image
-from tasks.inference.task import deploy_inference, pull_adapters, tuned_adapter
+from tasks.inference.task import deploy_inference, pull_adapters
 from tasks.nodes.task import provision_node
 from tasks.plan.task import check_workspace, plan_workspace
 from tasks.platform import current_platform
+from tasks.pods import endpoint_of, inference_pod, tuning_pod
 from tasks.report import loss_curve, run_report
 from tasks.status import ConditionType, Progress, WorkspaceStatus, fresh_status
 from tasks.steps import change_status
@@ -44,25 +45,39 @@ async def run_workspace(
         plan = await plan_workspace(workspace, push=push, port=port)
         await check_workspace(workspace, plan)
         await provision_node(workspace)
-        weights = await fetch_weights(workspace)
+        adapter, image = None, None
         if workspace.tuning:
-            adapter = await tune_and_publish(workspace, weights, push=push)
-            adapters = tuned_adapter(workspace, adapter.directory)
-        else:
-            adapter, adapters = None, await pull_adapters(workspace, weights)
+            adapter, image = await tune_and_publish(workspace, push=push)
         if workspace.is_served:
-            await deploy_inference(workspace, weights, adapters, port=port)
+            await serve(workspace, image, port=port)
         status = await change_status(workspace, _succeed)
         await _publish_report(workspace, status, adapter)
         return status
 
 
-async def tune_and_publish(workspace: Workspace, weights: Weights, *, push: bool) -> TunedAdapter:
-    """The adapter, trained on the Workspace's dataset and published as an image."""
-    dataset: Dataset = await download_dataset(workspace, weights)
-    adapter = await tune_model(workspace, weights, dataset)
-    await push_image(workspace, adapter, push=push)
-    return adapter
+async def tune_and_publish(
+    workspace: Workspace, *, push: bool
+) -> tuple[TunedAdapter, PublishedImage | None]:
+    """The adapter, trained on the Workspace's dataset, and its image (None: it is in a volume)."""
+    pod = await tuning_pod(workspace, push=push)
+    await fetch_weights(workspace, pod)
+    await download_dataset(workspace, pod)
+    adapter = await tune_model(workspace, pod)
+    assert workspace.tuning
+    if not workspace.tuning.output.image:
+        return adapter, None
+    return adapter, await push_image(workspace, pod)
+
+
+async def serve(
+    workspace: Workspace, image: PublishedImage | None, *, port: int | None
+) -> Endpoint:
+    """The address at which the base model answers, with the tuned adapter or those it names."""
+    address = await current_platform().server_address(workspace, port=port)
+    pod = await inference_pod(workspace, image, address)
+    await fetch_weights(workspace, pod)
+    await pull_adapters(workspace, pod)
+    return await deploy_inference(workspace, pod, endpoint_of(workspace, address))
 
 
 @contextlib.asynccontextmanager

@@ -44,30 +44,17 @@ class Node(_Artifact):
     gpus: int = 0
 
 
-class Weights(_Artifact):
-    """Base-model weights on disk."""
-
-    directory: Path
-    model: str
-    revision: str
-
-
 class Dataset(_Artifact):
     """A dataset that was fetched, verified and normalised."""
 
-    train_file: Path
     digest: str
     rows: int
     report: dict[str, Any] = Field(default={}, repr=False)
 
 
 class TunedAdapter(_Artifact):
-    """A trained LoRA adapter on disk, with what is known of its quality."""
+    """What is known of a trained LoRA adapter's quality."""
 
-    directory: Path
-    base_model: str
-    base_revision: str
-    dataset_digest: str
     metrics: dict[str, Any] = Field(default={}, repr=False)
 
 

@@ -2,7 +2,6 @@
 
 from tasks.errors import ConfigMapNotFound
 from tasks.platform import current_platform
-from tasks.tuning.pod.training_config import TrainingConfig, parse_training_config
 from tasks.workspace import Workspace
 
 TRAINING_CONFIG_KEY = "training_config.yaml"
@@ -35,13 +34,3 @@ def config_map_text(data: object, name: str) -> str:
             f"give it the key {TRAINING_CONFIG_KEY}"
         )
     return str(data[TRAINING_CONFIG_KEY])
-
-
-async def read_training_config(workspace: Workspace) -> TrainingConfig:
-    """The Workspace's training configuration, or the method's defaults.
-
-    Raises: InvalidTuningConfig: a value that cannot be used, by name. ConfigMapNotFound.
-    """
-    assert workspace.tuning
-    text = await read_training_config_text(workspace)
-    return parse_training_config(text, method=workspace.tuning.method)

@@ -16,11 +16,14 @@ class Settings(BaseSettings):
     home: Path = Path("~/.kaitoflow")
     """Everything the local platform keeps: Workspaces, models, images, Prefect's database."""
 
-    platform: Literal["local"] = "local"
+    platform: Literal["local", "kubernetes"] = "local"
     """Where pods run."""
 
     allow_local_addresses: bool = False
     """Whether a dataset may come over http from this machine or from a private network."""
+
+    insecure_registries: tuple[str, ...] = ()
+    """Registries (host:port) spoken to by plain http; those on loopback always are."""
 
     server_ready_timeout_s: float = Field(default=300, gt=0)
     """How long the inference server may take until it answers /health."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from tasks.platform import current_platform
-from tasks.platform.base import Container
+from tasks.platform.base import Pod
 from tasks.podlog import Event
 from tasks.status import FinishedStep, Progress, WorkspaceStatus
 from tasks.workspace import Workspace
@@ -63,16 +63,17 @@ async def recorded_step(workspace: Workspace, name: str) -> AsyncIterator[Step]:
 
 async def run_container(
     workspace: Workspace,
-    container: Container,
+    pod: Pod,
+    name: str,
     *,
     step: str,
     on_progress: ProgressListener | None = None,
 ) -> Event:
-    """Run a container to its end, telling its progress; its `result` event.
+    """Run a pod's container to its end, telling its progress; its `result` event.
 
     Raises: the typed error of the container's verdict.
     """
-    lines = current_platform().follow(workspace, container)
+    lines = current_platform().follow(workspace, pod, pod.container(name))
     async with contextlib.aclosing(lines):
         return await tell(workspace, lines, step=step, on_progress=on_progress)
 

@@ -253,6 +253,19 @@ class Workspace(_Part):
         return self.inference.config if self.inference else None
 
     @property
+    def secret_names(self) -> tuple[str, ...]:
+        """Every Secret that is named, each once: of registries, and of the hub's token."""
+        named: list[str] = []
+        if self.tuning:
+            named += [*self.tuning.input.image_pull_secrets]
+            named += [self.tuning.output.image_push_secret or ""]
+        if self.inference:
+            named += [s for a in self.inference.adapters for s in a.source.image_pull_secrets]
+        if self.preset:
+            named += [self.preset.preset_options.model_access_secret or ""]
+        return tuple(dict.fromkeys(name for name in named if name))
+
+    @property
     def is_served(self) -> bool:
         """Whether an inference server is wanted at the end."""
         return self.metadata.annotations.get(SERVE_ANNOTATION, "true").lower() != "false"

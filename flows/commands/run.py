@@ -16,9 +16,9 @@ from flows.prefect_server import PrefectServer, prefect_server, restart_if_ended
 from flows.view import RunView, print_plan, run_view
 from tasks.artifacts import Plan
 from tasks.errors import InvalidWorkspace, Refused
-from tasks.plan.checks import World, make_plan, with_absolute_files
-from tasks.plan.world import look_around
+from tasks.plan.checks import make_plan, with_absolute_files
 from tasks.platform import current_platform
+from tasks.platform.base import World
 from tasks.workspace import Manifests, Workspace, parse_manifests
 
 _REFRESH_S = 0.2
@@ -91,7 +91,7 @@ def load_manifests(file: Path) -> Manifests:
 
 
 def _plan(manifests: Manifests, *, push: bool, port: int | None) -> Plan:
-    world = asyncio.run(look_around(manifests.workspace, push=push, port=port))
+    world = asyncio.run(current_platform().look_around(manifests.workspace, push=push, port=port))
     return make_plan(manifests.workspace, _with_file_objects(world, manifests))
 
 

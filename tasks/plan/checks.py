@@ -5,10 +5,8 @@ Nothing here writes. The command line uses it without Prefect, the run's first s
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tasks.artifacts import Check, Node, Plan
@@ -32,9 +30,10 @@ from tasks.estimate import (
     tuning_seconds,
 )
 from tasks.image.pod.reference import parse_reference
+from tasks.platform.base import World
 from tasks.presets import ModelShape, Preset, find_preset
 from tasks.tuning.pod.training_config import TrainingConfig, parse_training_config
-from tasks.workspace import Workspace
+from tasks.workspace import DataSource, Workspace
 
 _GIB = 2**30
 # A token of English text is about four bytes; columnar files are about half the size of their text.
@@ -48,32 +47,23 @@ _DISK_SPARE_GIB = 1.0
 _TIME_BAND = (0.7, 2.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """What the checks may look at besides the Workspace."""
-
-    node: Node
-    config_maps: Mapping[str, Mapping[str, str]]
-    has_secret: Callable[[str], bool]
-    home: Path
-    push: bool = False
-    port: int | None = None
-    port_is_free: Callable[[int], bool] = lambda _port: True
-
-
 def make_plan(workspace: Workspace, world: World) -> Plan:
     """Every check's verdict, with the memory and time that the run is expected to take."""
-    checks = [_schema(workspace), _check("base model", lambda: _base_model(workspace))]
+    checks = [_schema(workspace), _check("base model", lambda: _base_model(workspace, world))]
     preset = _preset_or_none(workspace)
     config = _config_or_none(workspace, world)
     if workspace.tuning:
         checks.append(_check("parameters", lambda: _parameters(workspace, world)))
-        checks.append(_check("dataset", lambda: _dataset(workspace)))
+        checks.append(_check("dataset", lambda: _dataset(workspace, world)))
         checks.append(_check("image", lambda: _image(workspace, world)))
     if world.port is not None:
         port = world.port
         checks.append(_check("port", lambda: _port(world, port)))
-    checks.append(_check("disk", lambda: _disk(preset, world)))
+    if workspace.secret_names:
+        checks.append(_check("secrets", lambda: _secrets(workspace, world)))
+    if world.home:
+        home = world.home
+        checks.append(_check("disk", lambda: _disk(preset, home)))
     memory_gib = _memory_gib(workspace, preset, config) if preset else None
     checks.append(_check("memory", lambda: _memory(memory_gib, world)))
     seconds = _seconds(workspace, preset, config, world.node) if preset else None
@@ -96,7 +86,9 @@ def _schema(workspace: Workspace) -> Check:
     return Check(name="schema", result="ok", detail=f"{workspace.api_version}, {purpose}")
 
 
-def _base_model(workspace: Workspace) -> Check | str:
+def _base_model(workspace: Workspace, world: World) -> Check | str:
+    if not workspace.preset and world.is_cluster:
+        return "a pod of your own image (inference.template)"
     if not workspace.preset:
         raise InvalidWorkspace(
             "inference.template asks for a pod of your own image; this platform serves presets; "
@@ -106,14 +98,26 @@ def _base_model(workspace: Workspace) -> Check | str:
     size = f", {preset.parameters / 1e6:,.0f}M parameters" if preset.parameters else ""
     licence = f", licence {preset.licence}" if preset.licence else ""
     detail = f"{preset.model}@{preset.revision}{size}{licence}"
-    if preset.gated and not os.environ.get("HF_TOKEN"):
-        return Check(
-            name="base model",
-            result="warn",
-            detail=f"{detail}, gated",
-            fix=f"accept its licence at https://huggingface.co/{preset.model} and set HF_TOKEN",
-        )
-    return detail
+    if not preset.gated or _has_token(workspace, world):
+        return detail
+    token = (
+        "name a Secret with HF_TOKEN in presetOptions.modelAccessSecret"
+        if world.is_cluster
+        else "set HF_TOKEN"
+    )
+    return Check(
+        name="base model",
+        result="warn",
+        detail=f"{detail}, gated",
+        fix=f"accept its licence at https://huggingface.co/{preset.model} and {token}",
+    )
+
+
+def _has_token(workspace: Workspace, world: World) -> bool:
+    if not world.is_cluster:
+        return bool(os.environ.get("HF_TOKEN"))
+    assert workspace.preset
+    return bool(workspace.preset.preset_options.model_access_secret)
 
 
 def _preset_or_none(workspace: Workspace) -> Preset | None:
@@ -146,9 +150,11 @@ def _parameters(workspace: Workspace, world: World) -> str:
     return f"{source}: {config.summary}"
 
 
-def _dataset(workspace: Workspace) -> str:
+def _dataset(workspace: Workspace, world: World) -> str:
     assert workspace.tuning
     source = workspace.tuning.input
+    if world.is_cluster:
+        return _cluster_dataset(source)
     if not source.urls:
         kind = "image" if source.image else "volumeSource"
         raise InvalidWorkspace(
@@ -164,9 +170,25 @@ def _dataset(workspace: Workspace) -> str:
     return f"{len(source.urls)} file(s), verified before training"
 
 
+def _cluster_dataset(source: DataSource) -> str:
+    if source.image:
+        return f"{parse_reference(source.image)}, verified before training"
+    if not source.urls:
+        return "a volume, verified before training"
+    here = [url for url in source.urls if not url.startswith(("http://", "https://"))]
+    if here:
+        raise DatasetUnreachable(
+            f"{here[0]} was asked for; a pod cannot read files of your machine; "
+            "give an http(s) URL, or an image or a volumeSource"
+        )
+    return f"{len(source.urls)} file(s), verified before training"
+
+
 def _image(workspace: Workspace, world: World) -> str:
     assert workspace.tuning
     output = workspace.tuning.output
+    if not output.image and world.is_cluster:
+        return "kept in the volume (output.volumeSource)"
     if not output.image:
         raise InvalidWorkspace(
             "tuning.output.volumeSource asks for a volume of a cluster; "
@@ -175,13 +197,25 @@ def _image(workspace: Workspace, world: World) -> str:
     reference = parse_reference(output.image)
     if not world.push:
         return f"{reference} (kept on disk; --push sends it to the registry)"
-    secret = output.image_push_secret or ""
-    if not world.has_secret(secret):
+    return f"{reference}, pushed with {output.image_push_secret}"
+
+
+def _secrets(workspace: Workspace, world: World) -> str:
+    names = workspace.secret_names
+    missing = [name for name in names if not world.has_secret(name)]
+    if not missing:
+        return ", ".join(names)
+    if world.is_cluster:
         raise SecretNotFound(
-            f"imagePushSecret {secret!r} was asked for; it is neither in the file nor is there a "
-            "docker config of yours; add the Secret to the file or run docker login"
+            f"Secret {missing[0]!r} was asked for; namespace {workspace.metadata.namespace} has "
+            "none of that name; create it there (kubectl create secret docker-registry ...)"
         )
-    return f"{reference}, pushed with {secret}"
+    if not world.push and not workspace.inference:
+        return f"{', '.join(names)} (used with --push)"
+    raise SecretNotFound(
+        f"Secret {missing[0]!r} was asked for; it is neither in the file nor is there a "
+        "docker config of yours; add the Secret to the file or run docker login"
+    )
 
 
 def _port(world: World, port: int) -> str:
@@ -193,12 +227,12 @@ def _port(world: World, port: int) -> str:
     return f"{port} is free"
 
 
-def _disk(preset: Preset | None, world: World) -> str:
+def _disk(preset: Preset | None, home: Path) -> str:
     weights_gib = (preset.size_gib if preset else None) or 1.0
     needed_gib = weights_gib + _DISK_SPARE_GIB
-    home = next(p for p in (world.home, *world.home.parents) if p.exists())
-    free_gib = shutil.disk_usage(home).free / _GIB
-    detail = f"about {needed_gib:.1f} GiB of {free_gib:.0f} GiB free for {world.home}"
+    there = next(p for p in (home, *home.parents) if p.exists())
+    free_gib = shutil.disk_usage(there).free / _GIB
+    detail = f"about {needed_gib:.1f} GiB of {free_gib:.0f} GiB free for {home}"
     if free_gib < needed_gib:
         raise DiskFull(
             f"{detail}; free some disk, or set KAITOFLOW_HOME to a folder on a larger one"
@@ -253,6 +287,8 @@ def _memory(memory_gib: float | None, world: World) -> Check | str:
             detail="unknown until the weights are here",
             fix="the trainer checks it before it loads them",
         )
+    if world.node is None:
+        return f"peak about {memory_gib:.1f} GiB; a node that has it is looked for"
     detail = f"peak about {memory_gib:.1f} GiB of {world.node.memory_gib:.1f} GiB free"
     if memory_gib > world.node.memory_gib:
         raise ModelDoesNotFit(
@@ -263,12 +299,12 @@ def _memory(memory_gib: float | None, world: World) -> Check | str:
 
 
 def _seconds(
-    workspace: Workspace, preset: Preset, config: TrainingConfig | None, node: Node
+    workspace: Workspace, preset: Preset, config: TrainingConfig | None, node: Node | None
 ) -> tuple[float, float] | None:
     if not workspace.tuning:
         return _FIXED_SECONDS
     tokens = _expected_tokens(workspace)
-    if not (tokens and preset.parameters and config):
+    if not (tokens and preset.parameters and config and node):
         return None
     training_s = tuning_seconds(
         parameters=preset.parameters,
@@ -310,14 +346,14 @@ def _path(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
-def with_absolute_files(manifest: Any, base: Path) -> Any:
+def with_absolute_files(workspace: Workspace, base: Path) -> Workspace:
     """The Workspace with its relative `file:` URLs counted from a folder."""
-    if not manifest.tuning:
-        return manifest
-    urls = [_absolute(url, base) for url in manifest.tuning.input.urls]
-    source = manifest.tuning.input.model_copy(update={"urls": urls})
-    tuning = manifest.tuning.model_copy(update={"input": source})
-    return manifest.model_copy(update={"tuning": tuning})
+    if not workspace.tuning:
+        return workspace
+    urls = [_absolute(url, base) for url in workspace.tuning.input.urls]
+    source = workspace.tuning.input.model_copy(update={"urls": urls})
+    tuning = workspace.tuning.model_copy(update={"input": source})
+    return workspace.model_copy(update={"tuning": tuning})
 
 
 def _absolute(url: str, base: Path) -> str:

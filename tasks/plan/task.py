@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.artifacts import Plan
 from tasks.errors import error_from_reason
 from tasks.plan.checks import make_plan
-from tasks.plan.world import look_around
+from tasks.platform import current_platform
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status
 from tasks.workspace import Workspace
@@ -16,7 +16,8 @@ from tasks.workspace import Workspace
 @task(name="plan", task_run_name="plan {workspace}", cache_policy=NO_CACHE)
 async def plan_workspace(workspace: Workspace, *, push: bool, port: int | None) -> Plan:
     """What the run needs in memory and time, and every check's verdict, as a table in the UI."""
-    plan = make_plan(workspace, await look_around(workspace, push=push, port=port))
+    world = await current_platform().look_around(workspace, push=push, port=port)
+    plan = make_plan(workspace, world)
     rows = [check.model_dump(include={"name", "result", "detail", "fix"}) for check in plan.checks]
     await acreate_table_artifact(rows, key="plan", description=f"Plan of {workspace}")
     return plan

@@ -1,13 +1,14 @@
 """The seam between what a run does and where its pods run.
 
 A platform keeps objects (Workspaces with their status, ConfigMaps, Secrets), knows where a pod's
-files are, and runs containers. `local` runs pod programs as processes on this machine. Every call
-ensures rather than does: repeating one is safe, whatever happened in between.
+files are, and runs pods. `local` runs pod programs as processes of this machine, `kubernetes` as
+the containers of a Job and of a StatefulSet. Every call ensures rather than does: repeating one is
+safe, whatever happened in between.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from tasks.artifacts import Endpoint, Node
 from tasks.podlog import Event
 from tasks.status import WorkspaceStatus
 from tasks.workspace import Workspace
+
+TUNING, INFERENCE = "tuning", "inference"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +33,42 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pod:
+    """Containers that share their files and run one after the other.
+
+    name: TUNING ends when its last container has; in INFERENCE the last one is a server and stays.
+    files: name to text; they lie in the pod's config_dir.
+    secrets: docker-config Secrets that the containers read.
+    volumes: a folder in the pod to the volumeSource that is mounted there.
+    hub_secret: the Secret with HF_TOKEN, for weights that the hub guards.
+    """
+
+    name: str
+    containers: tuple[Container, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    volumes: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    hub_secret: str | None = None
+
+    def container(self, name: str) -> Container:
+        """The container of that name."""
+        return next(container for container in self.containers if container.name == name)
+
+    def containers_between(self, first: str, last: str) -> tuple[Container, ...]:
+        """The containers that run after the one and before the other."""
+        names = [container.name for container in self.containers]
+        return self.containers[names.index(first) + 1 : names.index(last)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PodPaths:
-    """Where a pod of a Workspace finds its files (in a pod: /mnt/data, /mnt/results, ...)."""
+    """Where a pod of a Workspace finds its files (in a pod: /mnt/data, /mnt/results, ...).
+
+    source_dir: dataset files that come from an image or a volume, before they are prepared.
+    """
 
     config_dir: Path
+    source_dir: Path
     data_dir: Path
     results_dir: Path
     adapter_dir: Path
@@ -41,8 +76,43 @@ class PodPaths:
     images_dir: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a server listens, and the URL at which others reach it."""
+
+    host: str
+    port: int
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What the checks may look at besides the Workspace.
+
+    node: None = not known before there is one.
+    home: where this machine keeps models and images; None = in pods, on their node's disk.
+    is_cluster: whether volumes, images as dataset and pod templates can be used, and files cannot.
+    """
+
+    config_maps: Mapping[str, Mapping[str, str]]
+    has_secret: Callable[[str], bool]
+    node: Node | None = None
+    home: Path | None = None
+    is_cluster: bool = False
+    push: bool = False
+    port: int | None = None
+    port_is_free: Callable[[int], bool] = lambda _port: True
+
+
 class Platform(Protocol):
     """Where pods run."""
+
+    @property
+    def ends_with_run(self) -> bool:
+        """Whether cancelling what waits for a pod stops the pod, as on one machine.
+
+        Elsewhere a pod outlives the worker that follows it, and is stopped by `stop`.
+        """
 
     def paths(self, workspace: Workspace, *, model: str, revision: str) -> PodPaths:
         """Where the Workspace's pods find their files."""
@@ -56,6 +126,12 @@ class Platform(Protocol):
     async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
         """Replace the status as a whole."""
 
+    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+        """Tell what happened where the platform keeps events of objects; a failure is a warning."""
+
+    async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:
+        """What the checks need to know of this platform. Nothing is changed."""
+
     async def read_config_map(self, workspace: Workspace, name: str) -> Mapping[str, str] | None:
         """The data of a ConfigMap in the Workspace's namespace; None when there is none."""
 
@@ -68,17 +144,22 @@ class Platform(Protocol):
     def hold_run(self, workspace: Workspace) -> AbstractAsyncContextManager[None]:
         """Be the only run of a Workspace as long as the context lasts."""
 
-    def follow(self, workspace: Workspace, container: Container) -> AsyncGenerator[Event | str]:
+    def follow(
+        self, workspace: Workspace, pod: Pod, container: Container
+    ) -> AsyncGenerator[Event | str]:
         """Ensure that a container runs and yield what it says until it ends: events and log lines.
 
-        The last event is `result`. Cancelling the iteration stops the container.
+        The last event is `result`.
         Raises: the typed error of the program's verdict; ContainerKilled when there is none.
         """
 
+    async def server_address(self, workspace: Workspace, *, port: int | None) -> Address:
+        """Where the Workspace's server is to listen; `port` is what was asked for."""
+
     def ensure_server(
-        self, workspace: Workspace, container: Container, *, endpoint: Endpoint
+        self, workspace: Workspace, pod: Pod, *, endpoint: Endpoint
     ) -> AsyncGenerator[Event | str]:
-        """Ensure that a server runs and answers; yields what it says until it is ready."""
+        """Ensure that a pod's server runs and answers; yields what it says until it is ready."""
 
     async def stop(self, workspace: Workspace) -> list[str]:
         """Stop everything that runs for the Workspace; the names of what was stopped."""

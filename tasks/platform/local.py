@@ -16,7 +16,7 @@ import psutil
 
 from tasks.artifacts import Endpoint, Node
 from tasks.errors import RunInProgress, ServerNotReady
-from tasks.platform.base import Container, PodPaths
+from tasks.platform.base import Address, Container, Pod, PodPaths, World
 from tasks.platform.processes import (
     ContainerProcess,
     ProcessRecord,
@@ -32,10 +32,14 @@ from tasks.workspace import Manifests, Workspace
 SERVER = "serve"
 HOST = "127.0.0.1"
 _PROBE_S = 0.5
+_FIRST_PORT = 5000
+_PORTS_TRIED = 100
 
 
 class LocalPlatform:
     """Runs pods as processes of this machine; see `tasks.platform.base.Platform`."""
+
+    ends_with_run = True
 
     def __init__(self, settings: Settings) -> None:
         """Args: settings: `home` decides where everything is kept."""
@@ -48,6 +52,7 @@ class LocalPlatform:
         home = self._settings.home_dir
         return PodPaths(
             config_dir=folder / "config",
+            source_dir=folder / "source",
             data_dir=folder / "data",
             results_dir=folder / "results",
             adapter_dir=folder / "adapter",
@@ -66,6 +71,27 @@ class LocalPlatform:
     async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
         """Replace the status as a whole."""
         self.store.write_status(workspace, status)
+
+    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+        """Nothing: the run's log on this machine tells it already."""
+
+    async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:
+        """What the checks need to know of this machine."""
+        secret = workspace.tuning.output.image_push_secret if workspace.tuning else None
+        found = await self.docker_config(workspace, secret) if push and secret else None
+        name = workspace.config_name
+        data = await self.read_config_map(workspace, name) if name else None
+        endpoint = self.store.read_status(workspace).endpoint
+        own_port = _port_of(endpoint) if endpoint and self.is_serving(workspace) else None
+        return World(
+            node=await self.node(),
+            config_maps={name: data} if name and data is not None else {},
+            has_secret=lambda _name: found is not None,
+            home=self._settings.home_dir,
+            push=push,
+            port=port,
+            port_is_free=lambda number: number == own_port or is_free(number),
+        )
 
     async def read_config_map(self, workspace: Workspace, name: str) -> Mapping[str, str] | None:
         """The data of a ConfigMap that came with a Workspace's file."""
@@ -131,9 +157,10 @@ class LocalPlatform:
             return None
 
     async def follow(
-        self, workspace: Workspace, container: Container
+        self, workspace: Workspace, pod: Pod, container: Container
     ) -> AsyncGenerator[Event | str]:
-        """Run a pod program to its end; see the Protocol."""
+        """Run a pod program to its end; cancelling the iteration stops it."""
+        self._write_files(workspace, pod)
         process = ContainerProcess(self.store.generation_dir(workspace), container.name)
         grace_s = self._settings.stop_grace_s
         async with contextlib.aclosing(
@@ -142,11 +169,29 @@ class LocalPlatform:
             async for said in lines:
                 yield said
 
+    def _write_files(self, workspace: Workspace, pod: Pod) -> None:
+        for name, text in pod.files.items():
+            path = self.store.generation_dir(workspace) / "config" / name
+            write_atomically(path, text.encode())
+
+    async def server_address(self, workspace: Workspace, *, port: int | None) -> Address:
+        """Loopback; when no port is asked for, the one it had before or the first free one."""
+        endpoint = self.store.read_status(workspace).endpoint
+        previous = _port_of(endpoint) if endpoint else None
+        chosen = port  # the server itself refuses a port that is taken
+        if chosen is None and previous and (self.is_serving(workspace) or is_free(previous)):
+            chosen = previous
+        if chosen is None:
+            candidates = range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED)
+            chosen = next((port for port in candidates if is_free(port)), _FIRST_PORT)
+        return Address(host=HOST, port=chosen, url=f"http://{HOST}:{chosen}")
+
     async def ensure_server(
-        self, workspace: Workspace, container: Container, *, endpoint: Endpoint
+        self, workspace: Workspace, pod: Pod, *, endpoint: Endpoint
     ) -> AsyncGenerator[Event | str]:
         """Have the server running and answering /health; it stays when the run has ended."""
         await self._stop_older_servers(workspace)
+        container = pod.containers[-1]
         process = ContainerProcess(self.store.generation_dir(workspace), container.name)
         await process.ensure_started(container, grace_s=self._settings.stop_grace_s)
         ready = asyncio.create_task(self._wait_ready(endpoint.url))
@@ -244,6 +289,10 @@ def _docker_config(secret: Mapping[str, Any]) -> bytes:
     if key in (secret.get("stringData") or {}):
         return str(secret["stringData"][key]).encode()
     return base64.b64decode((secret.get("data") or {}).get(key, "e30="))
+
+
+def _port_of(endpoint: Endpoint) -> int:
+    return int(endpoint.url.rsplit(":", 1)[1])
 
 
 def is_free(port: int) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tasks.artifacts import Check, Node
-from tasks.plan.checks import World, make_plan, with_absolute_files
+from tasks.plan.checks import make_plan, with_absolute_files
+from tasks.platform.base import World
 from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_workspace
 
@@ -37,6 +38,7 @@ def test_the_quick_start_is_accepted_with_memory_and_time(world: World, tmp_path
 
 def test_planning_makes_nothing(world: World) -> None:
     make_plan(tuning_workspace(), world)
+    assert world.home is not None
     assert not world.home.exists()
 
 
@@ -91,7 +93,7 @@ def test_a_model_that_does_not_fit_is_refused_with_figures(world: World) -> None
 
 def test_pushing_without_a_secret_is_refused(world: World) -> None:
     world = replace(world, push=True, has_secret=lambda _name: False)
-    failed = checked(tuning_workspace(), world, "image")
+    failed = checked(tuning_workspace(), world, "secrets")
     assert failed.reason == "SecretNotFound"
     assert "docker login" in failed.fix
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import RunInProgress
+from tasks.platform.base import Pod
 from tasks.platform.local import LocalPlatform, is_free
 from tasks.settings import Settings
 from tasks.workspace import Manifests, Workspace
@@ -60,7 +61,8 @@ async def test_without_a_secret_the_users_own_docker_config_is_taken(
 
 async def test_stopping_ends_every_container(platform: LocalPlatform) -> None:
     workspace = applied(platform)
-    lines = platform.follow(workspace, toy("wait"))
+    pod = Pod(name="toys", containers=(toy("wait"),))
+    lines = platform.follow(workspace, pod, pod.containers[0])
     await anext(lines)
     assert await platform.stop(workspace) == ["toy"]
     assert await platform.stop(workspace) == []

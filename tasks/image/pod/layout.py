@@ -80,7 +80,13 @@ class Layout:
         _sync(self._folder)
 
     def find(self, reference: str) -> str | None:
-        """The digest of the manifest that `reference` names; None = it is not here."""
+        """The digest of the manifest that `reference` names; None = it is not here.
+
+        A name with a digest is here when that manifest is, whatever its tag names by now.
+        """
+        _, at, digest = reference.partition("@")
+        if at:
+            return digest if self.blob_path(digest).is_file() else None
         return next((e["digest"] for e in self._entries() if _name(e) == reference), None)
 
     def read_manifest(self, digest: str) -> bytes:

@@ -1,8 +1,10 @@
 """Publish an adapter: pack it, keep it in the layout on disk, send it to its registry."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tasks.errors import RegistryUnavailable
@@ -14,6 +16,8 @@ from tasks.image.pod.manifest import Image, describe_image, digest_of, image_ann
 from tasks.image.pod.patience import Patience
 from tasks.image.pod.reference import Reference, parse_push_reference
 from tasks.image.pod.registry import Repository
+
+DATASET_DIGEST = "io.kaitoflow.dataset.digest"
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +68,7 @@ def _keep_image(config: PushConfig, reference: Reference, layout: Layout) -> Ima
     annotations = image_annotations(
         read_adapter_config(config.adapter_dir),
         model_name=config.model_name,
-        wanted=config.annotations,
+        wanted=_dataset_annotation(config.adapter_dir) | dict(config.annotations),
         source_date_epoch=os.environ.get("SOURCE_DATE_EPOCH"),
     )
     with layout.writing() as incoming:
@@ -76,6 +80,15 @@ def _keep_image(config: PushConfig, reference: Reference, layout: Layout) -> Ima
         layout.tag(str(reference), image.manifest)
     logger.info("image kept reference=%s digest=%s", reference, image.digest)
     return image
+
+
+def _dataset_annotation(adapter_dir: Path) -> dict[str, str]:
+    """The digest of the dataset, where the trainer has told it in its metrics."""
+    try:
+        metrics = json.loads((adapter_dir / "metrics.json").read_bytes())
+        return {DATASET_DIGEST: str(metrics["dataset_digest"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def _send_image(config: PushConfig, reference: Reference, layout: Layout, image: Image) -> int:

