@@ -27,6 +27,24 @@
         ├── ContainerKilled            a pod program ended without a verdict
         ├── TrainingDiverged           the loss is not a number
         ├── ServerNotReady             the inference server did not come up in time
+        ├── NodeNotReady               no node that fits was there in time
+        ├── Unschedulable              no node takes the pod
+        ├── QuotaExceeded              the namespace's quota has no room for the pod
+        ├── PodForbidden               a rule of the cluster forbids the pod
+        ├── PodRejected                the node that was chosen does not take the pod
+        ├── VolumeMountFailed          a volume cannot be attached or mounted
+        ├── ImagePullError             the image cannot be had from its registry
+        ├── ContainerStartError        the container cannot be made or started
+        ├── ContainerCrashLoopBackOff  the container ends again and again
+        ├── ContainerOOMKilled         the container reached its memory limit
+        ├── GpuIncompatible            the GPU or its driver cannot run what the image has
+        ├── NodeDiskPressure           evicted: the node ran out of disk
+        ├── NodeMemoryPressure         evicted: the node ran out of memory
+        ├── PodEvicted                 evicted for another reason, such as a drained node
+        ├── PodPreempted               made way for a pod of higher priority
+        ├── NodeLost                   the node went away under the pod
+        ├── DeadlineExceeded           the pod or Job was active longer than it may be
+        ├── JobFailed                  the Job gave up and left no pod to tell why
         ├── PrefectUnavailable         no Prefect server, and none could be started
         └── InternalError              a defect of ours
 
@@ -156,6 +174,100 @@ class TrainingDiverged(Failed):
 
 class ServerNotReady(Failed):
     """The inference server did not answer /health in time."""
+
+
+class NodeNotReady(Failed):
+    """No node that fits the Workspace was there in time."""
+
+    retryable = True
+
+
+class Unschedulable(Failed):
+    """The scheduler found no node that takes the pod."""
+
+    retryable = True
+
+
+class QuotaExceeded(Failed):
+    """The namespace's ResourceQuota has no room for the pod."""
+
+    retryable = True
+
+
+class PodForbidden(Failed):
+    """A rule of the cluster (pod security, limit range, webhook) forbids the pod."""
+
+
+class PodRejected(Failed):
+    """The scheduler chose a node whose kubelet did not take the pod."""
+
+    retryable = True
+
+
+class VolumeMountFailed(Failed):
+    """A volume of the pod cannot be attached or mounted."""
+
+    retryable = True
+
+
+class ImagePullError(Failed):
+    """The image cannot be had from its registry: name, credentials or certificates are wrong."""
+
+
+class ContainerStartError(Failed):
+    """The container cannot be made or started."""
+
+
+class ContainerCrashLoopBackOff(Failed):
+    """The container ends again and again."""
+
+
+class ContainerOOMKilled(Failed):
+    """The container was killed at its memory limit."""
+
+
+class GpuIncompatible(Failed):
+    """The GPU or its driver cannot run what the image was built for."""
+
+
+class NodeDiskPressure(Failed):
+    """The pod was evicted because its node ran out of disk."""
+
+    retryable = True
+
+
+class NodeMemoryPressure(Failed):
+    """The pod was evicted because its node ran out of memory."""
+
+    retryable = True
+
+
+class PodEvicted(Failed):
+    """The pod was evicted, for instance from a node that is drained."""
+
+    retryable = True
+
+
+class PodPreempted(Failed):
+    """The pod made way for one of higher priority."""
+
+    retryable = True
+
+
+class NodeLost(Failed):
+    """The node went away under the pod."""
+
+    retryable = True
+
+
+class DeadlineExceeded(Failed):
+    """The pod or its Job was active longer than it may be."""
+
+
+class JobFailed(Failed):
+    """The Job gave up, and no pod is left to tell why."""
+
+    retryable = True
 
 
 class PrefectUnavailable(Failed):
