@@ -46,6 +46,8 @@
         ├── DeadlineExceeded           the pod or Job was active longer than it may be
         ├── JobFailed                  the Job gave up and left no pod to tell why
         ├── PrefectUnavailable         no Prefect server, and none could be started
+        ├── KubernetesUnavailable      no cluster is configured, or it does not answer
+        ├── KubernetesRefused          the API server says no
         └── InternalError              a defect of ours
 
 Every error carries one string in three parts, so that it survives pickling and JSON.
@@ -272,6 +274,18 @@ class JobFailed(Failed):
 
 class PrefectUnavailable(Failed):
     """There is no Prefect server, and none could be started."""
+
+
+class KubernetesUnavailable(Failed):
+    """No cluster is configured, or its API server does not answer."""
+
+    retryable = True
+
+
+class KubernetesRefused(Failed):
+    """The API server answers, and says no."""
+
+    status = 0
 
 
 class InternalError(Failed):

@@ -8,7 +8,8 @@ key `event`:
     verdict    the last line of a run that did not: reason (an error class), message, retryable
 
 The local platform sends both streams to one file, Kubernetes to one container log; `parse_event`
-tells events from log lines. Exit codes: 0 result, 1 failed, 3 refused, 143 asked to stop.
+tells events from log lines. Exit codes: 0 result, 1 failed, 3 refused, 75 failed in a way that may
+go well the next time, 143 asked to stop.
 """
 
 import json
@@ -25,6 +26,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from tasks.errors import DiskFull, InternalError, KaitoflowError, OutOfMemory
+
+# EX_TEMPFAIL of sysexits.h: a Job starts a new pod after it, and not after 1 or 3.
+_TRY_AGAIN = 75
 
 Config = TypeVar("Config")
 Event = dict[str, Any]
@@ -98,4 +102,4 @@ def _report(error: KaitoflowError) -> int:
         "verdict",
         {"reason": error.reason, "message": str(error), "retryable": error.retryable},
     )
-    return error.exit_code
+    return _TRY_AGAIN if error.retryable else error.exit_code

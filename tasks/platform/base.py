@@ -41,6 +41,8 @@ class Pod:
     secrets: docker-config Secrets that the containers read.
     volumes: a folder in the pod to the volumeSource that is mounted there.
     hub_secret: the Secret with HF_TOKEN, for weights that the hub guards.
+    gpus: that training and serving ask for; 0 = they run on the CPU.
+    template: a pod template of the user's own, instead of containers.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Pod:
     secrets: tuple[str, ...] = ()
     volumes: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
     hub_secret: str | None = None
+    gpus: int = 0
+    template: Mapping[str, Any] | None = None
 
     def container(self, name: str) -> Container:
         """The container of that name."""

@@ -1,0 +1,286 @@
+"""The Kubernetes API as plain dicts: get, list, server-side apply, delete, watch, container logs.
+
+Built on `kubernetes.aio` for connection, credentials and their renewal. Objects stay what they are
+on the wire, so a manifest is built, applied, compared and diagnosed in one form.
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from tasks.errors import KubernetesRefused, KubernetesUnavailable
+
+logger = logging.getLogger(__name__)
+
+FIELD_MANAGER = "kaitoflow"
+Object = dict[str, Any]
+
+_TIMEOUT_S = 30.0
+_TRIES = 6
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+# A watch ends by itself, so that one whose connection has died unseen is not waited for for ever.
+_WATCH_S = 290
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_PATHS = {
+    "ConfigMap": "api/v1/configmaps",
+    "ControllerRevision": "apis/apps/v1/controllerrevisions",
+    "Event": "api/v1/events",
+    "Job": "apis/batch/v1/jobs",
+    "Node": "api/v1/nodes",
+    "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
+    "Pod": "api/v1/pods",
+    "Secret": "api/v1/secrets",
+    "Service": "api/v1/services",
+    "StatefulSet": "apis/apps/v1/statefulsets",
+    "Workspace": "apis/kaito.sh/v1beta1/workspaces",
+}
+
+
+class KubeApi:
+    """One connection to an API server, shared by everything in the process."""
+
+    def __init__(self, api_client: client.ApiClient) -> None:
+        """Args: api_client: as `connect` makes it."""
+        self._client = api_client
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
+        """An object by name; None when there is none."""
+        return await self._call("GET", _path(kind, namespace, name), none_for=(404,))
+
+    async def list(
+        self, kind: str, namespace: str | None = None, *, labels: Mapping[str, str] | None = None
+    ) -> list[Object]:
+        """The objects with these labels; namespace None = of all namespaces."""
+        found = await self.list_with_version(kind, namespace, labels=labels)
+        return found[0]
+
+    async def list_with_version(
+        self, kind: str, namespace: str | None, *, labels: Mapping[str, str] | None
+    ) -> tuple[list[Object], str]:
+        """The objects, and the version from which a watch goes on."""
+        answer = await self._call("GET", _path(kind, namespace), query=_selector(labels))
+        assert answer is not None
+        return answer["items"], answer["metadata"]["resourceVersion"]
+
+    async def create(self, kind: str, namespace: str, body: Object) -> Object | None:
+        """The new object; None when one of that name is there already."""
+        return await self._call("POST", _path(kind, namespace), body=body, none_for=(409,))
+
+    async def apply(self, manifest: Object) -> Object:
+        """Have the object as the manifest says (server-side apply); twice is once."""
+        meta = manifest["metadata"]
+        answer = await self._call(
+            "PATCH",
+            _path(manifest["kind"], meta.get("namespace"), meta["name"]),
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+        )
+        assert answer is not None
+        return answer
+
+    async def merge(
+        self, kind: str, namespace: str, name: str, patch: Object, *, subresource: str = ""
+    ) -> Object | None:
+        """The object after a merge patch; None when it is gone, or is another one of that name."""
+        return await self._call(
+            "PATCH",
+            _path(kind, namespace, name) + (f"/{subresource}" if subresource else ""),
+            query={"fieldManager": FIELD_MANAGER},
+            body=patch,
+            content_type="application/merge-patch+json",
+            none_for=(404, 409),
+        )
+
+    async def delete(self, kind: str, namespace: str, name: str) -> bool:
+        """Delete an object with everything it owns; whether it was there."""
+        body = {"propagationPolicy": "Background"}
+        path = _path(kind, namespace, name)
+        return await self._call("DELETE", path, body=body, none_for=(404,)) is not None
+
+    async def watch(
+        self, kind: str, namespace: str | None, *, labels: Mapping[str, str] | None, version: str
+    ) -> AsyncGenerator[tuple[str, Object]]:
+        """Changes since a version, as (ADDED | MODIFIED | DELETED | BOOKMARK, object).
+
+        Ends after some minutes, and when the server wants to; go on from the last version seen.
+        Raises: KubernetesRefused: the version is too old: list again.
+        """
+        query = {
+            **_selector(labels),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(_WATCH_S),
+        }
+        async for line in self._lines(_path(kind, namespace), query, read_timeout_s=_WATCH_S + 30):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise KubernetesRefused(
+                    f"a watch of {kind} was asked for; the API server ended it: "
+                    f"{event['object'].get('message')}; list the objects again"
+                )
+            yield event["type"], event["object"]
+
+    async def log(
+        self, namespace: str, pod: str, container: str, *, since: str | None, follow: bool
+    ) -> AsyncGenerator[tuple[str, str]]:
+        """A container's log as (time of the line, line); with `follow` until the container ends.
+
+        Args: since: an RFC 3339 time, in whole seconds: lines of that second come again.
+        """
+        query = {"container": container, "timestamps": "true", "follow": str(follow).lower()}
+        if since:
+            query["sinceTime"] = since
+        path = f"{_path('Pod', namespace, pod)}/log"
+        async for line in self._lines(path, query, read_timeout_s=None):
+            moment, _, text = line.partition(" ")
+            yield moment, text
+
+    async def _lines(
+        self, path: str, query: Mapping[str, str], *, read_timeout_s: float | None
+    ) -> AsyncGenerator[str]:
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=_TIMEOUT_S, sock_read=read_timeout_s
+        )
+        answer = await self._open("GET", path, query=query, timeout=timeout)
+        try:
+            if answer.status >= 400:
+                raise _refused("GET", path, answer.status, await answer.read())
+            pending = b""
+            async for chunk in answer.content.iter_any():
+                *whole, pending = (pending + chunk).split(b"\n")
+                for line in whole:
+                    yield line.decode(errors="replace")
+            if pending:
+                yield pending.decode(errors="replace")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unavailable(path, error) from error
+        finally:
+            answer.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+        none_for: tuple[int, ...] = (),
+    ) -> Object | None:
+        """Ask until there is an answer that another try would not change."""
+        pause_s = _FIRST_PAUSE_S
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                answer = await self._open(method, path, query, body, content_type, _TIMEOUT_S)
+                content = await answer.read()
+            except KubernetesUnavailable:
+                if not left:
+                    raise
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if not left:
+                    raise _unavailable(path, error) from error
+            else:
+                if answer.status < 400:
+                    return cast("Object", json.loads(content))
+                if answer.status in none_for:
+                    return None
+                if not left or not _again_may_help(answer.status):
+                    raise _refused(method, path, answer.status, content)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        raise AssertionError
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+        timeout: Any = _TIMEOUT_S,
+    ) -> aiohttp.ClientResponse:
+        asked = f"/{path}?{urlencode(query)}" if query else f"/{path}"
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            serialized = await self._client.param_serialize(
+                method,
+                asked,
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = await self._client.call_api(*serialized, _request_timeout=timeout)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unavailable(path, error) from error
+        return cast("aiohttp.ClientResponse", answer.response)
+
+
+async def connect(context: str | None = None) -> KubeApi:
+    """The API server of this pod's service account, else of the kubeconfig.
+
+    Args: context: of the kubeconfig; None = its current one.
+    Raises: KubernetesUnavailable: neither is there.
+    """
+    settings = client.Configuration()
+    settings.connection_pool_maxsize = 0  # many runs wait at once, each with a log to follow
+    try:
+        if _SERVICE_ACCOUNT.exists() and "KUBECONFIG" not in os.environ:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            await config.load_kube_config(context=context, client_configuration=settings)
+    except (config.ConfigException, OSError) as error:
+        raise KubernetesUnavailable(
+            f"a cluster was asked for; no kubeconfig can be used ({error}); "
+            "set KUBECONFIG, or check `kubectl config current-context`"
+        ) from None
+    return KubeApi(client.ApiClient(settings))
+
+
+def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
+    prefix, _, plural = _PATHS[kind].rpartition("/")
+    parts = [prefix, *(["namespaces", namespace] if namespace else []), plural]
+    return "/".join([*parts, *([name] if name else [])])
+
+
+def _selector(labels: Mapping[str, str] | None) -> dict[str, str]:
+    if not labels:
+        return {}
+    return {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
+
+
+def _again_may_help(status: int) -> bool:
+    return status in (429, 500, 502, 503, 504)
+
+
+def _refused(method: str, path: str, status: int, content: bytes) -> KubernetesRefused:
+    try:
+        said = json.loads(content).get("message", "")
+    except ValueError:
+        said = content.decode(errors="replace")[:300]
+    error = KubernetesRefused(
+        f"{method} {path} was asked of the API server; it answered {status}: {said}; "
+        "correct the object, or give kaitoflow's service account the right"
+    )
+    error.status = status
+    return error
+
+
+def _unavailable(path: str, error: BaseException) -> KubernetesUnavailable:
+    return KubernetesUnavailable(
+        f"{path} was asked of the API server; it did not answer ({type(error).__name__}: {error}); "
+        "check that the cluster can be reached, then try again"
+    )

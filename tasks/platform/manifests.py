@@ -1,0 +1,396 @@
+"""The Kubernetes objects of a Workspace. Pure: a Workspace and a pod in, manifests out.
+
+Every object is owned by its Workspace, carries the labels by which it is found again, and has a
+name that follows from the Workspace's, so that making it twice is making it once.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tasks.platform.base import TUNING, Container, Pod, PodPaths
+from tasks.workspace import Workspace
+
+Object = dict[str, Any]
+
+MANAGED_BY = {"app.kubernetes.io/managed-by": "kaitoflow"}
+WORKSPACE_LABEL = "kaito.sh/workspace"
+GENERATION_LABEL = "kaitoflow.io/generation"
+POD_LABEL = "kaitoflow.io/pod"
+SERVER_PORT, DISTRIBUTED_PORT = 5000, 29500
+LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"
+
+_USER = 1000
+_NAME_MAX_CHARS = 63
+# A StatefulSet's pods carry its name and a hash of ten more characters in a label.
+_STATEFUL_SET_MAX_CHARS = 52
+_BACKOFF_LIMIT = 2
+# What a pod program says by its exit code (tasks/podlog.py): these would end the same way again,
+# and so would a container that took more memory than there is (137, when its node stays).
+_FINAL_EXIT_CODES = [1, 3, 137]
+_TOLERATIONS = [
+    {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
+    {
+        "key": "kubernetes.azure.com/scalesetpriority",
+        "operator": "Equal",
+        "value": "spot",
+        "effect": "NoSchedule",
+    },
+]
+_DOCKER_CONFIG_KEY = ".dockerconfigjson"
+
+PATHS = {
+    "config_dir": Path("/mnt/config"),
+    "source_dir": Path("/mnt/data"),
+    "results_dir": Path("/mnt/results"),
+    "adapter_dir": Path("/mnt/adapter"),
+    "weights_dir": Path("/workspace/weights"),
+    "images_dir": Path("/mnt/images"),
+}
+_PREPARED_DIR = Path("/mnt/dataset")
+_SECRETS_DIR = Path("/mnt/secrets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodSettings:
+    """What an installation says of its pods.
+
+    image: has all pod programs. environment: variables of every container (a hub mirror, ...).
+    """
+
+    image: str
+    image_pull_secrets: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def pod_paths(workspace: Workspace) -> PodPaths:
+    """Where the pods find their files; a dataset that is mounted is prepared beside its volume."""
+    downloads = workspace.tuning is not None and bool(workspace.tuning.input.urls)
+    return PodPaths(**PATHS, data_dir=PATHS["source_dir"] if downloads else _PREPARED_DIR)
+
+
+def docker_config_path(secret: str) -> Path:
+    """Where a docker-config Secret is mounted; the kubelet brings a changed one up to date."""
+    return _SECRETS_DIR / secret / "config.json"
+
+
+def job_name(workspace: Workspace) -> str:
+    """The tuning Job of the Workspace's generation."""
+    return _short(f"{workspace.metadata.name}-tune-{workspace.metadata.generation}")
+
+
+def stateful_set_name(workspace: Workspace) -> str:
+    """The inference StatefulSet: the Workspace's own name."""
+    return _short(workspace.metadata.name, _STATEFUL_SET_MAX_CHARS)
+
+
+def service_url(workspace: Workspace) -> str:
+    """Where the Workspace's Service answers inside the cluster."""
+    return f"http://{workspace.metadata.name}.{workspace.metadata.namespace}.svc"
+
+
+def config_map(workspace: Workspace, pod: Pod) -> Object:
+    """What the pod's containers are told, one file each, and the files beside them."""
+    configs = {
+        f"{container.name}.json": TypeAdapter(type(container.config))
+        .dump_json(container.config, indent=1)
+        .decode()
+        for container in pod.containers
+    }
+    name = _config_map_name(workspace, pod)
+    return _object("v1", "ConfigMap", workspace, name, data={**pod.files, **configs})
+
+
+def tuning_job(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
+    """The Job that runs the pod's containers one after the other."""
+    template = _template(workspace, pod, settings)
+    *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
+    template["spec"] |= {
+        "restartPolicy": "Never",
+        "initContainers": first,
+        "containers": [last],
+    }
+    spec = {
+        "backoffLimit": _BACKOFF_LIMIT,
+        "podReplacementPolicy": "Failed",  # never two pods that could push to one tag
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "Ignore",
+                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                },
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"operator": "In", "values": _FINAL_EXIT_CODES},
+                },
+            ]
+        },
+        "template": template,
+    }
+    return _object("batch/v1", "Job", workspace, job_name(workspace), spec=spec)
+
+
+def stateful_set(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
+    """The StatefulSet whose pod serves: the pod's last container stays, those before prepare it."""
+    labels = _labels(workspace, pod)
+    if pod.template is not None:
+        template = _from_users_template(workspace, pod)
+    else:
+        template = _template(workspace, pod, settings)
+        *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
+        template["spec"] |= {"initContainers": first, "containers": [last | _serving()]}
+    spec = {
+        "replicas": 1 if pod.template is None else workspace.resource.count,
+        "podManagementPolicy": "Parallel",
+        "serviceName": _short(f"{workspace.metadata.name}-headless"),
+        "selector": {"matchLabels": {k: labels[k] for k in (WORKSPACE_LABEL, POD_LABEL)}},
+        "template": template,
+    }
+    return _object("apps/v1", "StatefulSet", workspace, stateful_set_name(workspace), spec=spec)
+
+
+def services(workspace: Workspace, pod: Pod) -> list[Object]:
+    """The Service users talk to, and the headless one behind the StatefulSet."""
+    labels = _labels(workspace, pod)
+    selector = {k: labels[k] for k in (WORKSPACE_LABEL, POD_LABEL)}
+    ports = [
+        {"name": "http", "protocol": "TCP", "port": 80, "targetPort": SERVER_PORT},
+        {
+            "name": "torch",
+            "protocol": "TCP",
+            "port": DISTRIBUTED_PORT,
+            "targetPort": DISTRIBUTED_PORT,
+        },
+    ]
+    wants_balancer = workspace.metadata.annotations.get(LOAD_BALANCER_ANNOTATION) == "True"
+    kind = "LoadBalancer" if wants_balancer else "ClusterIP"
+    name = workspace.metadata.name
+    headless = {"clusterIP": "None", "selector": selector, "ports": ports}
+    return [
+        _object(
+            "v1",
+            "Service",
+            workspace,
+            name,
+            spec={"type": kind, "selector": selector, "ports": ports},
+        ),
+        _object("v1", "Service", workspace, _short(f"{name}-headless"), spec=headless),
+    ]
+
+
+def owner_reference(workspace: Workspace) -> Object:
+    """Objects with this go when the Workspace goes."""
+    return {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "name": workspace.metadata.name,
+        "uid": workspace.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def workspace_labels(workspace: Workspace) -> dict[str, str]:
+    """By these every object of a Workspace is found."""
+    return {**MANAGED_BY, WORKSPACE_LABEL: workspace.metadata.name}
+
+
+def _labels(workspace: Workspace, pod: Pod) -> dict[str, str]:
+    generation = {GENERATION_LABEL: str(workspace.metadata.generation)}
+    return workspace_labels(workspace) | generation | {POD_LABEL: pod.name}
+
+
+def _object(version: str, kind: str, workspace: Workspace, name: str, **content: Any) -> Object:
+    metadata = {
+        "name": name,
+        "namespace": workspace.metadata.namespace,
+        "labels": workspace_labels(workspace)
+        | {GENERATION_LABEL: str(workspace.metadata.generation)},
+        "ownerReferences": [owner_reference(workspace)],
+    }
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
+
+
+def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
+    """A pod that the restricted Pod Security Standard lets in."""
+    spec: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": _TOLERATIONS,
+        "volumes": _volumes(workspace, pod),
+    }
+    if affinity := _affinity(workspace):
+        spec["affinity"] = affinity
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    # A new text of what the containers are told has to make a new pod of a server.
+    digest = _digest(config_map(workspace, pod)["data"])
+    annotations = {"kaitoflow.io/config-digest": digest}
+    return {
+        "metadata": {"labels": _labels(workspace, pod), "annotations": annotations},
+        "spec": spec,
+    }
+
+
+def _from_users_template(workspace: Workspace, pod: Pod) -> Object:
+    """The user's own pod template, on the Workspace's nodes and found by its labels."""
+    assert pod.template is not None
+    given = dict(pod.template)
+    metadata = dict(given.get("metadata") or {})
+    metadata["labels"] = {**(metadata.get("labels") or {}), **_labels(workspace, pod)}
+    spec = dict(given.get("spec") or {})
+    spec["tolerations"] = [*(spec.get("tolerations") or []), *_TOLERATIONS]
+    if affinity := _affinity(workspace):
+        spec["affinity"] = {**(spec.get("affinity") or {}), **affinity}
+    return {"metadata": metadata, "spec": spec}
+
+
+def _affinity(workspace: Workspace) -> Object:
+    """The nodes that the Workspace's labelSelector names."""
+    selector = workspace.resource.label_selector
+    wanted = [
+        {"key": key, "operator": "In", "values": [value]}
+        for key, value in sorted(selector.match_labels.items())
+        if not is_reserved(key)
+    ]
+    wanted += [
+        {
+            "key": each["key"],
+            "operator": each["operator"],
+            **({"values": each["values"]} if each.get("values") else {}),
+        }
+        for each in selector.match_expressions
+        if not is_reserved(each["key"])
+    ]
+    if not wanted:
+        return {}
+    terms = [{"matchExpressions": wanted}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {"nodeAffinity": required}
+
+
+def is_reserved(key: str) -> bool:
+    """Whether KAITO keeps a label key for itself; such a key selects nothing."""
+    reserved = ("workspace", "workspacenamespace", "ragengine", "ragenginenamespace")
+    names = ("workspace-name", "workspace-namespace", "inferenceset", "inferenceset-namespace")
+    return key in {f"kaito.sh/{r}" for r in reserved} | {f"karpenter.kaito.sh/{n}" for n in names}
+
+
+def _container(
+    workspace: Workspace, pod: Pod, container: Container, settings: PodSettings
+) -> Object:
+    environment = [{"name": name, "value": value} for name, value in settings.environment]
+    environment += [{"name": "HOME", "value": "/tmp"}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
+    if pod.hub_secret and container.name == "fetch-weights":
+        reference = {"name": pod.hub_secret, "key": "HF_TOKEN"}
+        environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    resources: Object = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+    if pod.gpus and container.name in ("tune", "serve"):
+        resources["limits"] = {"nvidia.com/gpu": str(pod.gpus)}
+    return {
+        "name": container.name,
+        "image": settings.image,
+        "command": ["python", "-m", container.program],
+        "args": [str(PATHS["config_dir"] / f"{container.name}.json")],
+        "env": environment,
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(pod, workspace),
+    }
+
+
+def _serving() -> Object:
+    probe = {"httpGet": {"path": "/health", "port": SERVER_PORT}}
+    return {
+        "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
+        # Large weights take long to load: half an hour until the server has to answer.
+        "startupProbe": probe | {"periodSeconds": 2, "failureThreshold": 900},
+        "readinessProbe": probe | {"periodSeconds": 5, "failureThreshold": 2},
+        "livenessProbe": probe | {"periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
+    }
+
+
+def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
+    volumes: list[Object] = [
+        {"name": "config", "configMap": {"name": _config_map_name(workspace, pod)}},
+        {"name": "dshm", "emptyDir": {"medium": "Memory"}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    volumes += [{"name": _volume_name(path), "emptyDir": {}} for path in _scratch(workspace, pod)]
+    volumes += [{"name": _volume_name(p), **source} for p, source in pod.volumes.items()]
+    for secret in dict.fromkeys(pod.secrets):
+        items = [{"key": _DOCKER_CONFIG_KEY, "path": "config.json"}]
+        volumes.append(
+            {
+                "name": _short(f"secret-{secret}".replace(".", "-")),
+                "secret": {"secretName": secret, "items": items},
+            }
+        )
+    return volumes
+
+
+def _mounts(pod: Pod, workspace: Workspace) -> list[Object]:
+    mounts: list[Object] = [
+        {"name": "config", "mountPath": str(PATHS["config_dir"]), "readOnly": True},
+        {"name": "dshm", "mountPath": "/dev/shm"},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    folders = [*_scratch(workspace, pod), *pod.volumes]
+    mounts += [{"name": _volume_name(path), "mountPath": str(path)} for path in folders]
+    mounts += [
+        {
+            "name": _short(f"secret-{secret}".replace(".", "-")),
+            "mountPath": str(docker_config_path(secret).parent),
+            "readOnly": True,
+        }
+        for secret in dict.fromkeys(pod.secrets)
+    ]
+    return mounts
+
+
+def _scratch(workspace: Workspace, pod: Pod) -> list[Path]:
+    """The folders that live and die with the pod."""
+    wanted = [PATHS["weights_dir"], PATHS["images_dir"]]
+    paths = pod_paths(workspace)
+    wanted += (
+        [paths.source_dir, paths.data_dir, paths.results_dir]
+        if pod.name == TUNING
+        else [paths.adapter_dir]
+    )
+    return [path for path in dict.fromkeys(wanted) if path not in pod.volumes]
+
+
+def _volume_name(path: Path) -> str:
+    return _short("-".join(path.parts[1:]).replace(".", "-").replace("_", "-"))
+
+
+def _config_map_name(workspace: Workspace, pod: Pod) -> str:
+    meta = workspace.metadata
+    return _short(f"{meta.name}-{pod.name}-{meta.generation}")
+
+
+def _short(name: str, limit: int = _NAME_MAX_CHARS) -> str:
+    """The name, or when it is too long its beginning and a digest of the whole."""
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit - 9].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _digest(data: dict[str, str]) -> str:
+    text = "\0".join(f"{key}\0{value}" for key, value in sorted(data.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
