@@ -20,6 +20,7 @@
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
         ├── RunInProgress              another run holds the Workspace
+        ├── RunSuperseded              the Workspace has a newer generation, or is gone
         ├── DiskFull
         ├── DownloadFailed             the network broke and kept breaking
         ├── RegistryUnavailable        5xx, time-outs, broken uploads
@@ -142,6 +143,10 @@ class Failed(KaitoflowError):
 
 class RunInProgress(Failed):
     """Another run holds the Workspace."""
+
+
+class RunSuperseded(Failed):
+    """The Workspace has a newer generation, or is gone."""
 
 
 class DiskFull(Failed):

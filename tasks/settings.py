@@ -22,6 +22,15 @@ class Settings(BaseSettings):
     allow_local_addresses: bool = False
     """Whether a dataset may come over http from this machine or from a private network."""
 
+    pod_image: str = "kaitoflow/pod:0.1.0"
+    """The image with all pod programs; on a cluster."""
+
+    pod_image_pull_secrets: tuple[str, ...] = ()
+    """Secrets with which the kubelet pulls it."""
+
+    pod_environment: dict[str, str] = {}
+    """Variables of every container on a cluster, as JSON: HF_ENDPOINT names a mirror of the hub."""
+
     insecure_registries: tuple[str, ...] = ()
     """Registries (host:port) spoken to by plain http; those on loopback always are."""
 

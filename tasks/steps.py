@@ -17,7 +17,6 @@ from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-_STATUS_EVERY_S = 0.3
 ProgressListener = Callable[[Progress], Awaitable[None]]
 
 
@@ -87,7 +86,7 @@ async def tell(
 ) -> Event:
     """Turn what a container says into status, log lines and progress; its last `result` event."""
     result: Event = {}
-    progress = Progress(step_name=step)
+    progress, every_s = Progress(step_name=step), current_platform().progress_every_s
     written_s = 0.0
     async for said in lines:
         if isinstance(said, str):
@@ -98,7 +97,7 @@ async def tell(
         if said["event"] != "progress":
             continue
         progress = _advance(progress, said)
-        if time.monotonic() - written_s < _STATUS_EVERY_S and progress.step != progress.steps:
+        if time.monotonic() - written_s < every_s and progress.step != progress.steps:
             continue
         written_s = time.monotonic()
         await _show(workspace, progress)

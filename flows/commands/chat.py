@@ -9,7 +9,7 @@ import httpx2
 from flows.commands.show import find_workspace
 from tasks.artifacts import Endpoint
 from tasks.errors import ServerNotReady
-from tasks.platform import current_platform
+from tasks.platform import local_platform
 
 Message = dict[str, str]
 _CONNECT_S, _ANSWER_S = 5.0, 600.0
@@ -19,7 +19,7 @@ def chat_with(name: str, prompt: str | None, *, namespace: str) -> int:
     """Answer one prompt, or talk until the input ends; words appear as they are generated."""
     stored = find_workspace(name, namespace)
     endpoint = stored.status.endpoint
-    if not endpoint or not current_platform().is_serving(stored.workspace):
+    if not endpoint or not local_platform().is_serving(stored.workspace):
         raise ServerNotReady(
             f"a chat with workspace {name} was asked for; its server is not running; "
             "start it with `kaitoflow run WORKSPACE.yaml`"

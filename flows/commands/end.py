@@ -5,14 +5,14 @@ import sys
 
 from flows.commands.show import find_workspace
 from tasks.errors import InvalidWorkspace
-from tasks.platform import current_platform
+from tasks.platform import local_platform
 from tasks.status import ConditionType
 
 
 def stop_workspace(name: str, *, namespace: str) -> int:
     """Stop what runs for a Workspace; its files stay, so that `run` resumes."""
     stored = find_workspace(name, namespace)
-    platform = current_platform()
+    platform = local_platform()
     stopped = asyncio.run(platform.stop(stored.workspace))
     status = platform.store.read_status(stored.workspace)
     if status.is_true(ConditionType.INFERENCE_READY):
@@ -33,7 +33,7 @@ def delete_workspace(name: str, *, namespace: str, yes: bool) -> int:
     stored = find_workspace(name, namespace)
     if not yes and not _confirmed(name):
         return 1
-    asyncio.run(current_platform().delete(stored.workspace))
+    asyncio.run(local_platform().delete(stored.workspace))
     sys.stdout.write(f"workspace/{name} deleted\n")
     return 0
 

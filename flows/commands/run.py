@@ -17,7 +17,7 @@ from flows.view import RunView, print_plan, run_view
 from tasks.artifacts import Plan
 from tasks.errors import InvalidWorkspace, Refused
 from tasks.plan.checks import make_plan, with_absolute_files
-from tasks.platform import current_platform
+from tasks.platform import local_platform
 from tasks.platform.base import World
 from tasks.workspace import Manifests, Workspace, parse_manifests
 
@@ -43,7 +43,7 @@ def plan_file(file: Path, *, push: bool, port: int | None, output: str) -> int:
 def run_file(file: Path, *, push: bool, port: int | None) -> int:
     """Run a file's Workspace to the end, showing its progress; the exit code."""
     manifests = load_manifests(file)
-    platform = current_platform()
+    platform = local_platform()
     platform.expect_no_run(manifests.workspace)
     plan = _plan(manifests, push=push, port=port)
     print_plan(plan)
@@ -71,7 +71,7 @@ def _run_to_the_end(workspace: Workspace, *, push: bool, port: int | None) -> No
         raise KeyboardInterrupt
     if error:
         raise error
-    view.print_outcome(current_platform().store.read_status(workspace))
+    view.print_outcome(local_platform().store.read_status(workspace))
 
 
 def load_manifests(file: Path) -> Manifests:
@@ -91,7 +91,7 @@ def load_manifests(file: Path) -> Manifests:
 
 
 def _plan(manifests: Manifests, *, push: bool, port: int | None) -> Plan:
-    world = asyncio.run(current_platform().look_around(manifests.workspace, push=push, port=port))
+    world = asyncio.run(local_platform().look_around(manifests.workspace, push=push, port=port))
     return make_plan(manifests.workspace, _with_file_objects(world, manifests))
 
 
@@ -157,7 +157,7 @@ def _run_watched(
     """Run the flow, showing its status until it has ended; how it ended, if not well."""
     flow = FlowThread(workspace, push=push, port=port)
     previous = {n: signal.signal(n, flow.stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    store = current_platform().store
+    store = local_platform().store
     try:
         flow.start()
         while flow.is_alive():
@@ -175,7 +175,7 @@ async def _mark_cancelled(workspace: Workspace) -> None:
     from prefect import get_client
     from prefect.states import Cancelled
 
-    status = current_platform().store.read_status(workspace)
+    status = local_platform().store.read_status(workspace)
     if not status.flow_run_id:
         return
     async with get_client() as client:

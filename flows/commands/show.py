@@ -16,7 +16,7 @@ from rich.table import Table
 
 from flows.view import console, describe_progress
 from tasks.errors import KaitoflowError
-from tasks.platform import current_platform
+from tasks.platform import local_platform
 from tasks.platform.store import StoredWorkspace
 from tasks.podlog import parse_event
 from tasks.status import ConditionType
@@ -51,7 +51,7 @@ def find_workspace(name: str, namespace: str) -> StoredWorkspace:
 
     Raises: WorkspaceNotFound: there is none; offers near names.
     """
-    store = current_platform().store
+    store = local_platform().store
     found = store.find(namespace, name)
     if found:
         return found
@@ -80,7 +80,7 @@ def _chosen(names: Sequence[str], namespace: str | None) -> list[StoredWorkspace
     wanted = list(names[1:] if names and names[0] in _KIND_WORDS else names)
     if wanted:
         return [find_workspace(name, namespace or "default") for name in wanted]
-    return list(current_platform().store.list(namespace))
+    return list(local_platform().store.list(namespace))
 
 
 def _render(
@@ -113,7 +113,7 @@ def _row(stored: StoredWorkspace, *, wide: bool) -> dict[str, str]:
 
     status = stored.status
     serving = shown(ConditionType.INFERENCE_READY)
-    if serving == "True" and not current_platform().is_serving(stored.workspace):
+    if serving == "True" and not local_platform().is_serving(stored.workspace):
         serving = "False"
     row = {
         "NAME": stored.workspace.metadata.name,
@@ -167,7 +167,7 @@ def describe_workspace(name: str, *, namespace: str) -> int:
     if status.image:
         out.print(f"Image:      {status.image.reference}@{status.image.digest}")
     if status.endpoint:
-        up = "running" if current_platform().is_serving(stored.workspace) else "stopped"
+        up = "running" if local_platform().is_serving(stored.workspace) else "stopped"
         out.print(f"Service:    {status.endpoint.url} ({up})")
     _print_table(
         "Conditions",
@@ -199,7 +199,7 @@ def _print_table(title: str, rows: list[dict[str, str]]) -> None:
 def print_logs(name: str, *, namespace: str, step: str | None, follow: bool, previous: bool) -> int:
     """Print the log of one step, or of all in the order in which they run."""
     workspace = find_workspace(name, namespace).workspace
-    platform = current_platform()
+    platform = local_platform()
     folder = platform.store.generation_dir(workspace) / "logs"
 
     def is_live() -> bool:

@@ -4,7 +4,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import Node
-from tasks.platform import current_platform
+from tasks.platform import local_platform
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status, recorded_step
 from tasks.workspace import Workspace
@@ -14,7 +14,7 @@ from tasks.workspace import Workspace
 async def provision_node(workspace: Workspace) -> Node:
     """The node for the Workspace; on the local platform this machine."""
     async with recorded_step(workspace, "provision") as step:
-        node = await current_platform().node()
+        node = await local_platform().node()
         step.detail = f"{node.name}: {node.cores} cores, {node.memory_gib:.1f} GiB free"
 
         def ready(status: WorkspaceStatus) -> None:

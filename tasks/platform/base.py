@@ -118,6 +118,10 @@ class Platform(Protocol):
         Elsewhere a pod outlives the worker that follows it, and is stopped by `stop`.
         """
 
+    @property
+    def progress_every_s(self) -> float:
+        """How often progress is worth a write of the status."""
+
     def paths(self, workspace: Workspace, *, model: str, revision: str) -> PodPaths:
         """Where the Workspace's pods find their files."""
 
@@ -141,9 +145,6 @@ class Platform(Protocol):
 
     async def docker_config(self, workspace: Workspace, secret: str) -> Path | None:
         """Where the pods of the Workspace find a docker-config Secret; None when there is none."""
-
-    async def node(self) -> Node:
-        """The node that the Workspace's pods run on."""
 
     def hold_run(self, workspace: Workspace) -> AbstractAsyncContextManager[None]:
         """Be the only run of a Workspace as long as the context lasts."""

@@ -1,4 +1,4 @@
-"""Objects of a cluster as they are now, by one list and one watch a kind, however many runs wait."""
+"""Objects of a cluster as they are now: one list and one watch a kind, however many runs wait."""
 
 import asyncio
 import contextlib
@@ -79,7 +79,7 @@ class Informer:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _list(self) -> str:
-        found, version = await self._api.list_with_version(self._kind, None, labels=self._labels)
+        found, version = await self._api.find_with_version(self._kind, None, labels=self._labels)
         gone = set(self._objects) - {each["metadata"]["uid"] for each in found}
         for uid in gone:
             self._take("DELETED", self._objects[uid])

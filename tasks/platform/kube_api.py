@@ -53,20 +53,27 @@ class KubeApi:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """An object by name; None when there is none."""
         return await self._call("GET", _path(kind, namespace, name), none_for=(404,))
 
-    async def list(
-        self, kind: str, namespace: str | None = None, *, labels: Mapping[str, str] | None = None
+    async def find(
+        self,
+        kind: str,
+        namespace: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Object]:
-        """The objects with these labels; namespace None = of all namespaces."""
-        found = await self.list_with_version(kind, namespace, labels=labels)
-        return found[0]
+        """The objects with these labels and fields; namespace None = of all namespaces."""
+        query = _selector(labels) | _selector(fields, name="fieldSelector")
+        answer = await self._call("GET", _path(kind, namespace), query=query)
+        assert answer is not None
+        return list(answer["items"])
 
-    async def list_with_version(
+    async def find_with_version(
         self, kind: str, namespace: str | None, *, labels: Mapping[str, str] | None
     ) -> tuple[list[Object], str]:
         """The objects, and the version from which a watch goes on."""
@@ -152,10 +159,10 @@ class KubeApi:
     async def _lines(
         self, path: str, query: Mapping[str, str], *, read_timeout_s: float | None
     ) -> AsyncGenerator[str]:
-        timeout = aiohttp.ClientTimeout(
+        limits = aiohttp.ClientTimeout(
             total=None, sock_connect=_TIMEOUT_S, sock_read=read_timeout_s
         )
-        answer = await self._open("GET", path, query=query, timeout=timeout)
+        answer = await self._open("GET", path, query=query, limits=limits)
         try:
             if answer.status >= 400:
                 raise _refused("GET", path, answer.status, await answer.read())
@@ -211,7 +218,7 @@ class KubeApi:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         content_type: str = "application/json",
-        timeout: Any = _TIMEOUT_S,
+        limits: float | aiohttp.ClientTimeout = _TIMEOUT_S,
     ) -> aiohttp.ClientResponse:
         asked = f"/{path}?{urlencode(query)}" if query else f"/{path}"
         headers = {"Accept": "application/json", "Content-Type": content_type}
@@ -223,7 +230,7 @@ class KubeApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = await self._client.call_api(*serialized, _request_timeout=timeout)
+            answer = await self._client.call_api(*serialized, _request_timeout=limits)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unavailable(path, error) from error
         return cast("aiohttp.ClientResponse", answer.response)
@@ -239,9 +246,11 @@ async def connect(context: str | None = None) -> KubeApi:
     settings.connection_pool_maxsize = 0  # many runs wait at once, each with a log to follow
     try:
         if _SERVICE_ACCOUNT.exists() and "KUBECONFIG" not in os.environ:
-            config.load_incluster_config(client_configuration=settings)
+            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(context=context, client_configuration=settings)
+            await config.load_kube_config(  # type: ignore[no-untyped-call]
+                context=context, client_configuration=settings
+            )
     except (config.ConfigException, OSError) as error:
         raise KubernetesUnavailable(
             f"a cluster was asked for; no kubeconfig can be used ({error}); "
@@ -256,10 +265,10 @@ def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
     return "/".join([*parts, *([name] if name else [])])
 
 
-def _selector(labels: Mapping[str, str] | None) -> dict[str, str]:
-    if not labels:
+def _selector(wanted: Mapping[str, str] | None, *, name: str = "labelSelector") -> dict[str, str]:
+    if not wanted:
         return {}
-    return {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
+    return {name: ",".join(f"{key}={value}" for key, value in wanted.items())}
 
 
 def _again_may_help(status: int) -> bool:

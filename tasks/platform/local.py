@@ -40,6 +40,7 @@ class LocalPlatform:
     """Runs pods as processes of this machine; see `tasks.platform.base.Platform`."""
 
     ends_with_run = True
+    progress_every_s = 0.3
 
     def __init__(self, settings: Settings) -> None:
         """Args: settings: `home` decides where everything is kept."""

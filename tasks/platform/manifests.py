@@ -51,6 +51,7 @@ PATHS = {
     "weights_dir": Path("/workspace/weights"),
     "images_dir": Path("/mnt/images"),
 }
+_TMP_DIR, _SHARED_MEMORY_DIR = "/tmp", "/dev/shm"  # noqa: S108  volumes of the pod's own
 _PREPARED_DIR = Path("/mnt/dataset")
 _SECRETS_DIR = Path("/mnt/secrets")
 
@@ -131,7 +132,9 @@ def tuning_job(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
         },
         "template": template,
     }
-    return _object("batch/v1", "Job", workspace, job_name(workspace), spec=spec)
+    job = _object("batch/v1", "Job", workspace, job_name(workspace), spec=spec)
+    job["metadata"]["labels"] = _labels(workspace, pod)
+    return job
 
 
 def stateful_set(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
@@ -290,8 +293,10 @@ def is_reserved(key: str) -> bool:
 def _container(
     workspace: Workspace, pod: Pod, container: Container, settings: PodSettings
 ) -> Object:
-    environment = [{"name": name, "value": value} for name, value in settings.environment]
-    environment += [{"name": "HOME", "value": "/tmp"}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
+    environment: list[Object] = [
+        {"name": name, "value": value} for name, value in settings.environment
+    ]
+    environment += [{"name": "HOME", "value": _TMP_DIR}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
     if pod.hub_secret and container.name == "fetch-weights":
         reference = {"name": pod.hub_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
@@ -347,8 +352,8 @@ def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
 def _mounts(pod: Pod, workspace: Workspace) -> list[Object]:
     mounts: list[Object] = [
         {"name": "config", "mountPath": str(PATHS["config_dir"]), "readOnly": True},
-        {"name": "dshm", "mountPath": "/dev/shm"},
-        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "dshm", "mountPath": _SHARED_MEMORY_DIR},
+        {"name": "tmp", "mountPath": _TMP_DIR},
     ]
     folders = [*_scratch(workspace, pod), *pod.volumes]
     mounts += [{"name": _volume_name(path), "mountPath": str(path)} for path in folders]

@@ -1,0 +1,204 @@
+"""What a container of a cluster says, from its first line to its end, whatever breaks meanwhile.
+
+A pod may not be there yet, be replaced by its Job, or have ended long ago: all three look the same
+to who follows. A log connection that breaks goes on after the last line seen.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import (
+    ContainerKilled,
+    KaitoflowError,
+    KubernetesRefused,
+    KubernetesUnavailable,
+    error_from_reason,
+)
+from tasks.platform.diagnosis import (
+    Diagnosis,
+    describe_waiting,
+    diagnose_job,
+    diagnose_pod,
+    diagnosed_error,
+)
+from tasks.platform.informer import Informer
+from tasks.platform.kube_api import KubeApi, Object
+from tasks.podlog import Event, parse_event
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 5.0
+_RECONNECT_S = 0.5
+_TAIL_LINES = 20
+# Of the informers: namespace, Workspace, generation, pod.
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Informers:
+    """The objects that following looks at."""
+
+    pods: Informer
+    jobs: Informer
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """One start of the container: the pod, and the runtime's name for the start."""
+
+    pod: str
+    container_id: str
+
+
+class ContainerFollower:
+    """One container of a Workspace's pod, in whichever pod it runs."""
+
+    def __init__(self, api: KubeApi, informers: Informers, *, key: Key, container: str) -> None:
+        """Args: key: names the pod to the informers."""
+        self._api, self._informers, self._key = api, informers, key
+        self._namespace, self._container = key[0], container
+        self._tried: set[_Instance] = set()
+        self._tail: list[str] = []
+        self._error: KaitoflowError | None = None
+
+    async def lines(self) -> AsyncGenerator[Event | str]:
+        """Everything the container says, each time it is started, until its result.
+
+        While it has not started: what its pod waits for, as progress.
+        Raises: the typed error of its verdict, or of what is wrong with its pod; ContainerKilled.
+        """
+        while True:
+            async for waiting in self._until_started():
+                yield waiting
+            started = self._newest_start()
+            assert started
+            outcome: Event | None = None
+            async for said in self._read(started):
+                yield said
+                if isinstance(said, dict) and said["event"] in ("result", "verdict"):
+                    outcome = said
+            if outcome and outcome["event"] == "result":
+                return
+            self._tried.add(started)
+            self._error = await self._what_went_wrong(outcome)
+            if not self._error.retryable:
+                raise self._error
+            yield f"{self._container} has to start again: {self._error}"
+
+    async def _until_started(self) -> AsyncGenerator[Event]:
+        """What the pod waits for, each time that changes; ends once the container has started."""
+        told = ""
+        while not self._newest_start():
+            job, pod = self._job(), self._pod()
+            diagnosis = await self._diagnose(job, pod)
+            if _has_failed(job):
+                raise self._error or self._as_error(diagnosis)
+            if diagnosis and diagnosis.is_final:
+                raise diagnosed_error(diagnosis)
+            waits_for = diagnosis.message if diagnosis else describe_waiting(pod or {})
+            if waits_for != told:
+                told = waits_for
+                yield {"event": "progress", "phase": waits_for}
+            await self._informers.pods.wait(self._key, timeout_s=_LOOK_AGAIN_S)
+
+    async def _read(self, started: _Instance) -> AsyncGenerator[Event | str]:
+        """The log of one start, from its first line to its last, over any number of connections."""
+        last_time, seen_then = "", set[str]()
+        self._tail = []
+        while True:
+            was_over = self._is_over(started)
+            try:
+                async for moment, text in self._api.log(
+                    self._namespace,
+                    started.pod,
+                    self._container,
+                    since=f"{last_time[:19]}Z" if last_time else None,
+                    follow=not was_over,
+                ):
+                    if moment < last_time or (moment == last_time and text in seen_then):
+                        continue
+                    seen_then = {text} if moment != last_time else seen_then | {text}
+                    last_time = moment
+                    self._tail = [*self._tail[-_TAIL_LINES:], text]
+                    yield parse_event(text) or text
+            except KubernetesUnavailable as error:
+                logger.info("log interrupted pod=%s: %s", started.pod, error)
+            except KubernetesRefused as error:
+                logger.info("log refused pod=%s: %s", started.pod, error)
+                if was_over:  # the pod has gone, and its log with it
+                    return
+            else:
+                if was_over:
+                    return
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _what_went_wrong(self, verdict: Event | None) -> KaitoflowError:
+        if verdict:
+            return _as_told(verdict)
+        return self._as_error(await self._diagnose(None, self._pod()))
+
+    def _as_error(self, diagnosis: Diagnosis | None) -> KaitoflowError:
+        if diagnosis:
+            return diagnosed_error(diagnosis)
+        return ContainerKilled(
+            f"{self._container} was asked to finish; its container ended without a word; "
+            "see `kaitoflow logs`, then run again"
+        )
+
+    async def _diagnose(self, job: Object | None, pod: Object | None) -> Diagnosis | None:
+        if pod is None:
+            return diagnose_job(job, await self._events(job)) if job else None
+        name = pod["spec"].get("nodeName")
+        node = await self._api.get("Node", None, name) if name else None
+        tail = "\n".join(self._tail)
+        return diagnose_pod(pod, node=node, events=await self._events(pod), log_tail=tail)
+
+    async def _events(self, about: Object) -> Sequence[Mapping[str, Any]]:
+        uid = about["metadata"]["uid"]
+        return await self._api.find("Event", self._namespace, fields={"involvedObject.uid": uid})
+
+    def _job(self) -> Object | None:
+        jobs = self._informers.jobs.select(self._key)
+        return jobs[-1] if jobs else None
+
+    def _pod(self) -> Object | None:
+        pods = self._informers.pods.select(self._key)
+        return pods[-1] if pods else None
+
+    def _newest_start(self) -> _Instance | None:
+        """The start to follow: of the newest pod, and not one that was followed already."""
+        pod = self._pod()
+        status = _status_of(pod, self._container) if pod else None
+        if not pod or not status or not status["state"].keys() & {"running", "terminated"}:
+            return None
+        started = _Instance(pod["metadata"]["name"], status.get("containerID", ""))
+        return None if started in self._tried else started
+
+    def _is_over(self, started: _Instance) -> bool:
+        """Whether this start has ended, or its pod is no more."""
+        pods = self._informers.pods.select(self._key)
+        pod = next((p for p in pods if p["metadata"]["name"] == started.pod), None)
+        status = _status_of(pod, self._container) if pod else None
+        if not status or status.get("containerID", "") != started.container_id:
+            return True
+        return "running" not in status["state"]
+
+
+def _as_told(verdict: Event) -> KaitoflowError:
+    error = error_from_reason(verdict["reason"], verdict["message"])
+    error.retryable = bool(verdict.get("retryable", error.retryable))
+    return error
+
+
+def _status_of(pod: Object, container: str) -> Object | None:
+    status = pod.get("status", {})
+    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next((each for each in statuses if each["name"] == container), None)
+
+
+def _has_failed(job: Object | None) -> bool:
+    conditions = (job or {}).get("status", {}).get("conditions", [])
+    return any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)

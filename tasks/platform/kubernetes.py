@@ -1,0 +1,366 @@
+"""The platform of a cluster: objects are the API server's, pods are a Job's and a StatefulSet's."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts import Endpoint
+from tasks.errors import RunSuperseded, ServerNotReady
+from tasks.platform.base import INFERENCE, TUNING, Address, Container, Pod, PodPaths, World
+from tasks.platform.diagnosis import describe_waiting, diagnose_pod, diagnosed_error
+from tasks.platform.following import ContainerFollower, Informers, Key
+from tasks.platform.informer import Informer
+from tasks.platform.kube_api import KubeApi, Object, connect
+from tasks.platform.manifests import (
+    GENERATION_LABEL,
+    MANAGED_BY,
+    POD_LABEL,
+    SERVER_PORT,
+    WORKSPACE_LABEL,
+    PodSettings,
+    config_map,
+    docker_config_path,
+    job_name,
+    pod_paths,
+    service_url,
+    services,
+    stateful_set,
+    tuning_job,
+    workspace_labels,
+)
+from tasks.podlog import Event
+from tasks.settings import Settings
+from tasks.status import WorkspaceStatus
+from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 5.0
+_GONE_TIMEOUT_S = 60.0
+_OWNED_KINDS = ("Job", "StatefulSet", "Service", "ConfigMap")
+_EVENT_MESSAGE_MAX_CHARS = 1000
+
+
+class KubernetesPlatform:
+    """Runs pods on a cluster; see `tasks.platform.base.Platform`."""
+
+    ends_with_run = False
+    progress_every_s = 5.0
+
+    def __init__(self, settings: Settings) -> None:
+        """Args: settings: the pods' image and how long to wait."""
+        self._settings = settings
+        self._connecting = asyncio.Lock()
+        self._connection: tuple[KubeApi, Informers] | None = None
+        self._statuses: dict[str, WorkspaceStatus] = {}
+        self._applied: dict[str, str] = {}
+
+    async def api(self) -> KubeApi:
+        """The connection to the API server, made when it is first needed."""
+        return (await self._connected())[0]
+
+    async def close(self) -> None:
+        """End the watches and the connections."""
+        if self._connection:
+            api, informers = self._connection
+            self._connection = None
+            await informers.pods.stop()
+            await informers.jobs.stop()
+            await api.close()
+
+    async def _connected(self) -> tuple[KubeApi, Informers]:
+        async with self._connecting:
+            if self._connection is None:
+                api = await connect()
+                informers = Informers(
+                    pods=Informer(api, "Pod", labels=MANAGED_BY, key=_key),
+                    jobs=Informer(api, "Job", labels=MANAGED_BY, key=_key),
+                )
+                self._connection = (api, informers)
+        return self._connection
+
+    async def _watching(self) -> tuple[KubeApi, Informers]:
+        api, informers = await self._connected()
+        await informers.pods.start()
+        await informers.jobs.start()
+        return api, informers
+
+    def paths(self, workspace: Workspace, *, model: str, revision: str) -> PodPaths:  # noqa: ARG002
+        """Where every pod finds its files; a model's weights are the pod's own."""
+        return pod_paths(workspace)
+
+    async def apply(self, workspace: Workspace) -> Workspace:
+        """The object as the API server has it; applied, when it came without a uid from a form."""
+        if workspace.metadata.uid:
+            return workspace
+        api = await self.api()
+        manifest = workspace.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        manifest |= {"apiVersion": workspace.api_version, "kind": workspace.kind}
+        meta = manifest["metadata"] | {"namespace": workspace.metadata.namespace}
+        kept = await api.apply(manifest | {"metadata": meta})
+        identity = {key: kept["metadata"][key] for key in ("uid", "generation")}
+        metadata = workspace.metadata.model_copy(update=identity)
+        return workspace.model_copy(update={"metadata": metadata})
+
+    async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
+        """The status; as this process wrote it last, since a run is its only writer."""
+        known = self._statuses.get(workspace.metadata.uid)
+        if known:
+            return known.model_copy(deep=True)
+        meta = workspace.metadata
+        stored = await (await self.api()).get("Workspace", meta.namespace, meta.name)
+        return WorkspaceStatus.model_validate((stored or {}).get("status") or {})
+
+    async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
+        """Replace the status; a Workspace that is gone, or another of its name, stays as it is."""
+        meta = workspace.metadata
+        self._statuses[meta.uid] = status.model_copy(deep=True)
+        patch = {
+            "metadata": {"uid": meta.uid},
+            "status": status.model_dump(mode="json", by_alias=True),
+        }
+        api = await self.api()
+        await api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
+
+    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+        """An Event on the Workspace, as `kubectl describe` shows it."""
+        meta = workspace.metadata
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        text = message[:_EVENT_MESSAGE_MAX_CHARS]
+        told = f"{meta.uid}{meta.generation}{reason}{text}"
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{meta.name}.{hashlib.sha256(told.encode()).hexdigest()[:16]}",
+                "namespace": meta.namespace,
+            },
+            "involvedObject": {
+                "apiVersion": workspace.api_version,
+                "kind": workspace.kind,
+                "namespace": meta.namespace,
+                "name": meta.name,
+                "uid": meta.uid,
+            },
+            "type": "Normal",
+            "reason": reason,
+            "message": text,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "source": {"component": "kaitoflow"},
+        }
+        await (await self.api()).create("Event", meta.namespace, event)
+
+    async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:
+        """The ConfigMap and the Secrets that the Workspace names, as far as they are there."""
+        api, namespace = await self.api(), workspace.metadata.namespace
+        name = workspace.config_name
+        data = await self.read_config_map(workspace, name) if name else None
+        secrets = {s: await api.get("Secret", namespace, s) for s in workspace.secret_names}
+        return World(
+            config_maps={name: data} if name and data is not None else {},
+            has_secret=lambda secret: secrets.get(secret) is not None,
+            is_cluster=True,
+            push=push,
+            port=port,
+        )
+
+    async def read_config_map(self, workspace: Workspace, name: str) -> Mapping[str, str] | None:
+        """The data of a ConfigMap in the Workspace's namespace; None when there is none."""
+        api = await self.api()
+        found = await api.get("ConfigMap", workspace.metadata.namespace, name)
+        return None if found is None else found.get("data") or {}
+
+    async def docker_config(self, workspace: Workspace, secret: str) -> Path | None:  # noqa: ARG002
+        """Where the Secret is mounted; the checks have found it."""
+        return docker_config_path(secret) if secret else None
+
+    @contextlib.asynccontextmanager
+    async def hold_run(self, workspace: Workspace) -> AsyncIterator[None]:
+        """Begin with no pod of an older generation left, nor one that has failed.
+
+        Who else runs the Workspace is Prefect's to know: there is one run a generation.
+        Raises: RunSuperseded: the Workspace has a newer generation, or is gone.
+        """
+        await self._expect_current(workspace)
+        self._statuses.pop(workspace.metadata.uid, None)
+        await self._remove_outdated(workspace)
+        try:
+            yield
+        finally:
+            self._statuses.pop(workspace.metadata.uid, None)
+            for name in (TUNING, INFERENCE):
+                self._applied.pop(_applied_key(workspace, name), None)
+
+    async def _expect_current(self, workspace: Workspace) -> None:
+        meta = workspace.metadata
+        found = await (await self.api()).get("Workspace", meta.namespace, meta.name)
+        now = (found or {}).get("metadata", {})
+        if (now.get("uid"), now.get("generation")) != (meta.uid, meta.generation):
+            there = f"generation {now['generation']} is there by now" if found else "it is gone"
+            raise RunSuperseded(
+                f"generation {meta.generation} of workspace {workspace} was to be run; {there}; "
+                "nothing to do: the newest generation has a run of its own"
+            )
+
+    async def _remove_outdated(self, workspace: Workspace) -> None:
+        """No Job but one of this generation that may still end well; and no pod of another."""
+        api, meta = await self.api(), workspace.metadata
+        jobs = await api.find("Job", meta.namespace, labels=workspace_labels(workspace))
+        outdated = [
+            job
+            for job in jobs
+            if job["metadata"]["name"] != job_name(workspace) or _has_failed(job)
+        ]
+        for job in outdated:
+            await api.delete("Job", meta.namespace, job["metadata"]["name"])
+        if outdated:
+            uids = {job["metadata"]["uid"] for job in outdated}
+            await self._wait_until_gone(workspace, owners=uids)
+
+    async def _wait_until_gone(self, workspace: Workspace, *, owners: set[str]) -> None:
+        """Return when no pod of these owners is left: two pods must not push to one tag."""
+        api, meta = await self.api(), workspace.metadata
+        deadline = asyncio.get_running_loop().time() + _GONE_TIMEOUT_S
+        while asyncio.get_running_loop().time() < deadline:
+            pods = await api.find("Pod", meta.namespace, labels=workspace_labels(workspace))
+            if not any(_owner(pod) in owners for pod in pods):
+                return
+            await asyncio.sleep(0.5)
+        logger.warning("pods still there workspace=%s after_s=%.0f", workspace, _GONE_TIMEOUT_S)
+
+    async def follow(
+        self, workspace: Workspace, pod: Pod, container: Container
+    ) -> AsyncGenerator[Event | str]:
+        """What the container says in the pod of the Job or StatefulSet, until its result."""
+        api, informers = await self._watching()
+        await self._ensure(workspace, pod)
+        follower = ContainerFollower(
+            api, informers, key=_key_of(workspace, pod), container=container.name
+        )
+        async with contextlib.aclosing(follower.lines()) as lines:
+            async for said in lines:
+                yield said
+
+    async def _ensure(self, workspace: Workspace, pod: Pod) -> None:
+        """Have the pod's objects as they should be; asked of the API server once a run."""
+        manifests = self._manifests(workspace, pod)
+        digest = json.dumps(manifests, sort_keys=True)
+        key = _applied_key(workspace, pod.name)
+        if self._applied.get(key) == digest:
+            return
+        api = await self.api()
+        for manifest in manifests:
+            await api.apply(manifest)
+        self._applied[key] = digest
+
+    def _manifests(self, workspace: Workspace, pod: Pod) -> list[Object]:
+        settings = PodSettings(
+            image=self._settings.pod_image,
+            image_pull_secrets=self._settings.pod_image_pull_secrets,
+            environment=tuple(sorted(self._settings.pod_environment.items())),
+        )
+        told = config_map(workspace, pod)
+        if pod.name == TUNING:
+            return [told, tuning_job(workspace, pod, settings)]
+        return [told, *services(workspace, pod), stateful_set(workspace, pod, settings)]
+
+    async def server_address(self, workspace: Workspace, *, port: int | None) -> Address:  # noqa: ARG002
+        """Every address of the pod; others reach it through the Workspace's Service."""
+        return Address(host="0.0.0.0", port=SERVER_PORT, url=service_url(workspace))  # noqa: S104
+
+    async def ensure_server(
+        self, workspace: Workspace, pod: Pod, *, endpoint: Endpoint
+    ) -> AsyncGenerator[Event | str]:
+        """Have the StatefulSet's pod of this generation ready; what it waits for, as progress."""
+        _, informers = await self._watching()
+        await self._ensure(workspace, pod)
+        key, told = _key_of(workspace, pod), ""
+        deadline = asyncio.get_running_loop().time() + self._settings.server_ready_timeout_s
+        while True:
+            pods = informers.pods.select(key)
+            newest = pods[-1] if pods else {}
+            if _is_ready(newest):
+                return
+            diagnosis = diagnose_pod(newest) if newest else None
+            if diagnosis and diagnosis.is_final:
+                raise diagnosed_error(diagnosis)
+            waits_for = diagnosis.message if diagnosis else describe_waiting(newest)
+            if waits_for != told:
+                told = waits_for
+                yield {"event": "progress", "phase": waits_for}
+            if asyncio.get_running_loop().time() > deadline:
+                raise ServerNotReady(
+                    f"the server at {endpoint.url} was asked for /health; it was not ready within "
+                    f"{self._settings.server_ready_timeout_s:.0f} s ({waits_for}); see `kaitoflow "
+                    "logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S"
+                )
+            await informers.pods.wait(key, timeout_s=_LOOK_AGAIN_S)
+
+    async def stop(self, workspace: Workspace) -> list[str]:
+        """End the generation's Job with its pods, and the server; the names of what was stopped."""
+        return await self._delete_owned(workspace, ("Job", "StatefulSet"))
+
+    async def delete(self, workspace: Workspace) -> None:
+        """Remove everything that was made for the Workspace; return when its pods are gone."""
+        await self._delete_owned(workspace, _OWNED_KINDS)
+
+    async def _delete_owned(self, workspace: Workspace, kinds: tuple[str, ...]) -> list[str]:
+        api, meta = await self.api(), workspace.metadata
+        removed: list[Object] = []
+        for kind in kinds:
+            for each in await api.find(kind, meta.namespace, labels=workspace_labels(workspace)):
+                if _owner(each) == meta.uid:
+                    await api.delete(kind, meta.namespace, each["metadata"]["name"])
+                    removed.append({"kind": kind, **each})
+        owners = {r["metadata"]["uid"] for r in removed if r["kind"] in ("Job", "StatefulSet")}
+        if owners:
+            await self._wait_until_gone(workspace, owners=owners)
+        return [f"{each['kind']}/{each['metadata']['name']}" for each in removed]
+
+    async def list_nodes(self) -> list[Object]:
+        """Every node of the cluster."""
+        return await (await self.api()).find("Node")
+
+
+def _key(seen: Object) -> Key:
+    labels = seen["metadata"].get("labels", {})
+    return (
+        seen["metadata"]["namespace"],
+        labels.get(WORKSPACE_LABEL, ""),
+        labels.get(GENERATION_LABEL, ""),
+        labels.get(POD_LABEL, ""),
+    )
+
+
+def _key_of(workspace: Workspace, pod: Pod) -> Key:
+    meta = workspace.metadata
+    return (meta.namespace, meta.name, str(meta.generation), pod.name)
+
+
+def _applied_key(workspace: Workspace, pod: str) -> str:
+    return f"{workspace.metadata.uid} {workspace.metadata.generation} {pod}"
+
+
+def _owner(each: Object) -> str:
+    owners: list[dict[str, Any]] = each["metadata"].get("ownerReferences", [])
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
+def _has_failed(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)
+
+
+def _is_ready(pod: Object) -> bool:
+    if pod.get("metadata", {}).get("deletionTimestamp"):
+        return False
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
