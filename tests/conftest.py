@@ -6,6 +6,8 @@ import pytest
 
 from tests.models import fetch_smollm2
 
+pytest_plugins = ["tests.cluster.fixtures"]
+
 
 @pytest.fixture(scope="session")
 def smollm2_weights() -> Path:
