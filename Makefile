@@ -2,14 +2,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench lock clean cluster-up cluster-down
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := flows tasks serving tests requirements
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Install uv into .tools and the locked packages into .venv (nothing to do when unchanged)
 	@command -v $(PYTHON) >/dev/null || { echo "setup needs Python 3.9 or newer; there is no $(PYTHON) on PATH; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
@@ -33,6 +33,12 @@ check: setup ## Formatting, lint, types, import contracts and fresh locks
 bench: setup ## Run every benchmark of tests/bench
 	@$(BIN)/python -m tests.models
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+cluster-up: setup ## Start a Kubernetes control plane in the background and print its KUBECONFIG
+	@$(BIN)/python -m tests.cluster.background up
+
+cluster-down: ## Stop it and remove what it kept
+	@$(BIN)/python -m tests.cluster.background down
 
 lock: setup ## Write the locks anew; make lock UPGRADE=1 takes newer versions
 	$(BIN)/python requirements/lock.py .tools/bin/uv $(if $(UPGRADE),--upgrade)

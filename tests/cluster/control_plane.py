@@ -25,6 +25,7 @@ from tests.cluster.kubeconfig import write_kubeconfig
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
 
+ADMIN_KUBECONFIG = "admin.kubeconfig"
 SERVICE_CIDR = "10.96.0.0/16"
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 _START_LIMIT_S = 90.0
@@ -44,7 +45,7 @@ class ControlPlane:
 
     @property
     def kubeconfig(self) -> Path:
-        return self.folder / "admin.kubeconfig"
+        return self.folder / ADMIN_KUBECONFIG
 
     @property
     def ca_file(self) -> Path:

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx2
 
 from tests.cluster.build import tool
+from tests.cluster.ports import free_port
 
 USER = "kaito"
 PASSWORD = "opensesame"
@@ -38,7 +38,7 @@ class RunningRegistry:
 def running_registry(folder: Path, *, auth: bool = False) -> Iterator[RunningRegistry]:
     """A registry that keeps its images in `folder`; with `auth` it wants USER and PASSWORD."""
     folder.mkdir(parents=True, exist_ok=True)
-    host = f"127.0.0.1:{_free_port()}"
+    host = f"127.0.0.1:{free_port()}"
     config = folder / "registry.json"  # JSON is YAML
     config.write_text(json.dumps(_config(folder, host, auth=auth)))
     registry = RunningRegistry(host, folder / "registry.log")
@@ -78,13 +78,6 @@ def _config(folder: Path, host: str, *, auth: bool) -> dict[str, object]:
         passwords.write_text(_HTPASSWD)
         config["auth"] = {"htpasswd": {"realm": "tests", "path": str(passwords)}}
     return config
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_until_ready(registry: RunningRegistry, process: subprocess.Popen[bytes]) -> None:
