@@ -288,9 +288,13 @@ class KubernetesUnavailable(Failed):
 
 
 class KubernetesRefused(Failed):
-    """The API server answers, and says no."""
+    """The API server answers, and says no.
+
+    status: of HTTP. said: the server's own words.
+    """
 
     status = 0
+    said = ""
 
 
 class InternalError(Failed):

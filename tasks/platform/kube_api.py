@@ -5,6 +5,7 @@ on the wire, so a manifest is built, applied, compared and diagnosed in one form
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 FIELD_MANAGER = "kaitoflow"
 Object = dict[str, Any]
 
+_JSON = "application/json"
+_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _TIMEOUT_S = 30.0
 _TRIES = 6
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
@@ -81,17 +84,27 @@ class KubeApi:
         assert answer is not None
         return answer["items"], answer["metadata"]["resourceVersion"]
 
+    async def table(self, kind: str, namespace: str | None) -> Object:
+        """The objects as the API server prints them (a Table of meta.k8s.io: columns and rows)."""
+        answer = await self._call("GET", _path(kind, namespace), accept=_TABLE)
+        assert answer is not None
+        return answer
+
     async def create(self, kind: str, namespace: str, body: Object) -> Object | None:
         """The new object; None when one of that name is there already."""
         return await self._call("POST", _path(kind, namespace), body=body, none_for=(409,))
 
-    async def apply(self, manifest: Object) -> Object:
-        """Have the object as the manifest says (server-side apply); twice is once."""
+    async def apply(self, manifest: Object, *, dry_run: bool = False) -> Object:
+        """Have the object as the manifest says (server-side apply); twice is once.
+
+        Args: dry_run: only hear what the API server says to it.
+        """
         meta = manifest["metadata"]
+        rehearsal = {"dryRun": "All"} if dry_run else {}
         answer = await self._call(
             "PATCH",
             _path(manifest["kind"], meta.get("namespace"), meta["name"]),
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            query={"fieldManager": FIELD_MANAGER, "force": "true", **rehearsal},
             body=manifest,
             content_type="application/apply-patch+yaml",
         )
@@ -142,13 +155,23 @@ class KubeApi:
             yield event["type"], event["object"]
 
     async def log(
-        self, namespace: str, pod: str, container: str, *, since: str | None, follow: bool
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        since: str | None,
+        follow: bool,
+        previous: bool = False,
     ) -> AsyncGenerator[tuple[str, str]]:
         """A container's log as (time of the line, line); with `follow` until the container ends.
 
         Args: since: an RFC 3339 time, in whole seconds: lines of that second come again.
+        previous: of the start before the last one.
         """
         query = {"container": container, "timestamps": "true", "follow": str(follow).lower()}
+        if previous:
+            query["previous"] = "true"
         if since:
             query["sinceTime"] = since
         path = f"{_path('Pod', namespace, pod)}/log"
@@ -156,16 +179,36 @@ class KubeApi:
             moment, _, text = line.partition(" ")
             yield moment, text
 
+    async def ask_service(
+        self, namespace: str, service: str, path: str, body: Object, *, read_timeout_s: float
+    ) -> AsyncGenerator[str]:
+        """The lines that a Service answers to a POST, as they come, through the API server.
+
+        Args: service: name:port.
+        Raises: KubernetesRefused: the API server or the Service says no.
+        """
+        proxy = f"{_path('Service', namespace, service)}/proxy/{path}"
+        lines = self._lines(proxy, None, read_timeout_s=read_timeout_s, method="POST", body=body)
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                yield line
+
     async def _lines(
-        self, path: str, query: Mapping[str, str], *, read_timeout_s: float | None
+        self,
+        path: str,
+        query: Mapping[str, str] | None,
+        *,
+        read_timeout_s: float | None,
+        method: str = "GET",
+        body: Object | None = None,
     ) -> AsyncGenerator[str]:
         limits = aiohttp.ClientTimeout(
             total=None, sock_connect=_TIMEOUT_S, sock_read=read_timeout_s
         )
-        answer = await self._open("GET", path, query=query, limits=limits)
+        answer = await self._open(method, path, query, body, limits=limits)
         try:
             if answer.status >= 400:
-                raise _refused("GET", path, answer.status, await answer.read())
+                raise _refused(method, path, answer.status, await answer.read())
             pending = b""
             async for chunk in answer.content.iter_any():
                 *whole, pending = (pending + chunk).split(b"\n")
@@ -185,14 +228,17 @@ class KubeApi:
         *,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         none_for: tuple[int, ...] = (),
     ) -> Object | None:
         """Ask until there is an answer that another try would not change."""
         pause_s = _FIRST_PAUSE_S
         for left in range(_TRIES - 1, -1, -1):
             try:
-                answer = await self._open(method, path, query, body, content_type, _TIMEOUT_S)
+                answer = await self._open(
+                    method, path, query, body, content_type=content_type, accept=accept
+                )
                 content = await answer.read()
             except KubernetesUnavailable:
                 if not left:
@@ -217,11 +263,13 @@ class KubeApi:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-        content_type: str = "application/json",
+        *,
+        content_type: str = _JSON,
+        accept: str = _JSON,
         limits: float | aiohttp.ClientTimeout = _TIMEOUT_S,
     ) -> aiohttp.ClientResponse:
         asked = f"/{path}?{urlencode(query)}" if query else f"/{path}"
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         try:
             serialized = await self._client.param_serialize(
                 method,
@@ -276,16 +324,22 @@ def _again_may_help(status: int) -> bool:
 
 
 def _refused(method: str, path: str, status: int, content: bytes) -> KubernetesRefused:
-    try:
-        said = json.loads(content).get("message", "")
-    except ValueError:
-        said = content.decode(errors="replace")[:300]
+    said = _message(content)
     error = KubernetesRefused(
         f"{method} {path} was asked of the API server; it answered {status}: {said}; "
         "correct the object, or give kaitoflow's service account the right"
     )
-    error.status = status
+    error.status, error.said = status, said
     return error
+
+
+def _message(content: bytes) -> str:
+    """What a Status object says; or an answer of the Service behind the proxy, or any text."""
+    try:
+        said = json.loads(content)
+        return str(said.get("message") or said["error"]["message"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return content.decode(errors="replace").strip()[:300]
 
 
 def _unavailable(path: str, error: BaseException) -> KubernetesUnavailable:

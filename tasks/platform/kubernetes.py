@@ -53,9 +53,9 @@ class KubernetesPlatform:
     ends_with_run = False
     progress_every_s = 5.0
 
-    def __init__(self, settings: Settings) -> None:
-        """Args: settings: the pods' image and how long to wait."""
-        self._settings = settings
+    def __init__(self, settings: Settings, *, context: str | None = None) -> None:
+        """Args: settings: the pods' image, how long to wait. context: of the kubeconfig."""
+        self._settings, self._context = settings, context
         self._connecting = asyncio.Lock()
         self._connection: tuple[KubeApi, Informers] | None = None
         self._statuses: dict[str, WorkspaceStatus] = {}
@@ -77,7 +77,7 @@ class KubernetesPlatform:
     async def _connected(self) -> tuple[KubeApi, Informers]:
         async with self._connecting:
             if self._connection is None:
-                api = await connect()
+                api = await connect(self._context)
                 informers = Informers(
                     pods=Informer(api, "Pod", labels=MANAGED_BY, key=_key),
                     jobs=Informer(api, "Job", labels=MANAGED_BY, key=_key),
