@@ -16,6 +16,7 @@
     │   ├── AdapterInvalid             a file of the adapter is missing, cut short or forbidden
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
     │   ├── PortInUse                  somebody else listens where the server should
+    │   ├── DeploymentUnusable         no async flow that a worker could import
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
@@ -46,6 +47,7 @@
         ├── NodeLost                   the node went away under the pod
         ├── DeadlineExceeded           the pod or Job was active longer than it may be
         ├── JobFailed                  the Job gave up and left no pod to tell why
+        ├── WorkerNameTaken            another live worker has the name
         ├── PrefectUnavailable         no Prefect server, and none could be started
         ├── KubernetesUnavailable      no cluster is configured, or it does not answer
         ├── KubernetesRefused          the API server says no
@@ -127,6 +129,10 @@ class ImageUnreadable(Refused):
 
 class PortInUse(Refused):
     """The port the server should listen on is taken."""
+
+
+class DeploymentUnusable(Refused):
+    """A deployment's entry point is no async flow that a worker could import."""
 
 
 class SecretNotFound(Refused):
@@ -275,6 +281,10 @@ class JobFailed(Failed):
     """The Job gave up, and no pod is left to tell why."""
 
     retryable = True
+
+
+class WorkerNameTaken(Failed):
+    """Another live worker of the work pool has the name."""
 
 
 class PrefectUnavailable(Failed):
