@@ -40,7 +40,8 @@ _START_CAUSES = (
     Cause(
         words=r"timed out waiting for the condition|context deadline exceeded|not registered",
         error=ContainerStartError,
-        fix="check that the node reaches the API server; it is tried again",
+        fix="check that the node reaches the API server and that its runtime answers, "
+        "for it is tried again",
         is_final=False,
     ),
     Cause(

@@ -105,7 +105,7 @@ def diagnose_node(pod: Object, node: Object | None) -> Diagnosis | None:
         NodeLost if is_silent else NodeNotReady,
         asked=f"pod {name_of(pod)} needs its node {name_of(node)}",
         found=f"the node {'is silent' if is_silent else 'is not ready'} ({quoted(said)})",
-        fix="look at the machine (kubectl describe node); without it the pod is given up after "
+        fix="look at the machine (kubectl describe node): without it the pod is given up after "
         "some minutes and can run again elsewhere",
         is_final=False,
     )

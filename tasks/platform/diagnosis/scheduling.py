@@ -16,8 +16,8 @@ from tasks.platform.diagnosis.facts import (
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, quoted, verdict
 
 _AVAILABLE = re.compile(r"0/(\d+) nodes are available: (.*)", re.DOTALL)
-# What the scheduler adds about preemption tells a person nothing more.
-_PREEMPTION = re.compile(r"\.\s+(?:no new claims to deallocate, )?preemption:")
+# What follows the first sentence is about preemption and tells a person nothing more.
+_SENTENCE_END = re.compile(r"\.(?:\s|$)")
 _PART = re.compile(r"(\d+) (.+)")
 
 _Cause = functools.partial(Cause, error=Unschedulable)
@@ -54,8 +54,8 @@ _CAUSES = (
     _Cause(
         words=r"Insufficient (?P<what>(?:\w+\.)+\w+/(?:gpu|mig-\S+))",
         meaning="with too little free",
-        fix="add a GPU node or wait for a free GPU; if a node has GPUs that Kubernetes does not "
-        "count (kubectl describe node NODE), install the device plugin of their vendor",
+        fix="add a GPU node or wait for a free GPU, and if a node has GPUs that Kubernetes does "
+        "not count (kubectl describe node NODE), install the device plugin of their vendor",
     ),
     _Cause(
         words=r"node\(s\) exceed max volume count",
@@ -117,7 +117,7 @@ def _explain(message: str) -> tuple[str, str]:
     if not available:
         return f"the scheduler says: {quoted(message)}", _UNKNOWN_FIX
     total, rest = available.groups()
-    parts = re.split(r", (?=\d+ )", _PREEMPTION.split(rest)[0].rstrip(". "))
+    parts = re.split(r", (?=\d+ )", _SENTENCE_END.split(rest)[0])
     counted = [found.groups() for found in map(_PART.fullmatch, parts) if found]
     if not counted:
         refusal = _Refusal.of(parts[0])

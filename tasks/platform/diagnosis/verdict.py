@@ -58,8 +58,8 @@ def diagnosed_error(diagnosis: Diagnosis) -> KaitoflowError:
 
 
 def quoted(text: str) -> str:
-    """Somebody else's message on one line, cut where it gets long."""
-    line = " ".join(text.split())
+    """Somebody else's message as a part of ours: on one line, cut where it gets long."""
+    line = " ".join(text.split()).replace("; ", ", ")
     if len(line) <= _QUOTED_CHARACTERS:
         return line
     return f"{line[:_QUOTED_CHARACTERS]}..."
