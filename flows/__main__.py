@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from flows.objects import Place
+
 app = App(
     name="kaitoflow",
     help="Fine-tune and serve language models from one KAITO Workspace.",
@@ -18,13 +20,22 @@ app = App(
     version_flags=["--version"],
 )
 
-Namespace = Annotated[str, Parameter(name=["--namespace", "-n"])]
+Namespace = Annotated[
+    str | None,
+    Parameter(
+        name=["--namespace", "-n"], help="The context's on a cluster, else `default`, if left away."
+    ),
+]
+Where = Annotated[Place, Parameter(name="*")]
 Output = Annotated[Literal["table", "wide", "json", "yaml"], Parameter(name=["--output", "-o"])]
 INTERRUPTED, USAGE = 130, 2
+DEFAULT_PLACE = Place()
 
 
 @app.command
-def run(file: Path, *, push: bool = False, port: int | None = None) -> int:
+def run(
+    file: Path, *, push: bool = False, port: int | None = None, place: Where = DEFAULT_PLACE
+) -> int:
     """Tune, publish and serve what FILE's Workspace asks for; run it again to resume.
 
     Parameters
@@ -32,46 +43,58 @@ def run(file: Path, *, push: bool = False, port: int | None = None) -> int:
     file
         YAML with one Workspace, and the ConfigMaps and Secrets that it names.
     push
-        Send the image to its registry too, instead of only keeping it on disk.
+        Send the image to its registry too, instead of only keeping it on disk; on a cluster always.
     port
-        Where the server listens; the first free port from 5000 on when left away.
+        Where the server listens on this machine; the first free port from 5000 on when left away.
     """
     from flows.commands.run import run_file
 
-    return run_file(file, push=push, port=port)
+    return run_file(file, push=push, port=port, place=place)
 
 
 @app.command
 def plan(
-    file: Path, *, push: bool = False, port: int | None = None, output: Output = "table"
+    file: Path,
+    *,
+    push: bool = False,
+    port: int | None = None,
+    output: Output = "table",
+    place: Where = DEFAULT_PLACE,
 ) -> int:
     """Say what a run of FILE would need in memory and time, and whether it may; creates nothing."""
     from flows.commands.run import plan_file
 
-    return plan_file(file, push=push, port=port, output=output)
+    return plan_file(file, push=push, port=port, output=output, place=place)
 
 
 @app.command
 def get(
     *names: str,
-    namespace: Namespace = "default",
+    namespace: Namespace = None,
     all_namespaces: Annotated[bool, Parameter(name=["--all-namespaces", "-A"])] = False,
     output: Output = "table",
     watch: Annotated[bool, Parameter(name=["--watch", "-w"])] = False,
+    place: Where = DEFAULT_PLACE,
 ) -> int:
     """List Workspaces, or those named, with their conditions."""
     from flows.commands.show import get_workspaces
 
-    chosen = None if all_namespaces else namespace
-    return get_workspaces(names, namespace=chosen, output=output, watch=watch)
+    return get_workspaces(
+        names,
+        namespace=namespace,
+        all_namespaces=all_namespaces,
+        output=output,
+        watch=watch,
+        place=place,
+    )
 
 
 @app.command
-def describe(name: str, *, namespace: Namespace = "default") -> int:
+def describe(name: str, *, namespace: Namespace = None, place: Where = DEFAULT_PLACE) -> int:
     """Show one Workspace whole: conditions with their reasons, steps, image, service."""
     from flows.commands.show import describe_workspace
 
-    return describe_workspace(name, namespace=namespace)
+    return describe_workspace(name, namespace=namespace, place=place)
 
 
 @app.command
@@ -81,7 +104,8 @@ def logs(
     step: str | None = None,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"])] = False,
     previous: Annotated[bool, Parameter(name=["--previous", "-p"])] = False,
-    namespace: Namespace = "default",
+    namespace: Namespace = None,
+    place: Where = DEFAULT_PLACE,
 ) -> int:
     """Print what the steps of a Workspace's run said.
 
@@ -96,23 +120,31 @@ def logs(
     """
     from flows.commands.show import print_logs
 
-    return print_logs(name, namespace=namespace, step=step, follow=follow, previous=previous)
+    return print_logs(
+        name, namespace=namespace, step=step, follow=follow, previous=previous, place=place
+    )
 
 
 @app.command
-def chat(name: str, prompt: str | None = None, *, namespace: Namespace = "default") -> int:
+def chat(
+    name: str,
+    prompt: str | None = None,
+    *,
+    namespace: Namespace = None,
+    place: Where = DEFAULT_PLACE,
+) -> int:
     """Talk to a Workspace's model; without PROMPT a conversation until Ctrl-D."""
     from flows.commands.chat import chat_with
 
-    return chat_with(name, prompt, namespace=namespace)
+    return chat_with(name, prompt, namespace=namespace, place=place)
 
 
 @app.command
-def stop(name: str, *, namespace: Namespace = "default") -> int:
+def stop(name: str, *, namespace: Namespace = None, place: Where = DEFAULT_PLACE) -> int:
     """Stop a Workspace's run and its server; `run` resumes."""
     from flows.commands.end import stop_workspace
 
-    return stop_workspace(name, namespace=namespace)
+    return stop_workspace(name, namespace=namespace, place=place)
 
 
 @app.command
@@ -120,12 +152,13 @@ def delete(
     name: str,
     *,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
-    namespace: Namespace = "default",
+    namespace: Namespace = None,
+    place: Where = DEFAULT_PLACE,
 ) -> int:
     """Stop a Workspace and forget it with its files; models and images are kept."""
     from flows.commands.end import delete_workspace
 
-    return delete_workspace(name, namespace=namespace, yes=yes)
+    return delete_workspace(name, namespace=namespace, yes=yes, place=place)
 
 
 @app.command
@@ -134,6 +167,33 @@ def server() -> int:
     from flows.commands.server import serve_prefect
 
     return serve_prefect()
+
+
+@app.command
+def worker(
+    *,
+    pool: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    port: int | None = None,
+) -> int:
+    """Await the runs of a work pool in this process, hundreds at once, as on a cluster.
+
+    Parameters
+    ----------
+    pool
+        Prefect's work pool, made when absent; kaitoflow when left away.
+    name
+        Of this worker and no other: the next one of that name resumes what it held; this
+        machine's name when left away.
+    limit
+        Runs held at once; 200 when left away. 20 where Prefect's server uses SQLite.
+    port
+        Where /healthz and /poke listen; 8787 when left away, 0 for any free one.
+    """
+    from flows.commands.worker import serve_runs
+
+    return serve_runs(pool=pool, name=name, limit=limit, port=port)
 
 
 @app.command

@@ -71,6 +71,11 @@ class RunView:
         """The run can be watched in Prefect's UI, too."""
         self._out.print(f"run {self._workspace}: watch it at {ui_url}")
 
+    def applied(self, context: str) -> None:
+        """The Workspace is the cluster's now, and what is shown is its status."""
+        where = f"cluster {context}" if context else "the cluster"
+        self._out.print(f"run {self._workspace}: applied to {where}; Ctrl-C only stops watching")
+
     def show(self, status: WorkspaceStatus) -> None:
         """Bring the view up to date with the status."""
         if status.observed_generation != self._workspace.metadata.generation:

@@ -4,34 +4,31 @@ import json
 import sys
 from collections.abc import Iterator
 
-import httpx2
-
-from flows.commands.show import find_workspace
-from tasks.artifacts import Endpoint
+from flows.objects import Place, open_objects
+from flows.objects.base import Objects, find_workspace
 from tasks.errors import ServerNotReady
-from tasks.platform import local_platform
+from tasks.platform.store import StoredWorkspace
 
 Message = dict[str, str]
-_CONNECT_S, _ANSWER_S = 5.0, 600.0
 
 
-def chat_with(name: str, prompt: str | None, *, namespace: str) -> int:
+def chat_with(name: str, prompt: str | None, *, namespace: str | None, place: Place) -> int:
     """Answer one prompt, or talk until the input ends; words appear as they are generated."""
-    stored = find_workspace(name, namespace)
-    endpoint = stored.status.endpoint
-    if not endpoint or not local_platform().is_serving(stored.workspace):
-        raise ServerNotReady(
-            f"a chat with workspace {name} was asked for; its server is not running; "
-            "start it with `kaitoflow run WORKSPACE.yaml`"
-        )
-    if prompt is not None:
-        _answer(endpoint, [{"role": "user", "content": prompt}])
-        return 0
-    _converse(endpoint)
+    with open_objects(place) as objects:
+        stored = find_workspace(objects, name, namespace)
+        if not stored.status.endpoint or not objects.is_serving(stored.workspace):
+            raise ServerNotReady(
+                f"a chat with workspace {name} was asked for; its server is not running; "
+                "start it with `kaitoflow run WORKSPACE.yaml`"
+            )
+        if prompt is not None:
+            _answer(objects, stored, [{"role": "user", "content": prompt}])
+            return 0
+        _converse(objects, stored)
     return 0
 
 
-def _converse(endpoint: Endpoint) -> None:
+def _converse(objects: Objects, stored: StoredWorkspace) -> None:
     messages: list[Message] = []
     prompt = "> " if sys.stdin.isatty() else ""
     while True:
@@ -43,12 +40,12 @@ def _converse(endpoint: Endpoint) -> None:
         if not said.strip():
             continue
         messages.append({"role": "user", "content": said})
-        messages.append({"role": "assistant", "content": _answer(endpoint, messages)})
+        messages.append({"role": "assistant", "content": _answer(objects, stored, messages)})
 
 
-def _answer(endpoint: Endpoint, messages: list[Message]) -> str:
+def _answer(objects: Objects, stored: StoredWorkspace, messages: list[Message]) -> str:
     answer = ""
-    for words in _stream(endpoint, messages):
+    for words in _stream(objects, stored, messages):
         answer += words
         sys.stdout.write(words)
         sys.stdout.flush()
@@ -56,20 +53,16 @@ def _answer(endpoint: Endpoint, messages: list[Message]) -> str:
     return answer
 
 
-def _stream(endpoint: Endpoint, messages: list[Message]) -> Iterator[str]:
+def _stream(objects: Objects, stored: StoredWorkspace, messages: list[Message]) -> Iterator[str]:
+    assert stored.status.endpoint
     # A small model may ramble on to the end of its context.
     limits = {"max_tokens": 512, "temperature": 0}
-    body = {"model": endpoint.model, "messages": messages, "stream": True, **limits}
-    timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S)
-    url = f"{endpoint.url}/v1/chat/completions"
-    with httpx2.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
-        if response.status_code != httpx2.codes.OK:
-            error = json.loads(response.read())["error"]["message"]
-            raise ServerNotReady(f"{endpoint.url} was asked to answer; it said: {error}; try again")
-        for line in response.iter_lines():
-            data = line.removeprefix("data: ")
-            if not line.startswith("data: ") or data == "[DONE]":
-                continue
-            event = json.loads(data)
-            if event.get("choices"):
-                yield event["choices"][0]["delta"].get("content") or ""
+    model = stored.status.endpoint.model
+    body = {"model": model, "messages": messages, "stream": True, **limits}
+    for line in objects.ask(stored, body):
+        data = line.removeprefix("data: ")
+        if not line.startswith("data: ") or data == "[DONE]":
+            continue
+        event = json.loads(data)
+        if event.get("choices"):
+            yield event["choices"][0]["delta"].get("content") or ""

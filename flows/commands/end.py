@@ -1,41 +1,36 @@
 """`kaitoflow stop` and `kaitoflow delete`."""
 
-import asyncio
 import sys
 
-from flows.commands.show import find_workspace
+from flows.objects import Place, open_objects
+from flows.objects.base import find_workspace
 from tasks.errors import InvalidWorkspace
-from tasks.platform import local_platform
-from tasks.status import ConditionType
 
 
-def stop_workspace(name: str, *, namespace: str) -> int:
+def stop_workspace(name: str, *, namespace: str | None, place: Place) -> int:
     """Stop what runs for a Workspace; its files stay, so that `run` resumes."""
-    stored = find_workspace(name, namespace)
-    platform = local_platform()
-    stopped = asyncio.run(platform.stop(stored.workspace))
-    status = platform.store.read_status(stored.workspace)
-    if status.is_true(ConditionType.INFERENCE_READY):
-        status.set_condition(
-            ConditionType.INFERENCE_READY,
-            status="False",
-            reason="Stopped",
-            message="the server was stopped; `kaitoflow run` or the run's form starts it again",
-        )
-        platform.store.write_status(stored.workspace, status)
+    with open_objects(place) as objects:
+        stored = find_workspace(objects, name, namespace)
+        stopped = objects.stop(stored.workspace, _tell)
     what = ", ".join(stopped) if stopped else "nothing was running"
     sys.stdout.write(f"workspace/{name} stopped ({what})\n")
     return 0
 
 
-def delete_workspace(name: str, *, namespace: str, yes: bool) -> int:
+def delete_workspace(name: str, *, namespace: str | None, yes: bool, place: Place) -> int:
     """Stop a Workspace and forget it with its files."""
-    stored = find_workspace(name, namespace)
-    if not yes and not _confirmed(name):
-        return 1
-    asyncio.run(local_platform().delete(stored.workspace))
+    with open_objects(place) as objects:
+        stored = find_workspace(objects, name, namespace)
+        if not yes and not _confirmed(name):
+            return 1
+        objects.delete(stored.workspace, _tell)
     sys.stdout.write(f"workspace/{name} deleted\n")
     return 0
+
+
+def _tell(waits_for: str) -> None:
+    sys.stderr.write(f"{waits_for}\n")
+    sys.stderr.flush()
 
 
 def _confirmed(name: str) -> bool:
