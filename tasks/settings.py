@@ -19,6 +19,12 @@ class Settings(BaseSettings):
     platform: Literal["local", "kubernetes"] = "local"
     """Where pods run."""
 
+    provisioner: Literal["local", "byo"] | None = None
+    """Where nodes come from: this machine, or those that the cluster has; None = as pods run."""
+
+    node_ready_timeout_s: float = Field(default=600, gt=0)
+    """How long a run waits for a node that fits its Workspace."""
+
     allow_local_addresses: bool = False
     """Whether a dataset may come over http from this machine or from a private network."""
 
