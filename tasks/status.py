@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 from pydantic.alias_generators import to_camel
 
 from tasks.artifacts import Endpoint, PublishedImage
+from tasks.estimate import duration
+
+_HISTORY_MAX = 10
+_MESSAGE_MAX_CHARS = 32768  # metav1.Condition's; a status with a longer one is refused whole
 
 
 class ConditionType(StrEnum):
@@ -57,6 +61,19 @@ class Progress(_Part):
         """0 to 100."""
         return 100.0 * self.step / self.steps if self.steps else 0.0
 
+    def __str__(self) -> str:
+        """One line, such as `tune train 3/10 loss 1.234 ETA 4 min`; empty when nothing is done."""
+        if not self.step_name:
+            return ""
+        parts = [self.step_name, self.phase, f"{self.step}/{self.steps}" if self.steps else ""]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3f}")
+        if self.tokens_per_s:
+            parts.append(f"{self.tokens_per_s:.0f} tokens/s")
+        if self.eta_s is not None:
+            parts.append(f"ETA {duration(self.eta_s)}")
+        return " ".join(part for part in parts if part)
+
 
 class FinishedStep(_Part):
     """One line of what a run has done so far."""
@@ -66,19 +83,51 @@ class FinishedStep(_Part):
     detail: str
 
 
+class FinishedGeneration(_Part):
+    """One generation that ended well, and the image that it made."""
+
+    generation: int
+    digest: str
+    finished: str
+
+
+class Metric(_Part):
+    """One measured figure of a server; the value as text, as KAITO writes it."""
+
+    description: str
+    value: str
+    unit: str = ""
+    config: dict[str, str] = {}
+
+
+class Performance(_Part):
+    """What a server was measured to do."""
+
+    metrics: dict[str, Metric] = {}
+
+
 class WorkspaceStatus(_Part):
-    """What the world looks like, as far as the last run saw it."""
+    """What the world looks like, as far as the last run saw it.
+
+    attempt: how often a run of this generation was started anew after it was lost.
+    target_node_count: nodes that the Workspace needs; None until that is known.
+    history: the generations that ended well, oldest first; the last ten.
+    """
 
     state: str = "Pending"
     observed_generation: int = 0
+    attempt: int = 0
     conditions: list[Condition] = []
     progress: Progress = Progress()
     steps: list[FinishedStep] = []
     worker_nodes: list[str] = []
+    target_node_count: int | None = None
     image: PublishedImage | None = None
     endpoint: Endpoint | None = None
     held_out: dict[str, Any] = {}
+    performance: Performance | None = None
     flow_run_id: str = ""
+    history: list[FinishedGeneration] = []
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type; None while nothing is known."""
@@ -89,11 +138,19 @@ class WorkspaceStatus(_Part):
         found = self.condition(kind)
         return found is not None and found.status == "True"
 
+    # These two are written as fields, since a column of `kubectl get` can only pick one.
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def reason(self) -> str:
         """Why the Workspace is not there yet: the first condition that is not True."""
         waiting = next((c for c in self.conditions if c.status != "True"), None)
         return waiting.reason if waiting else ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def progress_text(self) -> str:
+        """What is under way, in one line; empty when nothing is."""
+        return str(self.progress)
 
     def set_condition(
         self,
@@ -107,14 +164,13 @@ class WorkspaceStatus(_Part):
         """Set a condition; its transition time moves only when its status does."""
         previous = self.condition(kind)
         changed = previous is None or previous.status != status
-        moment = (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
         condition = Condition(
             type=kind.value,
             status=status,
             reason=reason,
-            message=message,
+            message=message[:_MESSAGE_MAX_CHARS],
             observed_generation=self.observed_generation,
-            last_transition_time=moment
+            last_transition_time=_moment(now)
             if changed or not previous
             else previous.last_transition_time,
         )
@@ -123,10 +179,25 @@ class WorkspaceStatus(_Part):
         else:
             self.conditions.append(condition)
 
+    def remember_image(self, digest: str, *, now: datetime | None = None) -> None:
+        """Add this generation and the image that it made to the history; twice is once."""
+        earlier = [h for h in self.history if h.generation != self.observed_generation]
+        finished = FinishedGeneration(
+            generation=self.observed_generation, digest=digest, finished=_moment(now)
+        )
+        self.history = [*earlier, finished][-_HISTORY_MAX:]
+
+
+def _moment(now: datetime | None) -> str:
+    return (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
 
 def fresh_status(generation: int, previous: WorkspaceStatus | None = None) -> WorkspaceStatus:
-    """The status a run starts with; an earlier run's image and endpoint stay until replaced."""
+    """The status a run starts with: image, endpoint and history stay, attempts count anew."""
     status = WorkspaceStatus(observed_generation=generation)
     if previous:
         status.image, status.endpoint = previous.image, previous.endpoint
+        status.history = [*previous.history]
+        if previous.observed_generation == generation:
+            status.attempt = previous.attempt
     return status

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from tasks.status import ConditionType, WorkspaceStatus, fresh_status
+from tasks.status import ConditionType, Progress, WorkspaceStatus, fresh_status
 
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = datetime(2026, 1, 2, tzinfo=UTC)
@@ -40,3 +40,36 @@ def test_a_status_is_written_in_kubernetes_spelling_and_read_back() -> None:
     text = status.model_dump_json(by_alias=True)
     assert '"lastTransitionTime":"2026-01-01T00:00:00Z"' in text
     assert WorkspaceStatus.model_validate_json(text) == status
+
+
+def test_the_reason_and_the_progress_are_written_as_text_too() -> None:
+    status = WorkspaceStatus(progress=Progress(step_name="tune", step=3, steps=10, loss=1.5))
+    status.set_condition(ConditionType.RESOURCE_READY, status="False", reason="NoNode")
+    written = status.model_dump(by_alias=True)
+    assert (written["reason"], written["progressText"]) == ("NoNode", "tune 3/10 loss 1.500")
+
+
+def test_a_message_too_long_for_a_condition_is_cut() -> None:
+    status = WorkspaceStatus()
+    status.set_condition(ConditionType.ACCEPTED, status="False", reason="A", message="x" * 99999)
+    assert len(status.conditions[0].message) == 32768
+
+
+def test_the_history_keeps_the_last_ten_generations_each_once() -> None:
+    status = WorkspaceStatus()
+    for generation in [*range(1, 13), 12]:
+        status.observed_generation = generation
+        status.remember_image(f"sha256:{generation}", now=EARLY)
+    assert [past.generation for past in status.history] == list(range(3, 13))
+
+
+def test_attempts_are_counted_for_one_generation() -> None:
+    earlier = WorkspaceStatus(observed_generation=3, attempt=2)
+    assert fresh_status(3, earlier).attempt == 2
+    assert fresh_status(4, earlier).attempt == 0
+
+
+def test_the_history_goes_on_in_the_next_generation() -> None:
+    earlier = WorkspaceStatus(observed_generation=3)
+    earlier.remember_image("sha256:3", now=EARLY)
+    assert fresh_status(4, earlier).history == earlier.history
