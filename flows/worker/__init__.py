@@ -1,0 +1,65 @@
+"""Two workers: one process per run on one machine, and many runs in one process on a cluster.
+
+`local` is Prefect's own process worker: training there uses every core, so one run at a time.
+`kaitoflow` is ours (`in_process.py`): runs on a cluster only wait and call APIs, hundreds of them
+in one event loop. Whatever is private to Prefect is in `engine.py` and nowhere else.
+"""
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.workers.process import ProcessWorker
+
+LOCAL_POOL = "local"
+CLUSTER_POOL = "kaitoflow"
+# Training uses every core; a second run would only slow both.
+_LOCAL_RUNS_AT_ONCE = 1
+
+
+async def deploy(pool: str = LOCAL_POOL) -> UUID:
+    """The deployment of `run_workspace` on a pool; all deployments and the pool are up to date.
+
+    Done again, by any number of workers, it changes nothing.
+    """
+    from flows.run_workspace import run_workspace
+
+    await _ensure_pool(pool)
+    return await _deploy(run_workspace, pool, "Tune, publish and serve one Workspace.")
+
+
+def make_worker() -> "ProcessWorker":
+    """A worker that executes the runs of the local pool."""
+    from prefect.workers.process import ProcessWorker
+
+    return ProcessWorker(work_pool_name=LOCAL_POOL, name="kaitoflow")
+
+
+async def _ensure_pool(name: str) -> None:
+    from prefect import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    from flows.worker.in_process import ensure_pool
+
+    async with get_client() as client:
+        if name != LOCAL_POOL:
+            await ensure_pool(client, name)
+            return
+        local = WorkPoolCreate(name=name, type="process", concurrency_limit=_LOCAL_RUNS_AT_ONCE)
+        with contextlib.suppress(ObjectAlreadyExists):
+            await client.create_work_pool(local)
+
+
+async def _deploy(flow: "Flow[..., Any]", pool: str, description: str) -> UUID:
+    from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
+
+    deployment = await flow.ato_deployment(
+        name=pool,
+        work_pool_name=pool,
+        description=description,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return await deployment.aapply()

@@ -1,0 +1,144 @@
+"""Prefect's flow engine, for many runs in one event loop. All private names of Prefect are here.
+
+Prefect's engine expects a process per run: it installs a signal handler, starts threads for
+heartbeats and suspension, and keeps per process what a run was cancelled for. The subclass below
+changes these four things and nothing else; `tests/flows/worker/test_engine.py` says at once when
+another version of Prefect would break one of them. Written against Prefect 3.8.8.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from anyio import CancelScope
+from prefect import Flow, flow_engine
+from prefect._flow_run_suspension import (
+    FlowRunSuspensionRequest,
+    mark_flow_run_suspension_requested,
+    register_flow_run_suspension_request,
+)
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import AsyncClientContext
+from prefect.exceptions import Abort
+from prefect.flow_engine import AsyncFlowRunEngine
+from prefect.flows import load_flow_from_entrypoint
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Pending
+from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
+from prefect.utilities.engine import propose_state
+
+shared_client = AsyncClientContext
+load_flow = load_flow_from_entrypoint
+suspend = mark_flow_run_suspension_requested
+
+
+class Intent(StrEnum):
+    """What a run's task is cancelled for; the flow finds it in its CancelledError."""
+
+    CANCEL = "the run was cancelled"
+    DELETE = "the run was deleted"
+    STOP = "the worker is stopping, another one resumes the run"
+    GIVE_UP = "the worker does not hold the run any more"
+
+
+@dataclass
+class InProcessEngine(AsyncFlowRunEngine[Any, Any]):
+    """One run beside others in this process; see `drive`."""
+
+    intent: Intent | None = None
+    on_running: Callable[[], Awaitable[None]] | None = None
+    was_cleaned_up: bool = False
+
+    @property
+    def heartbeat_seconds(self) -> None:
+        """No heartbeats of a run, each from a thread: the worker's own stand for all its runs."""
+        return
+
+    @contextlib.contextmanager
+    def setup_flow_run_suspension_request(self) -> Iterator[FlowRunSuspensionRequest]:
+        """Without a thread and a websocket per run: the worker looks, and calls `suspend`."""
+        assert self.flow_run
+        request = self._get_flow_run_suspension_request()
+        with register_flow_run_suspension_request(self.flow_run.id, request):
+            request.raise_if_requested()
+            yield request
+
+    async def begin_run(self) -> State:
+        """Propose Running, and tell that the run's turn to start is over."""
+        state = await super().begin_run()
+        if self.on_running:
+            await self.on_running()
+        return state
+
+    async def handle_crash(self, exc: BaseException) -> None:
+        """End as it was meant, instead of as Crashed, when the worker cancelled the task."""
+        if self.intent is None:
+            await super().handle_crash(exc)
+            return
+        with CancelScope(shield=True):
+            self._raised = exc  # type: ignore[assignment]
+            await self.end_as_meant()
+
+    async def end_as_meant(self) -> None:
+        """Leave the run in the state that its intent stands for, after its hooks."""
+        if self.intent in (Intent.CANCEL, Intent.DELETE):
+            await self.call_hooks(Cancelling(message=self.intent))
+        if self.intent == Intent.CANCEL:
+            await self.set_state(Cancelled(message=self.intent), force=True)
+        if self.intent == Intent.STOP:
+            await self.set_state(AwaitingRetry(message=self.intent), force=True)
+
+    async def call_hooks(self, state: State | None = None) -> None:
+        """Run the state's hooks; those of cancellation once, however many hear of it."""
+        state = state or self.state
+        if state.is_cancelling():
+            if self.was_cleaned_up:
+                return
+            self.was_cleaned_up = True
+        await super().call_hooks(state)
+
+
+def make_engine(flow: Flow[..., Any], run: FlowRun) -> InProcessEngine:
+    """The engine for a run, with the run's parameters and the flow's defaults."""
+    arguments, keywords = parameters_to_args_kwargs(flow.fn, run.parameters)
+    parameters = get_call_parameters(flow.fn, arguments, keywords)
+    logger = flow_run_logger(flow_run=run, flow=flow)
+    return InProcessEngine(flow=flow, parameters=parameters, flow_run=run, logger=logger)  # type: ignore[arg-type]
+
+
+async def drive(engine: InProcessEngine) -> None:
+    """Execute the run as `prefect.flow_engine.run_flow_async` does; its state says how it ended."""
+    async with engine.start():
+        while engine.is_running():
+            async with engine.run_context():
+                await engine.call_flow_fn()  # type: ignore[unused-coroutine]
+
+
+async def claim(client: PrefectClient, run_id: UUID, message: str) -> State | None:
+    """The Pending state of a scheduled run that is now ours; None when another worker was first.
+
+    The server lets only one proposal of Pending through.
+    """
+    try:
+        state = await propose_state(client, Pending(message=message), flow_run_id=run_id)
+    except Abort:
+        return None
+    return state if state.is_pending() else None
+
+
+@contextlib.contextmanager
+def without_signal_handlers() -> Iterator[None]:
+    """Keep engines, those of subflows too, from answering SIGTERM by raising anywhere in the loop.
+
+    The worker answers SIGTERM for all its runs.
+    """
+    original = flow_engine.capture_sigterm  # type: ignore[attr-defined]
+    flow_engine.capture_sigterm = contextlib.nullcontext  # type: ignore[attr-defined, assignment]
+    try:
+        yield
+    finally:
+        flow_engine.capture_sigterm = original  # type: ignore[attr-defined]
