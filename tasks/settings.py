@@ -2,9 +2,9 @@
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -45,6 +45,15 @@ class Settings(BaseSettings):
 
     stop_grace_s: float = Field(default=20, gt=0)
     """How long a pod program may take to end after it was asked to."""
+
+    @model_validator(mode="after")
+    def _nodes_for_pods(self) -> Self:
+        if self.provisioner and (self.provisioner == "local") != (self.platform == "local"):
+            raise ValueError(
+                f"KAITOFLOW_PROVISIONER={self.provisioner} was asked for; pods run on platform "
+                f"{self.platform}; leave it unset to get the nodes that pods need"
+            )
+        return self
 
     @property
     def home_dir(self) -> Path:
