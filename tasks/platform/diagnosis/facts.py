@@ -134,13 +134,14 @@ def node_labels(pod: Object) -> str:
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     terms = [
-        ",".join(_expression(e) for e in term.get("matchExpressions") or ())
+        ",".join(expression_text(e) for e in term.get("matchExpressions") or ())
         for term in required.get("nodeSelectorTerms") or ()
     ]
     return ",".join([*wanted, *([" or ".join(terms)] if any(terms) else [])])
 
 
-def _expression(expression: Object) -> str:
+def expression_text(expression: Object) -> str:
+    """A matchExpression as kubectl writes it: `apps in (a, b)`."""
     key, values = expression["key"], list(expression.get("values") or ())
     match expression["operator"]:
         case "In" if len(values) == 1:

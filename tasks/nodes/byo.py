@@ -1,0 +1,69 @@
+"""Nodes that the cluster has already: chosen by the Workspace's labels, never made or deleted."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from tasks.errors import KubernetesUnavailable, NodeNotReady
+from tasks.nodes.provisioner import NodeNeed, ReadyNodes, WaitingListener
+from tasks.nodes.selection import Selection, select_nodes
+from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 5.0
+# KAITO's reason for a node whose GPUs Kubernetes does not count yet.
+_NO_PLUGIN = "NodePluginsNotReady"
+
+NodeLister = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
+
+
+class ByoProvisioner:
+    """Waits for nodes that fit; see `tasks.nodes.provisioner.Provisioner`."""
+
+    def __init__(
+        self, list_nodes: NodeLister, *, timeout_s: float, look_again_s: float = _LOOK_AGAIN_S
+    ) -> None:
+        """Args: list_nodes: every node of the cluster, as the API server gives it."""
+        self._list_nodes = list_nodes
+        self._timeout_s, self._look_again_s = timeout_s, look_again_s
+
+    async def ensure_nodes(
+        self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
+    ) -> ReadyNodes:
+        """As many ready nodes as are asked for, best first, as soon as there are so many.
+
+        Raises: NodeNotReady: not within the time; says how many nodes lack what.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline, told = clock() + self._timeout_s, ""
+        while True:
+            found = await self._look(need)
+            if isinstance(found, Selection) and found.is_enough:
+                return ReadyNodes(nodes=found.nodes, detail=found.detail)
+            message = found.message if isinstance(found, Selection) else str(found)
+            if clock() >= deadline:
+                raise NodeNotReady(
+                    f"{message} (waited {self._timeout_s:.0f} s, KAITOFLOW_NODE_READY_TIMEOUT_S)"
+                )
+            if message != told:
+                told = message
+                logger.info("waiting for nodes workspace=%s: %s", workspace, message)
+                await on_waiting(_reason(found), message)
+            await asyncio.sleep(min(self._look_again_s, max(deadline - clock(), 0)))
+
+    async def _look(self, need: NodeNeed) -> Selection | KubernetesUnavailable:
+        try:
+            return select_nodes(need, await self._list_nodes())
+        except KubernetesUnavailable as error:
+            return error
+
+    async def release(self, workspace: Workspace) -> None:
+        """Nothing: who brought the nodes keeps them."""
+
+
+def _reason(found: Selection | KubernetesUnavailable) -> str:
+    if isinstance(found, Selection) and found.lacks_plugin:
+        return _NO_PLUGIN
+    return NodeNotReady.__name__

@@ -1,0 +1,33 @@
+"""The node that is this machine."""
+
+from collections.abc import Awaitable, Callable
+
+from tasks.artifacts import Node
+from tasks.nodes.provisioner import NodeNeed, ReadyNodes, WaitingListener
+from tasks.workspace import Workspace
+
+
+class LocalProvisioner:
+    """This machine, as it is; see `tasks.nodes.provisioner.Provisioner`.
+
+    Whether the Workspace fits is checked before: memory that is free now is in the plan.
+    """
+
+    def __init__(self, this_machine: Callable[[], Awaitable[Node]]) -> None:
+        """Args: this_machine: looks at it."""
+        self._this_machine = this_machine
+
+    async def ensure_nodes(
+        self,
+        workspace: Workspace,  # noqa: ARG002
+        need: NodeNeed,  # noqa: ARG002
+        *,
+        on_waiting: WaitingListener,  # noqa: ARG002
+    ) -> ReadyNodes:
+        """This machine, at once."""
+        node = await self._this_machine()
+        detail = f"{node.name}: {node.cores} cores, {node.memory_gib:.1f} GiB free"
+        return ReadyNodes(nodes=(node,), detail=detail)
+
+    async def release(self, workspace: Workspace) -> None:
+        """Nothing: the machine stays."""

@@ -1,0 +1,60 @@
+"""What a Workspace needs of a node. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.estimate import serving_memory_gib
+from tasks.nodes.provisioner import NodeNeed
+from tasks.platform.manifests import is_reserved
+from tasks.presets import find_preset
+from tasks.quantity import parse_quantity
+from tasks.workspace import Workspace
+
+GPU = "nvidia.com/gpu"
+_BYPASS_ANNOTATION = "kaito.sh/bypass-resource-checks"
+
+
+def need_of(workspace: Workspace, *, memory_gib: float | None = None) -> NodeNeed:
+    """The nodes that the Workspace's pods can run on.
+
+    Args: memory_gib: the plan's estimate; None = a server's weights have to fit, at least.
+    Raises: UnknownPreset.
+    """
+    resource, template = workspace.resource, _template(workspace)
+    gpus, memory_gib = _size(workspace, template, memory_gib)
+    selector = resource.label_selector
+    own = {key: value for key, value in selector.match_labels.items() if not is_reserved(key)}
+    return NodeNeed(
+        nodes=resource.count,
+        gpus=gpus,
+        memory_gib=memory_gib,
+        instance_type=resource.instance_type,
+        labels=own | (template.get("nodeSelector") or {}),
+        expressions=tuple(
+            each for each in selector.match_expressions if not is_reserved(str(each.get("key")))
+        ),
+        tolerations=tuple(template.get("tolerations") or ()),
+    )
+
+
+def _template(workspace: Workspace) -> Mapping[str, Any]:
+    """The spec of the user's own pod template; empty for a preset."""
+    template = workspace.inference.template if workspace.inference else None
+    return (template or {}).get("spec") or {}
+
+
+def _size(
+    workspace: Workspace, template: Mapping[str, Any], memory_gib: float | None
+) -> tuple[int, float | None]:
+    """GPUs and memory."""
+    if not workspace.preset:
+        containers = template.get("containers") or ()
+        limits = [(each.get("resources") or {}).get("limits") or {} for each in containers]
+        return round(sum(parse_quantity(limit.get(GPU, 0)) for limit in limits)), None
+    preset = find_preset(workspace.preset.name)
+    if memory_gib is None and preset.size_gib is not None and workspace.inference:
+        memory_gib = serving_memory_gib(
+            weights_gib=preset.size_gib, kv_bytes_per_token=0, context_tokens=0
+        )
+    is_bypassed = _BYPASS_ANNOTATION in workspace.metadata.annotations
+    return (0 if preset.runs_on_cpu else 1), (None if is_bypassed else memory_gib)

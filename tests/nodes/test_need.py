@@ -1,0 +1,64 @@
+"""What a Workspace asks of a node follows from its preset, its template and the plan."""
+
+from typing import Any
+
+import pytest
+
+from tasks.nodes.need import need_of
+from tasks.workspace import Workspace, parse_workspace
+from tests.builders import tuning_manifest, tuning_workspace
+
+
+def inference(preset: str | None = None, *, annotations: Any = None, **content: Any) -> Workspace:
+    """An inference Workspace of a preset, or of a template in `content`."""
+    manifest = {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "served", "annotations": annotations or {}},
+        "resource": {"count": content.pop("count", 1)},
+        "inference": {"preset": {"name": preset}} if preset else content,
+    }
+    return parse_workspace(manifest, source="test")
+
+
+def test_tuning_needs_what_the_plan_has_estimated() -> None:
+    need = need_of(tuning_workspace(), memory_gib=3.5)
+    assert (need.nodes, need.gpus, need.memory_gib) == (1, 0, 3.5)
+
+
+def test_without_a_plan_a_servers_weights_have_to_fit() -> None:
+    need = need_of(inference("phi-4"))
+    assert need.gpus == 1
+    assert need.memory_gib == pytest.approx(27.31 * 1.02 + 1.1)
+
+
+def test_the_bypass_annotation_leaves_memory_unchecked() -> None:
+    annotations = {"kaito.sh/bypass-resource-checks": ""}
+    assert need_of(inference("phi-4", annotations=annotations), memory_gib=99).memory_gib is None
+
+
+def test_a_model_of_unknown_size_needs_a_gpu_and_no_known_memory() -> None:
+    need = need_of(inference("someone/some-model"))
+    assert (need.gpus, need.memory_gib) == (1, None)
+
+
+def test_as_many_nodes_are_needed_as_the_workspace_counts() -> None:
+    assert need_of(inference("phi-4", count=2)).nodes == 2
+
+
+def test_a_pod_template_says_itself_what_it_needs() -> None:
+    container = {"name": "own", "resources": {"limits": {"nvidia.com/gpu": "2"}}}
+    toleration = {"key": "team", "operator": "Exists"}
+    spec = {"containers": [container], "nodeSelector": {"zone": "a"}, "tolerations": [toleration]}
+    need = need_of(inference(template={"spec": spec}))
+    assert (need.gpus, need.labels, need.tolerations) == (2, {"zone": "a"}, (toleration,))
+
+
+def test_a_pod_template_without_a_gpu_needs_none() -> None:
+    assert need_of(inference(template={"spec": {"containers": [{"name": "own"}]}})).gpus == 0
+
+
+def test_an_instance_type_is_kept_for_who_makes_or_compares_nodes() -> None:
+    manifest = tuning_manifest() | {"resource": {"instanceType": "Standard_NC6s_v3"}}
+    need = need_of(parse_workspace(manifest, source="test"))
+    assert need.instance_type == "Standard_NC6s_v3"
