@@ -1,0 +1,198 @@
+{{/* Names, labels and the parts that all pods share. */}}
+
+{{- define "kaitoflow.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes (list CONTEXT COMPONENT), as do those below: the name of a component's objects. */}}
+{{- define "kaitoflow.component" -}}
+{{- printf "%s-%s" (include "kaitoflow.fullname" (first .)) (last .) -}}
+{{- end -}}
+
+{{/* Cluster-wide objects of two releases must not meet. */}}
+{{- define "kaitoflow.clusterwide" -}}
+{{- $context := first . -}}
+{{- $name := include "kaitoflow.component" . -}}
+{{- if hasPrefix $context.Release.Namespace $name -}}
+{{- $name -}}
+{{- else -}}
+{{- printf "%s-%s" $context.Release.Namespace $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kaitoflow.selector" -}}
+{{- $context := first . -}}
+app.kubernetes.io/name: {{ default $context.Chart.Name $context.Values.nameOverride }}
+app.kubernetes.io/instance: {{ $context.Release.Name }}
+app.kubernetes.io/component: {{ last . }}
+{{- end -}}
+
+{{- define "kaitoflow.labels" -}}
+{{- $context := first . -}}
+{{ include "kaitoflow.selector" . }}
+app.kubernetes.io/part-of: kaitoflow
+app.kubernetes.io/version: {{ $context.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $context.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version }}
+{{- end -}}
+
+{{- define "kaitoflow.metadata" -}}
+name: {{ include "kaitoflow.component" . }}
+namespace: {{ (first .).Release.Namespace }}
+labels: {{- include "kaitoflow.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* Takes (list CONTEXT IMAGE): where IMAGE of .Values.image is pulled from. */}}
+{{- define "kaitoflow.image" -}}
+{{- $context := first . -}}
+{{- $image := get $context.Values.image (last .) -}}
+{{- $repository := $image.repository -}}
+{{- with $context.Values.image.registry -}}
+{{- $withoutHost := regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "" -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $withoutHost -}}
+{{- end -}}
+{{- $repository -}}
+{{- if $image.digest -}}
+@{{ $image.digest }}
+{{- else -}}
+:{{ default $context.Chart.AppVersion $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "kaitoflow.serviceAccount" -}}
+{{- $account := (get (first .).Values (last .)).serviceAccount -}}
+{{- if $account.name -}}
+{{- $account.name -}}
+{{- else if $account.create -}}
+{{- include "kaitoflow.component" . -}}
+{{- else -}}
+default
+{{- end -}}
+{{- end -}}
+
+{{/* What every pod has. Takes (dict "context" "name" "user" "component" of .Values). */}}
+{{- define "kaitoflow.pod" -}}
+# A Service's variables would be taken for settings: KAITOFLOW_WORKER_PORT=tcp://...
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .user }}
+  runAsGroup: {{ .user }}
+  fsGroup: {{ .user }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .context.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .component.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .component.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .component.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .component.affinity }}
+affinity: {{- toYaml .component.affinity | nindent 2 }}
+{{- else if hasKey .component "replicas" }}
+# Replicas on different nodes, if that can be.
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "kaitoflow.selector" (list .context .name) | nindent 8 }}
+{{- end }}
+{{- end -}}
+
+{{- define "kaitoflow.container" -}}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Environment variables of a dictionary. */}}
+{{- define "kaitoflow.environment" -}}
+{{- range $name, $value := . }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* What watcher and worker need to speak to Prefect. */}}
+{{- define "kaitoflow.client" -}}
+- name: HOME
+  value: /tmp
+- name: KAITOFLOW_HOME
+  value: /tmp/kaitoflow
+- name: KAITOFLOW_PLATFORM
+  value: kubernetes
+{{- with .Values.namespaces }}
+- name: KAITOFLOW_NAMESPACES
+  value: {{ toJson . | quote }}
+{{- end }}
+- name: PREFECT_HOME
+  value: /tmp/prefect
+- name: PREFECT_API_URL
+  value: {{ include "kaitoflow.prefectUrl" . }}
+# Outlasts a server that is away for four minutes.
+- name: PREFECT_CLIENT_MAX_RETRIES
+  value: "7"
+- name: PREFECT_LOGGING_EXTRA_LOGGERS
+  value: tasks,flows
+{{- if .Values.prefect.externalUrl }}
+{{- with .Values.prefect.auth.existingSecret }}
+- name: PREFECT_API_AUTH_STRING
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: auth-string, optional: true}
+- name: PREFECT_API_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: api-key, optional: true}
+{{- end }}
+{{- else if .Values.prefect.auth.enabled }}
+- name: PREFECT_API_AUTH_STRING
+  valueFrom:
+    secretKeyRef: {name: {{ include "kaitoflow.authSecret" . }}, key: auth-string}
+{{- end }}
+{{- end -}}
+
+{{- define "kaitoflow.prefectUrl" -}}
+{{- if .Values.prefect.externalUrl -}}
+{{- trimSuffix "/" .Values.prefect.externalUrl -}}
+{{- else -}}
+http://{{ include "kaitoflow.component" (list . "prefect") }}.{{ .Release.Namespace }}.svc:4200/api
+{{- end -}}
+{{- end -}}
+
+{{- define "kaitoflow.authSecret" -}}
+{{- default (include "kaitoflow.component" (list . "prefect-auth")) .Values.prefect.auth.existingSecret -}}
+{{- end -}}
+
+{{- define "kaitoflow.postgresqlSecret" -}}
+{{- default (include "kaitoflow.component" (list . "postgresql")) .Values.database.postgresql.existingSecret -}}
+{{- end -}}
+
+{{/* Whether the chart runs its own database, as "true" or nothing. */}}
+{{- define "kaitoflow.runsPostgresql" -}}
+{{- if and (not .Values.prefect.externalUrl) (eq .Values.database.kind "postgresql") }}true{{ end -}}
+{{- end -}}
+
+{{/* Takes (list CONTEXT SECRET KEY NEW): what the Secret has under KEY, else NEW; base64. */}}
+{{- define "kaitoflow.kept" -}}
+{{- $context := index . 0 -}}
+{{- $there := lookup "v1" "Secret" $context.Release.Namespace (index . 1) -}}
+{{- default (index . 3 | b64enc) (get (default dict $there.data) (index . 2)) -}}
+{{- end -}}
