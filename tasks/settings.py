@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     stop_grace_s: float = Field(default=20, gt=0)
     """How long a pod program may take to end after it was asked to."""
 
+    watcher_timeout_s: float = Field(default=20, gt=0)
+    """How long a command line waits for a cluster's watcher to act."""
+
     @model_validator(mode="after")
     def _nodes_for_pods(self) -> Self:
         if self.provisioner and (self.provisioner == "local") != (self.platform == "local"):

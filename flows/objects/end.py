@@ -8,9 +8,9 @@ from flows.objects.watch import LOOK_AGAIN_S, NoWatcher, is_under_way, status_of
 from tasks.errors import DeadlineExceeded
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.platform.manifests import workspace_labels
+from tasks.settings import settings
 from tasks.workspace import Workspace
 
-_ACTED_ON_WITHIN_S = 20.0
 _ENDED_WITHIN_S = 600.0
 _ACTIVE = {"Pending", "Running"}
 
@@ -73,9 +73,10 @@ class _Waiting:
             self._tell(f"waiting for {', '.join(left)}")
         waited_s = asyncio.get_running_loop().time() - self._began_s
         asked = f"workspace {self._workspace} {self._asked}"
-        if waited_s > _ACTED_ON_WITHIN_S and not is_acted_on:
+        patience_s = settings().watcher_timeout_s
+        if waited_s > patience_s and not is_acted_on:
             raise NoWatcher(
-                f"{asked}; nothing has acted on it within {_ACTED_ON_WITHIN_S:.0f} s "
+                f"{asked}; nothing has acted on it within {patience_s:.0f} s "
                 f"({', '.join(left)}), so no watcher seems to run; start it, then it is done"
             )
         if waited_s > _ENDED_WITHIN_S:

@@ -13,13 +13,13 @@ from tasks.errors import (
     error_from_reason,
 )
 from tasks.platform.kube_api import KubeApi, Object
+from tasks.settings import settings
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.workspace import Workspace
 
 LOOK_AGAIN_S = 0.5
 Show = Callable[[WorkspaceStatus], None]
 
-_PICKED_UP_WITHIN_S = 20.0
 _OUTAGE_MAX_S = 300.0
 _ENDED_WELL, _ENDED = {"Ready", "Succeeded"}, {"Ready", "Succeeded", "Failed", "Stopped"}
 
@@ -67,7 +67,8 @@ async def watch_run(
     WorkspaceDeleted; KubernetesUnavailable when the API server is away for minutes.
     """
     clock = asyncio.get_running_loop()
-    deadline = clock.time() + _PICKED_UP_WITHIN_S
+    patience_s = settings().watcher_timeout_s
+    deadline = clock.time() + patience_s
     while True:
         status = status_of(await _look(api, workspace))
         is_this_run = status.observed_generation == workspace.metadata.generation and (
@@ -81,7 +82,7 @@ async def watch_run(
         elif clock.time() > deadline:
             raise NoWatcher(
                 f"workspace {workspace} was applied; nothing has picked it up within "
-                f"{_PICKED_UP_WITHIN_S:.0f} s, so no watcher seems to run; install it (helm "
+                f"{patience_s:.0f} s, so no watcher seems to run; install it (helm "
                 "install kaitoflow deployments/chart) or see `kubectl get pods -A -l "
                 "app.kubernetes.io/name=kaitoflow`; the Workspace runs as soon as one is there"
             )
