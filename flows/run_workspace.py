@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
-from tasks.artifacts import Endpoint, PublishedImage, TunedAdapter
+from tasks.artifacts import Endpoint, Node, PublishedImage, TunedAdapter
 from tasks.dataset.task import download_dataset, fetch_weights
 from tasks.errors import InternalError, KaitoflowError
 from tasks.image.task import push_image
@@ -29,7 +31,17 @@ for _name in ("tasks", "flows"):
     logging.getLogger(_name).setLevel(logging.INFO)
 
 
-@flow(name="run-workspace", flow_run_name="run {workspace}")
+async def stop_pods(flow: Any, flow_run: FlowRun, state: Any) -> None:  # noqa: ARG001
+    """What a person who cancels a run expects: its pods end, and its status says so."""
+    workspace = Workspace.model_validate(flow_run.parameters["workspace"])
+    platform = current_platform()
+    await platform.stop(workspace)
+    status = await platform.read_status(workspace)
+    if status.observed_generation == workspace.metadata.generation:
+        await change_status(workspace, _stop)
+
+
+@flow(name="run-workspace", flow_run_name="run {workspace}", on_cancellation=[stop_pods])
 async def run_workspace(
     workspace: Workspace, *, push: bool = False, port: int | None = None
 ) -> WorkspaceStatus:
@@ -37,29 +49,31 @@ async def run_workspace(
 
     Args:
         workspace: the object as applied; it names Secrets and ConfigMaps and holds none.
-        push: send the image to its registry too, instead of only keeping it on disk.
+        push: send the image to its registry too, instead of only keeping it on this machine's disk.
         port: where the server listens on this machine; empty = the first free one from 5000 on.
     """
-    workspace = await current_platform().apply(workspace)
+    platform = current_platform()
+    workspace = await platform.apply(workspace)
+    push = push or platform.is_cluster
     async with recorded_run(workspace):
         plan = await plan_workspace(workspace, push=push, port=port)
         await check_workspace(workspace, plan)
-        await provision_node(workspace)
+        node = await provision_node(workspace, memory_gib=plan.memory_gib)
         adapter, image = None, None
         if workspace.tuning:
-            adapter, image = await tune_and_publish(workspace, push=push)
+            adapter, image = await tune_and_publish(workspace, node, push=push)
         if workspace.is_served:
-            await serve(workspace, image, port=port)
+            await serve(workspace, node, image, port=port)
         status = await change_status(workspace, _succeed)
         await _publish_report(workspace, status, adapter)
         return status
 
 
 async def tune_and_publish(
-    workspace: Workspace, *, push: bool
+    workspace: Workspace, node: Node, *, push: bool
 ) -> tuple[TunedAdapter, PublishedImage | None]:
     """The adapter, trained on the Workspace's dataset, and its image (None: it is in a volume)."""
-    pod = await tuning_pod(workspace, push=push)
+    pod = await tuning_pod(workspace, node, push=push)
     await fetch_weights(workspace, pod)
     await download_dataset(workspace, pod)
     adapter = await tune_model(workspace, pod)
@@ -70,13 +84,14 @@ async def tune_and_publish(
 
 
 async def serve(
-    workspace: Workspace, image: PublishedImage | None, *, port: int | None
+    workspace: Workspace, node: Node, image: PublishedImage | None, *, port: int | None
 ) -> Endpoint:
     """The address at which the base model answers, with the tuned adapter or those it names."""
     address = await current_platform().server_address(workspace, port=port)
-    pod = await inference_pod(workspace, image, address)
-    await fetch_weights(workspace, pod)
-    await pull_adapters(workspace, pod)
+    pod = await inference_pod(workspace, node, image, address)
+    if pod.template is None:
+        await fetch_weights(workspace, pod)
+        await pull_adapters(workspace, pod)
     return await deploy_inference(workspace, pod, endpoint_of(workspace, address))
 
 
@@ -92,7 +107,9 @@ async def recorded_run(workspace: Workspace) -> AsyncIterator[None]:
         try:
             yield
         except asyncio.CancelledError:
-            await asyncio.shield(change_status(workspace, _stop))
+            # On a cluster the next worker goes on with the pods, unless `stop_pods` ends them.
+            if not platform.is_cluster:
+                await asyncio.shield(change_status(workspace, _stop))
             raise
         except KaitoflowError as error:
             await _fail(workspace, error)

@@ -7,7 +7,7 @@ on a cluster its containers follow each other without anybody's help.
 from pathlib import Path
 
 from serving.config import AdapterSource, ServerConfig, WeightsConfig
-from tasks.artifacts import Endpoint, PublishedImage
+from tasks.artifacts import Endpoint, Node, PublishedImage
 from tasks.config_map import TRAINING_CONFIG_KEY, read_training_config_text
 from tasks.dataset.pod.config import DatasetColumns, DatasetConfig
 from tasks.image.pod.config import PullConfig, PushConfig
@@ -27,9 +27,10 @@ FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
     "serve",
 )
 _PULL_DATASET = "pull-dataset"
+_CLUSTER_PATIENCE_S = 24 * 3600.0
 
 
-async def tuning_pod(workspace: Workspace, *, push: bool) -> Pod:
+async def tuning_pod(workspace: Workspace, node: Node, *, push: bool) -> Pod:
     """The pod that makes the adapter: weights, dataset, training and, for an image, the push.
 
     Args: push: also send the image to its registry; else it stays in the image layout on disk.
@@ -67,16 +68,19 @@ async def tuning_pod(workspace: Workspace, *, push: bool) -> Pod:
         ),
         volumes={path: source for path, source in volumes.items() if source},
         hub_secret=tuning.preset.preset_options.model_access_secret,
+        gpus=node.gpus,
     )
 
 
 async def inference_pod(
-    workspace: Workspace, image: PublishedImage | None, address: Address
+    workspace: Workspace, node: Node, image: PublishedImage | None, address: Address
 ) -> Pod:
     """The pod that answers: weights, the adapters' images, and the server.
 
     Args: image: the adapter that a tuning Workspace has made; None when it went into a volume.
     """
+    if workspace.inference and workspace.inference.template:
+        return Pod(name=INFERENCE, containers=(), template=workspace.inference.template)
     preset, paths = preset_of(workspace), await _paths(workspace)
     pulls, adapters, volumes = [], [], {}
     for adapter in _adapters(workspace, image):
@@ -116,6 +120,7 @@ async def inference_pod(
         ),
         volumes=volumes,
         hub_secret=workspace.preset.preset_options.model_access_secret,
+        gpus=node.gpus,
     )
 
 
@@ -130,7 +135,9 @@ def preset_of(workspace: Workspace) -> Preset:
 
 def default_model(workspace: Workspace) -> str:
     """Which model answers when a request names none: the tuned one, if there is one."""
-    return workspace.metadata.name if workspace.tuning else preset_of(workspace).name
+    if workspace.tuning or not workspace.preset:
+        return workspace.metadata.name
+    return preset_of(workspace).name
 
 
 def endpoint_of(workspace: Workspace, address: Address) -> Endpoint:
@@ -198,7 +205,7 @@ def _dataset_config(
         max_length=training.max_length,
         bad_rows_tolerance=float(workspace.metadata.annotations.get(BAD_ROWS_ANNOTATION, "0")),
         allow_local_addresses=settings().allow_local_addresses,
-        allow_files=current_platform().ends_with_run,
+        allow_files=not current_platform().is_cluster,
     )
 
 
@@ -235,6 +242,7 @@ async def _push(
         push=push,
         docker_config=await current_platform().docker_config(workspace, secret) if push else None,
         insecure=settings().insecure_registries,
+        **_patience(),
         model_name=workspace.tuning.preset.name,
         # What the image says of its origin; the same when the run is repeated.
         annotations={
@@ -245,6 +253,13 @@ async def _push(
         },
     )
     return Container(name=PUSH, program="tasks.image.pod", config=config)
+
+
+def _patience() -> dict[str, float]:
+    """On a cluster a push is tried as long as the pod lives: the training must not be lost."""
+    if not current_platform().is_cluster:
+        return {}
+    return {"patience_s": _CLUSTER_PATIENCE_S, "denied_patience_s": _CLUSTER_PATIENCE_S}
 
 
 async def _pull_adapter(

@@ -23,11 +23,19 @@ ProgressListener = Callable[[Progress], Awaitable[None]]
 async def change_status(
     workspace: Workspace, change: Callable[[WorkspaceStatus], None]
 ) -> WorkspaceStatus:
-    """The status after a change; the run is the only writer, so read and replace is enough."""
+    """The status after a change; the run is the only writer, so read and replace is enough.
+
+    Conditions that turned True or False become events of the Workspace.
+    """
     platform = current_platform()
     status = await platform.read_status(workspace)
+    before = {(c.type, c.status, c.reason) for c in status.conditions}
     change(status)
     await platform.write_status(workspace, status)
+    for condition in status.conditions:
+        if (condition.type, condition.status, condition.reason) not in before:
+            message = f"{condition.type} is {condition.status}: {condition.message}"
+            await platform.record_event(workspace, reason=condition.reason, message=message)
     return status
 
 

@@ -24,6 +24,8 @@ from pydantic.alias_generators import to_camel
 from tasks.errors import InvalidWorkspace
 
 GROUP = "kaito.sh"
+FINALIZER = "workspace.finalizer.kaito.sh"
+STOPPED_ANNOTATION = "kaitoflow.io/stopped"
 SERVE_ANNOTATION = "kaito.sh/serve"
 BAD_ROWS_ANNOTATION = "kaitoflow.io/bad-rows-tolerance"
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

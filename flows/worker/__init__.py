@@ -24,9 +24,12 @@ async def deploy(pool: str = LOCAL_POOL) -> UUID:
 
     Done again, by any number of workers, it changes nothing.
     """
+    from flows.release_workspace import release_workspace
     from flows.run_workspace import run_workspace
 
     await _ensure_pool(pool)
+    if pool != LOCAL_POOL:
+        await _deploy(release_workspace, pool, "Remove what a deleted Workspace leaves.")
     return await _deploy(run_workspace, pool, "Tune, publish and serve one Workspace.")
 
 

@@ -45,6 +45,7 @@ async def push_image(workspace: Workspace, pod: Pod) -> PublishedImage:
 
 def _keep(status: WorkspaceStatus, image: PublishedImage) -> None:
     status.image = image
+    status.remember_image(image.digest)
 
 
 def _where(image: PublishedImage) -> str:

@@ -112,10 +112,10 @@ class Platform(Protocol):
     """Where pods run."""
 
     @property
-    def ends_with_run(self) -> bool:
-        """Whether cancelling what waits for a pod stops the pod, as on one machine.
+    def is_cluster(self) -> bool:
+        """Whether pods outlive the process that follows them, and only `stop` ends them.
 
-        Elsewhere a pod outlives the worker that follows it, and is stopped by `stop`.
+        On one machine, cancelling what waits for a pod stops the pod.
         """
 
     @property
@@ -171,3 +171,6 @@ class Platform(Protocol):
 
     async def delete(self, workspace: Workspace) -> None:
         """Stop everything and forget the Workspace and its files (models and images are kept)."""
+
+    async def let_go(self, workspace: Workspace) -> None:
+        """Let a Workspace that is being deleted go: nothing of it is left."""

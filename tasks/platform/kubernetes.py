@@ -37,7 +37,7 @@ from tasks.platform.manifests import (
 from tasks.podlog import Event
 from tasks.settings import Settings
 from tasks.status import WorkspaceStatus
-from tasks.workspace import Workspace
+from tasks.workspace import FINALIZER, Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ _EVENT_MESSAGE_MAX_CHARS = 1000
 class KubernetesPlatform:
     """Runs pods on a cluster; see `tasks.platform.base.Platform`."""
 
-    ends_with_run = False
+    is_cluster = True
     progress_every_s = 5.0
 
     def __init__(self, settings: Settings, *, context: str | None = None) -> None:
@@ -305,7 +305,16 @@ class KubernetesPlatform:
             await informers.pods.wait(key, timeout_s=_LOOK_AGAIN_S)
 
     async def stop(self, workspace: Workspace) -> list[str]:
-        """End the generation's Job with its pods, and the server; the names of what was stopped."""
+        """End the Job with its pods, and the server; the names of what was stopped.
+
+        Of a generation that a newer one has replaced only the Job: the server goes on answering
+        until the newer one takes its place.
+        """
+        api, meta = await self.api(), workspace.metadata
+        found = await api.get("Workspace", meta.namespace, meta.name)
+        if found and found["metadata"]["generation"] != meta.generation:
+            name = job_name(workspace)
+            return [f"Job/{name}"] if await api.delete("Job", meta.namespace, name) else []
         return await self._delete_owned(workspace, ("Job", "StatefulSet"))
 
     async def delete(self, workspace: Workspace) -> None:
@@ -324,6 +333,22 @@ class KubernetesPlatform:
         if owners:
             await self._wait_until_gone(workspace, owners=owners)
         return [f"{each['kind']}/{each['metadata']['name']}" for each in removed]
+
+    async def let_go(self, workspace: Workspace) -> None:
+        """Drop our finalizer, so that the API server removes the object."""
+        api, meta = await self.api(), workspace.metadata
+        found = await api.get("Workspace", meta.namespace, meta.name)
+        if not found or found["metadata"]["uid"] != meta.uid:
+            return
+        others = [f for f in found["metadata"].get("finalizers", []) if f != FINALIZER]
+        patch = {
+            "metadata": {
+                "uid": meta.uid,
+                "resourceVersion": found["metadata"]["resourceVersion"],
+                "finalizers": others,
+            }
+        }
+        await api.merge("Workspace", meta.namespace, meta.name, patch)
 
     async def list_nodes(self) -> list[Object]:
         """Every node of the cluster."""

@@ -39,7 +39,7 @@ _PORTS_TRIED = 100
 class LocalPlatform:
     """Runs pods as processes of this machine; see `tasks.platform.base.Platform`."""
 
-    ends_with_run = True
+    is_cluster = False
     progress_every_s = 0.3
 
     def __init__(self, settings: Settings) -> None:
@@ -252,6 +252,9 @@ class LocalPlatform:
         """Stop everything and forget the Workspace with its files."""
         await self.stop(workspace)
         self.store.delete(workspace)
+
+    async def let_go(self, workspace: Workspace) -> None:
+        """Nothing: `delete` has forgotten it."""
 
 
 def _in_progress(workspace: Workspace) -> RunInProgress:
