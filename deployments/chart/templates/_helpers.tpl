@@ -83,9 +83,9 @@ default
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
-  runAsUser: {{ .user }}
-  runAsGroup: {{ .user }}
-  fsGroup: {{ .user }}
+  runAsUser: {{ int .user }}
+  runAsGroup: {{ int .user }}
+  fsGroup: {{ int .user }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- with .context.Values.image.pullSecrets }}
