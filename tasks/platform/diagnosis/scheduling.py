@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,14 +17,16 @@ from tasks.platform.diagnosis.facts import (
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, quoted, verdict
 
 _AVAILABLE = re.compile(r"0/(\d+) nodes are available: (.*)", re.DOTALL)
-# What follows the first sentence is about preemption and tells a person nothing more.
+# What follows the first sentence is about preemption.
 _SENTENCE_END = re.compile(r"\.(?:\s|$)")
+_NOT_HELPFUL, _NO_VICTIMS = "Preemption is not helpful", "No preemption victims found"
 _PART = re.compile(r"(\d+) (.+)")
 
 _Cause = functools.partial(Cause, error=Unschedulable)
-# The scheduler asks its filters in turn and reports each node's first refusal. The later the
-# filter, the less keeps a node from taking the pod: the latest cause gives the fix.
-_CAUSES = (
+# The scheduler asks its filters in turn and reports each node's first refusal: first what the node
+# is, then what is left of it, then whether it reaches the volumes. The later the filter, the less
+# keeps a node from taking the pod: the latest cause gives the fix. WHAT is what the words name.
+_OTHER_NODE = (
     _Cause(
         words=r"node\(s\) were unschedulable",
         meaning="cordoned",
@@ -31,7 +34,7 @@ _CAUSES = (
     ),
     _Cause(
         words=r"node\(s\) had (?:untolerated taint(?:\(s\)| \{(?P<what>[^}]*)\})|taints that.*)",
-        meaning="with a taint that the pod does not tolerate",
+        meaning="with a taint that the pod does not tolerate WHAT",
         fix="look at the taints (kubectl describe node) and remove the one in the way "
         "(kubectl taint node NODE KEY-)",
     ),
@@ -46,17 +49,37 @@ _CAUSES = (
         meaning="with as many pods as they may have",
         fix="add a node or remove pods that are not needed",
     ),
+)
+_GPU = r"Insufficient (?P<what>(?:\w+\.)+\w+/(?:gpu|mig-\S+))"
+_NOT_COUNTED = (
+    "and if a node has GPUs that Kubernetes does not count (kubectl describe node NODE), "
+    "install the device plugin of their vendor"
+)
+_TOO_FULL = (
     _Cause(
         words=r"Insufficient (?P<what>\S+)",
-        meaning="with too little free",
+        meaning="with too little free WHAT",
         fix="add a node, wait until another pod has ended, or ask for less",
     ),
     _Cause(
-        words=r"Insufficient (?P<what>(?:\w+\.)+\w+/(?:gpu|mig-\S+))",
-        meaning="with too little free",
-        fix="add a GPU node or wait for a free GPU, and if a node has GPUs that Kubernetes does "
-        "not count (kubectl describe node NODE), install the device plugin of their vendor",
+        words=_GPU,
+        meaning="with too little free WHAT",
+        fix=f"add a GPU node or wait for a free GPU, {_NOT_COUNTED}",
     ),
+)
+_TOO_SMALL = (
+    _Cause(
+        words=r"Insufficient (?P<what>\S+)",
+        meaning="with too little WHAT even when empty",
+        fix="add a larger node, or ask for less",
+    ),
+    _Cause(
+        words=_GPU,
+        meaning="with too little WHAT even when empty",
+        fix=f"add a node with as many GPUs, {_NOT_COUNTED}",
+    ),
+)
+_VOLUME_ELSEWHERE = (
     _Cause(
         words=r"node\(s\) exceed max volume count",
         meaning="with as many volumes as they may have",
@@ -84,7 +107,7 @@ _CAUSES = (
     ),
     _Cause(
         words=r"persistentvolumeclaim (?P<what>\"[^\"]+\") not found",
-        meaning="there is no PersistentVolumeClaim",
+        meaning="there is no PersistentVolumeClaim WHAT",
         fix="create the claim in the Workspace's namespace, or name one that is there",
     ),
 )
@@ -117,12 +140,16 @@ def _explain(message: str) -> tuple[str, str]:
     if not available:
         return f"the scheduler says: {quoted(message)}", _UNKNOWN_FIX
     total, rest = available.groups()
+    # Where removing other pods would help on no node, none is large enough.
+    is_too_small = _NOT_HELPFUL in rest and _NO_VICTIMS not in rest
+    sizes = _TOO_SMALL if is_too_small else _TOO_FULL
+    causes = (*_OTHER_NODE, *sizes, *_VOLUME_ELSEWHERE)
     parts = re.split(r", (?=\d+ )", _SENTENCE_END.split(rest)[0])
     counted = [found.groups() for found in map(_PART.fullmatch, parts) if found]
     if not counted:
-        refusal = _Refusal.of(parts[0])
+        refusal = _Refusal.of(parts[0], causes)
         return f"no node is tried: {refusal.meaning}", refusal.fix
-    refusals = [(count, _Refusal.of(phrase)) for count, phrase in counted]
+    refusals = [(count, _Refusal.of(phrase, causes)) for count, phrase in counted]
     nodes = ", ".join(f"{count} {refusal.meaning}" for count, refusal in refusals)
     nearest = max((refusal for _, refusal in refusals), key=lambda refusal: refusal.nearness)
     return f"none of {total} node{'s' if total != '1' else ''} takes it: {nodes}", nearest.fix
@@ -137,10 +164,10 @@ class _Refusal:
     nearness: int
 
     @classmethod
-    def of(cls, phrase: str) -> Self:
-        for nearness, cause in reversed(list(enumerate(_CAUSES))):
+    def of(cls, phrase: str, causes: Sequence[Cause]) -> Self:
+        for nearness, cause in reversed(list(enumerate(causes))):
             if found := re.fullmatch(cause.words, phrase):
-                what = found.groupdict().get("what")
-                meaning = f"{cause.meaning} {what}" if what else cause.meaning
+                what = found.groupdict().get("what") or ""
+                meaning = cause.meaning.replace("WHAT", what).strip()
                 return cls(meaning=meaning, fix=cause.fix, nearness=nearness)
         return cls(meaning=quoted(phrase), fix=_UNKNOWN_FIX, nearness=-1)

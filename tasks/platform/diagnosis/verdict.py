@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tasks.errors import KaitoflowError, error_from_reason
 
-_QUOTED_CHARACTERS = 240
+_QUOTED_CHARACTERS = 400
 
 
 @dataclass(frozen=True, kw_only=True)
