@@ -197,6 +197,14 @@ def worker(
 
 
 @app.command
+def watcher() -> int:
+    """Start a run for every Workspace of the cluster, and remove what a deleted one leaves."""
+    from flows.commands.watcher import watch_workspaces
+
+    return watch_workspaces()
+
+
+@app.command
 def version() -> int:
     """Print the versions of kaitoflow, Prefect and Python."""
     from flows.commands.show import print_version

@@ -4,15 +4,16 @@ from prefect import flow
 
 from tasks.nodes import current_provisioner
 from tasks.platform import current_platform
-from tasks.workspace import Workspace
+from tasks.workspace import ObjectMeta, Workspace
 
 
-@flow(name="release-workspace", flow_run_name="release {workspace}")
-async def release_workspace(workspace: Workspace) -> None:
+@flow(name="release-workspace", flow_run_name="release {metadata}")
+async def release_workspace(metadata: ObjectMeta) -> None:
     """Leave nothing of a Workspace that is being deleted; images in registries are kept.
 
-    Args: workspace: the object as it was; its run has been cancelled.
+    Args: metadata: names the Workspace; nothing else of it is needed, however broken it may be.
     """
+    workspace = Workspace.model_construct(metadata=metadata)
     platform = current_platform()
     await platform.delete(workspace)
     await current_provisioner().release(workspace)

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from tasks.errors import InvalidWorkspace
+from tasks.resource import Part, Resource
 
 GROUP = "kaito.sh"
 FINALIZER = "workspace.finalizer.kaito.sh"
@@ -29,7 +30,11 @@ STOPPED_ANNOTATION = "kaitoflow.io/stopped"
 SERVE_ANNOTATION = "kaito.sh/serve"
 BAD_ROWS_ANNOTATION = "kaitoflow.io/bad-rows-tolerance"
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_STRENGTH = re.compile(r"([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]{1,2})?")
 _MAX_ADAPTERS = 10
+_MAX_URLS = 256
+_Url = Annotated[str, Field(min_length=1, max_length=2048)]
+_VolumeSource = Annotated[dict[str, Any], Field(min_length=1)]
 
 
 def _dns_label(name: str) -> str:
@@ -40,16 +45,10 @@ def _dns_label(name: str) -> str:
     return name
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
-    )
-
-
-class ObjectMeta(_Part):
+class ObjectMeta(Part):
     """The part of Kubernetes' metadata that is read; the rest is kept by the API server."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     name: Annotated[str, AfterValidator(_dns_label)]
     namespace: str = "default"
@@ -58,33 +57,12 @@ class ObjectMeta(_Part):
     uid: str = ""
     generation: int = 1
 
-
-class LabelSelector(_Part):
-    """Which nodes the Workspace runs on."""
-
-    match_labels: dict[str, str] = {}
-    match_expressions: list[dict[str, Any]] = []
+    def __str__(self) -> str:
+        """`namespace/name`, as run names and messages show it."""
+        return f"{self.namespace}/{self.name}"
 
 
-class Partition(_Part):
-    """A share of a node's GPUs (v1beta1)."""
-
-    mode: Literal["mig", "accelerator"]
-    profile: str | None = None
-    count: int | None = Field(default=None, ge=1)
-
-
-class Resource(_Part):
-    """The node that is wanted."""
-
-    count: int = Field(default=1, ge=1)
-    instance_type: str = ""
-    label_selector: LabelSelector = LabelSelector()
-    preferred_nodes: list[str] = []
-    partition: Partition | None = None
-
-
-class PresetOptions(_Part):
+class PresetOptions(Part):
     """How the preset's weights may be read; `image` has no effect, as in KAITO 0.12."""
 
     image: str | None = None
@@ -92,20 +70,20 @@ class PresetOptions(_Part):
     model_access_secret: str | None = None
 
 
-class PresetRef(_Part):
+class PresetRef(Part):
     """A named entry of the model catalogue, or any `owner/name` on the Hugging Face hub."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1, max_length=253)]
     access_mode: Literal["public", "private"] = "public"
     preset_options: PresetOptions = PresetOptions()
 
 
-class DataSource(_Part):
+class DataSource(Part):
     """Where files come from: exactly one of urls, image and volumeSource."""
 
     name: str | None = None
-    urls: list[str] = []
-    volume_source: dict[str, Any] | None = None
+    urls: Annotated[list[_Url], Field(max_length=_MAX_URLS)] = []
+    volume_source: _VolumeSource | None = None
     image: str | None = None
     image_pull_secrets: list[str] = []
 
@@ -127,10 +105,10 @@ class DataSource(_Part):
         return self
 
 
-class DataDestination(_Part):
+class DataDestination(Part):
     """Where the adapter goes: exactly one of image (with imagePushSecret) and volumeSource."""
 
-    volume_source: dict[str, Any] | None = None
+    volume_source: _VolumeSource | None = None
     image: str | None = None
     image_push_secret: str | None = None
 
@@ -150,7 +128,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class Tuning(_Part):
+class Tuning(Part):
     """What to tune, on what, and where the adapter goes."""
 
     preset: PresetRef
@@ -160,7 +138,7 @@ class Tuning(_Part):
     output: DataDestination
 
 
-class Adapter(_Part):
+class Adapter(Part):
     """A LoRA adapter to serve beside the base model."""
 
     source: DataSource
@@ -169,11 +147,7 @@ class Adapter(_Part):
     @field_validator("strength")
     @classmethod
     def _in_range(cls, text: str) -> str:
-        try:
-            inside = 0.0 <= float(text) <= 1.0
-        except ValueError:
-            inside = False
-        if not inside:
+        if not _STRENGTH.fullmatch(text) or float(text) > 1.0:
             raise ValueError(f'{text!r} is no strength; use a number from "0.0" to "1.0"')
         return text
 
@@ -185,7 +159,7 @@ class Adapter(_Part):
         return self
 
 
-class Inference(_Part):
+class Inference(Part):
     """What to serve: a preset or a pod template."""
 
     preset: PresetRef | None = None
@@ -212,7 +186,7 @@ class Inference(_Part):
         return adapters
 
 
-class Workspace(_Part):
+class Workspace(Part):
     """One model to tune or to serve: the object a user applies, without its status."""
 
     api_version: Literal["kaito.sh/v1alpha1", "kaito.sh/v1beta1"] = "kaito.sh/v1beta1"
@@ -274,7 +248,7 @@ class Workspace(_Part):
 
     def __str__(self) -> str:
         """`namespace/name`, as run names and messages show it."""
-        return f"{self.metadata.namespace}/{self.metadata.name}"
+        return str(self.metadata)
 
 
 class Manifests(BaseModel):
@@ -358,7 +332,7 @@ def _problem(error: Any) -> str:
 
 
 def _did_you_mean(location: tuple[str | int, ...]) -> str:
-    known = {to_camel(f) for part in _Part.__subclasses__() for f in part.model_fields}
+    known = {to_camel(f) for part in Part.__subclasses__() for f in part.model_fields}
     near = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -52,7 +52,7 @@ class KubeApi:
 
     def __init__(self, api_client: client.ApiClient) -> None:
         """Args: api_client: as `connect` makes it."""
-        self._client = api_client
+        self.client = self._client = api_client
 
     async def close(self) -> None:
         """Close the connections."""

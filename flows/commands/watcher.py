@@ -1,0 +1,32 @@
+"""`kaitoflow watcher`: start a run for every Workspace of the cluster, until asked to stop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+
+from flows.prefect_server import prefect_server
+
+
+def watch_workspaces() -> int:
+    """Watch until interrupted."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    logging.basicConfig(
+        level=os.environ.get("KAITOFLOW_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    with prefect_server():
+        asyncio.run(_watch())
+    return 0
+
+
+async def _watch() -> None:
+    from flows.watcher.operator import watch
+    from flows.watcher.settings import WatcherSettings
+
+    work = asyncio.ensure_future(watch(WatcherSettings()))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work

@@ -1,0 +1,309 @@
+"""A Workspace's generation becomes one flow run, its deletion a release.
+
+Level-triggered: every look at a Workspace asks what should be and ensures it, so a lost event, a
+restart or a second look changes nothing. Prefect's idempotency key (uid, generation, attempt) makes
+a run started twice one run.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Cancelled, Cancelling
+
+from flows.watcher.settings import WatcherSettings
+from flows.worker import CLUSTER_POOL
+from flows.worker.endpoint import poke_worker
+from tasks.errors import InvalidWorkspace
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.kubernetes import KubernetesPlatform
+from tasks.platform.manifests import GENERATION_LABEL, WORKSPACE_LABEL
+from tasks.platform.readiness import with_readiness
+from tasks.status import ConditionType, WorkspaceStatus
+from tasks.workspace import (
+    FINALIZER,
+    STOPPED_ANNOTATION,
+    ObjectMeta,
+    Workspace,
+    parse_workspace,
+)
+
+logger = logging.getLogger(__name__)
+
+_SETTLED = ("Ready", "Succeeded", "Failed", "Stopped", "NotReady")
+_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED)
+_CANCEL_TIMEOUT_S = 60.0
+_LOOK_AGAIN_S = 0.5
+_LONGEST_BACKOFF_S = 600.0
+
+
+@dataclass
+class _Known:
+    """What the watcher remembers of a Workspace; forgotten, it is found out again."""
+
+    started: tuple[int, int] | None = None
+    releases: int = 0
+    not_before: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    version: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Watcher:
+    """Workspaces on one side, Prefect's runs on the other."""
+
+    def __init__(
+        self,
+        platform: KubernetesPlatform,
+        api: KubeApi,
+        prefect: PrefectClient,
+        settings: WatcherSettings,
+    ) -> None:
+        """Args: prefect: an open client of the server whose worker runs the deployments."""
+        self._platform, self._api = platform, api
+        self._prefect, self._settings = prefect, settings
+        self._known: dict[str, _Known] = {}
+        self._deployments: dict[str, UUID] = {}
+        self._last_agreed = datetime.now(UTC)
+
+    async def look(self, manifest: Mapping[str, Any]) -> None:
+        """Ensure what a Workspace, as it is now, asks for; one look at a time."""
+        meta = manifest["metadata"]
+        known = self._known.setdefault(meta["uid"], _Known())
+        known.version = meta["resourceVersion"]
+        async with known.lock:
+            await self._ensure(manifest, known)
+
+    def forget(self, manifest: Mapping[str, Any]) -> None:
+        """A Workspace is gone."""
+        self._known.pop(manifest["metadata"]["uid"], None)
+
+    async def _ensure(self, manifest: Mapping[str, Any], known: _Known) -> None:
+        meta = manifest["metadata"]
+        if meta.get("deletionTimestamp"):
+            if FINALIZER in meta.get("finalizers", []):
+                await self._release(manifest, known)
+            return
+        status = WorkspaceStatus.model_validate(manifest.get("status") or {})
+        workspace = await self._parsed(manifest, status)
+        if workspace is None:
+            return
+        if FINALIZER not in meta.get("finalizers", []):
+            await self._hold(manifest)
+        is_current = status.observed_generation == meta["generation"]
+        if STOPPED_ANNOTATION in workspace.metadata.annotations:
+            await self._stop(workspace, status)
+        elif is_current and _was_asked_to_stop(status):
+            await self._start(workspace, known, attempt=await self._next_attempt(workspace, status))
+        elif not is_current or status.state not in _SETTLED:
+            await self._start(workspace, known, attempt=status.attempt if is_current else 0)
+
+    async def _parsed(
+        self, manifest: Mapping[str, Any], status: WorkspaceStatus
+    ) -> Workspace | None:
+        """The typed Workspace; None, and told in its status, when a rule is broken."""
+        try:
+            return parse_workspace(dict(manifest), source=manifest["metadata"]["name"])
+        except InvalidWorkspace as error:
+            refused = status.model_copy(deep=True)
+            refused.observed_generation = manifest["metadata"]["generation"]
+            refused.state = "Failed"
+            refused.set_condition(
+                ConditionType.ACCEPTED, status="False", reason=error.reason, message=str(error)
+            )
+            if refused != status:
+                await self._write(ObjectMeta.model_validate(manifest["metadata"]), refused)
+            return None
+
+    async def _start(self, workspace: Workspace, known: _Known, *, attempt: int) -> None:
+        """Have the run of this generation and attempt; older generations' runs end first."""
+        generation = workspace.metadata.generation
+        if known.started == (generation, attempt) or datetime.now(UTC) < known.not_before:
+            return
+        if generation > 1:
+            await self._cancel_runs(workspace.metadata, but_generation=generation)
+        parameters = {"workspace": workspace.model_dump(mode="json", by_alias=True)}
+        run = await self._create_run("run-workspace", workspace.metadata, attempt, parameters)
+        if run.state_type == StateType.CRASHED:
+            await self._again_later(workspace, known, attempt)
+            return
+        known.started = (generation, attempt)
+        logger.info("run ensured workspace=%s run=%s state=%s", workspace, run.name, run.state_name)
+
+    async def _create_run(
+        self, flow: str, meta: ObjectMeta, attempt: int, parameters: dict[str, Any]
+    ) -> FlowRun:
+        """The run of this flow, generation and attempt: a new one, or the one that there is."""
+        run = await self._prefect.create_flow_run_from_deployment(
+            await self._deployment(flow),
+            parameters=parameters,
+            idempotency_key=f"{flow} {meta.uid} {meta.generation} {attempt}",
+            tags=[flow, _tag(meta.uid), f"generation:{meta.generation}"],
+        )
+        if self._settings.worker_url:
+            await poke_worker(self._settings.worker_url)
+        return run
+
+    async def _deployment(self, flow: str) -> UUID:
+        if flow not in self._deployments:
+            found = await self._prefect.read_deployment_by_name(f"{flow}/{CLUSTER_POOL}")
+            self._deployments[flow] = found.id
+        return self._deployments[flow]
+
+    async def _again_later(self, workspace: Workspace, known: _Known, attempt: int) -> None:
+        """Plan the next attempt of a run that was lost; each waits twice as long as the last."""
+        self._wait(known, attempt)
+        status = await self._status(workspace.metadata)
+        status.observed_generation, status.attempt = workspace.metadata.generation, attempt + 1
+        await self._write(workspace.metadata, status)
+        logger.warning("run lost workspace=%s attempt=%d", workspace, attempt)
+
+    def _wait(self, known: _Known, attempt: int) -> None:
+        pause_s = min(self._settings.backoff_s * 2**attempt, _LONGEST_BACKOFF_S)
+        known.not_before = datetime.now(UTC) + timedelta(seconds=pause_s)
+
+    async def _next_attempt(self, workspace: Workspace, status: WorkspaceStatus) -> int:
+        status = status.model_copy(deep=True)
+        status.attempt, status.state, status.conditions = status.attempt + 1, "Pending", []
+        await self._write(workspace.metadata, status)
+        return status.attempt
+
+    async def _stop(self, workspace: Workspace, status: WorkspaceStatus) -> None:
+        """End the run, its pods and the server; what is there stays for the next attempt."""
+        if _was_asked_to_stop(status):
+            return
+        await self._cancel_runs(workspace.metadata)
+        await self._platform.stop(workspace)
+        status = await self._status(workspace.metadata)
+        status.observed_generation, status.state = workspace.metadata.generation, "Stopped"
+        status.set_condition(
+            ConditionType.WORKSPACE_SUCCEEDED,
+            status="False",
+            reason="StopRequested",
+            message=f"annotation {STOPPED_ANNOTATION} is set; remove it to run again",
+        )
+        await self._write(workspace.metadata, status)
+
+    async def _release(self, manifest: Mapping[str, Any], known: _Known) -> None:
+        """Cancel what runs, then start the way back; a release that was lost is started again."""
+        if datetime.now(UTC) < known.not_before:
+            return
+        meta = ObjectMeta.model_validate(manifest["metadata"])
+        await self._cancel_runs(meta)
+        parameters = {"metadata": meta.model_dump(mode="json", by_alias=True)}
+        run = await self._create_run("release-workspace", meta, known.releases, parameters)
+        if run.state_type in (StateType.CRASHED, StateType.FAILED, StateType.CANCELLED):
+            self._wait(known, known.releases)
+            known.releases += 1
+
+    async def _cancel_runs(self, meta: ObjectMeta, *, but_generation: int | None = None) -> None:
+        """Ask a Workspace's runs to end, and wait until they have."""
+        tags = FlowRunFilterTags(all_=["run-workspace", _tag(meta.uid)])
+        kept = f"generation:{but_generation}"
+        deadline = asyncio.get_running_loop().time() + _CANCEL_TIMEOUT_S
+        while asyncio.get_running_loop().time() < deadline:
+            runs = await self._prefect.read_flow_runs(flow_run_filter=FlowRunFilter(tags=tags))
+            alive = [r for r in runs if r.state_type not in _ENDED and kept not in r.tags]
+            if not alive:
+                return
+            for run in alive:
+                await self._cancel(run)
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        logger.warning("runs still there uid=%s after_s=%.0f", meta.uid, _CANCEL_TIMEOUT_S)
+
+    async def _cancel(self, run: FlowRun) -> None:
+        if run.state_type == StateType.SCHEDULED:
+            await self._prefect.set_flow_run_state(run.id, Cancelled())
+        elif run.state_type != StateType.CANCELLING:
+            await self._prefect.set_flow_run_state(run.id, Cancelling())
+
+    async def _hold(self, manifest: Mapping[str, Any]) -> None:
+        """Put our finalizer on: the object stays until everything of it has gone."""
+        meta = manifest["metadata"]
+        patch = {
+            "metadata": {
+                "uid": meta["uid"],
+                "resourceVersion": meta["resourceVersion"],
+                "finalizers": [*meta.get("finalizers", []), FINALIZER],
+            }
+        }
+        await self._api.merge("Workspace", meta["namespace"], meta["name"], patch)
+
+    async def _status(self, meta: ObjectMeta) -> WorkspaceStatus:
+        found = await self._api.get("Workspace", meta.namespace, meta.name)
+        return WorkspaceStatus.model_validate((found or {}).get("status") or {})
+
+    async def _write(self, meta: ObjectMeta, status: WorkspaceStatus) -> None:
+        patch = {
+            "metadata": {"uid": meta.uid},
+            "status": status.model_dump(mode="json", by_alias=True),
+        }
+        await self._api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
+
+    async def look_at_server(self, pod: Mapping[str, Any], *, is_gone: bool) -> None:
+        """Keep InferenceReady true to a server's pod when no run does."""
+        meta = pod["metadata"]
+        name = meta["labels"].get(WORKSPACE_LABEL, "")
+        found = await self._api.get("Workspace", meta["namespace"], name)
+        if not found or found["metadata"].get("deletionTimestamp"):
+            return
+        status = WorkspaceStatus.model_validate(found.get("status") or {})
+        if str(status.observed_generation) != meta["labels"].get(GENERATION_LABEL):
+            return
+        changed = with_readiness(status, None if is_gone else pod)
+        if changed:
+            await self._write(ObjectMeta.model_validate(found["metadata"]), changed)
+
+    async def resync(self) -> None:
+        """For ever: look at all Workspaces, find lost runs, compare with what the watch saw."""
+        while True:
+            await asyncio.sleep(self._settings.resync_s)
+            try:
+                await self._look_at_all()
+            except Exception:
+                logger.exception("resync failed; again in %.0f s", self._settings.resync_s)
+
+    async def _look_at_all(self) -> None:
+        manifests = await self._api.find("Workspace")
+        behind = [m for m in manifests if self._is_behind(m)]
+        if not behind:
+            self._last_agreed = datetime.now(UTC)
+        lost = await self._lost_runs()
+        for manifest in manifests:
+            known = self._known.setdefault(manifest["metadata"]["uid"], _Known())
+            if _tag(manifest["metadata"]["uid"]) in lost:
+                known.started = None
+            async with known.lock:
+                await self._ensure(manifest, known)
+
+    async def _lost_runs(self) -> set[str]:
+        """Tags of Workspaces with a run that has crashed."""
+        crashed = FlowRunFilter.model_validate({"state": {"type": {"any_": ["CRASHED"]}}})
+        runs = await self._prefect.read_flow_runs(flow_run_filter=crashed, limit=200)
+        return {tag for run in runs for tag in run.tags if tag.startswith("workspace-uid:")}
+
+    def _is_behind(self, manifest: Mapping[str, Any]) -> bool:
+        known = self._known.get(manifest["metadata"]["uid"])
+        return known is None or known.version != manifest["metadata"]["resourceVersion"]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the watch has shown, not too long ago, what a list shows."""
+        return datetime.now(UTC) - self._last_agreed < timedelta(
+            seconds=self._settings.watch_dead_s
+        )
+
+
+def _was_asked_to_stop(status: WorkspaceStatus) -> bool:
+    condition = status.condition(ConditionType.WORKSPACE_SUCCEEDED)
+    return condition is not None and condition.reason == "StopRequested"
+
+
+def _tag(uid: str) -> str:
+    return f"workspace-uid:{uid}"
