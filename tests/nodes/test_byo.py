@@ -206,30 +206,35 @@ def test_a_taint_that_only_repeats_the_nodes_state_is_passed_over(state: Object,
 def test_match_expressions_are_read_as_the_scheduler_reads_them(
     expression: Object, fits: bool
 ) -> None:
-    assert select(node(), labelSelector={"matchExpressions": [expression]}).is_enough == fits
+    assert select_nodes(NodeNeed(expressions=(expression,)), [node()]).is_enough == fits
 
 
 def test_what_is_asked_for_and_how_to_label_a_node_are_written_as_kubectl_takes_them() -> None:
-    expressions = [
+    expressions = (
         {"key": "zone", "operator": "In", "values": ["a", "b"]},
         {"key": "fast", "operator": "Exists"},
         {"key": "old", "operator": "DoesNotExist"},
-    ]
-    selector = {"matchLabels": {"apps": "x"}, "matchExpressions": expressions}
-    message = select(node(), labelSelector=selector).message
+    )
+    need = NodeNeed(labels={"apps": "x"}, expressions=expressions)
+    message = select_nodes(need, [node()]).message
     assert "labelled apps=x,zone in (a, b),fast,!old; " in message
     assert message.endswith("(kubectl label node gpu-1 apps=x zone=a fast=true old-)")
 
 
 def test_an_operator_that_does_not_exist_is_refused() -> None:
-    wrong = {"matchExpressions": [{"key": "apps", "operator": "Like", "values": ["x"]}]}
+    wrong = NodeNeed(expressions=({"key": "apps", "operator": "Like", "values": ["x"]},))
     with pytest.raises(InvalidWorkspace, match="operator 'Like'; .*use In, NotIn, Exists"):
-        select(node(), labelSelector=wrong)
+        select_nodes(wrong, [node()])
 
 
 def test_labels_that_kaito_keeps_for_itself_select_nothing() -> None:
     labels = {"apps": "phi-3", "kaito.sh/workspace": "tuned"}
     assert select(node(), labelSelector={"matchLabels": labels}).is_enough
+
+
+def test_a_match_expression_of_a_workspace_selects() -> None:
+    expressions = [{"key": "apps", "operator": "In", "values": ["web"]}]
+    assert not select(node(), labelSelector={"matchExpressions": expressions}).is_enough
 
 
 def test_another_instance_type_is_a_warning_since_the_nodes_labels_decide() -> None:

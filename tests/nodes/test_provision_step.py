@@ -1,0 +1,80 @@
+"""The step tells in the Workspace's conditions what it waits for, and what it got."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import NodeNotReady
+from tasks.nodes import task as step
+from tasks.nodes.byo import ByoProvisioner
+from tasks.platform import current_platform, local_platform
+from tasks.settings import settings
+from tasks.status import ConditionType, WorkspaceStatus
+from tasks.workspace import Manifests, Workspace
+from tests.builders import tuning_workspace
+from tests.nodes.test_byo import node
+
+CONDITIONS = (ConditionType.NODES_READY, ConditionType.RESOURCE_READY)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A Workspace whose status this machine keeps, in a folder of the test."""
+    caches = (settings, current_platform, local_platform)
+    monkeypatch.setenv("KAITOFLOW_HOME", str(tmp_path))
+    for cache in caches:
+        cache.cache_clear()
+    yield local_platform().store.apply(Manifests(workspace=tuning_workspace()))
+    for cache in caches:
+        cache.cache_clear()
+
+
+async def conditions(workspace: Workspace) -> tuple[WorkspaceStatus, set[tuple[str, str]]]:
+    """The status, and what both conditions on nodes say: status and reason."""
+    status = await current_platform().read_status(workspace)
+    found = [status.condition(kind) for kind in CONDITIONS]
+    return status, {(each.status, each.reason) for each in found if each}
+
+
+async def test_on_one_machine_the_step_takes_the_machine(workspace: Workspace) -> None:
+    found = await step.provision_node.fn(workspace)
+    status, said = await conditions(workspace)
+    assert status.worker_nodes == [found.name]
+    assert said == {("True", "NodesReady"), ("True", "workspaceResourceStatusSuccess")}
+    assert [each.name for each in status.steps] == ["provision"]
+
+
+async def test_while_it_waits_the_conditions_say_what_nodes_lack(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[list[dict[str, Any]]] = [[node(ready="False")], [node()]]
+    seen: list[set[tuple[str, str]]] = []
+
+    async def listed() -> Sequence[dict[str, Any]]:
+        seen.append((await conditions(workspace))[1])
+        return states.pop(0)
+
+    byo = ByoProvisioner(listed, timeout_s=60, look_again_s=0)
+    monkeypatch.setattr(step, "current_provisioner", lambda: byo)
+    await step.provision_node.fn(workspace)
+    status, said = await conditions(workspace)
+    assert seen == [set(), {("False", "NodeNotReady")}]
+    assert said == {("True", "NodesReady"), ("True", "workspaceResourceStatusSuccess")}
+    assert status.worker_nodes == ["gpu-1"]
+
+
+async def test_a_wait_in_vain_leaves_in_the_conditions_why(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def listed() -> Sequence[dict[str, Any]]:
+        return [node(unschedulable=True)]
+
+    byo = ByoProvisioner(listed, timeout_s=0.05, look_again_s=0.01)
+    monkeypatch.setattr(step, "current_provisioner", lambda: byo)
+    with pytest.raises(NodeNotReady, match="1 is cordoned; let it take pods again"):
+        await step.provision_node.fn(workspace, memory_gib=1.0)
+    status, said = await conditions(workspace)
+    assert said == {("False", "NodeNotReady")}
+    assert "1 is cordoned" in status.progress.phase
