@@ -1,6 +1,8 @@
 """A program that runs beside the tests and ends with them, however they end."""
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -38,17 +40,27 @@ class Program:
         """Ask it to end, after the limit make it; nothing to do when it does not run."""
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self._signal(signal.SIGTERM)
+        deadline_s = time.monotonic() + limit_s
+        while self._signal(0) and time.monotonic() < deadline_s:
+            self._process.poll()
+            time.sleep(0.02)
+        self.kill()
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
         if self._process is not None:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._process.wait()
+
+    def _signal(self, number: int) -> bool:
+        """Whether there was one to hear it: it leads a group, in which nsenter's child is too."""
+        assert self._process is not None
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
     def wait_until(self, ready: Callable[[], bool], *, limit_s: float) -> None:
         """Return when `ready` says so.
