@@ -196,8 +196,9 @@ def test_the_first_crash_of_a_container_that_starts_again_is_not_final(
     assert reason(diagnose_pod(state)) == (error, False)
 
 
-def test_a_container_that_is_ready_again_is_well() -> None:
-    ready = status("push-image", restarts=1, last=ended(137, "OOMKilled"), running={})
+@pytest.mark.parametrize("last", [ended(137, "OOMKilled"), ended(1, message="CUDA out of memory")])
+def test_a_container_that_is_ready_again_is_well(last: Object) -> None:
+    ready = status("push-image", restarts=1, last=last, running={})
     well = pod(phase="Running", main=[ready | {"ready": True}], restart="Always")
     assert diagnose_pod(well) is None
 
