@@ -5,185 +5,56 @@ checked by the run's first step. Field names are ours in Python and KAITO's came
 """
 
 import difflib
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from tasks.errors import InvalidWorkspace
-from tasks.resource import Part, Resource
+from tasks.workspace_parts import (
+    Adapter,
+    DataDestination,
+    DataSource,
+    Inference,
+    LabelSelector,
+    ObjectMeta,
+    Part,
+    Partition,
+    PresetOptions,
+    PresetRef,
+    Resource,
+    Tuning,
+)
+
+__all__ = [
+    "BAD_ROWS_ANNOTATION",
+    "FINALIZER",
+    "GROUP",
+    "SERVE_ANNOTATION",
+    "STOPPED_ANNOTATION",
+    "Adapter",
+    "DataDestination",
+    "DataSource",
+    "Inference",
+    "LabelSelector",
+    "Manifests",
+    "ObjectMeta",
+    "Partition",
+    "PresetOptions",
+    "PresetRef",
+    "Resource",
+    "Tuning",
+    "Workspace",
+    "parse_manifests",
+    "parse_workspace",
+]
 
 GROUP = "kaito.sh"
 FINALIZER = "workspace.finalizer.kaito.sh"
 STOPPED_ANNOTATION = "kaitoflow.io/stopped"
 SERVE_ANNOTATION = "kaito.sh/serve"
 BAD_ROWS_ANNOTATION = "kaitoflow.io/bad-rows-tolerance"
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_STRENGTH = re.compile(r"([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]{1,2})?")
-_MAX_ADAPTERS = 10
-_MAX_URLS = 256
-_Url = Annotated[str, Field(min_length=1, max_length=2048)]
-_VolumeSource = Annotated[dict[str, Any], Field(min_length=1)]
-
-
-def _dns_label(name: str) -> str:
-    if not _DNS_LABEL.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is no DNS-1123 label; use at most 63 lower-case letters, digits and '-'"
-        )
-    return name
-
-
-class ObjectMeta(Part):
-    """The part of Kubernetes' metadata that is read; the rest is kept by the API server."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    name: Annotated[str, AfterValidator(_dns_label)]
-    namespace: str = "default"
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    uid: str = ""
-    generation: int = 1
-
-    def __str__(self) -> str:
-        """`namespace/name`, as run names and messages show it."""
-        return f"{self.namespace}/{self.name}"
-
-
-class PresetOptions(Part):
-    """How the preset's weights may be read; `image` has no effect, as in KAITO 0.12."""
-
-    image: str | None = None
-    image_pull_secrets: list[str] = []
-    model_access_secret: str | None = None
-
-
-class PresetRef(Part):
-    """A named entry of the model catalogue, or any `owner/name` on the Hugging Face hub."""
-
-    name: Annotated[str, Field(min_length=1, max_length=253)]
-    access_mode: Literal["public", "private"] = "public"
-    preset_options: PresetOptions = PresetOptions()
-
-
-class DataSource(Part):
-    """Where files come from: exactly one of urls, image and volumeSource."""
-
-    name: str | None = None
-    urls: Annotated[list[_Url], Field(max_length=_MAX_URLS)] = []
-    volume_source: _VolumeSource | None = None
-    image: str | None = None
-    image_pull_secrets: list[str] = []
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [
-            field
-            for field, value in (
-                ("urls", self.urls),
-                ("image", self.image),
-                ("volumeSource", self.volume_source),
-            )
-            if value
-        ]
-        if len(given) != 1:
-            raise ValueError(
-                f"{_listed(given)} given; set exactly one of urls, image, volumeSource"
-            )
-        return self
-
-
-class DataDestination(Part):
-    """Where the adapter goes: exactly one of image (with imagePushSecret) and volumeSource."""
-
-    volume_source: _VolumeSource | None = None
-    image: str | None = None
-    image_push_secret: str | None = None
-
-    @model_validator(mode="after")
-    def _one_destination(self) -> Self:
-        given = [f for f, v in (("image", self.image), ("volumeSource", self.volume_source)) if v]
-        if len(given) != 1:
-            raise ValueError(f"{_listed(given)} given; set exactly one of image, volumeSource")
-        if self.image and not self.image_push_secret:
-            raise ValueError(
-                "image without imagePushSecret; name the docker-config Secret to push with"
-            )
-        return self
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-class Tuning(Part):
-    """What to tune, on what, and where the adapter goes."""
-
-    preset: PresetRef
-    method: Annotated[Literal["lora", "qlora"], BeforeValidator(_lower)] = "qlora"
-    config: str | None = None
-    input: DataSource
-    output: DataDestination
-
-
-class Adapter(Part):
-    """A LoRA adapter to serve beside the base model."""
-
-    source: DataSource
-    strength: str = "1.0"
-
-    @field_validator("strength")
-    @classmethod
-    def _in_range(cls, text: str) -> str:
-        if not _STRENGTH.fullmatch(text) or float(text) > 1.0:
-            raise ValueError(f'{text!r} is no strength; use a number from "0.0" to "1.0"')
-        return text
-
-    @model_validator(mode="after")
-    def _named_and_no_urls(self) -> Self:
-        if self.source.urls:
-            raise ValueError("source.urls given; an adapter comes from an image or a volumeSource")
-        _dns_label(self.source.name or "")
-        return self
-
-
-class Inference(Part):
-    """What to serve: a preset or a pod template."""
-
-    preset: PresetRef | None = None
-    template: dict[str, Any] | None = None
-    config: str | None = None
-    adapters: list[Adapter] = []
-
-    @model_validator(mode="after")
-    def _one_model(self) -> Self:
-        if (self.preset is None) == (self.template is None):
-            raise ValueError("set exactly one of inference.preset and inference.template")
-        return self
-
-    @field_validator("adapters")
-    @classmethod
-    def _few_and_distinct(cls, adapters: list[Adapter]) -> list[Adapter]:
-        names = [adapter.source.name for adapter in adapters]
-        if len(names) > _MAX_ADAPTERS:
-            raise ValueError(f"{len(names)} adapters; serve at most {_MAX_ADAPTERS}")
-        if twice := sorted({str(n) for n in names if names.count(n) > 1}):
-            raise ValueError(
-                f"adapter name {', '.join(twice)} used twice; names choose the adapter"
-            )
-        return adapters
 
 
 class Workspace(Part):
@@ -209,9 +80,26 @@ class Workspace(Part):
             found = "neither" if self.tuning is None else "both"
             raise ValueError(f"{found} of tuning and inference given; set exactly one")
         if self.tuning and self.resource.count > 1:
-            raise ValueError("resource.count is above 1; tuning runs on one node")
+            raise ValueError("resource.count is above 1; tuning runs on one node; set it to 1")
         if self.tuning and self.resource.partition:
-            raise ValueError("resource.partition is set; tuning needs whole GPUs")
+            raise ValueError("resource.partition is set; tuning needs whole GPUs; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_version(self) -> Self:
+        if self.api_version != "kaito.sh/v1alpha1":
+            return self
+        options = self.preset.preset_options if self.preset else PresetOptions()
+        newer = {
+            "partition": self.resource.partition,
+            "modelAccessSecret": options.model_access_secret,
+        }
+        if unknown := [field for field, value in newer.items() if value is not None]:
+            raise ValueError(f"{unknown[0]}: no such field in v1alpha1; use kaito.sh/v1beta1")
+        if self.preset and self.preset.access_mode == "private" and not options.image:
+            raise ValueError(
+                "accessMode private names an image of yours; set presetOptions.image, or use public"
+            )
         return self
 
     @property
@@ -335,7 +223,3 @@ def _did_you_mean(location: tuple[str | int, ...]) -> str:
     known = {to_camel(f) for part in Part.__subclasses__() for f in part.model_fields}
     near = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _listed(given: list[str]) -> str:
-    return " and ".join(given) if given else "none"
