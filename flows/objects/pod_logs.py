@@ -24,7 +24,6 @@ class _Start:
     pod: str
     container: str
     container_id: str
-    is_running: bool = False
     previous: bool = False
 
     @property
@@ -78,12 +77,7 @@ async def _starts(api: KubeApi, workspace: Workspace, *, previous: bool) -> list
 def _newest_starts(pods: list[Object]) -> list[_Start]:
     """Every container of these pods that has started."""
     return [
-        _Start(
-            pod["metadata"]["name"],
-            status["name"],
-            status.get("containerID", ""),
-            is_running="running" in status["state"],
-        )
+        _Start(pod["metadata"]["name"], status["name"], status.get("containerID", ""))
         for pod in pods
         for status in _statuses(pod)
         if status["state"].keys() & {"running", "terminated"}
@@ -120,6 +114,7 @@ async def _read(
     """The lines of one start; a connection that breaks goes on after the last line."""
     namespace, last = workspace.metadata.namespace, ""
     while True:
+        says_more = follow and await _is_running(api, namespace, start)
         seen_until = last
         try:
             async for moment, text in api.log(
@@ -127,16 +122,26 @@ async def _read(
                 start.pod,
                 start.container,
                 since=f"{seen_until[:19]}Z" if seen_until else None,
-                follow=follow and start.is_running,
+                follow=says_more,
                 previous=start.previous,
             ):
                 if moment > seen_until:
                     last = moment
                     yield text
-            return
         except KubernetesRefused:  # the pod has gone, and its log with it
             return
         except KubernetesUnavailable:
             if not follow:
                 raise
-            await asyncio.sleep(_LOOK_AGAIN_S)
+        else:
+            if not says_more:
+                return
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+async def _is_running(api: KubeApi, namespace: str, start: _Start) -> bool:
+    pod = await api.get("Pod", namespace, start.pod)
+    return any(
+        status.get("containerID", "") == start.container_id and "running" in status["state"]
+        for status in (_statuses(pod) if pod else [])
+    )

@@ -1,0 +1,117 @@
+"""`kaitoflow get` and `describe` in front of a cluster: what kubectl shows, and why."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.builders import tuning_manifest
+from tests.cluster.control_plane import running_control_plane
+from tests.flows.cluster.conftest import Cluster, failed_status, running_status, wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def applied(cluster: Cluster) -> Cluster:
+    """A namespace in which a Workspace runs."""
+    cluster.create(tuning_manifest())
+    cluster.write_status("tuned", running_status())
+    return cluster
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "wide")])
+def test_get_prints_what_kubectl_prints(applied: Cluster, output: tuple[str, ...]) -> None:
+    ours = applied.kaitoflow("get", *output).stdout.splitlines()
+    kubectls = applied.kubectl("get", "workspaces", *output).splitlines()
+    assert ours[0].split() == kubectls[0].split()
+    assert ours[1].split()[:-1] == kubectls[1].split()[:-1]
+
+
+def test_get_of_all_namespaces_names_them(applied: Cluster) -> None:
+    lines = applied.kaitoflow("get", "-A").stdout.splitlines()
+    assert lines[0].split()[:2] == ["NAMESPACE", "NAME"]
+    assert [applied.namespace, "tuned"] in [line.split()[:2] for line in lines]
+
+
+def test_get_as_json_is_the_object(applied: Cluster) -> None:
+    shown = json.loads(applied.kaitoflow("get", "tuned", "-o", "json").stdout)
+    assert (shown["kind"], shown["status"]["state"]) == ("Workspace", "Running")
+    assert "managedFields" not in shown["metadata"]
+
+
+def test_get_as_yaml_can_be_applied_again(applied: Cluster) -> None:
+    shown = applied.kaitoflow("get", "tuned", "-o", "yaml").stdout
+    assert yaml.safe_load(shown)["apiVersion"] == "kaito.sh/v1beta1"
+    assert "tuned" in applied.kubectl("apply", "--server-side", "--filename=-", stdin=shown)
+
+
+def test_get_without_workspaces_says_the_next_step(cluster: Cluster) -> None:
+    assert "kaitoflow run WORKSPACE.yaml" in cluster.kaitoflow("get").stdout
+
+
+def test_get_w_prints_again_when_something_changes(applied: Cluster) -> None:
+    watching = applied.start("get", "-w", "-o", "wide")
+    wait_for(lambda: "Running" in watching.said())
+    applied.write_status("tuned", failed_status("OutOfMemory", "too little"))
+    wait_for(lambda: "Failed" in watching.said())
+    watching.process.terminate()
+    assert watching.ended()[0] == 130
+
+
+def test_an_unknown_name_is_told_with_a_near_one(applied: Cluster) -> None:
+    for command in ("get", "describe", "logs", "stop"):
+        ended = applied.kaitoflow(command, "tunde")
+        assert ended.returncode == 1
+        assert "did you mean tuned?" in ended.stderr
+
+
+def test_describe_shows_conditions_and_events(applied: Cluster) -> None:
+    applied.write_status("tuned", failed_status("OutOfMemory", "the GPU has too little"))
+    uid = applied.object("tuned")["metadata"]["uid"]
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "tuned.1"},
+        "involvedObject": {
+            "kind": "Workspace",
+            "name": "tuned",
+            "namespace": applied.namespace,
+            "uid": uid,
+        },
+        "type": "Normal",
+        "reason": "RunStarted",
+        "message": "run first was started",
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    }
+    applied.create(event)
+    text = applied.kaitoflow("describe", "tuned").stdout
+    assert "the GPU has too little" in text
+    assert text.splitlines()[-1].split()[:2] == ["Normal", "RunStarted"]
+    assert text.rstrip().endswith("run first was started")
+
+
+def test_a_context_that_is_not_there_is_told(cluster: Cluster) -> None:
+    ended = cluster.kaitoflow("get", "--context", "elsewhere")
+    assert ended.returncode == 1
+    assert "KubernetesUnavailable: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_context_alone_means_a_cluster(applied: Cluster) -> None:
+    context = yaml.safe_load(applied.kubeconfig.read_text())["current-context"]
+    command = ("get", "--platform", "local", "--context", context)
+    assert "No workspaces" in applied.kaitoflow(*command).stdout
+    assert "tuned" in applied.kaitoflow("get", "--context", context).stdout
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workspaces_says_how_to_install_them(tmp_path: Path) -> None:
+    with running_control_plane(tmp_path / "bare") as bare:
+        cluster = Cluster(bare, "default", tmp_path, bare.kubeconfig)
+        for command in (("get",), ("describe", "tuned"), ("run", cluster.write_tuning())):
+            ended = cluster.kaitoflow(*command)
+            assert ended.returncode == 1
+            assert "NotInstalled: " in ended.stderr
+            assert "helm install" in ended.stderr
