@@ -1,8 +1,8 @@
 """Prefect's flow engine, for many runs in one event loop. All private names of Prefect are here.
 
 Prefect's engine expects a process per run: it installs a signal handler, starts threads for
-heartbeats and suspension, and keeps per process what a run was cancelled for. The subclass below
-changes these four things and nothing else; `tests/flows/worker/test_engine.py` says at once when
+heartbeats and suspension, and keeps per process what a run was cancelled for. What is below
+changes that and nothing else; `tests/flows/worker/test_engine.py` says at once when
 another version of Prefect would break one of them. Written against Prefect 3.8.8.
 """
 
@@ -26,7 +26,7 @@ from prefect.context import AsyncClientContext
 from prefect.exceptions import Abort
 from prefect.flow_engine import AsyncFlowRunEngine
 from prefect.flows import load_flow_from_entrypoint
-from prefect.logging.loggers import flow_run_logger
+from prefect.logging.loggers import flow_run_logger, patch_print
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Pending
 from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
 from prefect.utilities.engine import propose_state
@@ -131,14 +131,16 @@ async def claim(client: PrefectClient, run_id: UUID, message: str) -> State | No
 
 
 @contextlib.contextmanager
-def without_signal_handlers() -> Iterator[None]:
-    """Keep engines, those of subflows too, from answering SIGTERM by raising anywhere in the loop.
+def many_in_one_process() -> Iterator[None]:
+    """Undo what engines, those of subflows too, do to the process as if it were theirs alone.
 
-    The worker answers SIGTERM for all its runs.
+    SIGTERM would raise anywhere in the loop; the worker answers it for all its runs. And the first
+    flow with `log_prints` to end would give the others the plain `print` back.
     """
     original = flow_engine.capture_sigterm  # type: ignore[attr-defined]
     flow_engine.capture_sigterm = contextlib.nullcontext  # type: ignore[attr-defined, assignment]
     try:
-        yield
+        with patch_print():
+            yield
     finally:
         flow_engine.capture_sigterm = original  # type: ignore[attr-defined]

@@ -27,17 +27,18 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType, Worker, WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.logging import get_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from flows.worker.endpoint import serve_endpoint
-from flows.worker.engine import Intent, shared_client, suspend, without_signal_handlers
+from flows.worker.engine import Intent, many_in_one_process, shared_client, suspend
 from flows.worker.orphans import Orphans
 from flows.worker.runs import FlowSource, HeldRun, make_owner
 from flows.worker.settings import WorkerSettings
 from tasks.errors import KaitoflowError, WorkerNameTaken
 
-logger = logging.getLogger(__name__)
+logger = get_logger("kaitoflow.worker")  # ours would go to a run's log
 
 _CALL_TIMEOUT_S = 20.0
 _PAGE = 200
@@ -99,7 +100,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         Raises: WorkerNameTaken, PortInUse.
         """
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(without_signal_handlers())
+            stack.enter_context(many_in_one_process())
             await stack.enter_async_context(self)
             await stack.enter_async_context(shared_client())
             self._run_context = contextvars.copy_context()

@@ -5,7 +5,6 @@ A worker proves to be alive by its heartbeats on the work pool. Its earlier star
 """
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from uuid import UUID
 
@@ -22,12 +21,13 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
 from prefect.states import AwaitingRetry
 
 from flows.worker.leases import Leases
 from flows.worker.runs import owner_of, worker_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger("kaitoflow.worker")  # ours would go to a run's log
 
 _PAGE = 200
 _LOCK_LEASE_S = 60.0

@@ -17,7 +17,8 @@ from flows.worker.engine import InProcessEngine, Intent, claim, drive, load_flow
 from tasks.errors import DeploymentUnusable
 
 _HELD_BY = "held by "
-_DEPLOYMENT_CACHE_S = 30.0
+# Of use when many runs of one deployment start at once; a changed deployment counts soon.
+_DEPLOYMENT_CACHE_S = 5.0
 
 
 def make_owner(worker_name: str) -> str:
