@@ -2,7 +2,7 @@
 
 Each folder of `go/` is a module; its `tool` lines name the programs. A comment behind a line gives
 the program's name where the package's own says nothing. They land in build/tools/DIGEST/, where
-DIGEST is that of the module's go.mod and go.sum: a change of one module builds that one anew.
+DIGEST is that of the module's files: a change of one module builds that one anew.
 
 Run as `python tests/cluster/build.py [NAME...]` to build them ahead of the tests; without a name,
 those that `make test` needs. Programs found in the folder KUBEBUILDER_ASSETS are used as they are.
@@ -69,8 +69,9 @@ def tool_packages(module: Path) -> dict[str, str]:
 
 def tools_dir(module: Path) -> Path:
     """Where the programs of `module`, of the versions pinned now, lie."""
-    pins = hashlib.sha256((module / "go.mod").read_bytes())
-    pins.update((module / "go.sum").read_bytes())
+    pins = hashlib.sha256()
+    for file in sorted(module.iterdir()):
+        pins.update(file.read_bytes())
     return BUILD_DIR / pins.hexdigest()[:12]
 
 

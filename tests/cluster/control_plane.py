@@ -1,36 +1,37 @@
 """A real Kubernetes control plane on loopback: etcd, kube-apiserver and, if asked, controllers.
 
-There is no node: pods stay Pending unless a test plays the kubelet and writes their status.
+By itself it has no node: pods stay Pending unless a test plays the kubelet and writes their
+status. tests/cluster/cluster.py starts it with real ones.
 
 Run as `python -m tests.cluster.control_plane FOLDER` to have one until Ctrl-C.
 """
 
 import argparse
+import os
 import secrets
 import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx2
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.cluster.build import tool
+from tests.cluster import commands
+from tests.cluster.enclosure import LOOPBACK, Site, forwarded
 from tests.cluster.kubeconfig import write_kubeconfig
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
 
 ADMIN_KUBECONFIG = "admin.kubeconfig"
-SERVICE_CIDR = "10.96.0.0/16"
-_ISSUER = "https://kubernetes.default.svc.cluster.local"
+ADMIN = "admin"
 _START_LIMIT_S = 90.0
-# A Node that a test wrote has no heartbeat; it keeps the status that the test gave it.
-_NODES_NEED_NO_HEARTBEAT = "--node-monitor-grace-period=24h"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,11 @@ class ControlPlane:
 
     @property
     def ca_file(self) -> Path:
-        return self.folder / "certificates" / "apiserver.crt"
+        return self.folder / commands.CERTIFICATES / "apiserver.crt"
+
+    def component_kubeconfig(self, user: str) -> Path:
+        """The kubeconfig of one of the `users`, for a program that runs beside the API server."""
+        return self.folder / f"{user}.component.kubeconfig"
 
     def kubectl(
         self, *arguments: str | Path, stdin: str | None = None, kubeconfig: Path | None = None
@@ -117,46 +122,52 @@ class ControlPlane:
 
 
 @contextmanager
-def running_control_plane(folder: Path, *, controllers: bool = False) -> Iterator[ControlPlane]:
+def running_control_plane(
+    folder: Path,
+    *,
+    controllers: bool = False,
+    site: Site = LOOPBACK,
+    users: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[ControlPlane]:
     """A control plane that keeps everything in `folder`; empty but for what Kubernetes makes.
 
     Args: controllers: run kube-controller-manager and kube-scheduler too, so that Jobs make
     pods, owners take what they own with them, and namespaces go when they are deleted.
+    users: names with the group of each; for components, which find a kubeconfig in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _write_service_account_key(folder / commands.SERVICE_ACCOUNT_KEY)
+    port, tokens = free_port(), {name: secrets.token_urlsafe() for name in (ADMIN, *users)}
+    _write_tokens(folder / commands.TOKENS, tokens, {ADMIN: "system:masters", **users})
+    control_plane = _prepare(folder, site, port=port, token=tokens[ADMIN])
+    for name in (ADMIN, *users):
+        write_kubeconfig(
+            control_plane.component_kubeconfig(name),
+            server=f"https://{site.address}:{port}",
+            ca_file=control_plane.ca_file,
+            token=tokens[name],
+        )
     with ExitStack() as running:
-        control_plane = _prepare(folder)
-        _start(running, control_plane.etcd)
+        running.enter_context(_reachable(site, port, folder))
+        running.callback(control_plane.etcd.stop)
+        control_plane.etcd.start()
         running.callback(control_plane.stop_api_server)
         control_plane.start_api_server()
-        if controllers:
-            for program in _controllers(control_plane):
-                _start(running, program)
+        for program in _controllers(control_plane, site) if controllers else ():
+            running.callback(program.stop)
+            program.start()
         yield control_plane
 
 
-def _start(running: ExitStack, program: Program) -> None:
-    running.callback(program.stop)
-    program.start()
-
-
-def _prepare(folder: Path) -> ControlPlane:
-    etcd_url, port = f"http://127.0.0.1:{free_port()}", free_port()
-    token = secrets.token_urlsafe()
-    tokens = folder / "tokens.csv"
-    tokens.touch(mode=0o600)
-    tokens.write_text(f'{token},admin,admin,"system:masters"\n')
-    _write_service_account_key(folder / "service-account.key")
+def _prepare(folder: Path, site: Site, *, port: int, token: str) -> ControlPlane:
+    etcd_url = f"http://127.0.0.1:{free_port()}"
+    api_server = commands.api_server(folder, site, etcd_url=etcd_url, port=port)
     control_plane = ControlPlane(
         folder=folder,
-        url=f"https://127.0.0.1:{port}",
+        url=f"https://{'127.0.0.1' if site.enclosure is None else 'localhost'}:{port}",
         token=token,
-        etcd=Program("etcd", _etcd_command(folder, etcd_url), folder / "etcd.log"),
-        api_server=Program(
-            "kube-apiserver",
-            _api_server_command(folder, etcd_url=etcd_url, port=port),
-            folder / "kube-apiserver.log",
-        ),
+        etcd=_program(folder, site, commands.etcd(folder, etcd_url)),
+        api_server=_program(folder, site, api_server),
     )
     write_kubeconfig(
         control_plane.kubeconfig,
@@ -165,6 +176,37 @@ def _prepare(folder: Path) -> ControlPlane:
         token=token,
     )
     return control_plane
+
+
+def _program(folder: Path, site: Site, command: list[str | Path]) -> Program:
+    name = Path(command[0]).name
+    return Program(name, site.command(*command), folder / f"{name}.log")
+
+
+@contextmanager
+def _reachable(site: Site, port: int, folder: Path) -> Iterator[None]:
+    """From this machine's loopback, wherever the API server is."""
+    if site.enclosure is None:
+        yield
+        return
+    here, there = (os.getpid(), f"127.0.0.1:{port}"), (site.enclosure.pid, f"{site.address}:{port}")
+    with forwarded("to-kube-apiserver", listen=here, connect=there, folder=folder):
+        yield
+
+
+def _controllers(control_plane: ControlPlane, site: Site) -> list[Program]:
+    folder, kubeconfig = control_plane.folder, control_plane.component_kubeconfig(ADMIN)
+    return [
+        _program(folder, site, commands.controller_manager(folder, site, kubeconfig)),
+        _program(folder, site, commands.scheduler(kubeconfig)),
+    ]
+
+
+def _write_tokens(path: Path, tokens: Mapping[str, str], groups: Mapping[str, str]) -> None:
+    path.touch(mode=0o600)
+    path.write_text(
+        "".join(f'{token},{name},{name},"{groups[name]}"\n' for name, token in tokens.items())
+    )
 
 
 def _write_service_account_key(path: Path) -> None:
@@ -177,62 +219,6 @@ def _write_service_account_key(path: Path) -> None:
             serialization.NoEncryption(),
         )
     )
-
-
-def _etcd_command(folder: Path, url: str) -> list[str | Path]:
-    peers = f"http://127.0.0.1:{free_port()}"
-    return [
-        tool("etcd"),
-        f"--data-dir={folder / 'etcd'}",
-        f"--listen-client-urls={url}",
-        f"--advertise-client-urls={url}",
-        f"--listen-peer-urls={peers}",
-        f"--initial-advertise-peer-urls={peers}",
-        f"--initial-cluster=default={peers}",
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ]
-
-
-def _api_server_command(folder: Path, *, etcd_url: str, port: int) -> list[str | Path]:
-    return [
-        tool("kube-apiserver"),
-        f"--etcd-servers={etcd_url}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-        "--endpoint-reconciler-type=none",  # a loopback address cannot be an endpoint
-        f"--secure-port={port}",
-        f"--cert-dir={folder / 'certificates'}",
-        f"--token-auth-file={folder / 'tokens.csv'}",
-        "--authorization-mode=Node,RBAC",
-        f"--service-account-issuer={_ISSUER}",
-        f"--service-account-key-file={folder / 'service-account.key'}",
-        f"--service-account-signing-key-file={folder / 'service-account.key'}",
-        f"--service-cluster-ip-range={SERVICE_CIDR}",
-        "--allow-privileged=true",
-    ]
-
-
-def _controllers(control_plane: ControlPlane) -> list[Program]:
-    folder = control_plane.folder
-    arguments = [
-        f"--kubeconfig={control_plane.kubeconfig}",
-        "--secure-port=0",
-        "--leader-elect=false",
-    ]
-    of_the_manager = [
-        _NODES_NEED_NO_HEARTBEAT,
-        f"--root-ca-file={control_plane.ca_file}",
-        f"--service-account-private-key-file={folder / 'service-account.key'}",
-    ]
-    commands: dict[str, list[str]] = {
-        "kube-controller-manager": arguments + of_the_manager,
-        "kube-scheduler": arguments,
-    }
-    return [
-        Program(name, [tool(name), *command], folder / f"{name}.log")
-        for name, command in commands.items()
-    ]
 
 
 def _main() -> None:
