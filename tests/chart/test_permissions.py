@@ -1,0 +1,183 @@
+"""What the two service accounts may do: all of what they do, and nothing else."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.chart.conftest import Installation
+from tests.cluster.control_plane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+Rights = dict[str, set[str]]
+
+WATCHER: Rights = {
+    "workspaces.kaito.sh": {"get", "list", "watch", "patch"},
+    "workspaces/status.kaito.sh": {"patch"},
+    "pods": {"list", "watch"},
+    "statefulsets.apps": {"list", "delete"},
+    "jobs.batch": {"list", "delete"},
+}
+LEADING: Rights = {
+    "leases.coordination.k8s.io": {"create"},
+    "leases.coordination.k8s.io kaitoflow-watcher": {"get", "update"},
+}
+WORKER: Rights = {
+    "workspaces.kaito.sh": {"get", "create", "patch"},
+    "workspaces/status.kaito.sh": {"patch"},
+    "workspaces/finalizers.kaito.sh": {"update"},
+    "configmaps": {"get", "list", "create", "patch", "delete"},
+    "services": {"get", "list", "create", "patch", "delete"},
+    "statefulsets.apps": {"get", "list", "create", "patch", "delete"},
+    "jobs.batch": {"get", "list", "watch", "create", "patch", "delete"},
+    "pods": {"list", "watch"},
+    "pods/log": {"get"},
+    "events": {"list", "create"},
+    "secrets": {"get"},
+}
+NODES: Rights = {"nodes": {"get", "list"}}
+
+FORBIDDEN = [
+    ("delete", "workspaces.kaito.sh"),
+    ("deletecollection", "workspaces.kaito.sh"),
+    ("list", "secrets"),
+    ("watch", "secrets"),
+    ("create", "secrets"),
+    ("create", "pods"),
+    ("delete", "pods"),
+    ("create", "pods/exec"),
+    ("create", "pods/portforward"),
+    ("update", "nodes"),
+    ("delete", "nodes"),
+    ("create", "serviceaccounts/token"),
+    ("impersonate", "serviceaccounts"),
+    ("create", "rolebindings.rbac.authorization.k8s.io"),
+    ("bind", "clusterroles.rbac.authorization.k8s.io"),
+    ("escalate", "roles.rbac.authorization.k8s.io"),
+    ("patch", "namespaces"),
+    ("create", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("*", "*"),
+]
+
+
+def account(installation: Installation, name: str) -> str:
+    return f"system:serviceaccount:{installation.namespace}:kaitoflow-{name}"
+
+
+def rights(control_plane: ControlPlane, user: str, namespace: str) -> Rights:
+    """What a user may do in a namespace, as the API server's authorizer lists it."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    answer = control_plane.kubectl(
+        *("create", "--filename=-", "--output=json", "--validate=false", f"--as={user}"),
+        stdin=json.dumps(review),
+    )
+    found: Rights = {}
+    for rule in json.loads(answer)["status"]["resourceRules"]:
+        for key in _keys(rule):
+            found.setdefault(key, set()).update(rule["verbs"])
+    return found
+
+
+def _keys(rule: dict[str, Any]) -> list[str]:
+    return [
+        f"{resource}.{group}".rstrip(".") + (f" {name}" if name else "")
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames") or [""]
+    ]
+
+
+def own_rights(installation: Installation, name: str, namespace: str) -> Rights:
+    """Those that a service account without any role does not have."""
+    kubernetes = installation.control_plane
+    everyone = rights(kubernetes, account(installation, "nobody"), namespace)
+    found = rights(kubernetes, account(installation, name), namespace)
+    return {key: verbs for key, verbs in found.items() if verbs != everyone.get(key)}
+
+
+def may(installation: Installation, name: str, verb: str, resource: str, namespace: str) -> bool:
+    full, _, group = resource.partition(".")
+    plural, _, subresource = full.partition("/")
+    asked = {"verb": verb, "group": group, "resource": plural, "subresource": subresource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": account(installation, name),
+            "groups": ["system:serviceaccounts", "system:authenticated"],
+            "resourceAttributes": asked | {"namespace": namespace},
+        },
+    }
+    create = ("create", "--filename=-", "--output=json")
+    answer = installation.control_plane.kubectl(*create, stdin=json.dumps(review))
+    return bool(json.loads(answer)["status"]["allowed"])
+
+
+def test_everywhere_they_may_do_what_they_do_and_nothing_else(installation: Installation) -> None:
+    installation.install()
+    for namespace in (installation.workspaces, "kube-system"):
+        assert own_rights(installation, "watcher", namespace) == WATCHER
+        assert own_rights(installation, "worker", namespace) == WORKER | NODES
+    home = installation.namespace
+    assert own_rights(installation, "watcher", home) == WATCHER | LEADING
+    assert own_rights(installation, "worker", home) == WORKER | NODES
+
+
+def test_with_namespaces_named_they_may_do_it_there_only(installation: Installation) -> None:
+    installation.install({"namespaces": [installation.workspaces]})
+    assert own_rights(installation, "watcher", installation.workspaces) == WATCHER
+    assert own_rights(installation, "worker", installation.workspaces) == WORKER | NODES
+    assert own_rights(installation, "watcher", "kube-system") == {}
+    assert own_rights(installation, "worker", "kube-system") == NODES
+    assert own_rights(installation, "watcher", installation.namespace) == LEADING
+
+
+def test_neither_may_take_more_than_it_was_given(installation: Installation) -> None:
+    installation.install()
+    granted = [
+        (name, verb, resource)
+        for name in ("watcher", "worker")
+        for verb, resource in FORBIDDEN
+        if may(installation, name, verb, resource, installation.workspaces)
+    ]
+    assert granted == []
+    assert may(installation, "worker", "get", "secrets", installation.workspaces)
+
+
+def test_no_rights_are_given_when_they_are_made_elsewhere(installation: Installation) -> None:
+    installation.install({"rbac": {"create": False}})
+    assert own_rights(installation, "watcher", installation.namespace) == {}
+    assert own_rights(installation, "worker", installation.namespace) == {}
+
+
+@pytest.mark.parametrize(
+    ("role", "verbs"),
+    [
+        ("view", {"get", "list", "watch"}),
+        (
+            "edit",
+            {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"},
+        ),
+    ],
+)
+def test_who_may_edit_a_namespace_may_edit_its_workspaces(
+    installation: Installation, role: str, verbs: set[str]
+) -> None:
+    installation.install()
+    kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
+    user = f"a-person-with-{role}"
+    kubernetes.kubectl(
+        "create", "rolebinding", "person", f"--clusterrole={role}", f"--user={user}", here
+    )
+    deadline_s = time.monotonic() + 60  # a controller joins the roles in its own time
+    found: Rights = {}
+    while found.get("workspaces.kaito.sh") != verbs and time.monotonic() < deadline_s:
+        found = rights(kubernetes, user, installation.workspaces)
+    assert found["workspaces.kaito.sh"] == verbs
+    assert "workspaces/status.kaito.sh" not in found
