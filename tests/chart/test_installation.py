@@ -31,9 +31,9 @@ spec:
 
 def apply(control_plane: ControlPlane, manifests: str) -> str:
     """Server-side apply; the warnings that it prints."""
-    kubectl = [Path(sys.executable).with_name("kubectl"), "apply", "--server-side"]
+    kubectl = str(Path(sys.executable).with_name("kubectl"))
     answer = subprocess.run(
-        [*kubectl, "--force-conflicts", "--filename=-"],
+        [kubectl, "apply", "--server-side", "--force-conflicts", "--filename=-"],
         env={"KUBECONFIG": str(control_plane.kubeconfig), "HOME": str(control_plane.folder)},
         input=manifests,
         capture_output=True,
