@@ -51,6 +51,7 @@
         ├── PrefectUnavailable         no Prefect server, and none could be started
         ├── KubernetesUnavailable      no cluster is configured, or it does not answer
         ├── KubernetesRefused          the API server says no
+        ├── LeadershipLost             another replica of the watcher leads
         └── InternalError              a defect of ours
 
 Every error carries one string in three parts, so that it survives pickling and JSON.
@@ -295,6 +296,10 @@ class KubernetesUnavailable(Failed):
     """No cluster is configured, or its API server does not answer."""
 
     retryable = True
+
+
+class LeadershipLost(Failed):
+    """Another replica of the watcher leads."""
 
 
 class KubernetesRefused(Failed):

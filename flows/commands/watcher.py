@@ -16,6 +16,7 @@ def watch_workspaces() -> int:
         level=os.environ.get("KAITOFLOW_LOG_LEVEL", "INFO"),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request
     with prefect_server():
         asyncio.run(_watch())
     return 0

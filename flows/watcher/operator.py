@@ -9,10 +9,9 @@ from uuid import uuid4
 
 import kopf
 from aiohttp import web
-from kubernetes.aio.leaderelection import electionconfig, leaderelection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 from prefect import get_client
 
+from flows.watcher.lease import Lease
 from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
 from tasks.platform.base import INFERENCE
@@ -22,51 +21,46 @@ from tasks.settings import settings
 
 logger = logging.getLogger(__name__)
 
-_LEASE = "kaitoflow-watcher"
-
 
 async def watch(watcher_settings: WatcherSettings) -> None:
     """Lead as soon as no other replica does, and watch until cancelled, or until leading is lost.
 
-    Raises: RuntimeError: another replica leads now; start again to wait for it to end.
+    Raises: ExceptionGroup: with LeadershipLost, or whatever else ended one of the tasks.
     """
     platform = KubernetesPlatform(settings())
     api = await platform.api()
-    async with get_client() as prefect, asyncio.TaskGroup() as group:
-        watcher = Watcher(platform, api, prefect, watcher_settings)
-        leading = asyncio.Event()
-        group.create_task(_serve_health(watcher, leading, watcher_settings.watcher_port))
-        group.create_task(_lead(api.client, watcher_settings, leading))
-        await leading.wait()
-        logger.info("leading")
-        group.create_task(watcher.resync())
-        group.create_task(_run_operator(watcher))
-
-
-async def _lead(api_client: Any, watcher_settings: WatcherSettings, leading: asyncio.Event) -> None:
-    identity = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-    lock = LeaseLock(_LEASE, watcher_settings.lease_namespace, identity, api_client)
-    lease_s = watcher_settings.lease_s
-
-    async def started() -> None:
-        leading.set()
-
-    async def stopped() -> None:
-        raise RuntimeError("the Lease was lost; another replica leads; start again to follow it")
-
-    election = electionconfig.Config(
-        lock,
-        lease_duration=lease_s,
-        renew_deadline=lease_s * 2 / 3,
-        retry_period=lease_s / 8,
-        onstarted_leading=started,
-        onstopped_leading=stopped,
+    lease = Lease(
+        api,
+        namespace=watcher_settings.lease_namespace,
+        identity=f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}",
+        lease_s=watcher_settings.lease_s,
     )
-    await leaderelection.LeaderElection(election).run()
+    leading = asyncio.Event()
+    try:
+        async with get_client() as prefect, asyncio.TaskGroup() as group:
+            watcher = Watcher(platform, api, prefect, watcher_settings)
+            port = watcher_settings.watcher_port
+            beside = [group.create_task(_serve_health(watcher, leading, port))]
+            await lease.acquire()
+            leading.set()
+            logger.info("leading")
+            beside += [group.create_task(lease.keep()), group.create_task(watcher.resync())]
+            await _run_operator(watcher)  # it ends by itself when the process is asked to
+            for task in beside:
+                task.cancel()
+    finally:
+        await platform.close()
 
 
 async def _run_operator(watcher: Watcher) -> None:
     registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**found: Any) -> kopf.ConnectionInfo | None:
+        """As `connect` does: a kubeconfig that is named wins over the pod's service account."""
+        if "KUBECONFIG" in os.environ:
+            return kopf.login_with_kubeconfig(**found)
+        return kopf.login_with_service_account(**found) or kopf.login_with_kubeconfig(**found)
 
     @kopf.on.event("kaito.sh", "v1beta1", "workspaces", registry=registry)
     async def look(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002  kopf's name

@@ -27,5 +27,5 @@ class WatcherSettings(BaseSettings):
     lease_namespace: str = "default"
     """Where the Lease lies that decides which replica leads."""
 
-    lease_s: float = Field(default=15, ge=4)
+    lease_s: int = Field(default=15, ge=6)
     """How long a leader that says nothing stays leader."""

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from tasks.errors import (
@@ -97,7 +98,9 @@ class ContainerFollower:
             if _has_failed(job):
                 raise self._error or self._as_error(diagnosis)
             if diagnosis and diagnosis.is_final:
-                raise diagnosed_error(diagnosis)
+                error = diagnosed_error(diagnosis)
+                if not error.retryable:  # else the Job makes a new pod
+                    raise error
             waits_for = diagnosis.message if diagnosis else describe_waiting(pod or {})
             if waits_for != told:
                 told = waits_for
@@ -150,11 +153,18 @@ class ContainerFollower:
 
     async def _diagnose(self, job: Object | None, pod: Object | None) -> Diagnosis | None:
         if pod is None:
-            return diagnose_job(job, await self._events(job)) if job else None
+            if job is None:
+                return None
+            return diagnose_job(job, await self._events(job), now=datetime.now(UTC))
         name = pod["spec"].get("nodeName")
         node = await self._api.get("Node", None, name) if name else None
-        tail = "\n".join(self._tail)
-        return diagnose_pod(pod, node=node, events=await self._events(pod), log_tail=tail)
+        return diagnose_pod(
+            pod,
+            node=node,
+            events=await self._events(pod),
+            log_tail="\n".join(self._tail),
+            now=datetime.now(UTC),
+        )
 
     async def _events(self, about: Object) -> Sequence[Mapping[str, Any]]:
         uid = about["metadata"]["uid"]

@@ -37,6 +37,7 @@ _PATHS = {
     "ControllerRevision": "apis/apps/v1/controllerrevisions",
     "Event": "api/v1/events",
     "Job": "apis/batch/v1/jobs",
+    "Lease": "apis/coordination.k8s.io/v1/leases",
     "Node": "api/v1/nodes",
     "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
     "Pod": "api/v1/pods",
@@ -52,7 +53,7 @@ class KubeApi:
 
     def __init__(self, api_client: client.ApiClient) -> None:
         """Args: api_client: as `connect` makes it."""
-        self.client = self._client = api_client
+        self._client = api_client
 
     async def close(self) -> None:
         """Close the connections."""
@@ -112,7 +113,7 @@ class KubeApi:
         return answer
 
     async def merge(
-        self, kind: str, namespace: str, name: str, patch: Object, *, subresource: str = ""
+        self, kind: str, namespace: str | None, name: str, patch: Object, *, subresource: str = ""
     ) -> Object | None:
         """The object after a merge patch; None when it is gone, or is another one of that name."""
         return await self._call(
@@ -124,9 +125,11 @@ class KubeApi:
             none_for=(404, 409),
         )
 
-    async def delete(self, kind: str, namespace: str, name: str) -> bool:
-        """Delete an object with everything it owns; whether it was there."""
-        body = {"propagationPolicy": "Background"}
+    async def delete(
+        self, kind: str, namespace: str | None, name: str, *, body: Object | None = None
+    ) -> bool:
+        """Delete an object, and by default all it owns in the background; whether it was there."""
+        body = body or {"propagationPolicy": "Background"}
         path = _path(kind, namespace, name)
         return await self._call("DELETE", path, body=body, none_for=(404,)) is not None
 

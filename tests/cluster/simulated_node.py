@@ -1,0 +1,260 @@
+"""A node that plays its kubelet: pods bound to it go through their containers as they are told.
+
+Everything else is real: the scheduler binds the pods, the Job controller counts them, and the API
+server fetches container logs from here, over TLS, as from any kubelet.
+"""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from kubernetes.aio import client, config
+
+from tasks.platform.kube_api import KubeApi
+
+_LOOK_EVERY_S = 0.2
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a container does: the events it emits, how long it takes, how it exits.
+
+    stays: it is a server: ready once its lines are said, and it goes on.
+    """
+
+    events: tuple[Object, ...] = ()
+    seconds: float = 0.0
+    exit_code: int = 0
+    stays: bool = False
+
+
+DATASET = {
+    "event": "result",
+    "digest": "sha256:d",
+    "rows": 8,
+    "truncated_rows": 0,
+    "duplicate_rows": 0,
+    "tokens": {"total": 80, "median": 10, "p95": 12, "max": 12},
+}
+TUNED = {"event": "result", "final_loss": 1.5, "steps": 4, "history": [], "held_out": None}
+DIGEST = "sha256:" + "a" * 64
+SCRIPTS = {
+    "fetch-weights": Script(({"event": "result", "bytes": 1024, "source": "hub"},)),
+    "fetch-dataset": Script((DATASET,)),
+    "tune": Script(({"event": "progress", "step": 4, "steps": 4, "loss": 1.5}, TUNED)),
+    "push-image": Script(({"event": "result", "digest": DIGEST, "pushed": True, "bytes": 9},)),
+    "serve": Script(({"event": "progress", "phase": "ready"},), stays=True),
+}
+
+
+@dataclass
+class SimulatedNode:
+    """What the node has done; `scripts` may be changed while it runs."""
+
+    name: str
+    scripts: dict[str, Script] = field(default_factory=lambda: dict(SCRIPTS))
+    started: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """How often a container of each name was started."""
+    logs: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+@contextmanager
+def simulated_node(
+    kubeconfig: Path, name: str, *, labels: dict[str, str], certificate: Path, key: Path
+) -> Iterator[SimulatedNode]:
+    """A Ready node for as long as the context lasts; it lives in a thread of its own."""
+    node = SimulatedNode(name)
+    loop = asyncio.new_event_loop()
+    kubelet = _Kubelet(node, labels, kubeconfig)
+    thread = threading.Thread(target=loop.run_forever, name=f"kubelet {name}")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(kubelet.start(certificate, key), loop).result(30)
+        yield node
+    finally:
+        asyncio.run_coroutine_threadsafe(kubelet.stop(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class _Kubelet:
+    def __init__(self, node: SimulatedNode, labels: dict[str, str], kubeconfig: Path) -> None:
+        self._node, self._labels, self._kubeconfig = node, labels, kubeconfig
+        self._pods: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, certificate: Path, key: Path) -> None:
+        settings = client.Configuration()
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
+            str(self._kubeconfig), client_configuration=settings
+        )
+        self._api = KubeApi(client.ApiClient(settings))
+        app = web.Application()
+        app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._log)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate, key)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        await self._register(self._runner.addresses[0][1])
+        self._loop = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        for task in (self._loop, *self._pods.values()):
+            task.cancel()
+        await asyncio.gather(self._loop, *self._pods.values(), return_exceptions=True)
+        await self._api.delete("Node", None, self._node.name)
+        await self._runner.cleanup()
+        await self._api.close()
+
+    async def _register(self, port: int) -> None:
+        meta = {"name": self._node.name, "labels": self._labels}
+        await self._api.apply({"apiVersion": "v1", "kind": "Node", "metadata": meta})
+        room = {"cpu": "64", "memory": "512Gi", "pods": "500", "ephemeral-storage": "1Ti"}
+        status = {
+            "capacity": room,
+            "allocatable": room,
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+        }
+        path = ("Node", None, self._node.name)
+        await self._api.merge(*path, {"status": status}, subresource="status")
+        # The node controller taints a node until it has seen it; nobody waits for that here.
+        await self._api.merge(*path, {"spec": {"taints": None}})
+
+    async def _work(self) -> None:
+        while True:
+            for pod in await self._api.find("Pod", fields={"spec.nodeName": self._node.name}):
+                uid = pod["metadata"]["uid"]
+                if pod["metadata"].get("deletionTimestamp"):
+                    if task := self._pods.pop(uid, None):
+                        task.cancel()
+                    await self._gone(pod)
+                elif uid not in self._pods:
+                    self._pods[uid] = asyncio.create_task(self._run(pod))
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _gone(self, pod: Object) -> None:
+        meta = pod["metadata"]
+        body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
+        await self._api.delete("Pod", meta["namespace"], meta["name"], body=body)
+
+    async def _run(self, pod: Object) -> None:
+        spec = pod["spec"]
+        first = [each["name"] for each in spec.get("initContainers", [])]
+        main = [each["name"] for each in spec["containers"]]
+        states: dict[str, Object] = {
+            name: {"waiting": {"reason": "PodInitializing"}} for name in (*first, *main)
+        }
+        for name in (*first, *main):
+            script = self.script(name)
+            self._node.started[name] += 1
+            states[name] = {"running": {"startedAt": _now()}}
+            lines = self._node.logs[pod["metadata"]["uid"], name]
+            await self._tell(pod, first, main, states, "Running" if name in main else "Pending")
+            for event in script.events:
+                lines.append(f"{_precise()} {json.dumps(event)}")
+            if script.stays:
+                await self._tell(pod, first, main, states, "Running", ready=True)
+                return
+            await asyncio.sleep(script.seconds)
+            code = script.exit_code
+            reason = "Completed" if code == 0 else "Error"
+            ended = {"exitCode": code, "reason": reason, "startedAt": _now(), "finishedAt": _now()}
+            states[name] = {"terminated": ended | {"containerID": f"sim://{name}"}}
+            if code:
+                await self._tell(pod, first, main, states, "Failed")
+                return
+        await self._tell(pod, first, main, states, "Succeeded")
+
+    def script(self, name: str) -> Script:
+        return self._node.scripts.get(name, Script(({"event": "result"},)))
+
+    async def _tell(
+        self,
+        pod: Object,
+        first: list[str],
+        main: list[str],
+        states: dict[str, Object],
+        phase: str,
+        *,
+        ready: bool = False,
+    ) -> None:
+        meta = pod["metadata"]
+
+        def status(name: str) -> Object:
+            return {
+                "name": name,
+                "image": "simulated",
+                "imageID": "",
+                "ready": ready if name in main else "terminated" in states[name],
+                "restartCount": 0,
+                "containerID": "" if "waiting" in states[name] else f"sim://{meta['uid']}/{name}",
+                "state": states[name],
+            }
+
+        patch = {
+            "phase": phase,
+            "startTime": _now(),
+            "initContainerStatuses": [status(name) for name in first],
+            "containerStatuses": [status(name) for name in main],
+            "conditions": [
+                {"type": "Ready", "status": str(ready), "lastTransitionTime": _now()},
+                {"type": "ContainersReady", "status": str(ready), "lastTransitionTime": _now()},
+                {"type": "Initialized", "status": "True", "lastTransitionTime": _now()},
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": _now()},
+            ],
+        }
+        await self._api.merge(
+            "Pod", meta["namespace"], meta["name"], {"status": patch}, subresource="status"
+        )
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        """As the kubelet: the lines so far and, with `follow`, those to come until the end."""
+        found = await self._api.get(
+            "Pod", request.match_info["namespace"], request.match_info["pod"]
+        )
+        assert found is not None
+        name = request.match_info["container"]
+        lines = self._node.logs[found["metadata"]["uid"], name]
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        follow = request.query.get("follow") == "true"
+        sent = 0
+        while True:
+            over = await self._is_over(found, name)
+            for line in lines[sent:]:
+                await answer.write(line.encode() + b"\n")
+            sent = len(lines)
+            if not follow or over:
+                return answer
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _is_over(self, pod: Object, name: str) -> bool:
+        meta = pod["metadata"]
+        now = await self._api.get("Pod", meta["namespace"], meta["name"])
+        if now is None or now["metadata"]["uid"] != meta["uid"]:
+            return True
+        status = now.get("status", {})
+        all_of = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+        return any(each["name"] == name and "terminated" in each["state"] for each in all_of)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _precise() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
