@@ -38,10 +38,17 @@ class Enclosure:
 
         Raises: RuntimeError: it exits with an error; says what it said.
         """
-        answer = subprocess.run(self.command(*command), capture_output=True, text=True, check=False)
+        return self._said(self.command(*command))
+
+    def ip(self, *arguments: str | int) -> str:
+        """What `ip` prints of the network inside; it speaks of processes by their pids outside."""
+        return self._said(self.on_network("ip", *map(str, arguments)))
+
+    def _said(self, command: list[str | Path]) -> str:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode != 0:
             words = " ".join(map(str, command))
-            raise RuntimeError(f"{words} in {self.name} should succeed, but said: {answer.stderr}")
+            raise RuntimeError(f"in {self.name}, {words} should succeed, but said: {answer.stderr}")
         return answer.stdout
 
 
@@ -75,7 +82,7 @@ def running_enclosure(name: str, folder: Path) -> Iterator[Enclosure]:
     holder.start()
     try:
         enclosure = Enclosure(name, _first_process(holder))
-        enclosure.run("ip", "link", "set", "lo", "up")
+        enclosure.ip("link", "set", "lo", "up")
         yield enclosure
     finally:
         holder.kill()

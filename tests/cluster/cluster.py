@@ -1,0 +1,133 @@
+"""A whole Kubernetes cluster on this machine, as root, that nothing outside of it notices.
+
+The control plane runs in one enclosure, each node in one of its own, with cables between them. The
+registry and whatever else a test serves stay on this machine's loopback, and are exposed.
+
+Run as `python -m tests.cluster.cluster FOLDER` to have one until Ctrl-C.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cluster import debian, images
+from tests.cluster.control_plane import ControlPlane, running_control_plane
+from tests.cluster.enclosure import Enclosure, Site, forwarded, running_enclosure
+from tests.cluster.node import BRIDGE, KUBE_PROXY_USER, Node, NodePlan, running_node
+from tests.cluster.ports import free_port
+from tests.cluster.registry import RunningRegistry, running_registry
+
+ADDRESS = "10.200.0.1"
+ONE_NODE = (NodePlan("cpu", 1),)
+_REGISTRIES = "registries"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster whose nodes are Ready."""
+
+    control_plane: ControlPlane
+    registry: RunningRegistry
+    nodes: list[Node]
+    _machine: Site
+    _folder: Path
+    _running: ExitStack = field(repr=False)
+
+    def expose(self, host: str) -> str:
+        """The HOST:PORT by which nodes and pods reach what listens on this loopback HOST:PORT."""
+        port = host.rpartition(":")[2]
+        assert self._machine.enclosure is not None
+        there, here = (self._machine.enclosure.pid, f"{ADDRESS}:{port}"), (os.getpid(), host)
+        name = f"exposed-{port}"
+        self._running.enter_context(
+            forwarded(name, listen=there, connect=here, folder=self._folder)
+        )
+        return f"{ADDRESS}:{port}"
+
+    def reach(self, address: str) -> str:
+        """A loopback HOST:PORT that leads to `address`, HOST:PORT of a Service or a pod."""
+        here = f"127.0.0.1:{free_port()}"
+        self._running.enter_context(
+            forwarded(
+                f"to-{address}",
+                listen=(os.getpid(), here),
+                connect=(self.nodes[0].enclosure.pid, address),
+                folder=self._folder,
+            )
+        )
+        return here
+
+    def trust_registry(self, registry: RunningRegistry) -> str:
+        """The name by which nodes pull, and pods push, images of a registry on loopback."""
+        host = self.expose(registry.host)
+        _write_hosts(self._folder, host)
+        return host
+
+
+@contextmanager
+def running_cluster(folder: Path, plans: Sequence[NodePlan] = ONE_NODE) -> Iterator[Cluster]:
+    """A cluster with these nodes; it keeps everything in `folder`, which has to be new.
+
+    Raises: RuntimeError: this machine cannot have one, or a part does not start.
+    """
+    debian.install_missing()
+    folder.mkdir(parents=True)
+    with ExitStack() as running:
+        machine = running.enter_context(running_enclosure("machine", folder))
+        _lay_bridge(machine)
+        site = Site(ADDRESS, machine)
+        users = {KUBE_PROXY_USER: ""} | {plan.user: "system:nodes" for plan in plans}
+        control_plane = running.enter_context(
+            running_control_plane(
+                folder / "control-plane", controllers=True, site=site, users=users
+            )
+        )
+        registry = running.enter_context(running_registry(folder / "registry"))
+        cluster = Cluster(control_plane, registry, [], site, folder, running)
+        images.push_pause(registry.host)
+        pause_image = f"{cluster.trust_registry(registry)}/{images.PAUSE}"
+        for plan in plans:
+            node = running_node(
+                folder / plan.name,
+                plan,
+                control_plane=control_plane,
+                machine=site,
+                registries=folder / _REGISTRIES,
+                pause_image=pause_image,
+            )
+            cluster.nodes.append(running.enter_context(node))
+        yield cluster
+
+
+def _lay_bridge(machine: Enclosure) -> None:
+    machine.ip("link", "add", BRIDGE, "type", "bridge")
+    machine.ip("address", "add", f"{ADDRESS}/24", "dev", BRIDGE)
+    machine.ip("link", "set", BRIDGE, "up")
+    machine.run("sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1")
+
+
+def _write_hosts(folder: Path, host: str) -> None:
+    hosts = folder / _REGISTRIES / host / "hosts.toml"
+    hosts.parent.mkdir(parents=True, exist_ok=True)
+    hosts.write_text(f'server = "http://{host}"\n[host."http://{host}"]\n')
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder.resolve()
+    with running_cluster(folder) as cluster:
+        sys.stdout.write(f"export KUBECONFIG={cluster.control_plane.kubeconfig}\n")
+        sys.stdout.flush()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+if __name__ == "__main__":
+    _main()
