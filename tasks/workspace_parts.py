@@ -81,11 +81,6 @@ class LabelSelector(Part):
         check_selects([*self.match_labels, *(e["key"] for e in self.match_expressions)])
         return self
 
-    @property
-    def labels(self) -> dict[str, str]:
-        """Every label with its value, however it was written."""
-        return self.match_labels | {e["key"]: e["values"][0] for e in self.match_expressions}
-
 
 class Partition(Part):
     """A share of a node's GPUs (v1beta1)."""
@@ -231,9 +226,7 @@ class Inference(Part):
         if len(names) > _MAX_ADAPTERS:
             raise ValueError(f"{len(names)} adapters; serve at most {_MAX_ADAPTERS}")
         if twice := sorted({str(n) for n in names if names.count(n) > 1}):
-            raise ValueError(
-                f"adapter name {', '.join(twice)} used twice; names choose the adapter"
-            )
+            raise ValueError(f"adapter name {', '.join(twice)} used twice; name each its own")
         return adapters
 
 
