@@ -90,6 +90,8 @@ class InProcessEngine(AsyncFlowRunEngine[Any, Any]):
         if self.intent == Intent.CANCEL:
             await self.set_state(Cancelled(message=self.intent), force=True)
         if self.intent == Intent.STOP:
+            assert self.flow_run
+            await allow_another_worker(self.client, self.flow_run)
             await self.set_state(AwaitingRetry(message=self.intent), force=True)
 
     async def call_hooks(self, state: State | None = None) -> None:
@@ -128,6 +130,26 @@ async def claim(client: PrefectClient, run_id: UUID, message: str) -> State | No
     except Abort:
         return None
     return state if state.is_pending() else None
+
+
+async def schedule_again(client: PrefectClient, run: FlowRun, message: str) -> None:
+    """Let any worker of the pool take up a run that was claimed."""
+    await allow_another_worker(client, run)
+    state: State[None] = AwaitingRetry(message=message)
+    await client.set_flow_run_state(run.id, state, force=True)
+
+
+async def allow_another_worker(client: PrefectClient, run: FlowRun) -> None:
+    """Undo that Prefect keeps a run which was tried again for the process that did so."""
+    if run.empirical_policy.retries:
+        policy = run.empirical_policy.model_copy(update={"retry_type": "reschedule"})
+        await client.update_flow_run(run.id, empirical_policy=policy)
+
+
+def waits_for_its_process(run: FlowRun) -> bool:
+    """Whether a run is scheduled, but for the process that holds it: it failed and has retries."""
+    is_scheduled = run.state is not None and run.state.is_scheduled()
+    return is_scheduled and run.empirical_policy.retry_type == "in_process"
 
 
 @contextlib.contextmanager

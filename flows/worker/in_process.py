@@ -32,7 +32,13 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from flows.worker.endpoint import serve_endpoint
-from flows.worker.engine import Intent, many_in_one_process, shared_client, suspend
+from flows.worker.engine import (
+    Intent,
+    many_in_one_process,
+    shared_client,
+    suspend,
+    waits_for_its_process,
+)
 from flows.worker.orphans import Orphans
 from flows.worker.runs import FlowSource, HeldRun, make_owner
 from flows.worker.settings import WorkerSettings
@@ -44,6 +50,8 @@ _CALL_TIMEOUT_S = 20.0
 _PAGE = 200
 # Clocks differ; what is asked for too early waits at the server's word.
 _AHEAD = timedelta(seconds=5)
+# However many pokes come, the server is not asked more often.
+_POKE_GAP_S = 0.1
 # The share of its lease after which a worker that reaches no server gives its runs up. The rest
 # is for their tasks to end before others may take them over.
 _GIVE_UP_AT = 0.8
@@ -78,7 +86,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         self._strange: dict[UUID, UUID | None] = {}
         self._flows = FlowSource()
         self._starts = asyncio.Semaphore(self.settings.starts)
-        self._poked = asyncio.Event()
+        self._pokes = (asyncio.Event(), asyncio.Event())
         self._run_context = contextvars.copy_context()
         self._is_registered = False
         self._gives_up: asyncio.TimerHandle | None = None
@@ -119,7 +127,8 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
 
     def poke(self) -> None:
         """Ask for new and for cancelled runs at once."""
-        self._poked.set()
+        for poke in self._pokes:
+            poke.set()
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the worker goes on asking for runs, even if the server is away; and its load."""
@@ -178,9 +187,9 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         lease_s, settings = self.settings.lease_s, self.settings
         orphans = Orphans(self.client, self.pool, self.owner, lease_s=lease_s)
         loops = (
-            self._repeat(self._poll, settings.poll_s, wake=self._poked),
+            self._repeat(self._poll, settings.poll_s, wake=self._pokes[0]),
+            self._repeat(self._watch, settings.watch_s, wake=self._pokes[1]),
             self._repeat(self.sync_with_backend, settings.heartbeat_s),
-            self._repeat(self._watch, settings.watch_s),
             self._repeat(lambda: self._rescue(orphans), min(10.0, lease_s / 6)),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -224,6 +233,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
                         error,
                     )
                     is_failing = True
+                await asyncio.sleep(_POKE_GAP_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), every_s)
 
@@ -257,7 +267,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
     def _judge(self, held: HeldRun, run: FlowRun | None, known: dict[UUID, UUID | None]) -> None:
         if run is None:
             held.end(Intent.DELETE)
-        elif run.state is None or run.state.type in _AT_WORK:
+        elif run.state is None or run.state.type in _AT_WORK or waits_for_its_process(run):
             return
         elif run.state.is_cancelling():
             held.end(Intent.CANCEL)

@@ -14,16 +14,18 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
+    Operator,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
-from prefect.states import AwaitingRetry
 
+from flows.worker.engine import schedule_again, waits_for_its_process
 from flows.worker.leases import Leases
 from flows.worker.runs import owner_of, worker_of
 
@@ -63,7 +65,11 @@ class Orphans:
         of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool]))
         wanted = FlowRunFilter(
             id=FlowRunFilterId(not_any_=list(but)) if but else None,
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_HELD_STATES)),
+            state=FlowRunFilterState(  # type: ignore[call-arg]
+                operator=Operator.or_,
+                type=FlowRunFilterStateType(any_=_HELD_STATES),
+                name=FlowRunFilterStateName(any_=["AwaitingRetry"]),
+            ),
         )
         # Counting costs the server little; with one worker there is nothing to read.
         number = await self._client.count_flow_runs(
@@ -90,6 +96,8 @@ class Orphans:
         self._leases.observe(signs)
 
     def _is_orphan(self, run: FlowRun) -> bool:
+        if run.state is None or (run.state.is_scheduled() and not waits_for_its_process(run)):
+            return False
         owner = owner_of(run)
         if owner is None:
             return self._leases.is_over(run.id)
@@ -132,6 +140,6 @@ class Orphans:
                 run.infrastructure_pid = self._owner
                 cancelling.append(run)
                 continue
-            again: State[None] = AwaitingRetry(message=f"its worker {owner_of(run) or ''} is gone")
-            await self._client.set_flow_run_state(run.id, again, force=True)
+            message = f"its worker {owner_of(run) or ''} is gone"
+            await schedule_again(self._client, run, message)
         return cancelling

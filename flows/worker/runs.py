@@ -11,9 +11,17 @@ from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound, Pause
 from prefect.logging.loggers import flow_run_logger
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed
 
-from flows.worker.engine import InProcessEngine, Intent, claim, drive, load_flow, make_engine
+from flows.worker.engine import (
+    InProcessEngine,
+    Intent,
+    claim,
+    drive,
+    load_flow,
+    make_engine,
+    schedule_again,
+)
 from tasks.errors import DeploymentUnusable
 
 _HELD_BY = "held by "
@@ -187,9 +195,7 @@ class HeldRun:
                 run.id, Cancelled(message=Intent.CANCEL.value), force=True
             )
         elif self._intent == Intent.STOP:
-            await client.set_flow_run_state(
-                run.id, AwaitingRetry(message=Intent.STOP.value), force=True
-            )
+            await schedule_again(client, run, Intent.STOP)
         elif error is not None and not isinstance(error, httpx.HTTPError):
             self._logger.error("the run could not be executed: %s", error, exc_info=error)
             crashed: State[None] = Crashed(message=f"{type(error).__name__}: {error}")

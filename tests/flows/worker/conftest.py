@@ -134,9 +134,12 @@ class Pool:
         deployment = deployment or self.deploy(flow)
         route = f"/deployments/{deployment}/create_flow_run"
         run_id = str(self.call("POST", route, {"parameters": parameters})["id"])
+        self.poke()
+        return run_id
+
+    def poke(self) -> None:
         if self.worker_url:
             assert asyncio.run(poke_worker(self.worker_url))
-        return run_id
 
     def start_guarded(self, number: int = 1, flow: str = "guarded") -> list[str]:
         deployment = self.deploy(flow)

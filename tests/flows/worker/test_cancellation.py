@@ -17,22 +17,10 @@ def test_a_cancelled_run_is_stopped_and_cleaned_up_once(shared: Pool) -> None:
     assert shared.state(run)["name"] == "Cancelled"
     assert shared.notes("stopped") == shared.notes("cleaned") == [run]
     shared.gate.touch()
+    shared.poke()
     assert shared.wait_for(other) == {"COMPLETED": 1}
-
-
-def test_a_cancelled_run_does_not_start_again_by_itself(pool: Pool) -> None:
-    worker = pool.start_worker()
-    run = pool.start_guarded()[0]
-    pool.wait_for_notes("began", 1)
-    pool.cancel(run)
-    pool.wait_for(run)
-    worker.end()
-    pool.start_worker()
-    later = pool.start_guarded()[0]
-    pool.gate.touch()
-    assert pool.wait_for(later) == {"COMPLETED": 1}
-    assert pool.state(run)["type"] == "CANCELLED"
-    assert pool.notes("began") == [run, later]
+    assert shared.state(run)["name"] == "Cancelled"
+    assert shared.notes("ended") == [other]
 
 
 def test_runs_cancelled_at_any_moment_of_their_start_end_cancelled(shared: Pool) -> None:

@@ -14,15 +14,11 @@ def test_the_run_of_a_workspace_is_deployed_by_module_path(shared: Pool) -> None
     assert "workspace" in deployment["parameter_openapi_schema"]["properties"]
 
 
-def test_the_pool_is_of_the_workers_own_type(pool: Pool) -> None:
+def test_the_pool_is_of_the_workers_own_type_and_another_start_changes_nothing(pool: Pool) -> None:
     pool.call("DELETE", f"/work_pools/{pool.name}")
+    routes = f"/work_pools/{pool.name}", f"/deployments/name/run-workspace/{pool.name}"
     _ = pool.start_worker().url
-    assert pool.call("GET", f"/work_pools/{pool.name}")["type"] == "kaitoflow"
-
-
-def test_another_start_changes_no_deployment(pool: Pool) -> None:
-    route = f"/deployments/name/run-workspace/{pool.name}"
+    made = [pool.call("GET", route)["id"] for route in routes]
+    assert pool.call("GET", routes[0])["type"] == "kaitoflow"
     _ = pool.start_worker().url
-    first = pool.call("GET", route)
-    _ = pool.start_worker().url
-    assert pool.call("GET", route)["id"] == first["id"]
+    assert [pool.call("GET", route)["id"] for route in routes] == made

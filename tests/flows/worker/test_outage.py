@@ -21,7 +21,7 @@ from flows.prefect_server import _CLIENT_SETTINGS
 from tests.flows.worker.conftest import Pool, wait_until
 
 pytestmark = pytest.mark.timeout(300)
-AWAY_S = 20.0
+AWAY_S = 12.0  # and as long again until the server is up
 
 
 @dataclass

@@ -67,8 +67,25 @@ def test_a_flow_that_raises_fails_with_its_words(shared: Pool) -> None:
     assert "as it was meant" in shared.state(run)["message"]
 
 
-def test_a_flow_with_retries_is_tried_again(shared: Pool) -> None:
-    run = shared.start_run("second_time", path=str(shared.path))
+@pytest.mark.parametrize("flow", ["flaky", "flaky_later"])
+def test_a_flow_with_retries_is_tried_again(shared: Pool, flow: str) -> None:
+    run = shared.start_guarded(flow=flow)[0]
+    shared.gate.touch()
+    assert shared.wait_for(run) == {"COMPLETED": 1}
+    assert shared.notes("began") == [run, run]
+
+
+def test_a_suspended_run_leaves_the_worker_and_comes_back_when_resumed(shared: Pool) -> None:
+    run = shared.start_guarded(flow="stepping")[0]
+    shared.wait_for_notes("began", 1)
+    details = {"pause_timeout": "2099-01-01T00:00:00Z", "pause_reschedule": True}
+    state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+    shared.call("POST", f"/flow_runs/{run}/set_state", {"state": state})
+    health = f"{shared.worker_url}/healthz"
+    wait_until(lambda: httpx2.get(health).json()["runs"] == 0, "the run to leave")
+    shared.gate.touch()
+    shared.call("POST", f"/flow_runs/{run}/resume", {})
+    shared.poke()
     assert shared.wait_for(run) == {"COMPLETED": 1}
     assert shared.notes("began") == [run, run]
 

@@ -97,12 +97,41 @@ async def failing() -> None:
     raise ValueError("as it was meant")
 
 
-@flow(retries=1)
-async def second_time(path: str) -> None:
-    """Fail at first."""
+async def fail_once(path: str, gate: str) -> None:
+    """Fail the first time, wait for the gate the next."""
     note(path, "began")
-    if len(Path(path).read_text().splitlines()) == 1:
+    run_id = str(runtime.flow_run.id)
+    if Path(path).read_text().count(f"began {run_id}") == 1:
         raise ValueError("again, please")
+    await wait_for(gate)
+    note(path, "ended")
+
+
+@flow(retries=1)
+async def flaky(path: str, gate: str) -> None:
+    """Succeed at the second try."""
+    await fail_once(path, gate)
+
+
+@flow(retries=1, retry_delay_seconds=6)
+async def flaky_later(path: str, gate: str) -> None:
+    """The same, after a while."""
+    await fail_once(path, gate)
+
+
+@task
+async def tick() -> None:
+    """Take a moment."""
+    await asyncio.sleep(0.2)
+
+
+@flow
+async def stepping(path: str, gate: str) -> None:
+    """Do small steps until the gate is there."""
+    note(path, "began")
+    while not Path(gate).exists():
+        await tick()
+    note(path, "ended")
 
 
 @flow
