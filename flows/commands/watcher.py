@@ -16,7 +16,8 @@ def watch_workspaces() -> int:
         level=os.environ.get("KAITOFLOW_LOG_LEVEL", "INFO"),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request
+    for chatty in ("httpx", "kopf.objects"):  # a line a request, a line an event
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     with prefect_server():
         asyncio.run(_watch())
     return 0

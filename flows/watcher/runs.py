@@ -179,16 +179,17 @@ class Watcher:
         if _was_asked_to_stop(status):
             return
         await self._cancel_runs(workspace.metadata)
-        await self._platform.stop(workspace)
         status = await self._status(workspace.metadata)
         status.observed_generation, status.state = workspace.metadata.generation, "Stopped"
-        status.set_condition(
-            ConditionType.WORKSPACE_SUCCEEDED,
-            status="False",
-            reason="StopRequested",
-            message=f"annotation {STOPPED_ANNOTATION} is set; remove it to run again",
-        )
+        for kind in (ConditionType.INFERENCE_READY, ConditionType.WORKSPACE_SUCCEEDED):
+            status.set_condition(
+                kind,
+                status="False",
+                reason="StopRequested",
+                message=f"annotation {STOPPED_ANNOTATION} is set; remove it to run again",
+            )
         await self._write(workspace.metadata, status)
+        await self._platform.stop(workspace)
 
     async def _release(self, manifest: Mapping[str, Any], known: _Known) -> None:
         """Cancel what runs, then start the way back; a release that was lost is started again."""

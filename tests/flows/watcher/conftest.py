@@ -3,6 +3,7 @@ that plays its kubelet."""
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from tests.builders import tuning_manifest
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.simulated_node import SimulatedNode, simulated_node
 
 ROOT = Path(__file__).parents[3]
@@ -112,19 +113,29 @@ def workspace_manifest(namespace: str, name: str = "tuned", **changes: Any) -> d
     return manifest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(
-    control_plane: ControlPlane,
+    control_plane: ControlPlane,  # noqa: ARG001  builds the programs, or skips
     prefect_home: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
-    """Kaitoflow installed: CRD, node, worker and watcher."""
+    """Kaitoflow installed: CRD, node, worker and watcher.
+
+    On a control plane of its own: this watcher would take other tests' Workspaces for its own.
+    """
+    folder = tmp_path_factory.mktemp("cluster")
+    with running_control_plane(folder, controllers=True) as own:
+        yield from _install(own, prefect_home, tmp_path_factory.mktemp("kaitoflow"))
+
+
+def _install(
+    control_plane: ControlPlane, prefect_home: str, folder: Path
+) -> Iterator[Installation]:
     control_plane.kubectl("apply", "-f", ROOT / "deployments/crds/kaito.sh_workspaces.yaml")
     control_plane.kubectl(
         "wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=60s"
     )
     certificates = control_plane.folder / "certificates"
-    folder = tmp_path_factory.mktemp("kaitoflow")
     with simulated_node(
         control_plane.kubeconfig,
         "simulated",
@@ -138,6 +149,15 @@ def cluster(
         yield installation
         for name in list(installation.programs):
             installation.kill(name, signal.SIGTERM)
+
+
+@pytest.fixture
+def namespace(cluster: Installation) -> Iterator[str]:
+    """A new namespace on that control plane."""
+    name = f"test-{secrets.token_hex(4)}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
