@@ -5,16 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows.objects.base import Manifest
-from flows.objects.watch import has_ended_badly, status_of
 from tasks.errors import InvalidWorkspace, KaitoflowError, KubernetesRefused
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.workspace import GROUP, Manifests, Workspace
-
-STOPPED_ANNOTATION = "kaitoflow.io/stopped"
-"""The generation that is not to be run; set by `stop`, removed by `run`."""
-
-AGAIN_ANNOTATION = "kaitoflow.io/run-again"
-"""The flow run that ended badly and is to be followed by another one; set by `run`."""
 
 _BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _INVALID = 400, 403, 404, 422
 _RBAC_WORDS = "cannot "
@@ -39,25 +32,6 @@ async def apply(api: KubeApi, manifests: Manifests) -> Object:
     for manifest in _manifests(manifests):
         kept = await _apply(api, manifest, dry_run=False)
     return kept
-
-
-async def begin_again(api: KubeApi, workspace: Workspace, before: Object | None) -> str | None:
-    """Have a generation run again that was stopped, refused or has failed; its run that ended.
-
-    Args: before: the Workspace as it was before it was applied.
-    """
-    meta, status = workspace.metadata, status_of(before)
-    annotations: dict[str, str | None] = {}
-    if before and STOPPED_ANNOTATION in before["metadata"].get("annotations", {}):
-        annotations[STOPPED_ANNOTATION] = None
-    is_of_generation = status.observed_generation == meta.generation
-    if is_of_generation and has_ended_badly(status):
-        annotations[AGAIN_ANNOTATION] = status.flow_run_id
-    if not annotations:
-        return None
-    patch = {"metadata": {"annotations": annotations}}
-    await api.merge("Workspace", meta.namespace, meta.name, patch)
-    return status.flow_run_id if is_of_generation else None
 
 
 def _manifests(manifests: Manifests) -> list[Manifest]:

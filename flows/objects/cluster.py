@@ -14,6 +14,7 @@ from flows.objects import apply, end, watch
 from flows.objects.base import Manifest, Row, Tell, WrongUsage, age, with_file_objects
 from flows.objects.kubeconfig import chosen_context
 from flows.objects.pod_logs import pod_log_lines
+from flows.objects.resume import begin_again
 from flows.view import run_view
 from tasks.artifacts import Check, Plan
 from tasks.errors import KaitoflowError, KubernetesRefused, ServerNotReady
@@ -170,7 +171,7 @@ class ClusterObjects:
         await apply.rehearse(api, manifests)
         before = await api.get("Workspace", meta.namespace, meta.name)
         workspace = _typed(await apply.apply(api, manifests))
-        return workspace, await apply.begin_again(api, workspace, before)
+        return workspace, await begin_again(api, workspace, before)
 
     async def _watch(
         self, workspace: Workspace, show: watch.Show, *, previous_run: str | None

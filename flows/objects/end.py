@@ -2,14 +2,13 @@
 
 import asyncio
 
-from flows.objects.apply import STOPPED_ANNOTATION
 from flows.objects.base import Tell
 from flows.objects.watch import LOOK_AGAIN_S, NoWatcher, is_under_way, status_of
 from tasks.errors import DeadlineExceeded
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.platform.manifests import workspace_labels
 from tasks.settings import settings
-from tasks.workspace import Workspace
+from tasks.workspace import STOPPED_ANNOTATION, Workspace
 
 _ENDED_WITHIN_S = 600.0
 _ACTIVE = {"Pending", "Running"}
@@ -20,17 +19,23 @@ async def stop(api: KubeApi, workspace: Workspace, tell: Tell) -> list[str]:
 
     Raises: NoWatcher: nobody acts on it. DeadlineExceeded: a pod does not end.
     """
-    meta = workspace.metadata
     stopped = await _running(api, workspace)
-    patch = {"metadata": {"annotations": {STOPPED_ANNOTATION: str(meta.generation)}}}
-    await api.merge("Workspace", meta.namespace, meta.name, patch)
-    waiting = _Waiting(workspace, "was to be stopped", tell)
+    await mark_stopped(api, workspace, stopped=True)
+    waiting = Waiting(workspace, "was to be stopped", tell)
     left = stopped
     while left:
-        waiting.go_on(left, is_acted_on=left != stopped or await _is_ending(api, workspace))
+        waiting.go_on(left, is_acted_on=left != stopped or await is_ending(api, workspace))
         await asyncio.sleep(LOOK_AGAIN_S)
         left = await _running(api, workspace)
     return stopped
+
+
+async def mark_stopped(api: KubeApi, workspace: Workspace, *, stopped: bool) -> None:
+    """Tell the watcher that the generation is not to be run, or that it may be run again."""
+    meta = workspace.metadata
+    annotations = {STOPPED_ANNOTATION: str(meta.generation) if stopped else None}
+    patch = {"metadata": {"uid": meta.uid, "annotations": annotations}}
+    await api.merge("Workspace", meta.namespace, meta.name, patch)
 
 
 async def delete(api: KubeApi, workspace: Workspace, tell: Tell) -> None:
@@ -40,7 +45,7 @@ async def delete(api: KubeApi, workspace: Workspace, tell: Tell) -> None:
     """
     meta = workspace.metadata
     await api.delete("Workspace", meta.namespace, meta.name)
-    waiting = _Waiting(workspace, "was deleted", tell)
+    waiting = Waiting(workspace, "was deleted", tell)
     first: list[str] | None = None
     while True:
         found = await api.get("Workspace", meta.namespace, meta.name)
@@ -50,15 +55,16 @@ async def delete(api: KubeApi, workspace: Workspace, tell: Tell) -> None:
             return
         left = pods or [str(f) for f in (found or {}).get("metadata", {}).get("finalizers", [])]
         first = left if first is None else first
-        is_acted_on = not is_there or left != first or await _is_ending(api, workspace)
+        is_acted_on = not is_there or left != first or await is_ending(api, workspace)
         waiting.go_on(left, is_acted_on=is_acted_on)
         await asyncio.sleep(LOOK_AGAIN_S)
 
 
-class _Waiting:
+class Waiting:
     """Tells what is waited for when that changes, and knows when to give up."""
 
     def __init__(self, workspace: Workspace, asked: str, tell: Tell) -> None:
+        """Args: asked: what was asked of the Workspace, for messages."""
         self._workspace, self._asked, self._tell = workspace, asked, tell
         self._began_s = asyncio.get_running_loop().time()
         self._told: list[str] = []
@@ -95,7 +101,8 @@ async def _running(api: KubeApi, workspace: Workspace) -> list[str]:
     return run + [_name(p) for p in pods if p.get("status", {}).get("phase") in _ACTIVE]
 
 
-async def _is_ending(api: KubeApi, workspace: Workspace) -> bool:
+async def is_ending(api: KubeApi, workspace: Workspace) -> bool:
+    """Whether a pod of the Workspace was asked to end."""
     pods = await _pods(api, workspace)
     return any(pod["metadata"].get("deletionTimestamp") for pod in pods)
 

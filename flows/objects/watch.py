@@ -21,7 +21,8 @@ LOOK_AGAIN_S = 0.5
 Show = Callable[[WorkspaceStatus], None]
 
 _OUTAGE_MAX_S = 300.0
-_ENDED_WELL, _ENDED = {"Ready", "Succeeded"}, {"Ready", "Succeeded", "Failed", "Stopped"}
+_ENDED_WELL, _ENDED_BADLY = {"Ready", "Succeeded"}, {"Failed", "Stopped"}
+_ENDED = _ENDED_WELL | _ENDED_BADLY | {"NotReady"}
 
 
 class NoWatcher(Failed):
@@ -50,7 +51,7 @@ def is_under_way(workspace: Workspace, status: WorkspaceStatus) -> bool:
 
 def has_ended_badly(status: WorkspaceStatus) -> bool:
     """Whether running again is to begin a new run."""
-    return status.state in _ENDED - _ENDED_WELL
+    return status.state in _ENDED_BADLY
 
 
 async def watch_run(
@@ -71,12 +72,13 @@ async def watch_run(
     deadline = clock.time() + patience_s
     while True:
         status = status_of(await _look(api, workspace))
-        is_this_run = status.observed_generation == workspace.metadata.generation and (
-            previous_run is None or status.flow_run_id != previous_run
-        )
-        if is_this_run:
-            show(status)
-            if status.state in _ENDED:
+        is_previous = status.flow_run_id == previous_run
+        has_ended = status.state in _ENDED
+        is_picked_up = status.observed_generation == workspace.metadata.generation
+        if is_picked_up and not (is_previous and has_ended):
+            if not is_previous:
+                show(status)
+            if has_ended:
                 _raise_for(workspace, status)
                 return status
         elif clock.time() > deadline:
@@ -119,6 +121,7 @@ def _raise_for(workspace: Workspace, status: WorkspaceStatus) -> None:
     if status.state in _ENDED_WELL:
         return
     accepted = status.condition(ConditionType.ACCEPTED)
+    served = status.condition(ConditionType.INFERENCE_READY)
     ended = status.condition(ConditionType.WORKSPACE_SUCCEEDED)
     if accepted and accepted.status == "False":
         raise _typed(accepted.reason, accepted.message, otherwise=Refused)
@@ -126,6 +129,8 @@ def _raise_for(workspace: Workspace, status: WorkspaceStatus) -> None:
         raise RunStopped(
             f"the run of workspace {workspace} was watched; it was stopped; run it again to resume"
         )
+    if status.state == "NotReady" and served:
+        raise _typed(served.reason, served.message, otherwise=Failed)
     raise _typed(
         ended.reason if ended else "Failed",
         ended.message if ended else f"the run of workspace {workspace} failed without a word",

@@ -50,8 +50,8 @@ class Started:
 
 
 @dataclass
-class Cluster:
-    """A namespace of the cluster, the command line in front of it, and its watcher's part."""
+class Terminal:
+    """The command line in front of a namespace of a cluster, and the watcher's part."""
 
     control_plane: ControlPlane
     namespace: str
@@ -128,7 +128,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Cluster]:
+def terminal(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
     """A new namespace that a kubeconfig's context names, in a cluster that knows Workspaces."""
     control_plane.kubectl("apply", "--server-side", f"--filename={CRD}")
     control_plane.kubectl("wait", "--for=condition=Established", f"--filename={CRD}")
@@ -137,7 +137,7 @@ def cluster(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iter
     for context in settings["contexts"]:
         context["context"]["namespace"] = namespace
     kubeconfig.write_text(yaml.safe_dump(settings))
-    made = Cluster(control_plane, namespace, tmp_path, kubeconfig)
+    made = Terminal(control_plane, namespace, tmp_path, kubeconfig)
     yield made
     for command in made.started:
         command.process.kill()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.builders import tuning_manifest
-from tests.flows.cluster.conftest import Cluster, failed_status, running_status, wait_for
+from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -23,12 +23,12 @@ def pod_of(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def applied(cluster: Cluster) -> Cluster:
-    cluster.create(tuning_manifest())
-    return cluster
+def applied(terminal: Terminal) -> Terminal:
+    terminal.create(tuning_manifest())
+    return terminal
 
 
-def test_stop_marks_the_generation_and_waits_for_the_watcher(applied: Cluster) -> None:
+def test_stop_marks_the_generation_and_waits_for_the_watcher(applied: Terminal) -> None:
     applied.write_status("tuned", running_status())
     applied.create(pod_of("tuned"))
     stop = applied.start("stop", "tuned")
@@ -45,14 +45,14 @@ def test_stop_marks_the_generation_and_waits_for_the_watcher(applied: Cluster) -
     assert "workspace/tuned stopped (run, tuned-tune-1-abcde)" in said
 
 
-def test_stop_of_what_does_not_run_keeps_it_from_running(applied: Cluster) -> None:
+def test_stop_of_what_does_not_run_keeps_it_from_running(applied: Terminal) -> None:
     applied.write_status("tuned", failed_status("OutOfMemory", "too little"))
     ended = applied.kaitoflow("stop", "tuned")
     assert (ended.returncode, "nothing was running" in ended.stdout) == (0, True)
     assert applied.object("tuned")["metadata"]["annotations"] == {"kaitoflow.io/stopped": "1"}
 
 
-def test_stop_without_a_watcher_says_so(applied: Cluster) -> None:
+def test_stop_without_a_watcher_says_so(applied: Terminal) -> None:
     applied.environment["KAITOFLOW_WATCHER_TIMEOUT_S"] = "1"
     applied.write_status("tuned", running_status())
     ended = applied.kaitoflow("stop", "tuned")
@@ -60,7 +60,7 @@ def test_stop_without_a_watcher_says_so(applied: Cluster) -> None:
     assert "NoWatcher: " in ended.stderr
 
 
-def test_delete_returns_when_the_finalizer_has_let_go(applied: Cluster) -> None:
+def test_delete_returns_when_the_finalizer_has_let_go(applied: Terminal) -> None:
     applied.patch("workspace", "tuned", {"metadata": {"finalizers": [FINALIZER]}})
     delete = applied.start("delete", "tuned", "--yes")
     wait_for(lambda: f"waiting for {FINALIZER}" in delete.said())
@@ -71,7 +71,7 @@ def test_delete_returns_when_the_finalizer_has_let_go(applied: Cluster) -> None:
     assert applied.object("tuned") == {}
 
 
-def test_delete_without_a_watcher_says_so(applied: Cluster) -> None:
+def test_delete_without_a_watcher_says_so(applied: Terminal) -> None:
     applied.environment["KAITOFLOW_WATCHER_TIMEOUT_S"] = "1"
     applied.patch("workspace", "tuned", {"metadata": {"finalizers": [FINALIZER]}})
     ended = applied.kaitoflow("delete", "tuned", "--yes")
@@ -80,7 +80,7 @@ def test_delete_without_a_watcher_says_so(applied: Cluster) -> None:
     assert "NoWatcher: " in ended.stderr
 
 
-def test_delete_asks_when_nobody_can_answer(applied: Cluster) -> None:
+def test_delete_asks_when_nobody_can_answer(applied: Terminal) -> None:
     ended = applied.kaitoflow("delete", "tuned")
     assert ended.returncode == 3
     assert "deletionTimestamp" not in applied.object("tuned")["metadata"]

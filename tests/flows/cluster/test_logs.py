@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.builders import tuning_manifest
-from tests.flows.cluster.conftest import Cluster, failed_status, running_status, wait_for
+from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
 from tests.flows.cluster.kubelet import Kubelet, running_kubelet
 
 pytestmark = pytest.mark.cluster
@@ -19,21 +19,25 @@ WAITS = {"waiting": {"reason": "PodInitializing"}}
 
 
 @pytest.fixture
-def applied(cluster: Cluster) -> Cluster:
-    cluster.create(tuning_manifest())
-    cluster.write_status("tuned", running_status())
-    return cluster
+def applied(terminal: Terminal) -> Terminal:
+    terminal.create(tuning_manifest())
+    terminal.write_status("tuned", running_status())
+    return terminal
 
 
 @pytest.fixture
-def kubelet(applied: Cluster, tmp_path: Path) -> Iterator[Kubelet]:
+def kubelet(applied: Terminal, tmp_path: Path) -> Iterator[Kubelet]:
     node = f"node-of-{applied.namespace}"
     with running_kubelet(applied.control_plane, node, tmp_path) as running:
         yield running
 
 
 def have_pod(
-    cluster: Cluster, kubelet: Kubelet, name: str, containers: dict[str, Any], kind: str = "tuning"
+    terminal: Terminal,
+    kubelet: Kubelet,
+    name: str,
+    containers: dict[str, Any],
+    kind: str = "tuning",
 ) -> None:
     """A pod of the Workspace whose containers are in these states; the last is its main one."""
     *first, last = [{"name": each, "image": "example.com/pod"} for each in containers]
@@ -45,11 +49,11 @@ def have_pod(
     }
     spec = {"nodeName": kubelet.name, "initContainers": first, "containers": [last]}
     metadata = {"name": name, "labels": labels}
-    cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    set_states(cluster, name, containers)
+    terminal.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    set_states(terminal, name, containers)
 
 
-def set_states(cluster: Cluster, pod: str, states: dict[str, Any], *, restarts: int = 0) -> None:
+def set_states(terminal: Terminal, pod: str, states: dict[str, Any], *, restarts: int = 0) -> None:
     *first, last = [
         {
             "name": name,
@@ -63,10 +67,10 @@ def set_states(cluster: Cluster, pod: str, states: dict[str, Any], *, restarts: 
         for name, state in states.items()
     ]
     patch = {"status": {"initContainerStatuses": first, "containerStatuses": [last]}}
-    cluster.patch("pod", pod, patch, subresource="status")
+    terminal.patch("pod", pod, patch, subresource="status")
 
 
-def test_logs_are_told_in_the_order_of_the_run(applied: Cluster, kubelet: Kubelet) -> None:
+def test_logs_are_told_in_the_order_of_the_run(applied: Terminal, kubelet: Kubelet) -> None:
     have_pod(applied, kubelet, "tuned-0", {"fetch-weights": DONE, "serve": RUNS}, "inference")
     states = {"fetch-dataset": DONE, "tune": DONE, "push-image": DONE}
     have_pod(applied, kubelet, "tuned-tune-1-a", states)
@@ -81,7 +85,7 @@ def test_logs_are_told_in_the_order_of_the_run(applied: Cluster, kubelet: Kubele
     ]
 
 
-def test_events_are_told_as_words(applied: Cluster, kubelet: Kubelet) -> None:
+def test_events_are_told_as_words(applied: Terminal, kubelet: Kubelet) -> None:
     have_pod(applied, kubelet, "tuned-tune-1-a", {"fetch-dataset": DONE, "tune": DONE})
     event = {"event": "progress", "step": 3, "loss": 2.5}
     kubelet.log("tuned-tune-1-a", "tune").say(json.dumps(event))
@@ -89,7 +93,7 @@ def test_events_are_told_as_words(applied: Cluster, kubelet: Kubelet) -> None:
     assert ended.stdout == "progress step=3 loss=2.5\n"
 
 
-def test_an_unknown_step_is_told_with_those_there_are(applied: Cluster, kubelet: Kubelet) -> None:
+def test_an_unknown_step_is_told_with_those_there_are(applied: Terminal, kubelet: Kubelet) -> None:
     have_pod(applied, kubelet, "tuned-tune-1-a", {"fetch-dataset": DONE, "tune": WAITS})
     ended = applied.kaitoflow("logs", "tuned", "--step", "tune")
     assert ended.returncode == 1
@@ -97,7 +101,7 @@ def test_an_unknown_step_is_told_with_those_there_are(applied: Cluster, kubelet:
 
 
 def test_the_newest_pod_of_a_job_speaks_and_the_one_before_is_previous(
-    applied: Cluster, kubelet: Kubelet
+    applied: Terminal, kubelet: Kubelet
 ) -> None:
     have_pod(applied, kubelet, "tuned-tune-1-a", {"tune": DONE})
     kubelet.log("tuned-tune-1-a", "tune").say("first try")
@@ -115,7 +119,7 @@ def test_the_newest_pod_of_a_job_speaks_and_the_one_before_is_previous(
     assert applied.kaitoflow("logs", "tuned", "-p").stdout == "tune | first try\n"
 
 
-def test_the_start_before_of_a_container_is_previous(applied: Cluster, kubelet: Kubelet) -> None:
+def test_the_start_before_of_a_container_is_previous(applied: Terminal, kubelet: Kubelet) -> None:
     have_pod(applied, kubelet, "tuned-0", {"serve": RUNS}, "inference")
     set_states(applied, "tuned-0", {"serve": RUNS}, restarts=1)
     status = applied.object("tuned-0", "pod")["status"]["containerStatuses"]
@@ -128,7 +132,7 @@ def test_the_start_before_of_a_container_is_previous(applied: Cluster, kubelet: 
 
 
 def test_following_goes_from_container_to_container_until_the_run_ends(
-    applied: Cluster, kubelet: Kubelet
+    applied: Terminal, kubelet: Kubelet
 ) -> None:
     states = {"fetch-dataset": RUNS, "tune": WAITS}
     have_pod(applied, kubelet, "tuned-tune-1-a", states)
@@ -149,7 +153,7 @@ def test_following_goes_from_container_to_container_until_the_run_ends(
 
 
 def test_a_log_that_breaks_off_goes_on_after_its_last_line(
-    applied: Cluster, kubelet: Kubelet
+    applied: Terminal, kubelet: Kubelet
 ) -> None:
     have_pod(applied, kubelet, "tuned-tune-1-a", {"tune": RUNS})
     log = kubelet.log("tuned-tune-1-a", "tune")

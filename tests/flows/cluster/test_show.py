@@ -8,50 +8,50 @@ import yaml
 
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import running_control_plane
-from tests.flows.cluster.conftest import Cluster, failed_status, running_status, wait_for
+from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def applied(cluster: Cluster) -> Cluster:
+def applied(terminal: Terminal) -> Terminal:
     """A namespace in which a Workspace runs."""
-    cluster.create(tuning_manifest())
-    cluster.write_status("tuned", running_status())
-    return cluster
+    terminal.create(tuning_manifest())
+    terminal.write_status("tuned", running_status())
+    return terminal
 
 
 @pytest.mark.parametrize("output", [(), ("-o", "wide")])
-def test_get_prints_what_kubectl_prints(applied: Cluster, output: tuple[str, ...]) -> None:
+def test_get_prints_what_kubectl_prints(applied: Terminal, output: tuple[str, ...]) -> None:
     ours = applied.kaitoflow("get", *output).stdout.splitlines()
     kubectls = applied.kubectl("get", "workspaces", *output).splitlines()
     assert ours[0].split() == kubectls[0].split()
     assert ours[1].split()[:-1] == kubectls[1].split()[:-1]
 
 
-def test_get_of_all_namespaces_names_them(applied: Cluster) -> None:
+def test_get_of_all_namespaces_names_them(applied: Terminal) -> None:
     lines = applied.kaitoflow("get", "-A").stdout.splitlines()
     assert lines[0].split()[:2] == ["NAMESPACE", "NAME"]
     assert [applied.namespace, "tuned"] in [line.split()[:2] for line in lines]
 
 
-def test_get_as_json_is_the_object(applied: Cluster) -> None:
+def test_get_as_json_is_the_object(applied: Terminal) -> None:
     shown = json.loads(applied.kaitoflow("get", "tuned", "-o", "json").stdout)
     assert (shown["kind"], shown["status"]["state"]) == ("Workspace", "Running")
     assert "managedFields" not in shown["metadata"]
 
 
-def test_get_as_yaml_can_be_applied_again(applied: Cluster) -> None:
+def test_get_as_yaml_can_be_applied_again(applied: Terminal) -> None:
     shown = applied.kaitoflow("get", "tuned", "-o", "yaml").stdout
     assert yaml.safe_load(shown)["apiVersion"] == "kaito.sh/v1beta1"
     assert "tuned" in applied.kubectl("apply", "--server-side", "--filename=-", stdin=shown)
 
 
-def test_get_without_workspaces_says_the_next_step(cluster: Cluster) -> None:
-    assert "kaitoflow run WORKSPACE.yaml" in cluster.kaitoflow("get").stdout
+def test_get_without_workspaces_says_the_next_step(terminal: Terminal) -> None:
+    assert "kaitoflow run WORKSPACE.yaml" in terminal.kaitoflow("get").stdout
 
 
-def test_get_w_prints_again_when_something_changes(applied: Cluster) -> None:
+def test_get_w_prints_again_when_something_changes(applied: Terminal) -> None:
     watching = applied.start("get", "-w", "-o", "wide")
     wait_for(lambda: "Running" in watching.said())
     applied.write_status("tuned", failed_status("OutOfMemory", "too little"))
@@ -60,14 +60,14 @@ def test_get_w_prints_again_when_something_changes(applied: Cluster) -> None:
     assert watching.ended()[0] == 130
 
 
-def test_an_unknown_name_is_told_with_a_near_one(applied: Cluster) -> None:
+def test_an_unknown_name_is_told_with_a_near_one(applied: Terminal) -> None:
     for command in ("get", "describe", "logs", "stop"):
         ended = applied.kaitoflow(command, "tunde")
         assert ended.returncode == 1
         assert "did you mean tuned?" in ended.stderr
 
 
-def test_describe_shows_conditions_and_events(applied: Cluster) -> None:
+def test_describe_shows_conditions_and_events(applied: Terminal) -> None:
     applied.write_status("tuned", failed_status("OutOfMemory", "the GPU has too little"))
     uid = applied.object("tuned")["metadata"]["uid"]
     event = {
@@ -92,14 +92,14 @@ def test_describe_shows_conditions_and_events(applied: Cluster) -> None:
     assert text.rstrip().endswith("run first was started")
 
 
-def test_a_context_that_is_not_there_is_told(cluster: Cluster) -> None:
-    ended = cluster.kaitoflow("get", "--context", "elsewhere")
+def test_a_context_that_is_not_there_is_told(terminal: Terminal) -> None:
+    ended = terminal.kaitoflow("get", "--context", "elsewhere")
     assert ended.returncode == 1
     assert "KubernetesUnavailable: " in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_a_context_alone_means_a_cluster(applied: Cluster) -> None:
+def test_a_context_alone_means_a_cluster(applied: Terminal) -> None:
     context = yaml.safe_load(applied.kubeconfig.read_text())["current-context"]
     command = ("get", "--platform", "local", "--context", context)
     assert "No workspaces" in applied.kaitoflow(*command).stdout
@@ -109,9 +109,9 @@ def test_a_context_alone_means_a_cluster(applied: Cluster) -> None:
 @pytest.mark.slow
 def test_a_cluster_without_workspaces_says_how_to_install_them(tmp_path: Path) -> None:
     with running_control_plane(tmp_path / "bare") as bare:
-        cluster = Cluster(bare, "default", tmp_path, bare.kubeconfig)
-        for command in (("get",), ("describe", "tuned"), ("run", cluster.write_tuning())):
-            ended = cluster.kaitoflow(*command)
+        terminal = Terminal(bare, "default", tmp_path, bare.kubeconfig)
+        for command in (("get",), ("describe", "tuned"), ("run", terminal.write_tuning())):
+            ended = terminal.kaitoflow(*command)
             assert ended.returncode == 1
             assert "NotInstalled: " in ended.stderr
             assert "helm install" in ended.stderr
