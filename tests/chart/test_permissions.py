@@ -22,7 +22,7 @@ WATCHER: Rights = {
 }
 LEADING: Rights = {
     "leases.coordination.k8s.io": {"create"},
-    "leases.coordination.k8s.io kaitoflow-watcher": {"get", "update"},
+    "leases.coordination.k8s.io kaitoflow-watcher": {"get", "patch"},
 }
 WORKER: Rights = {
     "workspaces.kaito.sh": {"get", "create", "patch"},
@@ -37,6 +37,8 @@ WORKER: Rights = {
     "events": {"list", "create"},
     "secrets": {"get"},
 }
+# Of what lies in no namespace.
+DEFINITIONS: Rights = {"customresourcedefinitions.apiextensions.k8s.io": {"list", "watch"}}
 NODES: Rights = {"nodes": {"get", "list"}}
 
 FORBIDDEN = [
@@ -122,20 +124,20 @@ def may(installation: Installation, name: str, verb: str, resource: str, namespa
 def test_everywhere_they_may_do_what_they_do_and_nothing_else(installation: Installation) -> None:
     installation.install()
     for namespace in (installation.workspaces, "kube-system"):
-        assert own_rights(installation, "watcher", namespace) == WATCHER
+        assert own_rights(installation, "watcher", namespace) == WATCHER | DEFINITIONS
         assert own_rights(installation, "worker", namespace) == WORKER | NODES
     home = installation.namespace
-    assert own_rights(installation, "watcher", home) == WATCHER | LEADING
+    assert own_rights(installation, "watcher", home) == WATCHER | DEFINITIONS | LEADING
     assert own_rights(installation, "worker", home) == WORKER | NODES
 
 
 def test_with_namespaces_named_they_may_do_it_there_only(installation: Installation) -> None:
     installation.install({"namespaces": [installation.workspaces]})
-    assert own_rights(installation, "watcher", installation.workspaces) == WATCHER
+    assert own_rights(installation, "watcher", installation.workspaces) == WATCHER | DEFINITIONS
     assert own_rights(installation, "worker", installation.workspaces) == WORKER | NODES
-    assert own_rights(installation, "watcher", "kube-system") == {}
+    assert own_rights(installation, "watcher", "kube-system") == DEFINITIONS
     assert own_rights(installation, "worker", "kube-system") == NODES
-    assert own_rights(installation, "watcher", installation.namespace) == LEADING
+    assert own_rights(installation, "watcher", installation.namespace) == DEFINITIONS | LEADING
 
 
 def test_neither_may_take_more_than_it_was_given(installation: Installation) -> None:

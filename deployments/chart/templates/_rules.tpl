@@ -1,4 +1,5 @@
-{{/* What each service account may do in the namespaces of Workspaces; tests/chart holds the proof. */}}
+{{/* What each service account may do in the namespaces of Workspaces, and with what lies in no
+namespace; tests/chart holds the proof. */}}
 
 {{- define "kaitoflow.rules.watcher" -}}
 # Follows Workspaces, keeps its finalizer on them, and says in their status what it did.
@@ -9,6 +10,11 @@
 # Stops what runs when a person asks for it.
 - {apiGroups: [apps], resources: [statefulsets], verbs: [list, delete]}
 - {apiGroups: [batch], resources: [jobs], verbs: [list, delete]}
+{{- end -}}
+
+{{- define "kaitoflow.rules.watcher.cluster" -}}
+# Begins to watch when the CRD comes, and again when it has changed.
+- {apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [list, watch]}
 {{- end -}}
 
 {{- define "kaitoflow.rules.worker" -}}
@@ -27,4 +33,9 @@
 - {apiGroups: [""], resources: [events], verbs: [create, list]}
 # Whether the Secrets that a Workspace names are there; never a list of them.
 - {apiGroups: [""], resources: [secrets], verbs: [get]}
+{{- end -}}
+
+{{- define "kaitoflow.rules.worker.cluster" -}}
+# Waits for nodes that fit.
+- {apiGroups: [""], resources: [nodes], verbs: [get, list]}
 {{- end -}}
