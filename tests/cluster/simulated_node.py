@@ -22,6 +22,8 @@ from kubernetes.aio import client, config
 from tasks.platform.kube_api import KubeApi
 
 _LOOK_EVERY_S = 0.2
+# A TLS connection is closed in several turns of the loop; none tells when the last is over.
+_TLS_GOODBYE_S = 0.5
 Object = dict[str, Any]
 
 
@@ -101,7 +103,7 @@ class _Kubelet:
         self._api = KubeApi(client.ApiClient(settings))
         app = web.Application()
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._log)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(certificate, key)
@@ -117,6 +119,7 @@ class _Kubelet:
         await self._api.delete("Node", None, self._node.name)
         await self._runner.cleanup()
         await self._api.close()
+        await asyncio.sleep(_TLS_GOODBYE_S)
 
     async def _register(self, port: int) -> None:
         meta = {"name": self._node.name, "labels": self._labels}

@@ -115,7 +115,7 @@ def workspace_manifest(namespace: str, name: str = "tuned", **changes: Any) -> d
 
 @pytest.fixture(scope="module")
 def cluster(
-    control_plane: ControlPlane,  # noqa: ARG001  builds the programs, or skips
+    control_plane: ControlPlane,  # builds the programs, or skips
     prefect_home: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
