@@ -2,14 +2,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean cluster-up cluster-down
+.PHONY: help setup demo test check bench lock clean e2e cluster-up cluster-down
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := flows tasks serving tests requirements
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Install uv into .tools and the locked packages into .venv (nothing to do when unchanged)
 	@command -v $(PYTHON) >/dev/null || { echo "setup needs Python 3.9 or newer; there is no $(PYTHON) on PATH; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
@@ -19,9 +19,12 @@ demo: setup ## Tune and serve a small model on this machine, from one Workspace 
 	@$(BIN)/python -m tasks.dataset.pod.docstrings build/demo/python-docstrings.parquet --rows 320
 	@$(BIN)/kaitoflow run deployments/examples/quickstart.yaml
 
-test: check ## Run every check and every test
+test: check ## Run every check and every test, but those of make e2e
 	@$(BIN)/python tests/cluster/build.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not e2e"
+
+e2e: setup ## Run the tests that need a whole Kubernetes cluster, with nodes: as root, on Debian
+	$(BIN)/python -m pytest -m e2e
 
 check: setup ## Formatting, lint, types, import contracts and fresh locks
 	$(BIN)/ruff format --check $(SOURCES)
@@ -34,8 +37,8 @@ bench: setup ## Run every benchmark of tests/bench
 	@$(BIN)/python -m tests.models
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
 
-cluster-up: setup ## Start a Kubernetes control plane in the background and print its KUBECONFIG
-	@$(BIN)/python -m tests.cluster.background up
+cluster-up: setup ## Start a Kubernetes control plane in the background; make cluster-up NODE=1 with nodes
+	@$(BIN)/python -m tests.cluster.background up $(if $(NODE),--nodes)
 
 cluster-down: ## Stop it and remove what it kept
 	@$(BIN)/python -m tests.cluster.background down

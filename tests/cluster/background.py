@@ -1,6 +1,6 @@
 """The tests' cluster in the background, for a person to look at: `make cluster-up`.
 
-Run as `python -m tests.cluster.background up` or `down`. Its pid lies in build/cluster/pid, its
+Run as `python -m tests.cluster.background up`, `up --nodes` or `down`. Its pid lies in build/cluster/pid, its
 logs beside it; `down` removes everything that was kept in it.
 """
 
@@ -13,21 +13,19 @@ from pathlib import Path
 
 import psutil
 
-from tests.cluster.control_plane import ADMIN_KUBECONFIG
-
 FOLDER = Path(__file__).parents[2] / "build" / "cluster"
 _UP_LIMIT_S = 1800.0  # the first time, with every program to build
 _DOWN_LIMIT_S = 60.0
 
 
-def up() -> None:
+def up(*, nodes: bool) -> None:
     """Start it unless it runs, and print how to speak to it."""
-    kubeconfig, ready = FOLDER / ADMIN_KUBECONFIG, FOLDER / "ready"
+    said = FOLDER / "said"
     if _running() is None:
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir(parents=True)
-        _start(ready)
-    sys.stdout.write(f"export KUBECONFIG={kubeconfig}\n")
+        _start("tests.cluster.cluster" if nodes else "tests.cluster.control_plane", said)
+    sys.stdout.write(said.read_text())
 
 
 def down() -> None:
@@ -38,20 +36,20 @@ def down() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
-def _start(ready: Path) -> None:
+def _start(module: str, said: Path) -> None:
     log = FOLDER / "log"
-    with log.open("wb") as output, ready.open("wb") as said:
+    with log.open("wb") as errors, said.open("wb") as output:
         holder = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.control_plane", FOLDER],
+            [sys.executable, "-m", module, FOLDER / "files"],
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=output,
+            stdout=output,
+            stderr=errors,
             start_new_session=True,
         )
     (FOLDER / "pid").write_text(str(holder.pid))
     deadline_s = time.monotonic() + _UP_LIMIT_S
     while time.monotonic() < deadline_s and holder.poll() is None:
-        if ready.stat().st_size:
+        if said.stat().st_size:
             return
         time.sleep(0.2)
     holder.terminate()
@@ -61,7 +59,7 @@ def _start(ready: Path) -> None:
 def _running() -> psutil.Process | None:
     try:
         holder = psutil.Process(int((FOLDER / "pid").read_text()))
-        ours = str(FOLDER) in holder.cmdline()
+        ours = str(FOLDER / "files") in holder.cmdline()
     except (FileNotFoundError, psutil.NoSuchProcess):
         return None
     return holder if ours else None
@@ -70,4 +68,9 @@ def _running() -> psutil.Process | None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["up", "down"])
-    {"up": up, "down": down}[parser.parse_args().action]()
+    parser.add_argument("--nodes", action="store_true", help="with real nodes, as root")
+    asked = parser.parse_args()
+    if asked.action == "up":
+        up(nodes=asked.nodes)
+    else:
+        down()

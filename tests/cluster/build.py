@@ -52,7 +52,7 @@ def tool(name: str) -> Path:
         )
     module = modules[name]
     program = tools_dir(module) / name
-    with _locked(tools_dir(module)):
+    with locked(tools_dir(module)):
         if not program.exists():
             _build(module, tool_packages(module)[name], program)
     return program
@@ -163,7 +163,8 @@ def _linker_flags(module: Path) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` alone, as long as it takes."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cluster import debian, images
+from tests.cluster import images
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.enclosure import Enclosure, Site, forwarded, running_enclosure
 from tests.cluster.node import BRIDGE, KUBE_PROXY_USER, Node, NodePlan, running_node
@@ -23,7 +23,15 @@ from tests.cluster.ports import free_port
 from tests.cluster.registry import RunningRegistry, running_registry
 
 ADDRESS = "10.200.0.1"
-ONE_NODE = (NodePlan("cpu", 1),)
+NODES = (
+    NodePlan("cpu", 1),
+    NodePlan(
+        "gpu",
+        2,
+        labels={"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4"},
+        gpus=1,
+    ),
+)
 _REGISTRIES = "registries"
 
 
@@ -33,6 +41,7 @@ class Cluster:
 
     control_plane: ControlPlane
     registry: RunningRegistry
+    _images: RunningRegistry
     nodes: list[Node]
     _machine: Site
     _folder: Path
@@ -40,14 +49,13 @@ class Cluster:
 
     def expose(self, host: str) -> str:
         """The HOST:PORT by which nodes and pods reach what listens on this loopback HOST:PORT."""
-        port = host.rpartition(":")[2]
+        inside = _seen_inside(host)
         assert self._machine.enclosure is not None
-        there, here = (self._machine.enclosure.pid, f"{ADDRESS}:{port}"), (os.getpid(), host)
-        name = f"exposed-{port}"
+        there, here = (self._machine.enclosure.pid, inside), (os.getpid(), host)
         self._running.enter_context(
-            forwarded(name, listen=there, connect=here, folder=self._folder)
+            forwarded(f"to-{host}", listen=there, connect=here, folder=self._folder)
         )
-        return f"{ADDRESS}:{port}"
+        return inside
 
     def reach(self, address: str) -> str:
         """A loopback HOST:PORT that leads to `address`, HOST:PORT of a Service or a pod."""
@@ -62,6 +70,10 @@ class Cluster:
         )
         return here
 
+    def image(self, name: str) -> str:
+        """The name by which nodes pull an image of `tests.cluster.images`."""
+        return f"{_seen_inside(self._images.host)}/{name}"
+
     def trust_registry(self, registry: RunningRegistry) -> str:
         """The name by which nodes pull, and pods push, images of a registry on loopback."""
         host = self.expose(registry.host)
@@ -70,12 +82,12 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(folder: Path, plans: Sequence[NodePlan] = ONE_NODE) -> Iterator[Cluster]:
+def running_cluster(folder: Path, plans: Sequence[NodePlan] = NODES) -> Iterator[Cluster]:
     """A cluster with these nodes; it keeps everything in `folder`, which has to be new.
 
     Raises: RuntimeError: this machine cannot have one, or a part does not start.
     """
-    debian.install_missing()
+    images.build()
     folder.mkdir(parents=True)
     with ExitStack() as running:
         machine = running.enter_context(running_enclosure("machine", folder))
@@ -88,9 +100,10 @@ def running_cluster(folder: Path, plans: Sequence[NodePlan] = ONE_NODE) -> Itera
             )
         )
         registry = running.enter_context(running_registry(folder / "registry"))
-        cluster = Cluster(control_plane, registry, [], site, folder, running)
-        images.push_pause(registry.host)
-        pause_image = f"{cluster.trust_registry(registry)}/{images.PAUSE}"
+        own_images = running.enter_context(running_registry(images.FOLDER))
+        cluster = Cluster(control_plane, registry, own_images, [], site, folder, running)
+        for each in (registry, own_images):
+            cluster.trust_registry(each)
         for plan in plans:
             node = running_node(
                 folder / plan.name,
@@ -98,10 +111,14 @@ def running_cluster(folder: Path, plans: Sequence[NodePlan] = ONE_NODE) -> Itera
                 control_plane=control_plane,
                 machine=site,
                 registries=folder / _REGISTRIES,
-                pause_image=pause_image,
+                pause_image=cluster.image(images.pause()),
             )
             cluster.nodes.append(running.enter_context(node))
         yield cluster
+
+
+def _seen_inside(host: str) -> str:
+    return f"{ADDRESS}:{host.rpartition(':')[2]}"
 
 
 def _lay_bridge(machine: Enclosure) -> None:

@@ -29,7 +29,6 @@ from tests.cluster.kubeconfig import write_kubeconfig
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
 
-ADMIN_KUBECONFIG = "admin.kubeconfig"
 ADMIN = "admin"
 _START_LIMIT_S = 90.0
 
@@ -46,7 +45,7 @@ class ControlPlane:
 
     @property
     def kubeconfig(self) -> Path:
-        return self.folder / ADMIN_KUBECONFIG
+        return self.folder / "admin.kubeconfig"
 
     @property
     def ca_file(self) -> Path:

@@ -34,15 +34,35 @@ def install_missing() -> None:
     if not missing:
         return
     for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
-        answer = subprocess.run(
-            ["apt-get", "-qq", *command],
-            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True,
-            text=True,
-            check=False,
+        _run("apt-get", "-qq", *command)
+
+
+def make_root(folder: Path, *, packages: str) -> None:
+    """A small Debian of this machine's release in `folder`, with these packages, comma-separated.
+
+    It comes from where this machine's own packages come from.
+    """
+    release = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if line
+    )["VERSION_CODENAME"]
+    sites = _run("apt-get", "indextargets", "--format=$(SITE)", f"Codename: {release}").split()
+    _run("debootstrap", "--variant=minbase", f"--include={packages}", release, folder, sites[0])
+    for archive in (folder / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
+
+
+def _run(*command: str | Path) -> str:
+    answer = subprocess.run(
+        command,
+        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        words = " ".join(map(str, command))
+        raise RuntimeError(
+            f"a node needs Debian's packages, but {words} said: {answer.stderr or answer.stdout}; "
+            "run it by hand"
         )
-        if answer.returncode != 0:
-            raise RuntimeError(
-                f"a node needs {', '.join(missing)}, but apt-get said: {answer.stderr}; "
-                "install them by hand"
-            )
+    return answer.stdout

@@ -1,29 +1,45 @@
-"""Fixtures of the tests' control plane: one for the session, one namespace for each test."""
+"""Fixtures of the tests' Kubernetes: one for the session, one namespace for each test."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cluster import images
 from tests.cluster.build import tool
+from tests.cluster.cluster import NODES, Cluster, running_cluster
 from tests.cluster.control_plane import ControlPlane, running_control_plane
-
-_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build ahead of the tests, whose time-outs a first build would exceed."""
-    wanted = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
-    if wanted and not session.config.option.collectonly:
-        _cannot_build()
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if session.config.option.collectonly:
+        return
+    if "control_plane" in wanted:
+        _why_not(_build_control_plane)
+    if "cluster" in wanted:
+        _why_not(_build_cluster)
 
 
-def _cannot_build() -> str | None:
-    """None once every program is there, else why not."""
+def _build_control_plane() -> None:
+    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        tool(name)
+
+
+def _build_cluster() -> None:
+    _build_control_plane()
+    for name in ("kubelet", "kube-proxy"):
+        tool(name)
+    images.build()
+
+
+def _why_not(build: Callable[[], None]) -> str | None:
+    """None once everything is there."""
     try:
-        for name in _PROGRAMS:
-            tool(name)
+        build()
     except RuntimeError as refused:
         return str(refused)
     return None
@@ -32,10 +48,19 @@ def _cannot_build() -> str | None:
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A Kubernetes API server with its controllers, and no node; shared: use `namespace`."""
-    if reason := _cannot_build():
+    if reason := _why_not(_build_control_plane):
         pytest.skip(f"a Kubernetes control plane cannot be built here: {reason}")
     folder = tmp_path_factory.mktemp("control-plane")
     with running_control_plane(folder, controllers=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster with a node `cpu` and a node `gpu`, whose GPU is only said to be there."""
+    if reason := _why_not(_build_cluster):
+        pytest.skip(f"a Kubernetes cluster cannot run here: {reason}")
+    with running_cluster(tmp_path_factory.mktemp("kubernetes") / "cluster", NODES) as running:
         yield running
 
 
@@ -47,7 +72,20 @@ def kubeconfig(control_plane: ControlPlane) -> Path:
 
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
-    """A new namespace with its default ServiceAccount; deleted, with all in it, at the end."""
+    """A new namespace of `control_plane` with its default ServiceAccount; deleted at the end."""
+    with _new_namespace(control_plane) as name:
+        yield name
+
+
+@pytest.fixture
+def cluster_namespace(cluster: Cluster) -> Iterator[str]:
+    """The same of `cluster`."""
+    with _new_namespace(cluster.control_plane) as name:
+        yield name
+
+
+@contextmanager
+def _new_namespace(control_plane: ControlPlane) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     control_plane.kubectl("create", "namespace", name)
     control_plane.kubectl(

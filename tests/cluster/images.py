@@ -1,35 +1,71 @@
-"""Container images for the tests' node, built here: no registry but the tests' own is asked."""
+"""Container images for the tests' nodes, built here: no registry but the tests' own is asked.
 
-import io
-import subprocess
+They lie in build/images, a registry's own folder, so that each is built once.
+"""
+
+import hashlib
 import tarfile
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster.build import tool
+from tests.cluster import debian
+from tests.cluster.build import locked, tool
+from tests.cluster.oci import Images
+from tests.cluster.registry import running_registry
 
-PAUSE = "pause:tests"
+FOLDER = Path(__file__).parents[2] / "build" / "images"
+_BASE_PACKAGES = "python3,python3-pip,python3-venv"
 
 
-def push_pause(registry: str) -> None:
-    """Push the image that holds each pod's namespaces to `registry`."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as files:
+def pause() -> str:
+    """The name of the image that holds each pod's namespaces."""
+    return f"pause:{_digest(tool('pause').read_bytes())}"
+
+
+def base() -> str:
+    """The name of a Debian with Python and pip, which the product's images begin with."""
+    return f"base:{_digest(_BASE_PACKAGES.encode())}"
+
+
+def build() -> None:
+    """Build what is not there yet; a minute or two the first time."""
+    with (
+        locked(FOLDER),
+        running_registry(FOLDER) as registry,
+        Images(registry.host) as images,
+        tempfile.TemporaryDirectory(dir=FOLDER) as aside,
+    ):
+        debian.install_missing()
+        builders: dict[str, Callable[[Images, str, Path], None]] = {
+            pause(): _push_pause,
+            base(): _push_base,
+        }
+        for name, push in builders.items():
+            if name not in images:
+                push(images, name, Path(aside))
+
+
+def _push_pause(images: Images, name: str, aside: Path) -> None:
+    layer = aside / "pause.tar"
+    with tarfile.open(layer, "w") as files:
         files.add(tool("pause"), "pause")
-    push_layer(layer.getvalue(), f"{registry}/{PAUSE}", "--entrypoint=/pause")
+    images.push(name, [layer], settings={"Entrypoint": ["/pause"], "User": "65535:65535"})
 
 
-def push_layer(layer: bytes, name: str, *settings: str) -> None:
-    """Push an image of this one layer, with `crane mutate`'s settings."""
-    crane("append", "--new_layer=-", f"--new_tag={name}", stdin=layer)
-    crane("mutate", name, f"--tag={name}", "--set-platform=linux/amd64", *settings)
+def _push_base(images: Images, name: str, aside: Path) -> None:
+    root, layer = aside / "root", aside / "base.tar"
+    debian.make_root(root, packages=_BASE_PACKAGES)
+    with tarfile.open(layer, "w") as files:
+        files.add(root, ".", filter=_no_devices)
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    images.push(name, [layer], settings={"Env": [path], "Cmd": ["python3"]})
 
 
-def crane(*arguments: str | Path, stdin: bytes = b"") -> str:
-    """What crane prints."""
-    answer = subprocess.run(
-        [tool("crane"), *arguments], input=stdin, capture_output=True, check=False
-    )
-    if answer.returncode != 0:
-        words = " ".join(map(str, arguments))
-        raise RuntimeError(f"crane {words} should succeed, but said: {answer.stderr.decode()}")
-    return answer.stdout.decode()
+def _no_devices(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """A container gets its own."""
+    return None if entry.isdev() else entry
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]

@@ -3,6 +3,7 @@
 Its network is one cable to the cluster's machine; its images come from the tests' registry.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -95,6 +96,7 @@ def running_node(
             if started is node.containerd:
                 started.wait_until(lambda: _answers(node), limit_s=_CONTAINERD_LIMIT_S)
         _wait_until_ready(node, control_plane)
+        _claim_gpus(plan, control_plane)
         yield node
 
 
@@ -194,3 +196,11 @@ def _wait_until_ready(node: Node, control_plane: ControlPlane) -> None:
             return False
 
     node.kubelet.wait_until(ready, limit_s=_READY_LIMIT_S)
+
+
+def _claim_gpus(plan: NodePlan, control_plane: ControlPlane) -> None:
+    """Let the node offer GPUs, as a device plugin would; a container that asks gets none."""
+    if plan.gpus:
+        capacity = {"status": {"capacity": {"nvidia.com/gpu": str(plan.gpus)}}}
+        node = ("patch", "node", plan.name, "--subresource=status", "--type=merge")
+        control_plane.kubectl(*node, "--patch", json.dumps(capacity))

@@ -2,9 +2,6 @@
 
 import base64
 import json
-import os
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ import httpx2
 
 from tests.cluster.build import tool
 from tests.cluster.ports import free_port
+from tests.cluster.program import Program
 
 USER = "kaito"
 PASSWORD = "opensesame"
@@ -42,19 +40,14 @@ def running_registry(folder: Path, *, auth: bool = False) -> Iterator[RunningReg
     config = folder / "registry.json"  # JSON is YAML
     config.write_text(json.dumps(_config(folder, host, auth=auth)))
     registry = RunningRegistry(host, folder / "registry.log")
-    with registry.log.open("wb") as log:
-        process = subprocess.Popen(
-            [tool("registry"), "serve", config],
-            env=os.environ | {"OTEL_TRACES_EXPORTER": "none"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    quiet = "OTEL_TRACES_EXPORTER=none"
+    program = Program("registry", ["env", quiet, tool("registry"), "serve", config], registry.log)
+    program.start()
     try:
-        _wait_until_ready(registry, process)
+        program.wait_until(lambda: _answers(registry), limit_s=_START_LIMIT_S)
         yield registry
     finally:
-        process.terminate()
-        process.wait(timeout=10)
+        program.stop()
 
 
 def docker_config(host: str, *, user: str = USER, password: str = PASSWORD) -> str:
@@ -80,17 +73,10 @@ def _config(folder: Path, host: str, *, auth: bool) -> dict[str, object]:
     return config
 
 
-def _wait_until_ready(registry: RunningRegistry, process: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + _START_LIMIT_S
+def _answers(registry: RunningRegistry) -> bool:
     with httpx2.Client(trust_env=False) as client:
-        while time.monotonic() < deadline_s and process.poll() is None:
-            try:
-                client.get(f"{registry.url}/v2/")
-            except httpx2.TransportError:
-                time.sleep(0.05)
-            else:
-                return
-    raise RuntimeError(
-        f"the registry on {registry.host} should answer within {_START_LIMIT_S} s, but did not; "
-        f"see its log:\n{registry.log.read_text()}"
-    )
+        try:
+            client.get(f"{registry.url}/v2/")
+        except httpx2.TransportError:
+            return False
+    return True
