@@ -1,7 +1,7 @@
 """The tests' cluster in the background, for a person to look at: `make cluster-up`.
 
-Run as `python -m tests.cluster.background up`, `up --nodes` or `down`. Its pid lies in build/cluster/pid, its
-logs beside it; `down` removes everything that was kept in it.
+Run as `python -m tests.cluster.background up`, `up --nodes` or `down`. Its pid lies in
+build/cluster/pid, its logs beside it; `down` removes everything that was kept in it.
 """
 
 import argparse
