@@ -27,15 +27,19 @@ def _say_waiting(waited_s: float) -> None:
 
 
 async def _work(ui_url: str) -> None:
+    work = asyncio.ensure_future(_deploy_and_work(ui_url))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def _deploy_and_work(ui_url: str) -> None:
     from flows.worker import deploy, make_worker
 
     deployment_id = await deploy()
     sys.stdout.write(f"Start a run     {ui_url}/deployments/deployment/{deployment_id}/run\n")
     sys.stdout.write("Stop            Ctrl-C\n")
     sys.stdout.flush()
-    worker = asyncio.ensure_future(make_worker().start())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, worker.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await worker
+    await make_worker().start()

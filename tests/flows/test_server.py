@@ -19,6 +19,11 @@ WAIT_S = 120
 def deployment(installation: Installation) -> Iterator[dict[str, Any]]:
     """The deployment, with a worker that waits for its runs."""
     worker = installation.start("server")
+    deadline = time.monotonic() + WAIT_S
+    # Not the deployment itself: it may be there from an earlier test.
+    while "Start a run" not in (installation.home / "started.log").read_text():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.2)
     found = waited_for(installation, "/deployments/name/run-workspace/local", lambda _d: True)
     yield found
     worker.send_signal(signal.SIGINT)
@@ -51,7 +56,11 @@ def test_a_run_from_the_form_is_executed_and_its_refusal_told(
     manifest = tuning_manifest("formed", input={"urls": ["file:///no/such/rows.jsonl"]})
     url = f"{installation.environment['PREFECT_API_URL']}/deployments/{deployment['id']}"
     body = {"parameters": {"workspace": manifest}}
-    run = httpx2.post(f"{url}/create_flow_run", json=body).json()
+    answer = httpx2.post(f"{url}/create_flow_run", json=body)
+    while answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE:  # SQLite has one writer
+        time.sleep(1)
+        answer = httpx2.post(f"{url}/create_flow_run", json=body)
+    run = answer.json()
     ended = waited_for(
         installation,
         f"/flow_runs/{run['id']}",
