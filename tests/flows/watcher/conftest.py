@@ -114,7 +114,7 @@ def workspace_manifest(namespace: str, name: str = "tuned", **changes: Any) -> d
 
 
 @pytest.fixture(scope="module")
-def cluster(
+def installed(
     control_plane: ControlPlane,  # builds the programs, or skips
     prefect_home: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -152,19 +152,19 @@ def _install(
 
 
 @pytest.fixture
-def namespace(cluster: Installation) -> Iterator[str]:
+def namespace(installed: Installation) -> Iterator[str]:
     """A new namespace on that control plane."""
     name = f"test-{secrets.token_hex(4)}"
-    cluster.kubectl("create", "namespace", name)
+    installed.kubectl("create", "namespace", name)
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    installed.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
-def workspace_namespace(cluster: Installation, namespace: str) -> str:
+def workspace_namespace(installed: Installation, namespace: str) -> str:
     """A namespace with the Secret that the Workspaces name."""
     config = '{"auths": {"registry.example.com": {"auth": "dTpw"}}}'
-    cluster.kubectl(
+    installed.kubectl(
         *("create", "secret", "generic", "push", "-n", namespace),
         *("--type=kubernetes.io/dockerconfigjson", f"--from-literal=.dockerconfigjson={config}"),
     )

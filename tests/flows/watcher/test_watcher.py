@@ -17,49 +17,51 @@ ALL = {
 }
 
 
-def test_an_applied_workspace_ends_served(cluster: Installation, workspace_namespace: str) -> None:
+def test_an_applied_workspace_ends_served(
+    installed: Installation, workspace_namespace: str
+) -> None:
     namespace = workspace_namespace
-    cluster.apply(workspace_manifest(namespace))
-    status = cluster.wait_for(namespace, lambda s: s.get("state") == "Ready")
+    installed.apply(workspace_manifest(namespace))
+    status = installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
     assert true_conditions(status) == ALL
     assert status["image"]["digest"] == DIGEST
     assert [h["digest"] for h in status["history"]] == [DIGEST]
-    table = cluster.kubectl("get", "workspace", "-n", namespace).splitlines()
+    table = installed.kubectl("get", "workspace", "-n", namespace).splitlines()
     assert table[0].split() == [
         *("NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"),
     ]
     assert table[1].split()[:5] == ["tuned", "Standard_NC6s_v3", "True", "True", "True"]
-    services = cluster.kubectl("get", "svc", "tuned", "-n", namespace)
+    services = installed.kubectl("get", "svc", "tuned", "-n", namespace)
     assert "80/TCP,29500/TCP" in services
-    assert len(cluster.get("jobs", namespace)["items"]) == 1
+    assert len(installed.get("jobs", namespace)["items"]) == 1
 
 
 def test_a_deleted_workspace_leaves_nothing(
-    cluster: Installation, workspace_namespace: str
+    installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
-    cluster.apply(workspace_manifest(namespace))
-    cluster.wait_for(namespace, lambda s: s.get("state") == "Ready")
-    cluster.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
-    left = cluster.kubectl(
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
+    installed.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    left = installed.kubectl(
         "get", "jobs,statefulsets,services,configmaps,pods", "-n", namespace, "-o", "name"
     )
     assert left.split() == ["configmap/kube-root-ca.crt"]
 
 
 def test_a_missing_secret_is_told_and_nothing_is_created(
-    cluster: Installation, namespace: str
+    installed: Installation, namespace: str
 ) -> None:
-    cluster.apply(workspace_manifest(namespace))
-    status = cluster.wait_for(namespace, lambda s: s.get("state") == "Failed")
+    installed.apply(workspace_manifest(namespace))
+    status = installed.wait_for(namespace, lambda s: s.get("state") == "Failed")
     accepted = next(c for c in status["conditions"] if c["type"] == "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("False", "SecretNotFound")
     assert "kubectl create secret docker-registry" in accepted["message"]
-    assert cluster.get("jobs", namespace)["items"] == []
+    assert installed.get("jobs", namespace)["items"] == []
 
 
 def test_a_run_that_fails_for_good_says_why(
-    cluster: Installation, workspace_namespace: str
+    installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
     verdict = {
@@ -68,85 +70,85 @@ def test_a_run_that_fails_for_good_says_why(
         "message": "rows were asked for; row 3 has no answer; give it one",
         "retryable": False,
     }
-    cluster.node.scripts["fetch-dataset"] = Script((verdict,), exit_code=3)
+    installed.node.scripts["fetch-dataset"] = Script((verdict,), exit_code=3)
     try:
-        cluster.apply(workspace_manifest(namespace))
-        status = cluster.wait_for(namespace, lambda s: s.get("state") == "Failed")
+        installed.apply(workspace_manifest(namespace))
+        status = installed.wait_for(namespace, lambda s: s.get("state") == "Failed")
     finally:
-        cluster.node.scripts["fetch-dataset"] = SCRIPTS["fetch-dataset"]
+        installed.node.scripts["fetch-dataset"] = SCRIPTS["fetch-dataset"]
     assert status["reason"] == "DatasetRowsInvalid"
-    pushed = cluster.get("workspace", namespace, "tuned")["status"].get("image")
+    pushed = installed.get("workspace", namespace, "tuned")["status"].get("image")
     assert pushed is None
 
 
 def test_a_killed_worker_is_followed_by_another_which_makes_no_second_job(
-    cluster: Installation, workspace_namespace: str
+    installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
-    tunes, pushes = cluster.node.started["tune"], cluster.node.started["push-image"]
-    cluster.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=6)
+    tunes, pushes = installed.node.started["tune"], installed.node.started["push-image"]
+    installed.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=6)
     try:
-        cluster.apply(workspace_manifest(namespace))
-        cluster.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
-        cluster.kill("worker")
-        cluster.start("worker", "--name", "first")
-        status = cluster.wait_for(namespace, lambda s: s.get("state") == "Ready")
+        installed.apply(workspace_manifest(namespace))
+        installed.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
+        installed.kill("worker")
+        installed.start("worker", "--name", "first")
+        status = installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
     finally:
-        cluster.node.scripts["tune"] = SCRIPTS["tune"]
+        installed.node.scripts["tune"] = SCRIPTS["tune"]
     assert true_conditions(status) == ALL
-    assert len(cluster.get("jobs", namespace)["items"]) == 1
-    assert cluster.node.started["tune"] == tunes + 1
-    assert cluster.node.started["push-image"] == pushes + 1
+    assert len(installed.get("jobs", namespace)["items"]) == 1
+    assert installed.node.started["tune"] == tunes + 1
+    assert installed.node.started["push-image"] == pushes + 1
 
 
 def test_a_restarted_watcher_starts_no_second_run(
-    cluster: Installation, workspace_namespace: str
+    installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
-    cluster.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=4)
+    installed.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=4)
     try:
-        cluster.apply(workspace_manifest(namespace))
-        before = cluster.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
-        cluster.kill("watcher")
-        cluster.start("watcher")
-        status = cluster.wait_for(namespace, lambda s: s.get("state") == "Ready")
+        installed.apply(workspace_manifest(namespace))
+        before = installed.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
+        installed.kill("watcher")
+        installed.start("watcher")
+        status = installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
     finally:
-        cluster.node.scripts["tune"] = SCRIPTS["tune"]
+        installed.node.scripts["tune"] = SCRIPTS["tune"]
     assert status["flowRunId"] == before["flowRunId"]
-    assert len(cluster.get("jobs", namespace)["items"]) == 1
+    assert len(installed.get("jobs", namespace)["items"]) == 1
 
 
 def test_an_edit_during_a_run_replaces_the_run(
-    cluster: Installation, workspace_namespace: str
+    installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
-    pushes = cluster.node.started["push-image"]
-    cluster.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=30)
-    cluster.apply(workspace_manifest(namespace))
-    cluster.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
-    cluster.node.scripts["tune"] = SCRIPTS["tune"]
+    pushes = installed.node.started["push-image"]
+    installed.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=30)
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
+    installed.node.scripts["tune"] = SCRIPTS["tune"]
     edited = workspace_manifest(namespace, input={"urls": ["https://example.com/new.parquet"]})
-    cluster.apply(edited)
-    status = cluster.wait_for(
+    installed.apply(edited)
+    status = installed.wait_for(
         namespace,
         lambda s: s.get("observedGeneration") == 2 and s.get("state") == "Ready",
     )
     assert [h["generation"] for h in status["history"]] == [2]
-    names = [j["metadata"]["name"] for j in cluster.get("jobs", namespace)["items"]]
+    names = [j["metadata"]["name"] for j in installed.get("jobs", namespace)["items"]]
     assert names == ["tuned-tune-2"]
-    assert cluster.node.started["push-image"] == pushes + 1
+    assert installed.node.started["push-image"] == pushes + 1
 
 
 def test_the_stop_annotation_ends_the_run_and_its_removal_starts_it_again(
-    cluster: Installation, workspace_namespace: str
+    installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
-    cluster.apply(workspace_manifest(namespace))
-    cluster.wait_for(namespace, lambda s: s.get("state") == "Ready")
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
     annotate = ("annotate", "workspace", "tuned", "-n", namespace)
-    cluster.kubectl(*annotate, "kaitoflow.io/stopped=1")
-    status = cluster.wait_for(namespace, lambda s: s.get("state") == "Stopped")
+    installed.kubectl(*annotate, "kaitoflow.io/stopped=1")
+    status = installed.wait_for(namespace, lambda s: s.get("state") == "Stopped")
     assert status["reason"] == "StopRequested"
-    assert cluster.get("statefulsets", namespace)["items"] == []
-    cluster.kubectl(*annotate, "kaitoflow.io/stopped-")
-    cluster.wait_for(namespace, lambda s: s.get("state") == "Ready")
+    assert installed.get("statefulsets", namespace)["items"] == []
+    installed.kubectl(*annotate, "kaitoflow.io/stopped-")
+    installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
