@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 
 from flows.objects import Place
 
@@ -28,6 +28,7 @@ Namespace = Annotated[
 ]
 Where = Annotated[Place, Parameter(name="*")]
 Output = Annotated[Literal["table", "wide", "json", "yaml"], Parameter(name=["--output", "-o"])]
+AtLeastOne = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 INTERRUPTED, USAGE = 130, 2
 DEFAULT_PLACE = Place()
 
@@ -174,7 +175,7 @@ def worker(
     *,
     pool: str | None = None,
     name: str | None = None,
-    limit: int | None = None,
+    limit: AtLeastOne = None,
     port: int | None = None,
 ) -> int:
     """Await the runs of a work pool in this process, hundreds at once, as on a cluster.

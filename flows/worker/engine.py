@@ -7,14 +7,14 @@ another version of Prefect would break one of them. Written against Prefect 3.8.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from anyio import CancelScope
-from prefect import Flow, flow_engine
+from prefect import Flow, flow_engine, results
 from prefect._flow_run_suspension import (
     FlowRunSuspensionRequest,
     mark_flow_run_suspension_requested,
@@ -152,17 +152,26 @@ def waits_for_its_process(run: FlowRun) -> bool:
     return is_scheduled and run.empirical_policy.retry_type == "in_process"
 
 
-@contextlib.contextmanager
-def many_in_one_process() -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def many_in_one_process(client: PrefectClient) -> AsyncIterator[None]:
     """Undo what engines, those of subflows too, do to the process as if it were theirs alone.
 
-    SIGTERM would raise anywhere in the loop; the worker answers it for all its runs. And the first
-    flow with `log_prints` to end would give the others the plain `print` back.
+    SIGTERM would raise anywhere in the loop; the worker answers it for all its runs. Each run would
+    ask the server where results are kept, and the whole loop would wait for the answer; the worker
+    asks once. The first flow with `log_prints` to end would give the others the plain `print` back.
     """
-    original = flow_engine.capture_sigterm  # type: ignore[attr-defined]
-    flow_engine.capture_sigterm = contextlib.nullcontext  # type: ignore[attr-defined, assignment]
-    try:
-        with patch_print():
-            yield
-    finally:
-        flow_engine.capture_sigterm = original  # type: ignore[attr-defined]
+    storage_id = (await client.read_server_default_result_storage()).default_result_storage_block_id
+
+    async def known_storage_id() -> UUID | None:
+        return storage_id
+
+    with contextlib.ExitStack() as stack:
+        for module, name, ours in (
+            (flow_engine, "capture_sigterm", contextlib.nullcontext),
+            (results, "_read_server_default_result_storage_block_id", lambda: storage_id),
+            (results, "_aread_server_default_result_storage_block_id", known_storage_id),
+        ):
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, ours)
+        stack.enter_context(patch_print())
+        yield

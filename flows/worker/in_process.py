@@ -108,8 +108,8 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         Raises: WorkerNameTaken, PortInUse.
         """
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(many_in_one_process())
             await stack.enter_async_context(self)
+            await stack.enter_async_context(many_in_one_process(self.client))
             await stack.enter_async_context(shared_client())
             self._run_context = contextvars.copy_context()
             stack.push_async_callback(self._hand_on)

@@ -2,10 +2,12 @@
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import prefect
 import pytest
-from prefect import flow_engine
+from prefect import flow_engine, results
+from prefect.client.orchestration import PrefectClient
 from prefect.flow_engine import AsyncFlowRunEngine
 
 from flows.worker import engine
@@ -52,12 +54,23 @@ def test_the_engine_is_driven_as_prefect_does() -> None:
     assert loop.strip() in ours
 
 
-def test_sigterm_is_left_alone_while_the_worker_works() -> None:
-    original = flow_engine.capture_sigterm  # type: ignore[attr-defined]
-    assert "with capture_sigterm():" in inspect.getsource(AsyncFlowRunEngine.initialize_run)
-    with engine.many_in_one_process():
-        assert flow_engine.capture_sigterm is not original  # type: ignore[attr-defined]
-    assert flow_engine.capture_sigterm is original  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        (AsyncFlowRunEngine.initialize_run, "capture_sigterm"),
+        (results._get_default_result_storage, "_read_server_default_result_storage_block_id"),
+        (results._aget_default_persist_result, "_aread_server_default_result_storage_block_id"),
+    ],
+)
+async def test_what_is_replaced_for_the_process_is_used_by_name_and_put_back(
+    user: Any, name: str, prefect_home: str
+) -> None:
+    assert f"{name}()" in inspect.getsource(user)
+    module = inspect.getmodule(user)
+    original = getattr(module, name)
+    async with PrefectClient(prefect_home) as client, engine.many_in_one_process(client):
+        assert getattr(module, name) is not original
+    assert getattr(module, name) is original
 
 
 def test_what_is_private_to_prefect_stands_in_one_file() -> None:
