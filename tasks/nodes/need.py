@@ -5,9 +5,9 @@ from typing import Any
 
 from tasks.estimate import serving_memory_gib
 from tasks.nodes.provisioner import NodeNeed
-from tasks.platform.manifests import is_reserved
 from tasks.presets import find_preset
 from tasks.quantity import parse_quantity
+from tasks.resource import is_reserved_label
 from tasks.workspace import Workspace
 
 GPU = "nvidia.com/gpu"
@@ -23,7 +23,7 @@ def need_of(workspace: Workspace, *, memory_gib: float | None = None) -> NodeNee
     resource, template = workspace.resource, _template(workspace)
     gpus, memory_gib = _size(workspace, template, memory_gib)
     selector = resource.label_selector
-    own = {key: value for key, value in selector.match_labels.items() if not is_reserved(key)}
+    own = {key: value for key, value in selector.match_labels.items() if not is_reserved_label(key)}
     return NodeNeed(
         nodes=resource.count,
         gpus=gpus,
@@ -31,7 +31,9 @@ def need_of(workspace: Workspace, *, memory_gib: float | None = None) -> NodeNee
         instance_type=resource.instance_type,
         labels=own | (template.get("nodeSelector") or {}),
         expressions=tuple(
-            each for each in selector.match_expressions if not is_reserved(str(each.get("key")))
+            each
+            for each in selector.match_expressions
+            if not is_reserved_label(str(each.get("key")))
         ),
         tolerations=tuple(template.get("tolerations") or ()),
     )

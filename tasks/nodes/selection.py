@@ -10,21 +10,11 @@ from tasks.errors import InvalidWorkspace
 from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.diagnosis.facts import expression_text
+from tasks.platform.manifests import TOLERATIONS
 from tasks.quantity import parse_quantity
 
 Object = Mapping[str, Any]
 
-# What every pod of ours tolerates: the taints that keep other pods off nodes with GPUs.
-TOLERATIONS: tuple[Object, ...] = (
-    {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
-    {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
-    {
-        "key": "kubernetes.azure.com/scalesetpriority",
-        "operator": "Equal",
-        "value": "spot",
-        "effect": "NoSchedule",
-    },
-)
 # Kubernetes sets these itself, for what is asked of the node more plainly.
 _STATE_TAINTS = {
     "node.kubernetes.io/not-ready",

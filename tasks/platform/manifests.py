@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tasks.platform.base import TUNING, Container, Pod, PodPaths
+from tasks.resource import is_reserved_label
 from tasks.workspace import Workspace
 
 Object = dict[str, Any]
@@ -31,7 +32,8 @@ _BACKOFF_LIMIT = 2
 # What a pod program says by its exit code (tasks/podlog.py): these would end the same way again,
 # and so would a container that took more memory than there is (137, when its node stays).
 _FINAL_EXIT_CODES = [1, 3, 137]
-_TOLERATIONS = [
+# GPU nodes are tainted so that nothing else lands on them; spot ones so that it is wanted.
+TOLERATIONS = [
     {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
     {
@@ -230,7 +232,7 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": _TOLERATIONS,
+        "tolerations": TOLERATIONS,
         "volumes": _volumes(workspace, pod),
     }
     if affinity := _affinity(workspace):
@@ -253,7 +255,7 @@ def _from_users_template(workspace: Workspace, pod: Pod) -> Object:
     metadata = dict(given.get("metadata") or {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **_labels(workspace, pod)}
     spec = dict(given.get("spec") or {})
-    spec["tolerations"] = [*(spec.get("tolerations") or []), *_TOLERATIONS]
+    spec["tolerations"] = [*(spec.get("tolerations") or []), *TOLERATIONS]
     if affinity := _affinity(workspace):
         spec["affinity"] = {**(spec.get("affinity") or {}), **affinity}
     return {"metadata": metadata, "spec": spec}
@@ -265,7 +267,7 @@ def _affinity(workspace: Workspace) -> Object:
     wanted = [
         {"key": key, "operator": "In", "values": [value]}
         for key, value in sorted(selector.match_labels.items())
-        if not is_reserved(key)
+        if not is_reserved_label(key)
     ]
     wanted += [
         {
@@ -274,20 +276,13 @@ def _affinity(workspace: Workspace) -> Object:
             **({"values": each["values"]} if each.get("values") else {}),
         }
         for each in selector.match_expressions
-        if not is_reserved(each["key"])
+        if not is_reserved_label(each["key"])
     ]
     if not wanted:
         return {}
     terms = [{"matchExpressions": wanted}]
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     return {"nodeAffinity": required}
-
-
-def is_reserved(key: str) -> bool:
-    """Whether KAITO keeps a label key for itself; such a key selects nothing."""
-    reserved = ("workspace", "workspacenamespace", "ragengine", "ragenginenamespace")
-    names = ("workspace-name", "workspace-namespace", "inferenceset", "inferenceset-namespace")
-    return key in {f"kaito.sh/{r}" for r in reserved} | {f"karpenter.kaito.sh/{n}" for n in names}
 
 
 def _container(

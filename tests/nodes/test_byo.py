@@ -9,8 +9,7 @@ from tasks.errors import InvalidWorkspace, KubernetesUnavailable, NodeNotReady
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.need import need_of
 from tasks.nodes.provisioner import NodeNeed
-from tasks.nodes.selection import TOLERATIONS, Selection, select_nodes
-from tasks.platform import manifests
+from tasks.nodes.selection import Selection, select_nodes
 from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
 
@@ -160,10 +159,6 @@ def test_taints_of_gpu_nodes_are_tolerated_and_others_are_not(
     taint: Mapping[str, str], fits: bool
 ) -> None:
     assert select(node(taints=[taint])).is_enough == fits
-
-
-def test_nodes_are_chosen_by_the_tolerations_that_pods_have() -> None:
-    assert list(TOLERATIONS) == manifests._TOLERATIONS
 
 
 @pytest.mark.parametrize(
