@@ -23,7 +23,7 @@ from flows.worker import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
 from tasks.errors import InvalidWorkspace
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.kubernetes import KubernetesPlatform
+from tasks.platform.kubernetes import KubernetesPlatform, status_patch
 from tasks.platform.manifests import GENERATION_LABEL, WORKSPACE_LABEL
 from tasks.platform.readiness import with_readiness
 from tasks.status import ConditionType, WorkspaceStatus
@@ -241,10 +241,7 @@ class Watcher:
         return WorkspaceStatus.model_validate((found or {}).get("status") or {})
 
     async def _write(self, meta: ObjectMeta, status: WorkspaceStatus) -> None:
-        patch = {
-            "metadata": {"uid": meta.uid},
-            "status": status.model_dump(mode="json", by_alias=True),
-        }
+        patch = status_patch(meta.uid, status)
         await self._api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
 
     async def look_at_server(self, pod: Mapping[str, Any], *, is_gone: bool) -> None:

@@ -121,10 +121,7 @@ class KubernetesPlatform:
         """Replace the status; a Workspace that is gone, or another of its name, stays as it is."""
         meta = workspace.metadata
         self._statuses[meta.uid] = status.model_copy(deep=True)
-        patch = {
-            "metadata": {"uid": meta.uid},
-            "status": status.model_dump(mode="json", by_alias=True),
-        }
+        patch = status_patch(meta.uid, status)
         api = await self.api()
         await api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
 
@@ -353,6 +350,14 @@ class KubernetesPlatform:
     async def list_nodes(self) -> list[Object]:
         """Every node of the cluster."""
         return await (await self.api()).find("Node")
+
+
+def status_patch(uid: str, status: WorkspaceStatus) -> Object:
+    """The merge patch that replaces the status of the Workspace with this uid, and of no other."""
+    told = status.model_dump(mode="json", by_alias=True)
+    # A merge patch adds to a map; null empties it.
+    told |= {"heldOut": told["heldOut"] or None}
+    return {"metadata": {"uid": uid}, "status": told}
 
 
 def _key(seen: Object) -> Key:
