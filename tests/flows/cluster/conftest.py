@@ -1,4 +1,4 @@
-"""The command line in front of a real API server, and an actor who plays the watcher."""
+"""The command line in front of a real API server, and a test that plays the watcher's part."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import yaml
 from tasks.status import ConditionType, WorkspaceStatus
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
+from tests.flows.watcher.conftest import installed
+
+__all__ = ["installed"]  # the fixture, for the tests that want the true watcher
 
 WAIT_S = 60
 CRD = Path(__file__).parents[3] / "deployments/crds/kaito.sh_workspaces.yaml"
@@ -127,21 +131,30 @@ class Terminal:
         return self.write_file(tuning_manifest(**changes), SECRET)
 
 
-@pytest.fixture
-def terminal(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
-    """A new namespace that a kubeconfig's context names, in a cluster that knows Workspaces."""
-    control_plane.kubectl("apply", "--server-side", f"--filename={CRD}")
-    control_plane.kubectl("wait", "--for=condition=Established", f"--filename={CRD}")
-    kubeconfig = tmp_path / "kubeconfig"
+@contextmanager
+def terminal_before(
+    control_plane: ControlPlane, namespace: str, folder: Path
+) -> Iterator[Terminal]:
+    """A terminal whose kubeconfig's context names the namespace; its commands end with it."""
+    kubeconfig = folder / "kubeconfig"
     settings = yaml.safe_load(control_plane.kubeconfig.read_text())
     for context in settings["contexts"]:
         context["context"]["namespace"] = namespace
     kubeconfig.write_text(yaml.safe_dump(settings))
-    made = Terminal(control_plane, namespace, tmp_path, kubeconfig)
-    yield made
-    for command in made.started:
+    terminal = Terminal(control_plane, namespace, folder, kubeconfig)
+    yield terminal
+    for command in terminal.started:
         command.process.kill()
         command.process.wait()
+
+
+@pytest.fixture
+def terminal(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
+    """A terminal in front of a new namespace, in a cluster that knows Workspaces."""
+    control_plane.kubectl("apply", "--server-side", f"--filename={CRD}")
+    control_plane.kubectl("wait", "--for=condition=Established", f"--filename={CRD}")
+    with terminal_before(control_plane, namespace, tmp_path) as made:
+        yield made
 
 
 def running_status(generation: int = 1, *, run: str = "first") -> WorkspaceStatus:

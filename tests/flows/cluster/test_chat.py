@@ -18,7 +18,7 @@ from tasks.artifacts import Endpoint
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.enclosure import Site, forwarded, running_enclosure
-from tests.flows.cluster.conftest import CRD, Terminal, running_status, wait_for
+from tests.flows.cluster.conftest import CRD, Terminal, running_status, terminal_before, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -97,24 +97,25 @@ def enclosed(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Iterator
 def serving(enclosed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     """A Workspace whose server is ready, so that its Service has an endpoint."""
     folder = tmp_path_factory.mktemp("terminal")
-    terminal = Terminal(enclosed, "default", folder, enclosed.kubeconfig)
-    wait_for(lambda: bool(terminal.object("default", "serviceaccount")))
-    have_workspace(terminal)
-    have_node(terminal)
-    wait_for(lambda: "nodeName" in terminal.object("tuned-0", "pod").get("spec", {}))
-    status = {
-        "phase": "Running",
-        "podIP": ADDRESS,
-        "podIPs": [{"ip": ADDRESS}],
-        "conditions": [{"type": "Ready", "status": "True"}],
-    }
-    terminal.patch("pod", "tuned-0", {"status": status}, subresource="status")
-    wait_for(lambda: terminal.object("tuned", "statefulset")["status"].get("readyReplicas") == 1)
-    wait_for(lambda: has_endpoint(terminal))
-    yield terminal
-    for command in terminal.started:
-        command.process.kill()
-        command.process.wait()
+    with terminal_before(enclosed, "default", folder) as terminal:
+        wait_for(lambda: bool(terminal.object("default", "serviceaccount")))
+        have_workspace(terminal)
+        have_node(terminal)
+        wait_for(lambda: "nodeName" in terminal.object("tuned-0", "pod").get("spec", {}))
+        status = {
+            "phase": "Running",
+            "podIP": ADDRESS,
+            "podIPs": [{"ip": ADDRESS}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }
+        terminal.patch("pod", "tuned-0", {"status": status}, subresource="status")
+        wait_for(lambda: ready_replicas(terminal) == 1)
+        wait_for(lambda: has_endpoint(terminal))
+        yield terminal
+
+
+def ready_replicas(terminal: Terminal) -> int:
+    return int(terminal.object("tuned", "statefulset")["status"].get("readyReplicas", 0))
 
 
 def have_node(terminal: Terminal) -> None:
