@@ -7,11 +7,15 @@ from tests.flows.worker.conftest import Pool
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_the_run_of_a_workspace_is_deployed_by_module_path(shared: Pool) -> None:
-    deployment = shared.call("GET", f"/deployments/name/run-workspace/{shared.name}")
-    assert deployment["entrypoint"] == "flows.run_workspace.run_workspace"
+@pytest.mark.parametrize(
+    ("flow", "parameter"), [("run_workspace", "workspace"), ("release_workspace", "metadata")]
+)
+def test_the_flows_are_deployed_by_module_path(shared: Pool, flow: str, parameter: str) -> None:
+    route = f"/deployments/name/{flow.replace('_', '-')}/{shared.name}"
+    deployment = shared.call("GET", route)
+    assert deployment["entrypoint"] == f"flows.{flow}.{flow}"
     assert deployment["work_pool_name"] == shared.name
-    assert "workspace" in deployment["parameter_openapi_schema"]["properties"]
+    assert parameter in deployment["parameter_openapi_schema"]["properties"]
 
 
 def test_the_pool_is_of_the_workers_own_type_and_another_start_changes_nothing(pool: Pool) -> None:
