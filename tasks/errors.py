@@ -16,6 +16,7 @@
     │   ├── AdapterInvalid             a file of the adapter is missing, cut short or forbidden
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
     │   ├── PortInUse                  somebody else listens where the server should
+    │   ├── UnknownInstanceType        no such machine in the catalogue
     │   ├── DeploymentUnusable         no async flow that a worker could import
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
@@ -30,6 +31,19 @@
         ├── TrainingDiverged           the loss is not a number
         ├── ServerNotReady             the inference server did not come up in time
         ├── NodeNotReady               no node that fits was there in time
+        ├── NodeClaimNotReady          a node that was claimed is not there yet
+        ├── NodeLimitReached           this installation may not claim more nodes
+        ├── NoOfferLeft                every kind of node that would do was refused
+        ├── OfferUnavailable           one kind of node cannot be had now; another may
+        │   ├── InsufficientQuota          the subscription's quota has no room for it
+        │   ├── InsufficientCapacity       the cloud has no such machine free
+        │   ├── SkuNotAvailable            not sold in this region, zone or subscription
+        │   ├── SpotPriceTooLow            spot machines cost more than was allowed
+        │   ├── NodeLaunchTimedOut         no machine within the launch deadline
+        │   ├── NodeRegistrationTimedOut   the machine did not join the cluster in time
+        │   └── GpuNotReady                its GPUs were not counted in time
+        ├── CloudDenied                the cloud refuses the credentials or the call
+        ├── CloudUnavailable           the cloud does not answer, or not sensibly
         ├── Unschedulable              no node takes the pod
         ├── QuotaExceeded              the namespace's quota has no room for the pod
         ├── PodForbidden               a rule of the cluster forbids the pod
@@ -136,6 +150,10 @@ class DeploymentUnusable(Refused):
     """A deployment's entry point is no async flow that a worker could import."""
 
 
+class UnknownInstanceType(Refused):
+    """The machine that is asked for is not in the catalogue."""
+
+
 class SecretNotFound(Refused):
     """A Secret that the Workspace names is not there."""
 
@@ -192,6 +210,68 @@ class ServerNotReady(Failed):
 
 class NodeNotReady(Failed):
     """No node that fits the Workspace was there in time."""
+
+    retryable = True
+
+
+class NodeClaimNotReady(Failed):
+    """A node that was claimed is not there yet."""
+
+    retryable = True
+
+
+class NodeLimitReached(Failed):
+    """This installation has claimed as many nodes as it may."""
+
+    retryable = True
+
+
+class NoOfferLeft(Failed):
+    """Every kind of node that would do was refused, and the time to wait for one is over."""
+
+    retryable = True
+
+
+class OfferUnavailable(Failed):
+    """One kind of node cannot be had now; another kind, or a later try, may be."""
+
+    retryable = True
+
+
+class InsufficientQuota(OfferUnavailable):
+    """The subscription's quota has no room for the machine."""
+
+
+class InsufficientCapacity(OfferUnavailable):
+    """The cloud has no such machine free where it was asked for."""
+
+
+class SkuNotAvailable(OfferUnavailable):
+    """The machine is not sold in this region, zone or subscription."""
+
+
+class SpotPriceTooLow(OfferUnavailable):
+    """Spot machines cost more now than the Workspace allows."""
+
+
+class NodeLaunchTimedOut(OfferUnavailable):
+    """No machine was made within the launch deadline."""
+
+
+class NodeRegistrationTimedOut(OfferUnavailable):
+    """The machine was made and did not join the cluster within the deadline."""
+
+
+class GpuNotReady(OfferUnavailable):
+    """The node joined and its GPUs were not counted within the deadline."""
+
+
+class CloudDenied(Failed):
+    """The cloud refuses the credentials, or what they may do."""
+
+
+class CloudUnavailable(Failed):
+    """The cloud does not answer, or answers with an error of its own."""
 
     retryable = True
 

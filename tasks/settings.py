@@ -19,8 +19,40 @@ class Settings(BaseSettings):
     platform: Literal["local", "kubernetes"] = "local"
     """Where pods run."""
 
-    provisioner: Literal["local", "byo"] | None = None
-    """Where nodes come from: this machine, or those that the cluster has; None = as pods run."""
+    provisioner: Literal["local", "byo", "karpenter", "aks"] | None = None
+    """Where nodes come from: this machine, those that the cluster has, claims that somebody else
+    fulfils, or AKS agent pools that we make; None = as pods run, and no node is made."""
+
+    namespace: str = "default"
+    """Where the installation itself lives, and keeps what all its runs share."""
+
+    launch_timeout_s: float = Field(default=300, gt=0)
+    """How long a claimed machine may take to be made."""
+
+    register_timeout_s: float = Field(default=900, gt=0)
+    """How long a machine may take to join the cluster, from the claim on."""
+
+    gpu_timeout_s: float = Field(default=600, gt=0)
+    """How long a node that has joined may take until its GPUs are counted."""
+
+    capacity_wait_s: float = Field(default=86400, gt=0)
+    """How long a run waits for a machine that the cloud has not free, or no quota for."""
+
+    max_nodes: int = Field(default=100, ge=1)
+    """How many nodes all Workspaces together may claim: the bound of any mistake."""
+
+    azure_subscription_id: str = ""
+    """Of the AKS cluster, for provisioner aks; like the next three."""
+
+    azure_resource_group: str = ""
+    azure_cluster: str = ""
+    azure_location: str = ""
+
+    azure_endpoint: str = ""
+    """Another address of Azure Resource Manager; empty = the public cloud's."""
+
+    price_table: Path | None = None
+    """A price table of your own, in the form of tasks/skus/prices.yaml; None = the one we ship."""
 
     node_ready_timeout_s: float = Field(default=600, gt=0)
     """How long a run waits for a node that fits its Workspace."""
