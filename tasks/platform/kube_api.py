@@ -20,6 +20,8 @@ from kubernetes.aio import client, config
 from tasks.errors import KubernetesRefused, KubernetesUnavailable
 
 logger = logging.getLogger(__name__)
+# It warns, twice, of what `connect` raises.
+logging.getLogger("kubernetes.aio.config").setLevel(logging.ERROR)
 
 FIELD_MANAGER = "kaitoflow"
 Object = dict[str, Any]
