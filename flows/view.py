@@ -56,6 +56,7 @@ class RunView:
         self._live = live
         self._out = live.console if live else console()
         self._shown = 0
+        self._is_in_cluster = False
         self._heading = self._text = ""
         self._last_plain_s = 0.0
 
@@ -73,6 +74,7 @@ class RunView:
 
     def applied(self, context: str) -> None:
         """The Workspace is the cluster's now, and what is shown is its status."""
+        self._is_in_cluster = True
         where = f"cluster {context}" if context else "the cluster"
         self._out.print(f"run {self._workspace}: applied to {where}; Ctrl-C only stops watching")
 
@@ -106,10 +108,13 @@ class RunView:
         if status.image:
             where = "" if status.image.pushed else f"  (OCI layout {status.image.layout_dir})"
             out.print(f"image   {status.image.reference}@{status.image.digest}{where}")
-        if status.endpoint:
+        name = self._workspace.metadata.name
+        if status.endpoint and self._is_in_cluster:
+            out.print(f"url     {status.endpoint.url}  (inside the cluster)")
+            out.print(f"try     kaitoflow chat {name} 'What does os.path.join do?'")
+        elif status.endpoint:
             out.print(f"url     {status.endpoint.url}")
             out.print(f"try     {status.endpoint.curl}")
-        name = self._workspace.metadata.name
         out.print(f"next    kaitoflow chat {name} | kaitoflow logs {name} | kaitoflow stop {name}")
 
 
