@@ -79,6 +79,19 @@ def test_get_as_yaml_of_all_is_a_list(kaitoflow: Command, applied: Store) -> Non
     assert (shown["kind"], len(shown["items"])) == ("List", 1)
 
 
+def test_get_looks_at_one_namespace(kaitoflow: Command, applied: Store) -> None:
+    assert "tuned" in kaitoflow("get", "--namespace", "default").stdout
+    assert "No workspaces" in kaitoflow("get", "--namespace", "other").stdout
+    assert kaitoflow("get", "-A").stdout.split()[:2] == ["NAMESPACE", "NAME"]
+
+
+def test_a_platform_that_is_chosen_wins(kaitoflow: Command, applied: Store) -> None:
+    assert "tuned" in kaitoflow("get", "--platform", "local").stdout
+    ended = kaitoflow("get", "--platform", "kubernetes", "--context", "nowhere")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("KubernetesUnavailable: ")
+
+
 def test_get_without_workspaces_says_the_next_step(kaitoflow: Command) -> None:
     assert "kaitoflow run WORKSPACE.yaml" in kaitoflow("get").stdout
 
@@ -121,7 +134,15 @@ def test_logs_of_an_unknown_step_name_those_there_are(kaitoflow: Command, applie
     assert "there are logs of: none yet" in ended.stderr
 
 
-@pytest.mark.parametrize("arguments", [("plan",), ("gett",), ("run", "f", "--port", "x")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan",),
+        ("gett",),
+        ("run", "f", "--port", "x"),
+        ("get", "--platform", "mainframe"),
+    ],
+)
 def test_a_wrong_command_line_exits_with_2(kaitoflow: Command, arguments: tuple[str]) -> None:
     assert kaitoflow(*arguments).returncode == 2
 
