@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,10 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client, config
 
+from tasks.errors import KaitoflowError
 from tasks.platform.kube_api import KubeApi
 
-_LOOK_EVERY_S = 0.2
+_LOOK_AGAIN_S = 0.2
 # A TLS connection is closed in several turns of the loop; none tells when the last is over.
 _TLS_GOODBYE_S = 0.5
 Object = dict[str, Any]
@@ -94,6 +95,9 @@ class _Kubelet:
     def __init__(self, node: SimulatedNode, labels: dict[str, str], kubeconfig: Path) -> None:
         self._node, self._labels, self._kubeconfig = node, labels, kubeconfig
         self._pods: dict[str, asyncio.Task[None]] = {}
+        self._uids: dict[tuple[str, str], str] = {}
+        self._ended: set[tuple[str, str]] = set()
+        self._news: dict[str, asyncio.Event] = {}
 
     async def start(self, certificate: Path, key: Path) -> None:
         settings = client.Configuration()
@@ -116,6 +120,8 @@ class _Kubelet:
         for task in (self._loop, *self._pods.values()):
             task.cancel()
         await asyncio.gather(self._loop, *self._pods.values(), return_exceptions=True)
+        for uid in self._uids.values():
+            self._end(uid)  # lets go who follows a log
         await self._api.delete("Node", None, self._node.name)
         await self._runner.cleanup()
         await self._api.close()
@@ -138,16 +144,39 @@ class _Kubelet:
         await self._api.merge(*path, {"spec": {"taints": None}})
 
     async def _work(self) -> None:
+        """Pods are listed once, then watched: to look again and again would take a core."""
         while True:
-            for pod in await self._api.find("Pod", fields={"spec.nodeName": self._node.name}):
-                uid = pod["metadata"]["uid"]
-                if pod["metadata"].get("deletionTimestamp"):
-                    if task := self._pods.pop(uid, None):
-                        task.cancel()
-                    await self._gone(pod)
-                elif uid not in self._pods:
-                    self._pods[uid] = asyncio.create_task(self._run(pod))
-            await asyncio.sleep(_LOOK_EVERY_S)
+            with suppress(KaitoflowError):  # an API server that is away, a version too old
+                pods, version = await self._api.find_with_version("Pod", None, labels=None)
+                for uid in set(self._pods) - {pod["metadata"]["uid"] for pod in pods}:
+                    self._end(uid)
+                for pod in pods:
+                    await self._take("MODIFIED", pod)
+                async for kind, pod in self._api.watch("Pod", None, labels=None, version=version):
+                    await self._take(kind, pod)
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _take(self, kind: str, pod: Object) -> None:
+        if pod.get("spec", {}).get("nodeName") != self._node.name:
+            return
+        meta = pod["metadata"]
+        if kind == "DELETED":
+            self._end(meta["uid"])
+        elif meta.get("deletionTimestamp"):
+            self._end(meta["uid"])
+            await self._gone(pod)
+        elif meta["uid"] not in self._pods:
+            self._uids[meta["namespace"], meta["name"]] = meta["uid"]
+            self._pods[meta["uid"]] = asyncio.create_task(self._run(pod))
+
+    def _end(self, uid: str) -> None:
+        if task := self._pods.pop(uid, None):
+            task.cancel()
+        self._ended |= {(uid, name) for pod, name in self._node.logs if pod == uid}
+        self._tell_followers(uid)
+
+    def _tell_followers(self, uid: str) -> None:
+        self._news.pop(uid, asyncio.Event()).set()
 
     async def _gone(self, pod: Object) -> None:
         meta = pod["metadata"]
@@ -169,6 +198,7 @@ class _Kubelet:
             await self._tell(pod, first, main, states, "Running" if name in main else "Pending")
             for event in script.events:
                 lines.append(f"{_precise()} {json.dumps(event)}")
+            self._tell_followers(pod["metadata"]["uid"])
             if script.stays:
                 await self._tell(pod, first, main, states, "Running", ready=True)
                 return
@@ -223,36 +253,29 @@ class _Kubelet:
         await self._api.merge(
             "Pod", meta["namespace"], meta["name"], {"status": patch}, subresource="status"
         )
+        self._ended |= {(meta["uid"], name) for name in states if "terminated" in states[name]}
+        self._tell_followers(meta["uid"])
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
         """As the kubelet: the lines so far and, with `follow`, those to come until the end."""
-        found = await self._api.get(
-            "Pod", request.match_info["namespace"], request.match_info["pod"]
-        )
-        assert found is not None
-        name = request.match_info["container"]
-        lines = self._node.logs[found["metadata"]["uid"], name]
+        found, name = request.match_info, request.match_info["container"]
+        uid = self._uids.get((found["namespace"], found["pod"]))
+        if uid is None:
+            raise web.HTTPNotFound
+        lines = self._node.logs[uid, name]
         answer = web.StreamResponse()
         await answer.prepare(request)
         follow = request.query.get("follow") == "true"
         sent = 0
         while True:
-            over = await self._is_over(found, name)
+            news = self._news.setdefault(uid, asyncio.Event())
+            over = (uid, name) in self._ended
             for line in lines[sent:]:
                 await answer.write(line.encode() + b"\n")
             sent = len(lines)
             if not follow or over:
                 return answer
-            await asyncio.sleep(_LOOK_EVERY_S)
-
-    async def _is_over(self, pod: Object, name: str) -> bool:
-        meta = pod["metadata"]
-        now = await self._api.get("Pod", meta["namespace"], meta["name"])
-        if now is None or now["metadata"]["uid"] != meta["uid"]:
-            return True
-        status = now.get("status", {})
-        all_of = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-        return any(each["name"] == name and "terminated" in each["state"] for each in all_of)
+            await news.wait()
 
 
 def _now() -> str:
