@@ -6,6 +6,8 @@ SHELL := bash
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests at once: more than cores, since most of them wait.
+PROCESSES ?= 3
 SOURCES := flows tasks serving tests requirements
 
 help: ## Show this list
@@ -21,7 +23,8 @@ demo: setup ## Tune and serve a small model on this machine, from one Workspace 
 
 test: check ## Run every check and every test, but those of make e2e
 	@$(BIN)/python tests/cluster/build.py
-	$(BIN)/python -m pytest -m "not e2e"
+	@$(BIN)/python -m tests.models
+	$(BIN)/python -m pytest -m "not e2e" -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 e2e: setup ## Run the tests that need a whole Kubernetes cluster, with nodes: as root, on Debian
 	$(BIN)/python -m pytest -m e2e
