@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean e2e cluster-up cluster-down
+.PHONY: help setup demo test check bench bench-control lock clean e2e cluster-up cluster-down
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,7 +24,7 @@ demo: setup ## Tune and serve a small model on this machine, from one Workspace 
 test: check ## Run every check and every test, but those of make e2e
 	@$(BIN)/python tests/cluster/build.py
 	@$(BIN)/python -m tests.models
-	$(BIN)/python -m pytest -m "not e2e" -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not e2e" -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
 e2e: setup ## Run the tests that need a whole Kubernetes cluster, with nodes: as root, on Debian
 	$(BIN)/python -m pytest -m e2e
@@ -39,6 +39,9 @@ check: setup ## Formatting, lint, types, import contracts and fresh locks
 bench: setup ## Run every benchmark of tests/bench
 	@$(BIN)/python -m tests.models
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+bench-control: setup ## Run the control side's benchmark alone: 200 Workspaces on a real control plane
+	@$(BIN)/python tests/bench/bench_control.py
 
 cluster-up: setup ## Start a Kubernetes control plane in the background; make cluster-up NODE=1 with nodes
 	@$(BIN)/python -m tests.cluster.background up $(if $(NODE),--nodes)

@@ -1,37 +1,55 @@
 """What tests of every area share, and which of them run in one process."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.models import fetch_smollm2
 
 pytest_plugins = ["tests.cluster.fixtures"]
 
-# Fixtures that are dear to set up, and the process that the tests with one share; longest first.
-_SHARED = {
-    "installation": "runs",
-    "finished": "runs",
-    "installed": "watcher",
-    "pool": "worker",
-    "shared": "worker",
-    "control_plane": "API server",
+# Areas whose tests share a server that is dear to start run in one process each: first match wins.
+_AREAS = {
+    "tests/flows/watcher/": "watcher",
+    "tests/flows/worker/": "worker",
+    "tests/flows/cluster/": "API server",
+    "tests/flows/": "runs",
+    "tests/chart/": "API server",
+    "tests/cluster/": "API server",
+    "tests/crd/": "API server",
+    "tests/nodes/": "nodes",
+    "tests/platform/test_diagnosis_on_a_cluster.py": "API server",
 }
+_LONGEST_FIRST = ("runs", "watcher", "nodes", "worker", "API server")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def _area(test_id: str) -> str:
+    """The area of a test; of most, their file."""
+    file = test_id.partition("::")[0]
+    return next((area for start, area in _AREAS.items() if file.startswith(start)), file)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n`: a process for each dear fixture's tests, begun first, and else a file's."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_SHARED.get(_dear(item), str(item.path))))
-    order = [*_SHARED, ""]
-    items.sort(key=lambda item: order.index(_dear(item)))
+    """Begin with what takes longest, so that no process has much left when the others are done."""
+    last = len(_LONGEST_FIRST)
+    ranks = {area: rank for rank, area in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(_area(item.nodeid), last))
 
 
-def _dear(item: pytest.Item) -> str:
-    """The fixture by which a test is grouped; empty when it has none of them."""
-    wanted = getattr(item, "fixturenames", ())
-    return next((fixture for fixture in _SHARED if fixture in wanted), "")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """With `pytest -n`: an area is one piece of work.
+
+    xdist's own groups (3.8) are lost on pytest 9.2, which no longer lets a test's id be changed.
+    """
+    return _ByArea(config, log)
+
+
+class _ByArea(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+    def _split_scope(self, nodeid: str) -> str:
+        return _area(nodeid)
 
 
 @pytest.fixture(scope="session")
