@@ -11,7 +11,7 @@ PROCESSES ?= 3
 SOURCES := flows tasks serving tests requirements
 
 help: ## Show this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## Install uv into .tools and the locked packages into .venv (nothing to do when unchanged)
 	@command -v $(PYTHON) >/dev/null || { echo "setup needs Python 3.9 or newer; there is no $(PYTHON) on PATH; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }

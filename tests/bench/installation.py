@@ -1,0 +1,141 @@
+"""All of Kaitoflow as processes on loopback: what the chart installs, with the chart's settings.
+
+A real control plane, PostgreSQL, Prefect's server on it, worker and watcher; one node that plays
+its kubelet. Everything ends with the context.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+
+from tests.bench.postgresql import running_postgresql
+from tests.chart.rendering import environment, render
+from tests.cluster.control_plane import ControlPlane, running_control_plane
+from tests.cluster.ports import free_port
+from tests.cluster.program import Program
+from tests.cluster.simulated_node import SimulatedNode, simulated_node
+
+NODE_LABELS = {"apps": "bench"}
+_ROOT = Path(__file__).parents[2]
+_READY_WITHIN_S = 120.0
+_PYTHON = [sys.executable, "-m"]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Everything runs. programs: by component; processes of the product and of its surroundings."""
+
+    control_plane: ControlPlane
+    node: SimulatedNode
+    prefect_url: str
+    programs: dict[str, Program]
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds that each component has used, with its children; `bench` is this process."""
+        of_components = {name: _cpu_s(program) for name, program in self.programs.items()}
+        return of_components | {"bench": time.process_time()}
+
+    def peak_rss_mb(self, component: str) -> float:
+        """The most memory that a component has had resident, in MB as `free --mega` counts."""
+        status = Path(f"/proc/{self.programs[component].pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+
+
+@contextmanager
+def running_installation(folder: Path) -> Iterator[Installation]:
+    """Kaitoflow with CRD and node, everything ready; logs lie in `folder`."""
+    with ExitStack() as stack:
+        control_plane = stack.enter_context(
+            running_control_plane(folder / "control-plane", controllers=True)
+        )
+        _install_crd(control_plane)
+        certificates = control_plane.folder / "certificates"
+        node = stack.enter_context(
+            simulated_node(
+                control_plane.kubeconfig,
+                "simulated",
+                labels=NODE_LABELS | {"kubernetes.io/hostname": "simulated"},
+                certificate=certificates / "apiserver.crt",
+                key=certificates / "apiserver.key",
+            )
+        )
+        database = stack.enter_context(running_postgresql())
+        programs = {"api-server": control_plane.api_server, "etcd": control_plane.etcd}
+        programs["postgresql"] = database.program
+        prefect_url = f"http://127.0.0.1:{free_port()}/api"
+        for program, ready_url in _kaitoflow(
+            folder, control_plane.kubeconfig, prefect_url, database.prefect_settings
+        ):
+            stack.callback(program.stop)
+            program.start()
+            program.wait_until(lambda url=ready_url: _answers(url), limit_s=_READY_WITHIN_S)  # type: ignore[misc]
+            programs[program.name] = program
+        yield Installation(control_plane, node, prefect_url, programs)
+
+
+def _install_crd(control_plane: ControlPlane) -> None:
+    crd = _ROOT / "deployments/crds/kaito.sh_workspaces.yaml"
+    control_plane.kubectl("apply", "-f", crd)
+    control_plane.api_server.wait_until(
+        lambda: _serves_workspaces(control_plane), limit_s=_READY_WITHIN_S
+    )
+
+
+def _serves_workspaces(control_plane: ControlPlane) -> bool:
+    try:
+        control_plane.kubectl("get", "workspaces")
+    except RuntimeError:
+        return False
+    return True
+
+
+def _kaitoflow(
+    folder: Path, kubeconfig: Path, prefect_url: str, database: dict[str, str]
+) -> Iterator[tuple[Program, str]]:
+    """Each program in the order of its start, with the URL that answers once it is ready."""
+    port = prefect_url.removesuffix("/api").rpartition(":")[2]
+    worker_url = f"http://127.0.0.1:{(worker_port := free_port())}"
+    watcher_port = free_port()
+    client = {"PREFECT_API_URL": prefect_url, "KUBECONFIG": str(kubeconfig)}
+    prefect = [*_PYTHON, "prefect", "server", "start", "--port", port]
+    yield _component("prefect", prefect, folder, database), f"{prefect_url}/health"
+    told = {"KAITOFLOW_WORKER_HOST": "127.0.0.1", "KAITOFLOW_WORKER_PORT": str(worker_port)}
+    worker = _component("worker", [*_PYTHON, "flows", "worker"], folder, client | told)
+    yield worker, f"{worker_url}/healthz"
+    told = {"KAITOFLOW_WORKER_URL": worker_url, "KAITOFLOW_WATCHER_PORT": str(watcher_port)}
+    told |= {"KAITOFLOW_LEASE_NAMESPACE": "default"}
+    watcher = _component("watcher", [*_PYTHON, "flows", "watcher"], folder, client | told)
+    yield watcher, f"http://127.0.0.1:{watcher_port}/healthz"
+
+
+def _component(name: str, command: list[str], folder: Path, instead: dict[str, str]) -> Program:
+    """The chart's container as a process. instead: of what only a cluster has."""
+    home = folder / name
+    home.mkdir()
+    given = environment(render(), name)
+    given = {key: value.replace("/tmp", str(home)) for key, value in given.items()}
+    given |= {"PATH": "/usr/bin:/bin"} | instead
+    pairs = [f"{key}={value}" for key, value in given.items()]
+    return Program(name, ["env", "-i", "-C", _ROOT, *pairs, *command], folder / f"{name}.log")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, trust_env=False, timeout=5).is_success
+    except httpx2.HTTPError:
+        return False
+
+
+def _cpu_s(program: Program) -> float:
+    process = psutil.Process(program.pid)
+    alive = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    ended = process.cpu_times()
+    used_s = sum(each.user + each.system for each in alive)
+    return used_s + ended.children_user + ended.children_system
