@@ -9,7 +9,7 @@ import json
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +25,9 @@ from tasks.platform.kube_api import KubeApi
 _LOOK_AGAIN_S = 0.2
 # A TLS connection is closed in several turns of the loop; none tells when the last is over.
 _TLS_GOODBYE_S = 0.5
+# As nodes with GPUs have: pods that are not ours stay away, however small they are.
+_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+_LAST_WORDS = ("result", "verdict")
 Object = dict[str, Any]
 
 
@@ -32,6 +35,7 @@ Object = dict[str, Any]
 class Script:
     """What a container does: the events it emits, how long it takes, how it exits.
 
+    A result or verdict comes at the end.
     stays: it is a server: ready once its lines are said, and it goes on.
     """
 
@@ -62,13 +66,35 @@ SCRIPTS = {
 
 @dataclass
 class SimulatedNode:
-    """What the node has done; `scripts` may be changed while it runs."""
+    """What the node has done; what is public may be changed while it runs.
+
+    Containers are named by their namespace and name.
+    """
 
     name: str
     scripts: dict[str, Script] = field(default_factory=lambda: dict(SCRIPTS))
-    started: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """How often a container of each name was started."""
+    held: set[tuple[str, str]] = field(default_factory=set)
+    """Containers that do not end, or are not ready, for as long as they are in here."""
+    ending_s: float = 0.0
+    """How long the containers of a pod that is deleted go on."""
+    started: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """How often each container was started."""
+    most_at_once: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """How many of them, in different pods, ran at the same time."""
+    alive: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     logs: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    @contextmanager
+    def counted(self, namespace: str, name: str) -> Iterator[None]:
+        """Count a container as one that runs."""
+        key = namespace, name
+        self.started[key] += 1
+        self.alive[key] += 1
+        self.most_at_once[key] = max(self.most_at_once[key], self.alive[key])
+        try:
+            yield
+        finally:
+            self.alive[key] -= 1
 
 
 @contextmanager
@@ -95,6 +121,7 @@ class _Kubelet:
     def __init__(self, node: SimulatedNode, labels: dict[str, str], kubeconfig: Path) -> None:
         self._node, self._labels, self._kubeconfig = node, labels, kubeconfig
         self._pods: dict[str, asyncio.Task[None]] = {}
+        self._goodbyes: dict[str, asyncio.Task[None]] = {}
         self._uids: dict[tuple[str, str], str] = {}
         self._ended: set[tuple[str, str]] = set()
         self._news: dict[str, asyncio.Event] = {}
@@ -117,9 +144,10 @@ class _Kubelet:
         self._loop = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        for task in (self._loop, *self._pods.values()):
+        tasks = (self._loop, *self._pods.values(), *self._goodbyes.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(self._loop, *self._pods.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for uid in self._uids.values():
             self._end(uid)  # lets go who follows a log
         await self._api.delete("Node", None, self._node.name)
@@ -141,7 +169,7 @@ class _Kubelet:
         path = ("Node", None, self._node.name)
         await self._api.merge(*path, {"status": status}, subresource="status")
         # The node controller taints a node until it has seen it; nobody waits for that here.
-        await self._api.merge(*path, {"spec": {"taints": None}})
+        await self._api.merge(*path, {"spec": {"taints": [_TAINT]}})
 
     async def _work(self) -> None:
         """Pods are listed once, then watched: to look again and again would take a core."""
@@ -163,8 +191,8 @@ class _Kubelet:
         if kind == "DELETED":
             self._end(meta["uid"])
         elif meta.get("deletionTimestamp"):
-            self._end(meta["uid"])
-            await self._gone(pod)
+            if meta["uid"] not in self._goodbyes:
+                self._goodbyes[meta["uid"]] = asyncio.create_task(self._say_goodbye(pod))
         elif meta["uid"] not in self._pods:
             self._uids[meta["namespace"], meta["name"]] = meta["uid"]
             self._pods[meta["uid"]] = asyncio.create_task(self._run(pod))
@@ -178,10 +206,14 @@ class _Kubelet:
     def _tell_followers(self, uid: str) -> None:
         self._news.pop(uid, asyncio.Event()).set()
 
-    async def _gone(self, pod: Object) -> None:
+    async def _say_goodbye(self, pod: Object) -> None:
         meta = pod["metadata"]
+        await asyncio.sleep(self._node.ending_s)
+        self._end(meta["uid"])
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
-        await self._api.delete("Pod", meta["namespace"], meta["name"], body=body)
+        await _until_answered(
+            lambda: self._api.delete("Pod", meta["namespace"], meta["name"], body=body)
+        )
 
     async def _run(self, pod: Object) -> None:
         spec = pod["spec"]
@@ -191,18 +223,13 @@ class _Kubelet:
             name: {"waiting": {"reason": "PodInitializing"}} for name in (*first, *main)
         }
         for name in (*first, *main):
-            script = self.script(name)
-            self._node.started[name] += 1
             states[name] = {"running": {"startedAt": _now()}}
-            lines = self._node.logs[pod["metadata"]["uid"], name]
-            await self._tell(pod, first, main, states, "Running" if name in main else "Pending")
-            for event in script.events:
-                lines.append(f"{_precise()} {json.dumps(event)}")
-            self._tell_followers(pod["metadata"]["uid"])
-            if script.stays:
-                await self._tell(pod, first, main, states, "Running", ready=True)
-                return
-            await asyncio.sleep(script.seconds)
+            with self._node.counted(pod["metadata"]["namespace"], name):
+                await self._tell(pod, first, main, states, "Running" if name in main else "Pending")
+                script = await self._play(pod, name)
+                if script.stays:
+                    await self._tell(pod, first, main, states, "Running", ready=True)
+                    await asyncio.Event().wait()
             code = script.exit_code
             reason = "Completed" if code == 0 else "Error"
             ended = {"exitCode": code, "reason": reason, "startedAt": _now(), "finishedAt": _now()}
@@ -212,8 +239,20 @@ class _Kubelet:
                 return
         await self._tell(pod, first, main, states, "Succeeded")
 
-    def script(self, name: str) -> Script:
-        return self._node.scripts.get(name, Script(({"event": "result"},)))
+    async def _play(self, pod: Object, name: str) -> Script:
+        """What the container does, done up to its end."""
+        uid, namespace = pod["metadata"]["uid"], pod["metadata"]["namespace"]
+        script = self._node.scripts.get(name, Script(({"event": "result"},)))
+        self._say(uid, name, (e for e in script.events if e["event"] not in _LAST_WORDS))
+        await asyncio.sleep(script.seconds)
+        while (namespace, name) in self._node.held:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        self._say(uid, name, (e for e in script.events if e["event"] in _LAST_WORDS))
+        return script
+
+    def _say(self, uid: str, name: str, events: Iterable[Object]) -> None:
+        self._node.logs[uid, name] += [f"{_precise()} {json.dumps(each)}" for each in events]
+        self._tell_followers(uid)
 
     async def _tell(
         self,
@@ -250,8 +289,9 @@ class _Kubelet:
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": _now()},
             ],
         }
-        await self._api.merge(
-            "Pod", meta["namespace"], meta["name"], {"status": patch}, subresource="status"
+        path = ("Pod", meta["namespace"], meta["name"])
+        await _until_answered(
+            lambda: self._api.merge(*path, {"status": patch}, subresource="status")
         )
         self._ended |= {(meta["uid"], name) for name in states if "terminated" in states[name]}
         self._tell_followers(meta["uid"])
@@ -276,6 +316,15 @@ class _Kubelet:
             if not follow or over:
                 return answer
             await news.wait()
+
+
+async def _until_answered(ask: Callable[[], Awaitable[object]]) -> None:
+    """Ask again for as long as the API server is away, as a kubelet does."""
+    while True:
+        with suppress(KaitoflowError):
+            await ask()
+            return
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 def _now() -> str:
