@@ -15,7 +15,7 @@ from tests.cluster.build import tool
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deployments" / "chart"
 CRDS = ROOT / "deployments" / "crds"
-RELEASE, NAMESPACE = "kaitoflow", "kaitoflow-system"
+RELEASE, NAMESPACE = "kaitoflow", "kaitoflow"
 # The API server that the tests have; helm built from its module takes itself for an ancient one.
 KUBE_VERSION = "1.36.0"
 DIGEST = f"sha256:{'0' * 64}"
