@@ -75,6 +75,8 @@ class Watcher:
     async def look(self, manifest: Mapping[str, Any]) -> None:
         """Ensure what a Workspace, as it is now, asks for; one look at a time."""
         meta = manifest["metadata"]
+        if not self._is_ours(meta):
+            return
         known = self._known.setdefault(meta["uid"], _Known())
         known.version = meta["resourceVersion"]
         async with known.lock:
@@ -247,6 +249,8 @@ class Watcher:
     async def look_at_server(self, pod: Mapping[str, Any], *, is_gone: bool) -> None:
         """Keep InferenceReady true to a server's pod when no run does."""
         meta = pod["metadata"]
+        if not self._is_ours(meta):
+            return
         name = meta["labels"].get(WORKSPACE_LABEL, "")
         found = await self._api.get("Workspace", meta["namespace"], name)
         if not found or found["metadata"].get("deletionTimestamp"):
@@ -268,7 +272,8 @@ class Watcher:
                 logger.exception("resync failed; again in %.0f s", self._settings.resync_s)
 
     async def _look_at_all(self) -> None:
-        manifests = await self._api.find("Workspace")
+        found = await self._api.find("Workspace")
+        manifests = [m for m in found if self._is_ours(m["metadata"])]
         behind = [m for m in manifests if self._is_behind(m)]
         if not behind:
             self._last_agreed = datetime.now(UTC)
@@ -285,6 +290,10 @@ class Watcher:
         crashed = FlowRunFilter.model_validate({"state": {"type": {"any_": ["CRASHED"]}}})
         runs = await self._prefect.read_flow_runs(flow_run_filter=crashed, limit=200)
         return {tag for run in runs for tag in run.tags if tag.startswith("workspace-uid:")}
+
+    def _is_ours(self, meta: Mapping[str, Any]) -> bool:
+        named = self._settings.namespaces
+        return not named or meta["namespace"] in named
 
     def _is_behind(self, manifest: Mapping[str, Any]) -> bool:
         known = self._known.get(manifest["metadata"]["uid"])

@@ -40,6 +40,9 @@ WORKER: Rights = {
 # Of what lies in no namespace.
 DEFINITIONS: Rights = {"customresourcedefinitions.apiextensions.k8s.io": {"list", "watch"}}
 NODES: Rights = {"nodes": {"get", "list"}}
+# Of other namespaces, when those of Workspaces are named.
+SEEN_BY_WATCHER: Rights = {"workspaces.kaito.sh": {"list", "watch"}, "pods": {"list", "watch"}}
+SEEN_BY_WORKER: Rights = {"jobs.batch": {"list", "watch"}, "pods": {"list", "watch"}}
 
 FORBIDDEN = [
     ("delete", "workspaces.kaito.sh"),
@@ -135,9 +138,11 @@ def test_with_namespaces_named_they_may_do_it_there_only(installation: Installat
     installation.install({"namespaces": [installation.workspaces]})
     assert own_rights(installation, "watcher", installation.workspaces) == WATCHER | DEFINITIONS
     assert own_rights(installation, "worker", installation.workspaces) == WORKER | NODES
-    assert own_rights(installation, "watcher", "kube-system") == DEFINITIONS
-    assert own_rights(installation, "worker", "kube-system") == NODES
-    assert own_rights(installation, "watcher", installation.namespace) == DEFINITIONS | LEADING
+    elsewhere = "kube-system"
+    assert own_rights(installation, "watcher", elsewhere) == SEEN_BY_WATCHER | DEFINITIONS
+    assert own_rights(installation, "worker", elsewhere) == SEEN_BY_WORKER | NODES
+    home = installation.namespace
+    assert own_rights(installation, "watcher", home) == SEEN_BY_WATCHER | DEFINITIONS | LEADING
 
 
 def test_neither_may_take_more_than_it_was_given(installation: Installation) -> None:

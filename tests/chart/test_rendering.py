@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic_settings import BaseSettings
 
+from flows.watcher.settings import WatcherSettings
+from flows.worker.settings import WorkerSettings
+from tasks.settings import Settings
 from tests.chart.rendering import (
     CHART,
     CRDS,
@@ -225,6 +229,27 @@ def test_on_sqlite_all_workers_together_hold_twenty_runs() -> None:
     assert environment(render(), "worker")["KAITOFLOW_WORKER_LIMIT"] == "200"
 
 
+@each_variant
+def test_the_product_knows_every_setting_it_is_given(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: dict[str, tuple[type[BaseSettings], ...]] = {
+        "watcher": (Settings, WatcherSettings),
+        "worker": (Settings, WorkerSettings),
+    }
+    for component, known in models.items():
+        given = environment(render(VARIANTS[variant]), component)
+        names = {
+            f"{model.model_config['env_prefix']}{field}".upper()
+            for model in known
+            for field in model.model_fields
+        }
+        assert {name for name in given if name.startswith("KAITOFLOW_")} <= names
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        assert all(model() for model in known)
+
+
 def test_an_outside_prefect_server_leaves_no_server_and_no_database() -> None:
     objects = render(VARIANTS["outside-prefect"])
     names = {o["metadata"]["name"] for o in objects if o["kind"] in ("Deployment", "StatefulSet")}
@@ -240,6 +265,16 @@ def test_no_object_lies_outside_its_namespace(variant: str) -> None:
         where = each["metadata"].get("namespace")
         clusterwide = each["kind"] in ("ClusterRole", "ClusterRoleBinding")
         assert where is None if clusterwide else where in {NAMESPACE, *told}, each["kind"]
+
+
+def test_cluster_wide_objects_of_two_installations_never_share_a_name() -> None:
+    objects = [o for n in ("kaito", "kaitoflow", "n" * 63) for o in render(namespace=n)]
+    names = [
+        (o["kind"], o["metadata"]["name"])
+        for o in objects
+        if o["kind"] in ("ClusterRole", "ClusterRoleBinding")
+    ]
+    assert len(names) == len(set(names)) >= 3 * 4
 
 
 @each_variant

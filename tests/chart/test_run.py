@@ -48,10 +48,15 @@ def variables(installation: Installation, container: Object) -> dict[str, str]:
 
 
 def program(
-    installation: Installation, component: str, folder: Path, *arguments: str, **instead: str
+    installation: Installation,
+    values: Object,
+    component: str,
+    folder: Path,
+    *arguments: str,
+    **instead: str,
 ) -> Program:
     """A component's container as a process; `instead` = what only a cluster has."""
-    found = dict(containers(render(VALUES, namespace=installation.namespace)))
+    found = dict(containers(render(values, namespace=installation.namespace)))
     container = found[f"kaitoflow-{component}"]
     home = folder / component
     home.mkdir()
@@ -71,22 +76,22 @@ def kubeconfig(installation: Installation, name: str) -> str:
 
 
 @contextmanager
-def running(installation: Installation, folder: Path) -> Iterator[list[Program]]:
+def running(installation: Installation, values: Object, folder: Path) -> Iterator[list[Program]]:
     port, worker_port = free_port(), free_port()
     api_url = f"http://127.0.0.1:{port}/api"
     database = f"sqlite+aiosqlite:///{folder}/prefect.db"
     prefect = program(
-        *(installation, "prefect", folder, "--port", str(port)),
+        *(installation, values, "prefect", folder, "--port", str(port)),
         PREFECT_API_DATABASE_CONNECTION_URL=database,
     )
     worker = program(
-        *(installation, "worker", folder),
+        *(installation, values, "worker", folder),
         PREFECT_API_URL=api_url,
         KUBECONFIG=kubeconfig(installation, "worker"),
         KAITOFLOW_WORKER_PORT=str(worker_port),
     )
     watcher = program(
-        *(installation, "watcher", folder),
+        *(installation, values, "watcher", folder),
         PREFECT_API_URL=api_url,
         KUBECONFIG=kubeconfig(installation, "watcher"),
         KAITOFLOW_WORKER_URL=f"http://127.0.0.1:{worker_port}",
@@ -128,17 +133,21 @@ def state(installation: Installation) -> str:
     return str(found.get("status", {}).get("state", ""))
 
 
+@pytest.mark.parametrize("is_namespaced", [False, True], ids=["cluster-wide", "namespaced"])
 def test_a_workspace_runs_and_goes_with_the_chart_s_rights(
-    installation: Installation, tmp_path: Path
+    installation: Installation, tmp_path: Path, is_namespaced: bool
 ) -> None:
-    installation.install(VALUES)
+    named = {"namespaces": [installation.workspaces]} if is_namespaced else {}
+    installation.install(VALUES | named)
     kubernetes, here = installation.control_plane, ("--namespace", installation.workspaces)
     login = '--from-literal=.dockerconfigjson={"auths": {}}'
     kind = "--type=kubernetes.io/dockerconfigjson"
     kubernetes.kubectl("create", "secret", "generic", "push", kind, login, *here)
     manifest = tuning_manifest()
     manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": installation.workspaces}}
-    with running(installation, tmp_path) as programs:
+    elsewhere = ("--namespace", installation.namespace)
+    with running(installation, VALUES | named, tmp_path) as programs:
+        kubernetes.kubectl("apply", "--filename=-", *elsewhere, stdin=json.dumps(manifest))
         kubernetes.kubectl("apply", "--filename=-", *here, stdin=json.dumps(manifest))
         deadline_s = time.monotonic() + LIMIT_S
         while state(installation) != "Ready" and time.monotonic() < deadline_s:
@@ -148,6 +157,8 @@ def test_a_workspace_runs_and_goes_with_the_chart_s_rights(
         kubernetes.kubectl("delete", "workspace", "tuned", "--timeout=60s", *here)
         kinds = "jobs,statefulsets,services,configmaps"
         left = kubernetes.kubectl("get", kinds, "--output=name", *here).split()
+        other = kubectl_json(installation, "get", "workspace", "tuned", *elsewhere)
         said = {each.name: each.log.read_text() for each in programs}
     assert left == ["configmap/kube-root-ca.crt"]
+    assert ("status" in other) != is_namespaced
     assert not [line for text in said.values() for line in text.splitlines() if "forbid" in line]

@@ -20,10 +20,10 @@
 {{- define "kaitoflow.clusterwide" -}}
 {{- $context := first . -}}
 {{- $name := include "kaitoflow.component" . -}}
-{{- if hasPrefix $context.Release.Namespace $name -}}
+{{- if hasPrefix (printf "%s-" $context.Release.Namespace) $name -}}
 {{- $name -}}
 {{- else -}}
-{{- printf "%s-%s" $context.Release.Namespace $name | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" $context.Release.Namespace $name -}}
 {{- end -}}
 {{- end -}}
 
@@ -140,10 +140,6 @@ securityContext:
   value: /tmp/kaitoflow
 - name: KAITOFLOW_PLATFORM
   value: kubernetes
-{{- with .Values.namespaces }}
-- name: KAITOFLOW_NAMESPACES
-  value: {{ toJson . | quote }}
-{{- end }}
 - name: PREFECT_HOME
   value: /tmp/prefect
 - name: PREFECT_API_URL

@@ -1,5 +1,5 @@
-{{/* What each service account may do in the namespaces of Workspaces, and with what lies in no
-namespace; tests/chart holds the proof. */}}
+{{/* What each service account may do in the namespaces of Workspaces; what it sees of all others
+when those are named; and what it may do with what lies in none. tests/chart holds the proof. */}}
 
 {{- define "kaitoflow.rules.watcher" -}}
 # Follows Workspaces, keeps its finalizer on them, and says in their status what it did.
@@ -10,6 +10,12 @@ namespace; tests/chart holds the proof. */}}
 # Stops what runs when a person asks for it.
 - {apiGroups: [apps], resources: [statefulsets], verbs: [list, delete]}
 - {apiGroups: [batch], resources: [jobs], verbs: [list, delete]}
+{{- end -}}
+
+{{- define "kaitoflow.rules.watcher.watching" -}}
+# One watch shows what is in all namespaces; what may be done is another matter.
+- {apiGroups: [kaito.sh], resources: [workspaces], verbs: [list, watch]}
+- {apiGroups: [""], resources: [pods], verbs: [list, watch]}
 {{- end -}}
 
 {{- define "kaitoflow.rules.watcher.cluster" -}}
@@ -33,6 +39,12 @@ namespace; tests/chart holds the proof. */}}
 - {apiGroups: [""], resources: [events], verbs: [create, list]}
 # Whether the Secrets that a Workspace names are there; never a list of them.
 - {apiGroups: [""], resources: [secrets], verbs: [get]}
+{{- end -}}
+
+{{- define "kaitoflow.rules.worker.watching" -}}
+# One watch shows what is in all namespaces; what may be done is another matter.
+- {apiGroups: [""], resources: [pods], verbs: [list, watch]}
+- {apiGroups: [batch], resources: [jobs], verbs: [list, watch]}
 {{- end -}}
 
 {{- define "kaitoflow.rules.worker.cluster" -}}
