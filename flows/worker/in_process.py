@@ -110,7 +110,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self)
             await stack.enter_async_context(many_in_one_process(self.client))
-            await stack.enter_async_context(shared_client())
+            await stack.enter_async_context(shared_client(self.owner))
             self._run_context = contextvars.copy_context()
             stack.push_async_callback(self._hand_on)
             if run_once:

@@ -167,7 +167,6 @@ class HeldRun:
             return
         self.run.state = state
         self.is_claimed = True
-        await client.update_flow_run(self.run.id, infrastructure_pid=self._owner)
         flow = await self._flows.flow_of(self.run)
         self._engine = make_engine(flow, self.run)
         self._engine.on_running = starting.aclose
@@ -187,7 +186,9 @@ class HeldRun:
         except ObjectNotFound:
             await self._clean_up()
             return
-        if owner_of(run) != self._owner or run.state is None or run.state.is_final():
+        # Nobody's: cancelled between its claim and its start, which writes who holds it.
+        owner = owner_of(run) or (self._owner if self.is_claimed else None)
+        if owner != self._owner or run.state is None or run.state.is_final():
             return
         if run.state.is_cancelling():
             await self._clean_up()
