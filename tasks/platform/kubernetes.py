@@ -2,16 +2,14 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Endpoint
-from tasks.errors import RunSuperseded, ServerNotReady
+from tasks.errors import KaitoflowError, RunSuperseded, ServerNotReady
 from tasks.platform.base import INFERENCE, TUNING, Address, Container, Pod, PodPaths, World
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod, diagnosed_error
 from tasks.platform.following import ContainerFollower, Informers, Key
@@ -34,6 +32,7 @@ from tasks.platform.manifests import (
     tuning_job,
     workspace_labels,
 )
+from tasks.platform.outbox import Outbox
 from tasks.podlog import Event
 from tasks.settings import Settings
 from tasks.status import WorkspaceStatus
@@ -44,7 +43,6 @@ logger = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 5.0
 _GONE_TIMEOUT_S = 60.0
 _OWNED_KINDS = ("Job", "StatefulSet", "Service", "ConfigMap")
-_EVENT_MESSAGE_MAX_CHARS = 1000
 
 
 class KubernetesPlatform:
@@ -59,6 +57,7 @@ class KubernetesPlatform:
         self._connecting = asyncio.Lock()
         self._connection: tuple[KubeApi, Informers] | None = None
         self._statuses: dict[str, WorkspaceStatus] = {}
+        self._outboxes: dict[str, Outbox] = {}
         self._applied: dict[str, str] = {}
 
     async def api(self) -> KubeApi:
@@ -118,42 +117,29 @@ class KubernetesPlatform:
         return WorkspaceStatus.model_validate((stored or {}).get("status") or {})
 
     async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
-        """Replace the status; a Workspace that is gone, or another of its name, stays as it is."""
-        meta = workspace.metadata
-        self._statuses[meta.uid] = status.model_copy(deep=True)
-        patch = status_patch(meta.uid, status)
-        api = await self.api()
-        await api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
+        """Replace the status; a Workspace that is gone, or another of its name, stays as it is.
+
+        During a run it is sent while the run goes on, at the latest when the run ends.
+        """
+        kept = status.model_copy(deep=True)
+        self._statuses[workspace.metadata.uid] = kept
+        async with self._outbox(workspace) as outbox:
+            outbox.put_status(kept)
 
     async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
-        """An Event on the Workspace, as `kubectl describe` shows it."""
-        meta = workspace.metadata
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        text = message[:_EVENT_MESSAGE_MAX_CHARS]
-        told = f"{meta.uid}{meta.generation}{reason}{text}"
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{meta.name}.{hashlib.sha256(told.encode()).hexdigest()[:16]}",
-                "namespace": meta.namespace,
-            },
-            "involvedObject": {
-                "apiVersion": workspace.api_version,
-                "kind": workspace.kind,
-                "namespace": meta.namespace,
-                "name": meta.name,
-                "uid": meta.uid,
-            },
-            "type": "Normal",
-            "reason": reason,
-            "message": text,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "source": {"component": "kaitoflow"},
-        }
-        await (await self.api()).create("Event", meta.namespace, event)
+        """An Event on the Workspace, as `kubectl describe` shows it; sent like a status."""
+        async with self._outbox(workspace) as outbox:
+            outbox.put_event(reason=reason, message=message)
+
+    @contextlib.asynccontextmanager
+    async def _outbox(self, workspace: Workspace) -> AsyncIterator[Outbox]:
+        """The run's outbox; without a run one of its own, empty at the end."""
+        if outbox := self._outboxes.get(workspace.metadata.uid):
+            yield outbox
+            return
+        outbox = Outbox(await self.api(), workspace)
+        yield outbox
+        await outbox.flush()
 
     async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:
         """The ConfigMap and the Secrets that the Workspace names, as far as they are there."""
@@ -186,17 +172,26 @@ class KubernetesPlatform:
         Who else runs the Workspace is Prefect's to know: there is one run a generation.
         Raises: RunSuperseded: the Workspace has a newer generation, or is gone.
         """
-        await self._expect_current(workspace)
-        self._statuses.pop(workspace.metadata.uid, None)
+        found = await self._expect_current(workspace)
         await self._remove_outdated(workspace)
+        uid = workspace.metadata.uid
+        self._statuses[uid] = WorkspaceStatus.model_validate(found.get("status") or {})
+        outbox = self._outboxes[uid] = Outbox(await self.api(), workspace)
         try:
             yield
+            await outbox.flush()
+        except BaseException:
+            with contextlib.suppress(KaitoflowError):  # the run has failed already, by another
+                await outbox.flush()
+            raise
         finally:
-            self._statuses.pop(workspace.metadata.uid, None)
+            del self._outboxes[uid]
+            self._statuses.pop(uid, None)
             for name in (TUNING, INFERENCE):
                 self._applied.pop(_applied_key(workspace, name), None)
 
-    async def _expect_current(self, workspace: Workspace) -> None:
+    async def _expect_current(self, workspace: Workspace) -> Object:
+        """The object as the API server has it."""
         meta = workspace.metadata
         found = await (await self.api()).get("Workspace", meta.namespace, meta.name)
         now = (found or {}).get("metadata", {})
@@ -206,6 +201,8 @@ class KubernetesPlatform:
                 f"generation {meta.generation} of workspace {workspace} was to be run; {there}; "
                 "nothing to do: the newest generation has a run of its own"
             )
+        assert found
+        return found
 
     async def _remove_outdated(self, workspace: Workspace) -> None:
         """No Job but one of this generation that may still end well; and no pod of another."""
@@ -350,14 +347,6 @@ class KubernetesPlatform:
     async def list_nodes(self) -> list[Object]:
         """Every node of the cluster."""
         return await (await self.api()).find("Node")
-
-
-def status_patch(uid: str, status: WorkspaceStatus) -> Object:
-    """The merge patch that replaces the status of the Workspace with this uid, and of no other."""
-    told = status.model_dump(mode="json", by_alias=True)
-    # A merge patch adds to a map; null empties it.
-    told |= {"heldOut": told["heldOut"] or None}
-    return {"metadata": {"uid": uid}, "status": told}
 
 
 def _key(seen: Object) -> Key:

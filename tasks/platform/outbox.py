@@ -1,0 +1,122 @@
+"""What a run tells of its Workspace, on its way to the API server while the run goes on.
+
+A status is replaced as a whole, so of several that come while one is on its way only the newest has
+to follow: steps that end at once cost no request of their own, and the busier the API server is,
+the less it is asked.
+"""
+
+import asyncio
+import hashlib
+import logging
+from datetime import UTC, datetime
+
+from tasks.errors import KaitoflowError
+from tasks.platform.kube_api import KubeApi, Object
+from tasks.status import WorkspaceStatus
+from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_EVENT_MESSAGE_MAX_CHARS = 1000
+
+
+class Outbox:
+    """The status and the events of one Workspace."""
+
+    def __init__(self, api: KubeApi, workspace: Workspace) -> None:
+        """Args: workspace: one that is gone, or another of its name, is told nothing."""
+        self._api, self._workspace = api, workspace
+        self._status: WorkspaceStatus | None = None
+        self._events: list[Object] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    def put_status(self, status: WorkspaceStatus) -> None:
+        """Send this status, unless a newer one comes first; it is not to be changed any more.
+
+        Raises: what kept an earlier one from being sent.
+        """
+        self._status = status
+        self._send_on()
+
+    def put_event(self, *, reason: str, message: str) -> None:
+        """Send an Event, as `kubectl describe` shows it; one that cannot be sent is a warning.
+
+        Raises: what kept an earlier status from being sent.
+        """
+        self._events.append(_event(self._workspace, reason, message))
+        self._send_on()
+
+    async def flush(self) -> None:
+        """Return when everything is sent.
+
+        Raises: what kept the last status from being sent.
+        """
+        while self._sending:
+            await asyncio.wait([self._sending])
+            self._send_on()
+
+    def _send_on(self) -> None:
+        if self._sending and not self._sending.done():
+            return
+        ended, self._sending = self._sending, None
+        if self._status or self._events:
+            self._sending = asyncio.create_task(self._send())
+        if ended:
+            ended.result()
+
+    async def _send(self) -> None:
+        while self._status or self._events:
+            status, self._status = self._status, None
+            events, self._events = self._events, []
+            for event in events:
+                await self._send_event(event)
+            if status:
+                await self._send_status(status)
+
+    async def _send_status(self, status: WorkspaceStatus) -> None:
+        meta = self._workspace.metadata
+        patch = status_patch(meta.uid, status)
+        await self._api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
+
+    async def _send_event(self, event: Object) -> None:
+        try:
+            await self._api.create("Event", event["metadata"]["namespace"], event)
+        except KaitoflowError as error:
+            logger.warning("event not written reason=%s: %s", event["reason"], error)
+
+
+def status_patch(uid: str, status: WorkspaceStatus) -> Object:
+    """The merge patch that replaces the status of the Workspace with this uid, and of no other."""
+    told = status.model_dump(mode="json", by_alias=True)
+    # A merge patch adds to a map; null empties it.
+    told |= {"heldOut": told["heldOut"] or None}
+    return {"metadata": {"uid": uid}, "status": told}
+
+
+def _event(workspace: Workspace, reason: str, message: str) -> Object:
+    meta = workspace.metadata
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = message[:_EVENT_MESSAGE_MAX_CHARS]
+    told = f"{meta.uid}{meta.generation}{reason}{text}"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{meta.name}.{hashlib.sha256(told.encode()).hexdigest()[:16]}",
+            "namespace": meta.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": workspace.api_version,
+            "kind": workspace.kind,
+            "namespace": meta.namespace,
+            "name": meta.name,
+            "uid": meta.uid,
+        },
+        "type": "Normal",
+        "reason": reason,
+        "message": text,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "source": {"component": "kaitoflow"},
+    }
