@@ -92,6 +92,7 @@ class Informer:
         if kind == "BOOKMARK":
             return
         uid, key = seen["metadata"]["uid"], self._key(seen)
+        seen["metadata"].pop("managedFields", None)  # half of an object, and nobody asks for it
         if kind == "DELETED":
             self._objects.pop(uid, None)
             self._by_key[key].discard(uid)

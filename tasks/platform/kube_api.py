@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+from asyncio import sslproto
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,11 @@ _JSON = "application/json"
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _TIMEOUT_S = 30.0
 _TRIES = 6
+# Hundreds of runs ask at once; more connections bring no answer sooner and each takes memory.
+_CALLS_AT_ONCE = 16
+# asyncio keeps a buffer of 256 KiB for each TLS connection, for hundreds of logs that say little;
+# a TLS record has 16 KiB.
+_TLS_BUFFER_BYTES = 32 * 1024
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 # A watch ends by itself, so that one whose connection has died unseen is not waited for for ever.
 _WATCH_S = 290
@@ -56,6 +62,7 @@ class KubeApi:
     def __init__(self, api_client: client.ApiClient) -> None:
         """Args: api_client: as `connect` makes it."""
         self._client = api_client
+        self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -241,10 +248,11 @@ class KubeApi:
         pause_s = _FIRST_PAUSE_S
         for left in range(_TRIES - 1, -1, -1):
             try:
-                answer = await self._open(
-                    method, path, query, body, content_type=content_type, accept=accept
-                )
-                content = await answer.read()
+                async with self._calls:
+                    answer = await self._open(
+                        method, path, query, body, content_type=content_type, accept=accept
+                    )
+                    content = await answer.read()
             except KubernetesUnavailable:
                 if not left:
                     raise
@@ -295,6 +303,7 @@ async def connect(context: str | None = None) -> KubeApi:
     Args: context: of the kubeconfig; None = its current one.
     Raises: KubernetesUnavailable: neither is there.
     """
+    sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
     settings = client.Configuration()
     settings.connection_pool_maxsize = 0  # many runs wait at once, each with a log to follow
     try:
