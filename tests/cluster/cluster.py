@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster import images
-from tests.cluster.control_plane import ControlPlane, running_control_plane
+from tests.cluster.control_plane import ADMIN, ControlPlane, running_control_plane
+from tests.cluster.dns import running_dns
 from tests.cluster.enclosure import Enclosure, Site, forwarded, running_enclosure
 from tests.cluster.node import BRIDGE, KUBE_PROXY_USER, Node, NodePlan, running_node
 from tests.cluster.ports import free_port
@@ -99,6 +100,8 @@ def running_cluster(folder: Path, plans: Sequence[NodePlan] = NODES) -> Iterator
                 folder / "control-plane", controllers=True, site=site, users=users
             )
         )
+        names = control_plane.component_kubeconfig(ADMIN)
+        running.enter_context(running_dns(folder, site, kubeconfig=names))
         registry = running.enter_context(running_registry(folder / "registry"))
         own_images = running.enter_context(running_registry(images.FOLDER))
         cluster = Cluster(control_plane, registry, own_images, [], site, folder, running)

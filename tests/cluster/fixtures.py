@@ -22,6 +22,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _why_not(_build_control_plane)
     if "cluster" in wanted:
         _why_not(_build_cluster)
+    if "product_images" in wanted:
+        _why_not(_build_product)
 
 
 def _build_control_plane() -> None:
@@ -31,9 +33,13 @@ def _build_control_plane() -> None:
 
 def _build_cluster() -> None:
     _build_control_plane()
-    for name in ("kubelet", "kube-proxy"):
+    for name in ("coredns", "kubelet", "kube-proxy"):
         tool(name)
     images.build()
+
+
+def _build_product() -> None:
+    images.build(product=True)
 
 
 def _why_not(build: Callable[[], None]) -> str | None:
@@ -62,6 +68,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(f"a Kubernetes cluster cannot run here: {reason}")
     with running_cluster(tmp_path_factory.mktemp("kubernetes") / "cluster", NODES) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def product_images(cluster: Cluster) -> dict[str, str]:
+    """The images that the chart names, by the chart's names, as the cluster's nodes pull them."""
+    if reason := _why_not(_build_product):
+        pytest.skip(f"the product's images cannot be built here: {reason}")
+    return {
+        "control": cluster.image(images.control()),
+        "pod": cluster.image(images.pod()),
+        "postgresql": cluster.image(images.postgresql()),
+    }
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ class Images:
         config |= {
             "config": {**config["config"], **settings},
             "rootfs": {"type": "layers", "diff_ids": diffs},
-            "history": [],
+            "history": [{"created_by": "kaitoflow's tests"} for _ in diffs],  # buildah counts
         }
         manifest = {
             "schemaVersion": 2,
