@@ -2,19 +2,15 @@
 
 import pytest
 
-from tests.cluster.simulated_node import DIGEST, SCRIPTS, Script
-from tests.flows.watcher.conftest import Installation, true_conditions, workspace_manifest
+from tests.cluster.simulated_node import DIGEST, Script
+from tests.flows.watcher.installation import (
+    ALL,
+    Installation,
+    true_conditions,
+    workspace_manifest,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-
-ALL = {
-    "Accepted",
-    "NodesReady",
-    "ResourceReady",
-    "JobStarted",
-    "InferenceReady",
-    "WorkspaceSucceeded",
-}
 
 
 def test_an_applied_workspace_ends_served(
@@ -71,70 +67,70 @@ def test_a_run_that_fails_for_good_says_why(
         "retryable": False,
     }
     installed.node.scripts["fetch-dataset"] = Script((verdict,), exit_code=3)
-    try:
-        installed.apply(workspace_manifest(namespace))
-        status = installed.wait_for(namespace, lambda s: s.get("state") == "Failed")
-    finally:
-        installed.node.scripts["fetch-dataset"] = SCRIPTS["fetch-dataset"]
+    installed.apply(workspace_manifest(namespace))
+    status = installed.wait_for(namespace, lambda s: s.get("state") == "Failed")
     assert status["reason"] == "DatasetRowsInvalid"
     pushed = installed.get("workspace", namespace, "tuned")["status"].get("image")
     assert pushed is None
-
-
-def test_a_killed_worker_is_followed_by_another_which_makes_no_second_job(
-    installed: Installation, workspace_namespace: str
-) -> None:
-    namespace = workspace_namespace
-    installed.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=6)
-    try:
-        installed.apply(workspace_manifest(namespace))
-        installed.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
-        installed.kill("worker")
-        installed.start("worker", "--name", "first")
-        status = installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
-    finally:
-        installed.node.scripts["tune"] = SCRIPTS["tune"]
-    assert true_conditions(status) == ALL
-    assert len(installed.get("jobs", namespace)["items"]) == 1
-    assert installed.node.started[namespace, "tune"] == 1
-    assert installed.node.started[namespace, "push-image"] == 1
 
 
 def test_a_restarted_watcher_starts_no_second_run(
     installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
-    installed.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=4)
-    try:
-        installed.apply(workspace_manifest(namespace))
-        before = installed.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
-        installed.kill("watcher")
-        installed.start("watcher")
-        status = installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
-    finally:
-        installed.node.scripts["tune"] = SCRIPTS["tune"]
-    assert status["flowRunId"] == before["flowRunId"]
-    assert len(installed.get("jobs", namespace)["items"]) == 1
+    installed.node.held.add((namespace, "tune"))
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_until_started(namespace, "tune")
+    before = installed.status(namespace)
+    installed.kill("watcher")
+    installed.start("watcher")
+    installed.node.held.clear()
+    installed.expect_one_run(namespace)
+    assert installed.status(namespace)["flowRunId"] == before["flowRunId"]
 
 
-def test_an_edit_during_a_run_replaces_the_run(
+def test_an_edit_while_the_model_is_tuned_replaces_the_run(
     installed: Installation, workspace_namespace: str
 ) -> None:
     namespace = workspace_namespace
-    installed.node.scripts["tune"] = Script(SCRIPTS["tune"].events, seconds=30)
+    installed.node.held.add((namespace, "tune"))
     installed.apply(workspace_manifest(namespace))
-    installed.wait_for(namespace, lambda s: "JobStarted" in true_conditions(s))
-    installed.node.scripts["tune"] = SCRIPTS["tune"]
-    edited = workspace_manifest(namespace, input={"urls": ["https://example.com/new.parquet"]})
-    installed.apply(edited)
+    installed.wait_until_started(namespace, "tune")
+    edit(installed, namespace)
+    installed.wait_until_started(namespace, "tune", 2)
+    installed.node.held.clear()
+    expect_second_generation(installed, namespace)
+    assert installed.node.started[namespace, "push-image"] == 1
+
+
+def test_an_edit_while_the_image_is_pushed_ends_that_push_before_another_begins(
+    installed: Installation, workspace_namespace: str
+) -> None:
+    namespace, push = workspace_namespace, (workspace_namespace, "push-image")
+    installed.node.held.add(push)
+    installed.node.ending_s = 3  # a push that goes on until it is killed
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_until_started(*push)
+    edit(installed, namespace)
+    installed.wait_until_started(*push, 2)
+    installed.node.held.clear()
+    expect_second_generation(installed, namespace)
+    assert installed.node.started[push] == 2
+    assert installed.node.most_at_once[push] == 1
+
+
+def edit(installed: Installation, namespace: str) -> None:
+    urls = ["https://example.com/new.parquet"]
+    installed.apply(workspace_manifest(namespace, input={"urls": urls}))
+
+
+def expect_second_generation(installed: Installation, namespace: str) -> None:
     status = installed.wait_for(
         namespace,
         lambda s: s.get("observedGeneration") == 2 and s.get("state") == "Ready",
     )
     assert [h["generation"] for h in status["history"]] == [2]
-    names = [j["metadata"]["name"] for j in installed.get("jobs", namespace)["items"]]
-    assert names == ["tuned-tune-2"]
-    assert installed.node.started[namespace, "push-image"] == 1
+    assert installed.names("jobs", namespace) == ["job.batch/tuned-tune-2"]
 
 
 def test_the_stop_annotation_ends_the_run_and_its_removal_starts_it_again(

@@ -1,0 +1,205 @@
+"""Kaitoflow on a cluster: its two programs, with the rights that the chart gives them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import yaml
+
+from tests.builders import tuning_manifest
+from tests.chart.rendering import NAMESPACE, render
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.kubeconfig import write_kubeconfig
+from tests.cluster.simulated_node import DIGEST, SimulatedNode
+
+ROOT = Path(__file__).parents[3]
+LIMIT_S = 120.0
+ALL = {
+    "Accepted",
+    "NodesReady",
+    "ResourceReady",
+    "JobStarted",
+    "InferenceReady",
+    "WorkspaceSucceeded",
+}
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+_RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+_SETTINGS = {
+    "KAITOFLOW_PLATFORM": "kubernetes",
+    "KAITOFLOW_LEASE_NAMESPACE": NAMESPACE,
+    "KAITOFLOW_RESYNC_S": "3",
+    "KAITOFLOW_BACKOFF_S": "1",
+    "KAITOFLOW_LEASE_S": "6",
+    "KAITOFLOW_WATCHER_PORT": "0",
+    "KAITOFLOW_NODE_READY_TIMEOUT_S": "120",
+    "KAITOFLOW_WORKER_PORT": "0",
+    "KAITOFLOW_WORKER_POLL_S": "0.5",
+    "KAITOFLOW_WORKER_WATCH_S": "0.5",
+    "KAITOFLOW_WORKER_HEARTBEAT_S": "1",
+}
+Found = TypeVar("Found")
+
+
+def wait_until(look: Callable[[], Found | None], what: str) -> Found:
+    """What there is to be seen sooner or later."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {LIMIT_S:.0f} s for {what}"
+        time.sleep(0.1)
+    return found
+
+
+@dataclass
+class Installation:
+    """Kaitoflow on a cluster; its programs may be killed and started again."""
+
+    control_plane: ControlPlane
+    node: SimulatedNode
+    folder: Path
+    prefect_api: str
+    programs: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def give_rights(self) -> None:
+        """Make the chart's service accounts, with their roles."""
+        self.kubectl("create", "namespace", NAMESPACE)
+        objects = [each for each in render() if each["kind"] in _RIGHTS]
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+        for program in ("watcher", "worker"):
+            account = f"kaitoflow-{program}"
+            self.control_plane.service_account_kubeconfig(NAMESPACE, account)
+
+    def kubeconfig(self, program: str, *, url: str = "") -> Path:
+        """That of a program's service account; `url` = where it finds the API server instead."""
+        theirs = self.control_plane.folder / f"{NAMESPACE}.kaitoflow-{program}.kubeconfig"
+        if not url:
+            return theirs
+        token = yaml.safe_load(theirs.read_text())["users"][0]["user"]["token"]
+        return write_kubeconfig(
+            self.folder / f"{program}.kubeconfig",
+            server=url,
+            ca_file=self.control_plane.ca_file,
+            token=token,
+        )
+
+    def start(self, program: str, *arguments: str, **environment: str) -> None:
+        """Start `worker` or `watcher` under a name, which is the program's own by default."""
+        name = environment.pop("name", program)
+        ours = _SETTINGS | {
+            "KUBECONFIG": str(self.kubeconfig(program)),
+            "KAITOFLOW_HOME": str(self.folder),
+            "PREFECT_API_URL": self.prefect_api,
+        }
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.programs[name] = subprocess.Popen(
+                [sys.executable, "-m", "flows", program, *arguments],
+                env=os.environ | ours | environment,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+
+    def start_worker(self, **environment: str) -> None:
+        """The one worker, always by the same name, as the pod of a StatefulSet has it."""
+        self.start("worker", "--name", "first", **environment)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        process = self.programs.pop(name)
+        process.send_signal(number)
+        process.wait(60)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.control_plane.kubectl(*arguments, stdin=stdin)
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifest))
+
+    def get(self, kind: str, namespace: str, name: str = "") -> dict[str, Any]:
+        arguments = ["get", kind, *([name] if name else []), "-n", namespace, "-o", "json"]
+        found: dict[str, Any] = json.loads(self.kubectl(*arguments))
+        return found
+
+    def names(self, kinds: str, namespace: str) -> list[str]:
+        """Of all objects of these kinds, as kind/name."""
+        return self.kubectl("get", kinds, "-n", namespace, "-o", "name").split()
+
+    def status(self, namespace: str, name: str = "tuned") -> dict[str, Any]:
+        found: dict[str, Any] = self.get("workspace", namespace, name).get("status", {})
+        return found
+
+    def wait_for(
+        self,
+        namespace: str,
+        condition: Callable[[dict[str, Any]], bool],
+        *,
+        name: str = "tuned",
+        what: str = "the status",
+    ) -> dict[str, Any]:
+        """The status once it is as wanted."""
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            status = self.status(namespace, name)
+            if condition(status):
+                return status
+            assert time.monotonic() < deadline, f"waited for {what}; it is {json.dumps(status)}"
+            time.sleep(0.2)
+
+    def wait_until_ready(self, namespace: str) -> dict[str, Any]:
+        return self.wait_for(namespace, lambda s: s.get("state") == "Ready", what="state Ready")
+
+    def wait_until_started(self, namespace: str, container: str, times: int = 1) -> None:
+        wait_until(
+            lambda: self.node.started[namespace, container] >= times,
+            f"{container} to start {times} times",
+        )
+
+    def uid(self, namespace: str) -> str:
+        return str(self.get("workspace", namespace, "tuned")["metadata"]["uid"])
+
+    def runs(self, uid: str) -> list[dict[str, Any]]:
+        """All runs of a Workspace, of both flows, that Prefect knows."""
+        body = {"flow_runs": {"tags": {"all_": [f"workspace-uid:{uid}"]}}}
+
+        def ask() -> httpx2.Response | None:
+            url = f"{self.prefect_api}/flow_runs/filter"
+            answer = httpx2.post(url, json=body, timeout=60, trust_env=False)
+            # SQLite has one writer; Prefect's own client tries again too.
+            return None if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE else answer
+
+        found: list[dict[str, Any]] = wait_until(ask, "Prefect's answer").raise_for_status().json()
+        return found
+
+    def expect_one_run(self, namespace: str) -> None:
+        """A Workspace was tuned once, published once and is served, whatever happened meanwhile."""
+        status = self.wait_until_ready(namespace)
+        assert true_conditions(status) == ALL
+        assert status["image"]["digest"] == DIGEST
+        assert [each["digest"] for each in status["history"]] == [DIGEST]
+        assert self.names("jobs", namespace) == ["job.batch/tuned-tune-1"]
+        assert self.names("statefulsets", namespace) == ["statefulset.apps/tuned"]
+        once = ("fetch-dataset", "tune", "push-image", "pull-tuned", "serve")
+        assert {name: self.node.started[namespace, name] for name in once} == dict.fromkeys(once, 1)
+        assert len(self.runs(self.uid(namespace))) == 1
+
+
+def true_conditions(status: dict[str, Any]) -> set[str]:
+    """The condition types that are True."""
+    return {c["type"] for c in status.get("conditions", []) if c["status"] == "True"}
+
+
+def workspace_manifest(namespace: str, name: str = "tuned", **changes: Any) -> dict[str, Any]:
+    """A tuning Workspace whose objects are all there."""
+    manifest = tuning_manifest(name, **changes)
+    manifest["metadata"]["namespace"] = namespace
+    manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": "tuning"}}
+    return manifest
