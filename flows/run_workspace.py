@@ -16,7 +16,7 @@ from tasks.dataset.task import download_dataset, fetch_weights
 from tasks.errors import InternalError, KaitoflowError
 from tasks.image.task import push_image
 from tasks.inference.task import deploy_inference, pull_adapters
-from tasks.nodes.task import provision_node
+from tasks.nodes.task import give_back_nodes, kept_nodes, provision_node
 from tasks.plan.task import check_workspace, plan_workspace
 from tasks.platform import current_platform
 from tasks.pods import endpoint_of, inference_pod, tuning_pod
@@ -36,6 +36,8 @@ async def stop_pods(flow: Any, flow_run: FlowRun, state: Any) -> None:  # noqa: 
     workspace = Workspace.model_validate(flow_run.parameters["workspace"])
     platform = current_platform()
     await platform.stop(workspace)
+    if await platform.is_current(workspace):
+        await give_back_nodes(workspace)
     status = await platform.read_status(workspace)
     if status.observed_generation == workspace.metadata.generation:
         await change_status(workspace, _stop)
@@ -60,10 +62,13 @@ async def run_workspace(
         await check_workspace(workspace, plan)
         node = await provision_node(workspace, memory_gib=plan.memory_gib)
         adapter, image = None, None
-        if workspace.tuning:
-            adapter, image = await tune_and_publish(workspace, node, push=push)
-        if workspace.is_served:
-            await serve(workspace, node, image, port=port)
+        async with kept_nodes(workspace, memory_gib=plan.memory_gib):
+            if workspace.tuning:
+                adapter, image = await tune_and_publish(workspace, node, push=push)
+            if workspace.is_served:
+                await serve(workspace, node, image, port=port)
+        if not workspace.is_served:
+            await give_back_nodes(workspace)
         status = await change_status(workspace, _succeed)
         await _publish_report(workspace, status, adapter)
         return status
@@ -113,9 +118,11 @@ async def recorded_run(workspace: Workspace) -> AsyncIterator[None]:
             raise
         except KaitoflowError as error:
             await _fail(workspace, error)
+            await give_back_nodes(workspace)
             raise
         except Exception as error:
             await _fail(workspace, InternalError(f"{type(error).__name__}: {error}"))
+            await give_back_nodes(workspace)
             raise
 
 

@@ -22,6 +22,7 @@ class ConditionType(StrEnum):
     """What a condition is about; in the order in which a healthy run makes them True."""
 
     ACCEPTED = "Accepted"
+    NODE_CLAIM_READY = "NodeClaimReady"
     NODES_READY = "NodesReady"
     RESOURCE_READY = "ResourceReady"
     JOB_STARTED = "JobStarted"

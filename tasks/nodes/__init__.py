@@ -1,19 +1,53 @@
 """Where nodes come from. `current_provisioner` is the one that the settings name."""
 
+import functools
+from typing import TYPE_CHECKING, Literal
+
 from tasks.nodes.byo import ByoProvisioner
+from tasks.nodes.claiming import ClaimingProvisioner
+from tasks.nodes.deadlines import Deadlines
+from tasks.nodes.karpenter import KarpenterFulfiller
+from tasks.nodes.ledger import Ledger
 from tasks.nodes.local import LocalProvisioner
 from tasks.nodes.provisioner import Provisioner
+from tasks.nodes.shared_look import SharedLook
+from tasks.nodes.unavailable import UnavailableOffers
 from tasks.platform import current_platform, local_platform
 from tasks.settings import settings
+
+if TYPE_CHECKING:
+    from tasks.platform.kubernetes import KubernetesPlatform
 
 
 def current_provisioner() -> Provisioner:
     """The provisioner of this process."""
-    default = "local" if settings().platform == "local" else "byo"
-    if (settings().provisioner or default) == "local":
+    if settings().platform == "local":
         return LocalProvisioner(local_platform().node)
     from tasks.platform.kubernetes import KubernetesPlatform
 
     platform = current_platform()
     assert isinstance(platform, KubernetesPlatform)
+    kind = settings().provisioner or "byo"
+    if kind == "karpenter":
+        return _claiming(platform, kind)
     return ByoProvisioner(platform.list_nodes, timeout_s=settings().node_ready_timeout_s)
+
+
+@functools.lru_cache(maxsize=1)
+def _claiming(platform: "KubernetesPlatform", kind: Literal["karpenter"]) -> ClaimingProvisioner:  # noqa: ARG001
+    """One for all runs of the process, which share its looks at the cluster."""
+    chosen = settings()
+    return ClaimingProvisioner(
+        Ledger(platform.api),
+        KarpenterFulfiller(),
+        UnavailableOffers(platform.api, namespace=chosen.namespace),
+        list_nodes=SharedLook(platform.list_nodes),
+        list_workspaces=platform.list_workspaces,
+        deadlines=Deadlines(
+            launch_s=chosen.launch_timeout_s,
+            register_s=chosen.register_timeout_s,
+            gpu_s=chosen.gpu_timeout_s,
+            capacity_s=chosen.capacity_wait_s,
+        ),
+        max_nodes=chosen.max_nodes,
+    )

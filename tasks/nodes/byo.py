@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from tasks.errors import KubernetesUnavailable, NodeNotReady
-from tasks.nodes.provisioner import NodeNeed, ReadyNodes, WaitingListener
+from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.nodes.selection import Selection, select_nodes
 from tasks.workspace import Workspace
 
@@ -21,6 +21,8 @@ NodeLister = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 
 class ByoProvisioner:
     """Waits for nodes that fit; see `tasks.nodes.provisioner.Provisioner`."""
+
+    makes_nodes = False
 
     def __init__(
         self, list_nodes: NodeLister, *, timeout_s: float, look_again_s: float = _LOOK_AGAIN_S
@@ -50,7 +52,7 @@ class ByoProvisioner:
             if message != told:
                 told = message
                 logger.info("waiting for nodes workspace=%s: %s", workspace, message)
-                await on_waiting(_reason(found), message)
+                await on_waiting(Waiting(reason=_reason(found), message=message))
             await asyncio.sleep(min(self._look_again_s, max(deadline - clock(), 0)))
 
     async def _look(self, need: NodeNeed) -> Selection | KubernetesUnavailable:

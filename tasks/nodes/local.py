@@ -13,6 +13,8 @@ class LocalProvisioner:
     Whether the Workspace fits is checked before: memory that is free now is in the plan.
     """
 
+    makes_nodes = False
+
     def __init__(self, this_machine: Callable[[], Awaitable[Node]]) -> None:
         """Args: this_machine: looks at it."""
         self._this_machine = this_machine

@@ -5,15 +5,29 @@ nodes makes them in `ensure_nodes` and gives them back in `release`. Both ensure
 is safe, whatever happened in between, and so is a call by another run of the same Workspace.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tasks.artifacts import Node
 from tasks.workspace import Workspace
 
-# Told a condition reason and a message, each time that what is waited for changes.
-WaitingListener = Callable[[str, str], Awaitable[None]]
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Why there are not enough nodes yet.
+
+    reason, message: as a condition shows them.
+    are_claims_ready: whether all claims have become nodes; None = no node is made by a claim.
+    """
+
+    reason: str
+    message: str
+    are_claims_ready: bool | None = None
+
+
+# Told each time that what is waited for changes.
+WaitingListener = Callable[[Waiting], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +37,7 @@ class NodeNeed:
     gpus: at least so many; 0 = a node without one will do.
     memory_gib: the estimated peak, of the GPUs where there are some; None = not known.
     instance_type: as the Workspace names it; empty = any.
+    disk_gib: of a node that is made.
     labels, expressions: that a node has to match, in the form of a labelSelector.
     tolerations: of a pod template of the user's own, beside those that all our pods have.
     """
@@ -31,6 +46,7 @@ class NodeNeed:
     gpus: int = 1
     memory_gib: float | None = None
     instance_type: str = ""
+    disk_gib: int = 100
     labels: Mapping[str, str] = field(default_factory=dict)
     expressions: tuple[Mapping[str, Any], ...] = ()
     tolerations: tuple[Mapping[str, Any], ...] = ()
@@ -38,14 +54,54 @@ class NodeNeed:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyNodes:
-    """Nodes that pods can run on, best first, and what a person is told of them."""
+    """Nodes that pods can run on, best first, and what a person is told of them.
+
+    are_claimed: whether nodes are made by claims here.
+    """
 
     nodes: tuple[Node, ...]
     detail: str
+    are_claimed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine that was made for a claim, as its maker knows it.
+
+    claim: the claim's name; empty = it does not say.
+    """
+
+    name: str
+    claim: str
+    instance_type: str
+    capacity_type: str
+    state: str
+
+
+class Fulfiller(Protocol):
+    """Who makes the machine that a claim asks for, and takes it back."""
+
+    finalizers: tuple[str, ...]
+    """Put on each claim, and taken off when its machine is gone."""
+
+    async def advance(self, claim: Mapping[str, Any]) -> None:
+        """Bring a claim one step further; never waits long, may be repeated after any crash.
+
+        Raises: OfferUnavailable: the machine cannot be had. CloudDenied, CloudUnavailable.
+        """
+
+    async def remove(self, claim: Mapping[str, Any]) -> bool:
+        """Whether the machine of a claim is gone; asks for it when it is not. As `advance`."""
+
+    async def machines(self) -> Sequence[Machine]:
+        """Every machine that this installation had made and that is still there."""
 
 
 class Provisioner(Protocol):
     """Where nodes come from."""
+
+    makes_nodes: bool
+    """Whether nodes are made for a Workspace, and can be made again when they are lost."""
 
     async def ensure_nodes(
         self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener

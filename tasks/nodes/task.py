@@ -1,15 +1,25 @@
-"""Step `provision`: a node that the Workspace's pods can run on."""
+"""Step `provision`: a node that the Workspace's pods can run on; kept, and given back."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import Node
+from tasks.errors import KaitoflowError
 from tasks.nodes import current_provisioner
 from tasks.nodes.need import need_of
-from tasks.nodes.provisioner import ReadyNodes
+from tasks.nodes.provisioner import ReadyNodes, Waiting
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status, recorded_step
 from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 15.0
 
 
 @task(name="provision", task_run_name="provision {workspace}", cache_policy=NO_CACHE)
@@ -19,28 +29,83 @@ async def provision_node(workspace: Workspace, *, memory_gib: float | None = Non
     Args: memory_gib: the plan's estimate of the peak.
     Raises: NodeNotReady: none that fits was there in time.
     """
-
-    async def wait(reason: str, message: str) -> None:
-        await change_status(workspace, lambda status: _not_ready(status, reason, message))
-
     async with recorded_step(workspace, "provision") as step:
-        need = need_of(workspace, memory_gib=memory_gib)
-        ready = await current_provisioner().ensure_nodes(workspace, need, on_waiting=wait)
+        ready = await _ensure(workspace, memory_gib)
         step.detail = ready.detail
-        await change_status(workspace, lambda status: _ready(status, ready))
         return ready.nodes[0]
 
 
-def _not_ready(status: WorkspaceStatus, reason: str, message: str) -> None:
-    status.progress.phase = message
-    for kind in (ConditionType.NODES_READY, ConditionType.RESOURCE_READY):
-        status.set_condition(kind, status="False", reason=reason, message=message)
+async def _ensure(workspace: Workspace, memory_gib: float | None) -> ReadyNodes:
+    async def wait(waiting: Waiting) -> None:
+        await change_status(workspace, lambda status: _not_ready(status, waiting))
+
+    need = need_of(workspace, memory_gib=memory_gib)
+    ready = await current_provisioner().ensure_nodes(workspace, need, on_waiting=wait)
+    await change_status(workspace, lambda status: _ready(status, ready))
+    return ready
+
+
+@contextlib.asynccontextmanager
+async def kept_nodes(workspace: Workspace, *, memory_gib: float | None) -> AsyncIterator[None]:
+    """While the context lasts, a node that is lost is claimed again, so that its pods go on."""
+    if not current_provisioner().makes_nodes:
+        yield
+        return
+    keeper = asyncio.create_task(_keep(workspace, memory_gib), name=f"nodes of {workspace}")
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def _keep(workspace: Workspace, memory_gib: float | None) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        try:
+            await _ensure(workspace, memory_gib)
+        except KaitoflowError as error:
+            logger.warning("nodes not kept workspace=%s: %s", workspace, error)
+
+
+async def give_back_nodes(workspace: Workspace) -> None:
+    """No node of the Workspace's own is left; what cannot be done now is told and left to others.
+
+    Whatever is left over, `collect_garbage` finds: a claim stays until its machine is gone.
+    """
+    try:
+        await current_provisioner().release(workspace)
+    except KaitoflowError as error:
+        logger.warning("nodes not given back yet workspace=%s: %s", workspace, error)
+
+
+def _not_ready(status: WorkspaceStatus, waiting: Waiting) -> None:
+    if status.progress.step_name == "provision":
+        status.progress.phase = waiting.message
+    kinds = [ConditionType.NODES_READY, ConditionType.RESOURCE_READY]
+    if waiting.are_claims_ready is False:
+        kinds.insert(0, ConditionType.NODE_CLAIM_READY)
+    elif waiting.are_claims_ready:
+        _claims_ready(status)
+    for kind in kinds:
+        status.set_condition(kind, status="False", reason=waiting.reason, message=waiting.message)
 
 
 def _ready(status: WorkspaceStatus, ready: ReadyNodes) -> None:
     status.worker_nodes = sorted(node.name for node in ready.nodes)
+    if ready.are_claimed:
+        _claims_ready(status)
     for kind, reason in (
         (ConditionType.NODES_READY, "NodesReady"),
         (ConditionType.RESOURCE_READY, "workspaceResourceStatusSuccess"),
     ):
         status.set_condition(kind, status="True", reason=reason, message=ready.detail)
+
+
+def _claims_ready(status: WorkspaceStatus) -> None:
+    status.set_condition(
+        ConditionType.NODE_CLAIM_READY,
+        status="True",
+        reason="NodeClaimsReady",
+        message="every claim has become a node",
+    )

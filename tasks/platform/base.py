@@ -128,6 +128,9 @@ class Platform(Protocol):
     async def apply(self, workspace: Workspace) -> Workspace:
         """Have the platform keep the object; it with its uid and generation. Twice is once."""
 
+    async def is_current(self, workspace: Workspace) -> bool:
+        """Whether the object is there, in this generation and no newer one."""
+
     async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
         """The status as last written; an empty one for a new Workspace."""
 

@@ -47,6 +47,7 @@ _PATHS = {
     "Job": "apis/batch/v1/jobs",
     "Lease": "apis/coordination.k8s.io/v1/leases",
     "Node": "api/v1/nodes",
+    "NodeClaim": "apis/karpenter.sh/v1/nodeclaims",
     "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
     "Pod": "api/v1/pods",
     "Secret": "api/v1/secrets",
@@ -100,7 +101,7 @@ class KubeApi:
         assert answer is not None
         return answer
 
-    async def create(self, kind: str, namespace: str, body: Object) -> Object | None:
+    async def create(self, kind: str, namespace: str | None, body: Object) -> Object | None:
         """The new object; None when one of that name is there already."""
         return await self._call("POST", _path(kind, namespace), body=body, none_for=(409,))
 

@@ -65,6 +65,10 @@ class LocalPlatform:
         """Keep the object, so that `get` shows it; it with its uid and generation."""
         return self.store.apply(Manifests(workspace=workspace))
 
+    async def is_current(self, workspace: Workspace) -> bool:  # noqa: ARG002
+        """Always: one run holds the object, and a newer generation waits for it."""
+        return True
+
     async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
         """The status as last written; an empty one for a new Workspace."""
         return self.store.read_status(workspace)

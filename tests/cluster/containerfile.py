@@ -27,7 +27,6 @@ def build_and_push(
     options = ["--isolation=chroot", "--layers", "--tls-verify=false", f"--tag={name}"]
     _run(*buildah, "build", *options, *given, *mounted, f"--file={containerfile}", context)
     _run(*buildah, "push", "--tls-verify=false", "--disable-compression", name)
-    _run(*buildah, "rmi", "--prune")
 
 
 def _run(*command: str | Path) -> None:

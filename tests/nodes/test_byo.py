@@ -8,7 +8,7 @@ import pytest
 from tasks.errors import InvalidWorkspace, KubernetesUnavailable, NodeNotReady
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.need import need_of
-from tasks.nodes.provisioner import NodeNeed
+from tasks.nodes.provisioner import NodeNeed, Waiting
 from tasks.nodes.selection import Selection, select_nodes
 from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
@@ -289,8 +289,8 @@ async def test_waiting_ends_as_soon_as_a_node_is_ready() -> None:
     async def listed() -> Sequence[Object]:
         return states.pop(0)
 
-    async def tell(reason: str, message: str) -> None:
-        told.append((reason, message.split("; ")[1]))
+    async def tell(waiting: Waiting) -> None:
+        told.append((waiting.reason, waiting.message.split("; ")[1]))
 
     byo = ByoProvisioner(listed, timeout_s=60, look_again_s=0)
     ready = await byo.ensure_nodes(workspace(), need_of(workspace()), on_waiting=tell)
@@ -307,8 +307,8 @@ async def test_a_wait_that_takes_too_long_fails_with_what_nodes_lack() -> None:
 
     reasons: list[str] = []
 
-    async def tell(reason: str, _message: str) -> None:
-        reasons.append(reason)
+    async def tell(waiting: Waiting) -> None:
+        reasons.append(waiting.reason)
 
     byo = ByoProvisioner(listed, timeout_s=0.05, look_again_s=0.01)
     with pytest.raises(NodeNotReady, match="has a GPU that Kubernetes does not count; install"):
@@ -327,8 +327,8 @@ async def test_an_api_server_that_does_not_answer_for_a_while_is_waited_for() ->
 
     told: list[str] = []
 
-    async def tell(_reason: str, message: str) -> None:
-        told.append(message)
+    async def tell(waiting: Waiting) -> None:
+        told.append(waiting.message)
 
     byo = ByoProvisioner(listed, timeout_s=60, look_again_s=0)
     ready = await byo.ensure_nodes(workspace(), need_of(workspace()), on_waiting=tell)

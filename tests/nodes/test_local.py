@@ -7,13 +7,14 @@ from pydantic import ValidationError
 
 from tasks.nodes.local import LocalProvisioner
 from tasks.nodes.need import need_of
+from tasks.nodes.provisioner import Waiting
 from tasks.platform.local import LocalPlatform
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
 
 
-async def never(reason: str, message: str) -> None:
-    raise AssertionError(f"nothing is waited for here: {reason} {message}")
+async def never(waiting: Waiting) -> None:
+    raise AssertionError(f"nothing is waited for here: {waiting}")
 
 
 async def test_the_node_is_this_machine(tmp_path: Path) -> None:

@@ -1,0 +1,297 @@
+"""Nodes that are made: claims in the ledger, fulfilled by somebody, followed against deadlines.
+
+Level-triggered: each look compares what is wanted with claims and nodes as they are, does what is
+missing, and keeps nothing that a crash could lose. A refused or overdue claim is given back, its
+offer rests, and the next offer is tried.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.errors import (
+    CloudUnavailable,
+    InsufficientCapacity,
+    KubernetesUnavailable,
+    NodeClaimNotReady,
+    NodeLimitReached,
+    NodeNotReady,
+    NoOfferLeft,
+    OfferUnavailable,
+)
+from tasks.nodes.claims import (
+    NAMESPACE_LABEL,
+    WORKSPACE_LABEL,
+    node_claim,
+    offer_of,
+    slot_of,
+    state_of,
+)
+from tasks.nodes.deadlines import Deadlines, overdue
+from tasks.nodes.ledger import Ledger
+from tasks.nodes.offers import Offer, offers_of
+from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting, WaitingListener
+from tasks.nodes.selection import Selection, select_nodes
+from tasks.nodes.unavailable import Refusals, UnavailableOffers
+from tasks.workspace import ObjectMeta, Workspace
+
+logger = logging.getLogger(__name__)
+
+Object = Mapping[str, Any]
+Lister = Callable[[], Awaitable[Sequence[Object]]]
+
+_RELEASE_WITHIN_S = 1800.0
+# A status of these ends the need for a node; a Workspace in another may run on a shared one.
+_ENDED = {"Failed", "Stopped", "Succeeded"}
+
+
+class ClaimingProvisioner:
+    """Has nodes made by claims; see `tasks.nodes.provisioner.Provisioner`."""
+
+    makes_nodes = True
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        fulfiller: Fulfiller,
+        unavailable: UnavailableOffers,
+        *,
+        list_nodes: Lister,
+        list_workspaces: Lister,
+        deadlines: Deadlines,
+        max_nodes: int,
+    ) -> None:
+        """Args: max_nodes: of all Workspaces together; it bounds any mistake."""
+        self._ledger, self._fulfiller, self._unavailable = ledger, fulfiller, unavailable
+        self._list_nodes, self._list_workspaces = list_nodes, list_workspaces
+        self._deadlines, self._max_nodes = deadlines, max_nodes
+
+    async def ensure_nodes(
+        self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
+    ) -> ReadyNodes:
+        """As many ready nodes as are asked for; claims those that are missing.
+
+        Raises: NoOfferLeft: none could be had for as long as one may wait. CloudDenied.
+        InvalidWorkspace: it names no instance type.
+        """
+        meta, offers, claimed = workspace.metadata, offers_of(workspace), dict[str, Offer]()
+        own = {WORKSPACE_LABEL: meta.name, NAMESPACE_LABEL: meta.namespace}
+        need = replace(need, labels=need.labels or own)  # else any node of the cluster would do
+        told: Waiting | None = None
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._deadlines.capacity_s
+        while True:
+            try:
+                found = await self._look(workspace, need, offers, claimed)
+            except (CloudUnavailable, KubernetesUnavailable) as error:
+                found = Waiting(reason=error.reason, message=str(error), are_claims_ready=False)
+            if isinstance(found, ReadyNodes):
+                return found
+            if found != told:
+                told = found
+                logger.info("waiting for nodes workspace=%s: %s", workspace, found.message)
+                await on_waiting(found)
+            if clock() > deadline:
+                raise NoOfferLeft(
+                    f"{found.message} (waited {self._deadlines.capacity_s:.0f} s, "
+                    "KAITOFLOW_CAPACITY_WAIT_S)"
+                )
+            await asyncio.sleep(self._deadlines.look_again_s)
+
+    async def _look(
+        self,
+        workspace: Workspace,
+        need: NodeNeed,
+        offers: Sequence[Offer],
+        claimed: dict[str, Offer],
+    ) -> ReadyNodes | Waiting:
+        """One comparison of what is wanted with what is there.
+
+        Args: claimed: the claims seen at the look before that were no node yet; kept up to date.
+        """
+        claims = await self._ledger.claims_of(workspace.metadata)
+        await self._let_go(claims)
+        selection = select_nodes(need, await self._list_nodes())
+        if selection.is_enough:
+            return ReadyNodes(nodes=selection.nodes, detail=selection.detail, are_claimed=True)
+        await self._notice_vanished(claims, claimed)
+        names = {node.name for node in selection.nodes}
+        waiting = [claim for claim in claims if _node_name(claim) not in names]
+        coming = [claim for claim in waiting if await self._is_coming(claim)]
+        claimed.clear()
+        claimed.update(
+            {_uid(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
+        )
+        missing = need.nodes - len(selection.nodes) - len(coming)
+        if missing > 0:
+            taken = {slot_of(claim) for claim in claims if claim in coming or _is_leaving(claim)}
+            slots = [slot for slot in range(need.nodes + len(taken)) if slot not in taken]
+            return await self._claim(workspace, need, offers, slots=slots[:missing])
+        return _waiting_for(need, coming, selection)
+
+    async def _is_coming(self, claim: Object) -> bool:
+        """Whether a claim may still become a node; one that may not is given back."""
+        if _is_leaving(claim):
+            return False
+        error = overdue(claim, self._deadlines, now=datetime.now(UTC))
+        if error is None:
+            try:
+                await self._fulfiller.advance(claim)
+            except OfferUnavailable as refused:
+                error = refused
+            else:
+                return True
+        logger.warning("claim failed claim=%s: %s", claim["metadata"]["name"], error)
+        await self._unavailable.remember(offer_of(claim), error)
+        await self._ledger.give_back(claim)
+        return False
+
+    async def _let_go(self, claims: Sequence[Object]) -> None:
+        """Forget the claims that are being deleted, once their machines are gone."""
+        for claim in filter(_is_leaving, claims):
+            if await self._fulfiller.remove(claim):
+                await self._ledger.forget(claim, self._fulfiller.finalizers)
+
+    async def _notice_vanished(self, claims: Sequence[Object], claimed: dict[str, Offer]) -> None:
+        """A claim that its fulfiller deleted could not be had: it is not claimed in a loop."""
+        there = {_uid(claim) for claim in claims if not _is_leaving(claim)}
+        for uid in claimed.keys() - there:
+            error = InsufficientCapacity(
+                f"a node was claimed ({claimed[uid]}); who fulfils claims has deleted it; see its "
+                "log, and the claim's events, for the reason"
+            )
+            await self._unavailable.remember(claimed[uid], error)
+
+    async def _claim(
+        self, workspace: Workspace, need: NodeNeed, offers: Sequence[Offer], *, slots: Sequence[int]
+    ) -> Waiting:
+        """Claim the first offer that is to be had, for each slot; or tell when one may be."""
+        resting = await self._unavailable.resting()
+        offer = next((each for each in offers if each not in resting), None)
+        if offer is None:
+            return _nothing_left(need, {each: resting[each] for each in offers})
+        there = len(await self._ledger.claims())
+        if there + len(slots) > self._max_nodes:
+            return Waiting(
+                reason=NodeLimitReached.__name__,
+                message=f"{_asked(need, offer)}; {there} nodes are claimed already, of at most "
+                f"{self._max_nodes}; delete Workspaces, or raise KAITOFLOW_MAX_NODES",
+                are_claims_ready=False,
+            )
+        for slot in slots:
+            claim = node_claim(
+                workspace,
+                offer,
+                slot=slot,
+                disk_gib=need.disk_gib,
+                finalizers=self._fulfiller.finalizers,
+            )
+            await self._ledger.want(claim)
+        return Waiting(
+            reason=NodeClaimNotReady.__name__,
+            message=f"{_asked(need, offer)}; it is claimed; wait for the machine",
+            are_claims_ready=False,
+        )
+
+    async def release(self, workspace: Workspace) -> None:
+        """Give all claims of the Workspace back; return when no machine of them is left.
+
+        One whose node another Workspace still runs on becomes that Workspace's.
+        Raises: CloudUnavailable: a machine is still there after half an hour. CloudDenied.
+        """
+        meta = workspace.metadata
+        deadline = asyncio.get_running_loop().time() + _RELEASE_WITHIN_S
+        while claims := await self._left_of(meta):
+            heirs = await self._heirs(meta)
+            for claim in claims:
+                heir = heirs.get(_node_name(claim))
+                if heir and not _is_leaving(claim):
+                    await self._ledger.hand_over(claim, heir)
+                elif not _is_leaving(claim):
+                    await self._ledger.give_back(claim)
+            await self._let_go(claims)
+            if asyncio.get_running_loop().time() > deadline:
+                names = ", ".join(claim["metadata"]["name"] for claim in claims)
+                raise CloudUnavailable(
+                    f"the nodes of workspace {workspace.metadata} were given back; after "
+                    f"{_RELEASE_WITHIN_S:.0f} s there is still {names}; see `kubectl describe "
+                    "nodeclaim`, and the cloud's portal"
+                )
+            await asyncio.sleep(min(self._deadlines.look_again_s, 1.0))
+
+    async def _left_of(self, meta: ObjectMeta) -> list[dict[str, Any]]:
+        """The Workspace's claims that are ours to bring to their end."""
+        claims = await self._ledger.claims_of(meta)
+        if self._fulfiller.finalizers:
+            return claims
+        return [claim for claim in claims if not _is_leaving(claim)]
+
+    async def _heirs(self, meta: ObjectMeta) -> dict[str, ObjectMeta]:
+        """Other Workspaces that still run, by the nodes they run on."""
+        heirs = {}
+        for manifest in await self._list_workspaces():
+            status, other = manifest.get("status") or {}, manifest["metadata"]
+            if other["uid"] == meta.uid or other.get("deletionTimestamp"):
+                continue
+            if status.get("state") not in _ENDED:
+                for node in status.get("workerNodes") or ():
+                    heirs[node] = ObjectMeta.model_validate(other)
+        return heirs
+
+
+def _asked(need: NodeNeed, offer: Offer) -> str:
+    return f"{need.nodes} node{'s' if need.nodes > 1 else ''} of {offer} asked for"
+
+
+def _nothing_left(need: NodeNeed, resting: Mapping[Offer, Refusals]) -> Waiting:
+    """Why no offer is to be had, and when the first is tried again."""
+    first = min(resting.values(), key=lambda refusals: refusals.rests_until)
+    why = "; ".join(f"{offer}: {refusals.message}" for offer, refusals in resting.items())
+    offers = ", ".join(map(str, resting))
+    return Waiting(
+        reason=next(iter(resting.values())).reason,
+        message=f"{need.nodes} node(s) of {offers} asked for; {why}; tried again at "
+        f"{first.rests_until:%H:%M} UTC; other instance types may be named by annotation "
+        "kaitoflow.io/instance-types",
+        are_claims_ready=False,
+    )
+
+
+def _waiting_for(need: NodeNeed, coming: Sequence[Object], selection: Selection) -> Waiting:
+    """What the slowest claim waits for; of claims that are done, what their nodes lack."""
+    behind = [claim for claim in coming if not state_of(claim).initialized]
+    if not behind:
+        reason = "NodePluginsNotReady" if selection.lacks_plugin else NodeNotReady.__name__
+        return Waiting(reason=reason, message=selection.message, are_claims_ready=True)
+    claim = behind[0]
+    state, offer = state_of(claim), offer_of(claim)
+    found = f"claim {claim['metadata']['name']} is {_stage(claim)}"
+    said = f" ({state.reason}: {state.message})" if state.message else ""
+    return Waiting(
+        reason=state.reason if state.message else NodeClaimNotReady.__name__,
+        message=f"{_asked(need, offer)}; {found}{said}; wait, or see `kubectl describe nodeclaim "
+        f"{claim['metadata']['name']}`",
+        are_claims_ready=False,
+    )
+
+
+def _stage(claim: Object) -> str:
+    state = state_of(claim)
+    if state.registered:
+        return "registered and not initialized yet"
+    return "launched and not registered yet" if state.launched else "not launched yet"
+
+
+def _is_leaving(claim: Object) -> bool:
+    return "deletionTimestamp" in claim["metadata"]
+
+
+def _node_name(claim: Object) -> str:
+    return str((claim.get("status") or {}).get("nodeName", ""))
+
+
+def _uid(claim: Object) -> str:
+    return str(claim["metadata"]["uid"])
