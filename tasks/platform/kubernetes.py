@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tasks.artifacts import Endpoint
@@ -190,6 +191,14 @@ class KubernetesPlatform:
             for name in (TUNING, INFERENCE):
                 self._applied.pop(_applied_key(workspace, name), None)
 
+    async def is_current(self, workspace: Workspace) -> bool:
+        """Whether the object is there, in this generation and no newer one."""
+        try:
+            await self._expect_current(workspace)
+        except RunSuperseded:
+            return False
+        return True
+
     async def _expect_current(self, workspace: Workspace) -> Object:
         """The object as the API server has it."""
         meta = workspace.metadata
@@ -205,27 +214,33 @@ class KubernetesPlatform:
         return found
 
     async def _remove_outdated(self, workspace: Workspace) -> None:
-        """No Job but one of this generation that may still end well; and no pod of another."""
-        api, meta = await self.api(), workspace.metadata
-        jobs = await api.find("Job", meta.namespace, labels=workspace_labels(workspace))
-        outdated = [
-            job
-            for job in jobs
-            if job["metadata"]["name"] != job_name(workspace) or _has_failed(job)
-        ]
-        for job in outdated:
-            await api.delete("Job", meta.namespace, job["metadata"]["name"])
-        if outdated:
-            uids = {job["metadata"]["uid"] for job in outdated}
-            await self._wait_until_gone(workspace, owners=uids)
+        """No Job but one of this generation that may still end well; and no pod of another.
 
-    async def _wait_until_gone(self, workspace: Workspace, *, owners: set[str]) -> None:
-        """Return when no pod of these owners is left: two pods must not push to one tag."""
+        A Job that was deleted is gone before its pods are, and two must not push to one tag.
+        """
         api, meta = await self.api(), workspace.metadata
+        kept = set()
+        for job in await api.find("Job", meta.namespace, labels=workspace_labels(workspace)):
+            if job["metadata"]["name"] == job_name(workspace) and not _has_failed(job):
+                kept.add(job["metadata"]["uid"])
+            else:
+                await api.delete("Job", meta.namespace, job["metadata"]["name"])
+        await self._wait_until_gone(workspace, labels={POD_LABEL: TUNING}, but_of=kept)
+
+    async def _wait_until_gone(
+        self,
+        workspace: Workspace,
+        *,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        but_of: Collection[str] = (),
+    ) -> None:
+        """Return when the Workspace has no pod with these labels, but of the owners named."""
+        api, meta = await self.api(), workspace.metadata
+        wanted = workspace_labels(workspace) | dict(labels)
         deadline = asyncio.get_running_loop().time() + _GONE_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
-            pods = await api.find("Pod", meta.namespace, labels=workspace_labels(workspace))
-            if not any(_owner(pod) in owners for pod in pods):
+            pods = await api.find("Pod", meta.namespace, labels=wanted)
+            if all(_owner(pod) in but_of for pod in pods):
                 return
             await asyncio.sleep(0.5)
         logger.warning("pods still there workspace=%s after_s=%.0f", workspace, _GONE_TIMEOUT_S)
@@ -323,9 +338,7 @@ class KubernetesPlatform:
                 if _owner(each) == meta.uid:
                     await api.delete(kind, meta.namespace, each["metadata"]["name"])
                     removed.append({"kind": kind, **each})
-        owners = {r["metadata"]["uid"] for r in removed if r["kind"] in ("Job", "StatefulSet")}
-        if owners:
-            await self._wait_until_gone(workspace, owners=owners)
+        await self._wait_until_gone(workspace)
         return [f"{each['kind']}/{each['metadata']['name']}" for each in removed]
 
     async def let_go(self, workspace: Workspace) -> None:
@@ -343,6 +356,10 @@ class KubernetesPlatform:
             }
         }
         await api.merge("Workspace", meta.namespace, meta.name, patch)
+
+    async def list_workspaces(self) -> list[Object]:
+        """Every Workspace of the cluster."""
+        return await (await self.api()).find("Workspace")
 
     async def list_nodes(self) -> list[Object]:
         """Every node of the cluster."""
