@@ -311,7 +311,8 @@ class _Kubelet:
             news = self._news.setdefault(uid, asyncio.Event())
             over = (uid, name) in self._ended
             for line in lines[sent:]:
-                await answer.write(line.encode() + b"\n")
+                with suppress(ConnectionError):  # nobody is there any more
+                    await answer.write(line.encode() + b"\n")
             sent = len(lines)
             if not follow or over:
                 return answer
