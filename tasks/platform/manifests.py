@@ -4,6 +4,7 @@ Every object is owned by its Workspace, carries the labels by which it is found 
 name that follows from the Workspace's, so that making it twice is making it once.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,16 @@ def service_url(workspace: Workspace) -> str:
     return f"http://{workspace.metadata.name}.{workspace.metadata.namespace}.svc"
 
 
+@functools.cache
+def _adapter(config: type[Any]) -> TypeAdapter[Any]:
+    """Made once for each program: to make one takes longer than all the rest of a manifest."""
+    return TypeAdapter(config)
+
+
 def config_map(workspace: Workspace, pod: Pod) -> Object:
     """What the pod's containers are told, one file each, and the files beside them."""
     configs = {
-        f"{container.name}.json": TypeAdapter(type(container.config))
+        f"{container.name}.json": _adapter(type(container.config))  # type: ignore[arg-type]
         .dump_json(container.config, indent=1)
         .decode()
         for container in pod.containers

@@ -117,7 +117,7 @@ def parse_training_config(text: str | None, *, method: str) -> TrainingConfig:
     Raises: InvalidTuningConfig: all problems in one message, each by section and name.
     """
     kind = _method(method)
-    defaults = _read(_template(kind)).values
+    defaults = _defaults(kind)
     given = _read(text)
     problems = [
         *given.problems,
@@ -174,8 +174,11 @@ def _method(method: str) -> Method:
     raise InvalidTuningConfig(f"method {method!r} was asked for; use lora or qlora")
 
 
-def _template(method: Method) -> str:
-    return files("tasks.tuning").joinpath(f"templates/{method}.yaml").read_text(encoding="utf-8")
+@functools.cache
+def _defaults(method: Method) -> dict[str, Section]:
+    """The template's values; a worker asks for them several times a run."""
+    template = files("tasks.tuning").joinpath(f"templates/{method}.yaml")
+    return _read(template.read_text(encoding="utf-8")).values
 
 
 @functools.cache
