@@ -31,7 +31,9 @@ from tasks.podlog import Event, parse_event
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_S = 5.0
+# Events are not watched, and to ask for those of one pod makes the API server look at all that the
+# namespace has: not before a pod has had the time to start, and ever less often while it waits.
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 2.0, 30.0
 _RECONNECT_S = 0.5
 _TAIL_LINES = 20
 # Of the informers: namespace, Workspace, generation, pod.
@@ -44,6 +46,16 @@ class Informers:
 
     pods: Informer
     jobs: Informer
+
+    async def wait(self, key: Key, *, timeout_s: float) -> None:
+        """Return at the next change of the key's pods or Jobs, or when the time is over."""
+        kinds = (self.pods, self.jobs)
+        waits = [asyncio.create_task(kind.wait(key, timeout_s=timeout_s)) for kind in kinds]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
 
 
 @dataclass(frozen=True)
@@ -91,10 +103,12 @@ class ContainerFollower:
 
     async def _until_started(self) -> AsyncGenerator[Event]:
         """What the pod waits for, each time that changes; ends once the container has started."""
-        told = ""
+        now, told, pause_s = asyncio.get_running_loop().time, "", _FIRST_LOOK_S
+        began_s = now()
         while not self._newest_start():
             job, pod = self._job(), self._pod()
-            diagnosis = await self._diagnose(job, pod)
+            is_early = now() - began_s < _FIRST_LOOK_S and not _has_failed(job)
+            diagnosis = None if is_early else await self._diagnose(job, pod)
             if _has_failed(job):
                 raise self._error or self._as_error(diagnosis)
             if diagnosis and diagnosis.is_final:
@@ -105,7 +119,9 @@ class ContainerFollower:
             if waits_for != told:
                 told = waits_for
                 yield {"event": "progress", "phase": waits_for}
-            await self._informers.pods.wait(self._key, timeout_s=_LOOK_AGAIN_S)
+            await self._informers.wait(self._key, timeout_s=pause_s)
+            if not is_early:
+                pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
 
     async def _read(self, started: _Instance) -> AsyncGenerator[Event | str]:
         """The log of one start, from its first line to its last, over any number of connections."""
