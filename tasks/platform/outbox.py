@@ -6,6 +6,7 @@ the less it is asked.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ from tasks.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _EVENT_MESSAGE_MAX_CHARS = 1000
+# No person sees more than four changes a second, and each costs the API server, etcd and all who
+# watch Workspaces some milliseconds.
+_STATUS_EVERY_S = 0.25
 
 
 class Outbox:
@@ -29,6 +33,7 @@ class Outbox:
         self._status: WorkspaceStatus | None = None
         self._events: list[Object] = []
         self._sending: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
     def put_status(self, status: WorkspaceStatus) -> None:
         """Send this status, unless a newer one comes first; it is not to be changed any more.
@@ -51,9 +56,11 @@ class Outbox:
 
         Raises: what kept the last status from being sent.
         """
+        self._hurry.set()
         while self._sending:
             await asyncio.wait([self._sending])
             self._send_on()
+        self._hurry.clear()
 
     def _send_on(self) -> None:
         if self._sending and not self._sending.done():
@@ -72,6 +79,8 @@ class Outbox:
                 await self._send_event(event)
             if status:
                 await self._send_status(status)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), _STATUS_EVERY_S)
 
     async def _send_status(self, status: WorkspaceStatus) -> None:
         meta = self._workspace.metadata
