@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 _SETTLED = ("Ready", "Succeeded", "Failed", "Stopped", "NotReady")
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED)
 _CANCEL_TIMEOUT_S = 60.0
+# Runs that are created at once: the server is no faster with more, and all would wait for the last.
+_CREATIONS_AT_ONCE = 4
 _LOOK_AGAIN_S = 0.5
 _LONGEST_BACKOFF_S = 600.0
 
@@ -72,6 +74,7 @@ class Watcher:
         self._known: dict[str, _Known] = {}
         self._deployments: dict[str, UUID] = {}
         self._last_agreed = datetime.now(UTC)
+        self._creations = asyncio.Semaphore(_CREATIONS_AT_ONCE)
 
     async def look(self, manifest: Mapping[str, Any]) -> None:
         """Ensure what a Workspace, as it is now, asks for; one look at a time."""
@@ -148,19 +151,19 @@ class Watcher:
         parameters with the flow's schema: a Workspace has passed all its rules here, and Prefect's
         server, where most of a run's cost is, spent a quarter of its time on it.
         """
-        answer = await self._prefect.request(
-            "POST",
-            "/deployments/{id}/create_flow_run",
-            path_params={"id": await self._deployment(flow)},
-            json={
-                # As the flow would name it, which then need not ask for another name.
-                "name": f"{flow.partition('-')[0]} {meta}",
-                "parameters": parameters,
-                "enforce_parameter_schema": False,
-                "idempotency_key": f"{flow} {meta.uid} {meta.generation} {attempt}",
-                "tags": [flow, _tag(meta.uid), f"generation:{meta.generation}"],
-            },
-        )
+        body = {
+            # As the flow would name it, which then need not ask for another name.
+            "name": f"{flow.partition('-')[0]} {meta}",
+            "parameters": parameters,
+            "enforce_parameter_schema": False,
+            "idempotency_key": f"{flow} {meta.uid} {meta.generation} {attempt}",
+            "tags": [flow, _tag(meta.uid), f"generation:{meta.generation}"],
+        }
+        async with self._creations:
+            path = {"id": await self._deployment(flow)}
+            answer = await self._prefect.request(
+                "POST", "/deployments/{id}/create_flow_run", path_params=path, json=body
+            )
         run = FlowRun.model_validate(answer.json())
         if self._settings.worker_url:
             await poke_worker(self._settings.worker_url)
