@@ -73,6 +73,7 @@ def main() -> None:
     options = _options()
     with _folder(options.logs) as folder, running_installation(folder) as installation:
         measured = asyncio.run(_measure(installation, one=options.one, many=options.many))
+        measured["yardstick_s"] = round(_yardstick_s(), 2)
     _report(measured, many=options.many)
 
 
@@ -92,6 +93,13 @@ def _folder(kept: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="bench-control-") as folder:
         yield Path(folder)
+
+
+def _yardstick_s() -> float:
+    """How long this machine takes for the same small work, now: figures vary with it."""
+    began_s = time.perf_counter()
+    sum(number & 7 for number in range(10_000_000))
+    return time.perf_counter() - began_s
 
 
 async def _measure(installation: Installation, *, one: int, many: int) -> dict[str, Any]:
@@ -282,6 +290,7 @@ def _report(measured: Mapping[str, Any], *, many: int) -> None:
     for title, key in (("CPU s until then", "cpu_s_by_process"), ("cores", "cores_while_all_wait")):
         told = ", ".join(f"{name} {used}" for name, used in all_[key].items())
         lines.append(f"{title}: {told}")
+    lines.append(f"10 million steps of Python on this machine: {measured['yardstick_s']} s")
     sys.stdout.write("\n".join(lines) + "\n")
     file = ROOT / "build" / "bench" / "control.json"
     file.parent.mkdir(parents=True, exist_ok=True)
