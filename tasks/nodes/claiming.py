@@ -123,13 +123,13 @@ class ClaimingProvisioner:
         coming = [claim for claim in waiting if await self._is_coming(claim)]
         claimed.clear()
         claimed.update(
-            {_uid(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
+            {_name(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
         )
         missing = need.nodes - len(selection.nodes) - len(coming)
         if missing > 0:
             taken = {slot_of(claim) for claim in claims if claim in coming or _is_leaving(claim)}
             slots = [slot for slot in range(need.nodes + len(taken)) if slot not in taken]
-            return await self._claim(workspace, need, offers, slots=slots[:missing])
+            return await self._claim(workspace, need, offers, claimed, slots=slots[:missing])
         return _waiting_for(need, coming, selection)
 
     async def _is_coming(self, claim: Object) -> bool:
@@ -157,16 +157,22 @@ class ClaimingProvisioner:
 
     async def _notice_vanished(self, claims: Sequence[Object], claimed: dict[str, Offer]) -> None:
         """A claim that its fulfiller deleted could not be had: it is not claimed in a loop."""
-        there = {_uid(claim) for claim in claims if not _is_leaving(claim)}
-        for uid in claimed.keys() - there:
+        there = {_name(claim) for claim in claims if not _is_leaving(claim)}
+        for name in claimed.keys() - there:
             error = InsufficientCapacity(
-                f"a node was claimed ({claimed[uid]}); who fulfils claims has deleted it; see its "
+                f"a node was claimed ({claimed[name]}); who fulfils claims has deleted it; see its "
                 "log, and the claim's events, for the reason"
             )
-            await self._unavailable.remember(claimed[uid], error)
+            await self._unavailable.remember(claimed[name], error)
 
     async def _claim(
-        self, workspace: Workspace, need: NodeNeed, offers: Sequence[Offer], *, slots: Sequence[int]
+        self,
+        workspace: Workspace,
+        need: NodeNeed,
+        offers: Sequence[Offer],
+        claimed: dict[str, Offer],
+        *,
+        slots: Sequence[int],
     ) -> Waiting:
         """Claim the first offer that is to be had, for each slot; or tell when one may be."""
         resting = await self._unavailable.resting()
@@ -190,6 +196,7 @@ class ClaimingProvisioner:
                 finalizers=self._fulfiller.finalizers,
             )
             await self._ledger.want(claim)
+            claimed[_name(claim)] = offer
         return Waiting(
             reason=NodeClaimNotReady.__name__,
             message=f"{_asked(need, offer)}; it is claimed; wait for the machine",
@@ -293,5 +300,5 @@ def _node_name(claim: Object) -> str:
     return str((claim.get("status") or {}).get("nodeName", ""))
 
 
-def _uid(claim: Object) -> str:
-    return str(claim["metadata"]["uid"])
+def _name(claim: Object) -> str:
+    return str(claim["metadata"]["name"])

@@ -1,0 +1,128 @@
+"""Plays Karpenter before a real API server: what is claimed is launched, joins and offers GPUs.
+
+By instance type it can be told to play badly. Everything else is real: the CRD is Karpenter's own.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.nodes.claims import CLAIM, offer_of
+from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.manifests import MANAGED_BY
+from tests.cluster.build import GO_ENVIRONMENT, MODULES_DIR, find_go
+
+TERMINATION = "karpenter.sh/termination"
+Conduct = Literal["well", "silent", "no-node", "no-gpu", "deletes"]
+
+_LOOK_EVERY_S = 0.05
+
+
+def claims_crd() -> str:
+    """Karpenter's own definition of NodeClaims, of the version pinned in tests/cluster/go."""
+    answer = subprocess.run(
+        [find_go(), "mod", "download", "-json", "sigs.k8s.io/karpenter"],
+        cwd=MODULES_DIR / "karpenter",
+        env=os.environ | GO_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder = Path(json.loads(answer.stdout)["Dir"])
+    return (folder / "pkg/apis/crds/karpenter.sh_nodeclaims.yaml").read_text()
+
+
+class Karpenter:
+    """Fulfils our claims until it is stopped; `made` counts the claims it saw by instance type."""
+
+    def __init__(self, api: KubeApi, conducts: Mapping[str, Conduct]) -> None:
+        """Args: conducts: by instance type; of others it does well."""
+        self._api, self._conducts = api, conducts
+        self.made: Counter[str] = Counter()
+        self._seen: set[str] = set()
+        self._task = asyncio.create_task(self._work(), name="karpenter")
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def evict(self, node: str) -> None:
+        """As a cloud does with a spot machine: node and claim are gone."""
+        for claim in await self._api.find(CLAIM, labels=MANAGED_BY):
+            if claim.get("status", {}).get("nodeName") == node:
+                await self._api.delete(CLAIM, None, claim["metadata"]["name"])
+        while await self._api.get("Node", None, node):
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _work(self) -> None:
+        while True:
+            for claim in await self._api.find(CLAIM, labels=MANAGED_BY):
+                await self._advance(claim)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _advance(self, claim: Object) -> None:
+        meta, kind = claim["metadata"], offer_of(claim).instance_type
+        conduct = self._conducts.get(kind, "well")
+        if meta["uid"] not in self._seen:
+            self._seen.add(meta["uid"])
+            self.made[kind] += 1
+        if meta.get("deletionTimestamp"):
+            await self._api.delete("Node", None, f"node-{meta['name']}")
+            await self._merge(claim, {"metadata": {"finalizers": None}})
+        elif conduct == "deletes":
+            await self._api.delete(CLAIM, None, meta["name"])
+        elif TERMINATION not in meta.get("finalizers", []):
+            await self._merge(claim, {"metadata": {"finalizers": [TERMINATION]}})
+        elif not claim.get("status", {}).get("nodeName") and conduct != "silent":
+            await self._launch(claim, conduct)
+
+    async def _launch(self, claim: Object, conduct: Conduct) -> None:
+        name = f"node-{claim['metadata']['name']}"
+        conditions = [_condition("Launched", "True")]
+        if conduct == "no-node":
+            await self._tell(claim, {"conditions": conditions})
+            return
+        await self._join(claim, name, gpus=0 if conduct == "no-gpu" else 1)
+        conditions.append(_condition("Registered", "True"))
+        is_done = "False" if conduct == "no-gpu" else "True"
+        conditions.append(_condition("Initialized", is_done, "Resource nvidia.com/gpu was 0"))
+        await self._tell(claim, {"conditions": conditions, "nodeName": name})
+
+    async def _join(self, claim: Object, name: str, *, gpus: int) -> None:
+        kind = offer_of(claim).instance_type
+        labels = claim["metadata"]["labels"] | {"node.kubernetes.io/instance-type": kind}
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+        }
+        await self._api.apply(manifest)
+        room = {"cpu": "24", "memory": "220Gi", "pods": "110", "nvidia.com/gpu": str(gpus)}
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+        status = {"capacity": room, "allocatable": room, "conditions": [ready]}
+        await self._api.merge("Node", None, name, {"status": status}, subresource="status")
+        await self._api.merge("Node", None, name, {"spec": {"taints": None}})
+
+    async def _tell(self, claim: Object, status: Object) -> None:
+        patch = {"status": status}
+        await self._api.merge(CLAIM, None, claim["metadata"]["name"], patch, subresource="status")
+
+    async def _merge(self, claim: Object, patch: Object) -> None:
+        await self._api.merge(CLAIM, None, claim["metadata"]["name"], patch)
+
+
+def _condition(kind: str, status: str, message: str = "") -> dict[str, Any]:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": kind,
+        "status": status,
+        "reason": kind if status == "True" else f"Not{kind}",
+        "message": message,
+        "lastTransitionTime": now,
+    }

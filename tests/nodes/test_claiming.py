@@ -1,0 +1,218 @@
+"""Nodes are claimed, followed against deadlines and given back, on a real API server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from tasks.errors import NoOfferLeft
+from tasks.nodes.claiming import ClaimingProvisioner
+from tasks.nodes.claims import CLAIM, node_claim
+from tasks.nodes.deadlines import Deadlines
+from tasks.nodes.karpenter import KarpenterFulfiller
+from tasks.nodes.ledger import Ledger
+from tasks.nodes.offers import Offer
+from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting
+from tasks.nodes.unavailable import NAME as REFUSED_OFFERS
+from tasks.nodes.unavailable import UnavailableOffers
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.manifests import MANAGED_BY
+from tasks.workspace import Workspace
+from tests.nodes.karpenter import Conduct, Karpenter
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+GOOD, BAD, WORSE = "Standard_NC24ads_A100_v4", "Standard_NC6s_v3", "Standard_NC4as_T4_v3"
+PATIENT = Deadlines(launch_s=90, register_s=90, gpu_s=90, capacity_s=120, look_again_s=0.1)
+NEED = NodeNeed(gpus=1)
+Wanting = Callable[..., Workspace]
+
+
+class Cluster:
+    """A provisioner, who fulfils its claims, and the Workspaces that the cluster has."""
+
+    def __init__(self, api: KubeApi) -> None:
+        self.api = api
+        self.karpenter: Karpenter | None = None
+        self.workspaces: list[dict[str, Any]] = []
+        self.told: list[Waiting] = []
+
+    def play(self, conducts: Mapping[str, Conduct] = MappingProxyType({})) -> Karpenter:
+        self.karpenter = Karpenter(self.api, conducts)
+        return self.karpenter
+
+    def provisioner(
+        self, deadlines: Deadlines = PATIENT, *, max_nodes: int = 100
+    ) -> ClaimingProvisioner:
+        async def connected() -> KubeApi:
+            return self.api
+
+        async def nodes() -> list[dict[str, Any]]:
+            return await self.api.find("Node")
+
+        async def workspaces() -> list[dict[str, Any]]:
+            return self.workspaces
+
+        return ClaimingProvisioner(
+            Ledger(connected),
+            KarpenterFulfiller(),
+            UnavailableOffers(connected, namespace="default"),
+            list_nodes=nodes,
+            list_workspaces=workspaces,
+            deadlines=deadlines,
+            max_nodes=max_nodes,
+        )
+
+    async def ensure(
+        self, workspace: Workspace, need: NodeNeed = NEED, **changes: Any
+    ) -> ReadyNodes:
+        async def tell(waiting: Waiting) -> None:
+            self.told.append(waiting)
+
+        max_nodes = changes.pop("max_nodes", 100)
+        provisioner = self.provisioner(replace(PATIENT, **changes), max_nodes=max_nodes)
+        return await provisioner.ensure_nodes(workspace, need, on_waiting=tell)
+
+    async def claims(self) -> list[str]:
+        return [c["metadata"]["name"] for c in await self.api.find(CLAIM, labels=MANAGED_BY)]
+
+    async def none_left(self) -> None:
+        while await self.claims():
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def cluster(api: KubeApi) -> AsyncIterator[Cluster]:
+    """Nothing is refused or claimed yet."""
+    await api.delete("ConfigMap", "default", REFUSED_OFFERS)
+    made = Cluster(api)
+    yield made
+    if made.karpenter:
+        await made.karpenter.stop()
+
+
+async def test_a_claimed_node_becomes_the_workspace_s(cluster: Cluster, wanting: Wanting) -> None:
+    cluster.play()
+    ready = await cluster.ensure(wanting(GOOD))
+    [claim] = await cluster.claims()
+    assert [node.name for node in ready.nodes] == [f"node-{claim}"]
+    assert ready.are_claimed
+    assert {waiting.reason for waiting in cluster.told} <= {"NodeClaimNotReady", "NotLaunched"}
+
+
+async def test_runs_of_one_workspace_at_once_claim_once(cluster: Cluster, wanting: Wanting) -> None:
+    karpenter, workspace = cluster.play(), wanting(GOOD)
+    await asyncio.gather(*(cluster.ensure(workspace) for _ in range(5)))
+    await cluster.ensure(workspace)
+    assert karpenter.made == {GOOD: 1}
+
+
+async def test_as_many_nodes_are_claimed_as_are_needed(cluster: Cluster, wanting: Wanting) -> None:
+    karpenter = cluster.play()
+    ready = await cluster.ensure(wanting(GOOD), replace(NEED, nodes=3))
+    assert (len(ready.nodes), karpenter.made) == (3, {GOOD: 3})
+
+
+@pytest.mark.parametrize(
+    ("conduct", "reason"),
+    [
+        ("silent", "NodeLaunchTimedOut"),
+        ("no-node", "NodeRegistrationTimedOut"),
+        ("no-gpu", "GpuNotReady"),
+        ("deletes", "InsufficientCapacity"),
+    ],
+)
+async def test_after_a_missed_deadline_the_next_offer_is_tried(
+    cluster: Cluster, wanting: Wanting, conduct: Conduct, reason: str
+) -> None:
+    karpenter = cluster.play({BAD: conduct})
+    ready = await cluster.ensure(wanting(BAD, GOOD), launch_s=3, register_s=3, gpu_s=3)
+    assert len(ready.nodes) == 1
+    assert (karpenter.made[BAD], karpenter.made[GOOD]) == (1, 1)
+    memory = await cluster.api.get("ConfigMap", "default", REFUSED_OFFERS)
+    assert memory is not None
+    [text] = memory["data"].values()
+    assert reason in text
+
+
+async def test_with_no_offer_left_it_says_why_and_when_and_asks_no_more(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    karpenter = cluster.play({BAD: "deletes", WORSE: "deletes"})
+    with pytest.raises(NoOfferLeft, match="tried again at [0-9:]+ UTC") as raised:
+        await cluster.ensure(wanting(BAD, WORSE), capacity_s=8)
+    assert BAD in str(raised.value)
+    assert WORSE in str(raised.value)
+    assert karpenter.made == {BAD: 1, WORSE: 1}
+    assert cluster.told[-1].reason == "InsufficientCapacity"
+
+
+async def test_no_more_nodes_are_claimed_than_the_installation_may(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    karpenter = cluster.play()
+    with pytest.raises(NoOfferLeft, match="at most 1; delete Workspaces"):
+        await cluster.ensure(wanting(GOOD), replace(NEED, nodes=2), max_nodes=1, capacity_s=1)
+    assert karpenter.made == {}
+
+
+async def test_released_twice_nothing_is_left(cluster: Cluster, wanting: Wanting) -> None:
+    cluster.play()
+    workspace = wanting(GOOD)
+    await cluster.ensure(workspace)
+    await cluster.provisioner().release(workspace)
+    await cluster.provisioner().release(workspace)
+    await cluster.none_left()
+
+
+async def test_a_claim_of_another_workspace_of_that_name_is_left_alone(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    cluster.play()
+    await cluster.ensure(wanting(GOOD, uid="first"))
+    await cluster.provisioner().release(wanting(GOOD, uid="second"))
+    assert len(await cluster.claims()) == 1
+
+
+async def test_a_claim_that_is_not_ours_is_never_touched(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    workspace = wanting(GOOD)
+    foreign = node_claim(workspace, Offer(instance_type=GOOD), slot=0, disk_gib=100)
+    foreign["metadata"]["name"] = "foreign"
+    del foreign["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+    await cluster.api.create(CLAIM, None, foreign)
+    await cluster.provisioner().release(workspace)
+    assert await cluster.api.get(CLAIM, None, "foreign")
+    await cluster.api.delete(CLAIM, None, "foreign")
+
+
+async def test_the_last_of_those_who_share_a_node_gives_it_back(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    karpenter = cluster.play()
+    first, second = wanting(GOOD, name="first"), wanting(GOOD, name="second")
+    need = replace(NEED, labels=first.resource.label_selector.match_labels)
+    ready = await cluster.ensure(first, need)
+    assert (await cluster.ensure(second, need)).nodes == ready.nodes
+    running = {"state": "Ready", "workerNodes": [ready.nodes[0].name]}
+    metadata = {"name": "second", "namespace": "team", "uid": second.metadata.uid}
+    cluster.workspaces = [{"metadata": metadata, "status": running}]
+    await cluster.provisioner().release(first)
+    assert len(await cluster.claims()) == 1
+    cluster.workspaces = []
+    await cluster.provisioner().release(second)
+    await cluster.none_left()
+    assert karpenter.made == {GOOD: 1}
+
+
+async def test_an_evicted_node_is_claimed_again(cluster: Cluster, wanting: Wanting) -> None:
+    karpenter, workspace = cluster.play(), wanting(GOOD)
+    ready = await cluster.ensure(workspace)
+    await karpenter.evict(ready.nodes[0].name)
+    again = await cluster.ensure(workspace)
+    assert len(again.nodes) == 1
+    assert karpenter.made == {GOOD: 2}
