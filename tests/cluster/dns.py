@@ -1,4 +1,4 @@
-"""CoreDNS for the pods of the tests' cluster: names of Services, and no other."""
+"""CoreDNS for the pods of the tests' cluster: names of Services, of its machine, and no other."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,9 @@ from tests.cluster.enclosure import Site
 from tests.cluster.node_config import DNS_DOMAIN
 from tests.cluster.program import Program
 
+MACHINE = "machine.test"
+"""The name of the machine on whose loopback the tests serve things; see `Cluster.expose`."""
+
 _START_LIMIT_S = 60.0
 
 
@@ -18,6 +21,7 @@ def running_dns(folder: Path, site: Site, *, kubeconfig: Path) -> Iterator[None]
     corefile = folder / "Corefile"
     corefile.write_text(
         f".:53 {{\n bind {site.address}\n errors\n"
+        f" hosts {{\n  {site.address} {MACHINE}\n  fallthrough\n }}\n"
         f" kubernetes {DNS_DOMAIN} {{\n  kubeconfig {kubeconfig}\n }}\n}}\n"
     )
     command = site.command(tool("coredns"), "-conf", corefile)

@@ -1,4 +1,4 @@
-// CoreDNS with what the tests' cluster needs of it: the names of Services, and no other.
+// CoreDNS with what the tests' cluster needs of it: the names of Services, of hosts, and no other.
 package main
 
 import (
@@ -6,11 +6,12 @@ import (
 	"github.com/coredns/coredns/coremain"
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 )
 
 func init() {
-	dnsserver.Directives = []string{"bind", "errors", "kubernetes"}
+	dnsserver.Directives = []string{"bind", "errors", "hosts", "kubernetes"}
 }
 
 func main() {
