@@ -17,6 +17,7 @@
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
     │   ├── PortInUse                  somebody else listens where the server should
     │   ├── UnknownInstanceType        no such machine in the catalogue
+    │   ├── InvalidPriceTable          a price table of a person's own that cannot be read
     │   ├── DeploymentUnusable         no async flow that a worker could import
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
@@ -152,6 +153,10 @@ class DeploymentUnusable(Refused):
 
 class UnknownInstanceType(Refused):
     """The machine that is asked for is not in the catalogue."""
+
+
+class InvalidPriceTable(Refused):
+    """A price table of a person's own cannot be read."""
 
 
 class SecretNotFound(Refused):
