@@ -124,8 +124,11 @@ class ContainerFollower:
                 pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
 
     async def _read(self, started: _Instance) -> AsyncGenerator[Event | str]:
-        """The log of one start, from its first line to its last, over any number of connections."""
-        last_time, seen_then = "", set[str]()
+        """The log of one start, from its first line to its last, over any number of connections.
+
+        Output and errors are two streams: a line may come after one that is younger.
+        """
+        newest, seen_this_second = "", set[tuple[str, str]]()
         self._tail = []
         while True:
             was_over = self._is_over(started)
@@ -134,13 +137,16 @@ class ContainerFollower:
                     self._namespace,
                     started.pod,
                     self._container,
-                    since=f"{last_time[:19]}Z" if last_time else None,
+                    since=f"{newest[:19]}Z" if newest else None,
                     follow=not was_over,
                 ):
-                    if moment < last_time or (moment == last_time and text in seen_then):
+                    if (moment, text) in seen_this_second:
                         continue
-                    seen_then = {text} if moment != last_time else seen_then | {text}
-                    last_time = moment
+                    if moment[:19] > newest[:19]:
+                        seen_this_second.clear()
+                    newest = max(newest, moment)
+                    if moment[:19] == newest[:19]:
+                        seen_this_second.add((moment, text))
                     self._tail = [*self._tail[-_TAIL_LINES:], text]
                     yield parse_event(text) or text
             except KubernetesUnavailable as error:
