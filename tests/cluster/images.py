@@ -28,14 +28,15 @@ _POSTGRESQL = Path(__file__).with_name("postgresql")
 _BASE_PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
 _TRUSTED = "etc/ssl/certs/ca-certificates.crt"
 _SOURCES = ("flows", "tasks", "serving", "pyproject.toml", "README.md", "LICENSE", "requirements")
-# What the pod image has of others, put below it: the product's own layers stay small.
+# What the pod image has of others, put below it: the product's own layers stay small. In a folder
+# of that name, or dill takes libraries for a person's own code and fails to pickle them.
 _POD_PACKAGES = """
 ARG BASE
 FROM ${BASE}
 COPY requirements/pods.txt /tmp/pods.txt
-RUN /tools/uv pip install --python python3 --target /opt/packages --require-hashes --no-build \\
+RUN /tools/uv pip install --python python3 --target /opt/site-packages --require-hashes --no-build \\
     --compile-bytecode --link-mode copy --cache-dir /cache --requirement /tmp/pods.txt
-ENV PYTHONPATH=/opt/packages
+ENV PYTHONPATH=/opt/site-packages
 """
 
 

@@ -24,10 +24,10 @@ from tests.cluster.dns import MACHINE
 from tests.cluster.registry import docker_config, running_registry
 from tests.serving.hub_server import Hub, running_hub
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 NAME, TEAM, IMAGE = "workspace-tuning", "team", "adapters/quickstart"
-INSTALL_LIMIT_S, RUN_LIMIT_S = 600, 900
+INSTALL_LIMIT_S, RUN_LIMIT_S = 600, 1200
 ORDER = ["Accepted", "NodesReady", "ResourceReady", "JobStarted", "InferenceReady"]
 # The database's volume: the cluster has nobody who makes one.
 VOLUME = """
