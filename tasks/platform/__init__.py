@@ -6,6 +6,9 @@ from tasks.platform.base import Platform
 from tasks.platform.local import LocalPlatform
 from tasks.settings import settings
 
+# A run outlives a control plane that is restarted, or upgraded.
+_RUN_PATIENCE_S = 300.0
+
 
 @functools.cache
 def current_platform() -> Platform:
@@ -14,7 +17,7 @@ def current_platform() -> Platform:
         return local_platform()
     from tasks.platform.kubernetes import KubernetesPlatform
 
-    return KubernetesPlatform(settings())
+    return KubernetesPlatform(settings(), patience_s=_RUN_PATIENCE_S)
 
 
 @functools.cache

@@ -30,7 +30,8 @@ Object = dict[str, Any]
 _JSON = "application/json"
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _TIMEOUT_S = 30.0
-_TRIES = 6
+# How long to ask again when nothing answers; and when it refuses what it may allow a moment later.
+PATIENCE_S, _REFUSED_PATIENCE_S = 6.0, 15.0
 # Hundreds of runs ask at once; more connections bring no answer sooner and each takes memory.
 _CALLS_AT_ONCE = 16
 # asyncio keeps a buffer of 256 KiB for each TLS connection, for hundreds of logs that say little;
@@ -60,9 +61,9 @@ _PATHS = {
 class KubeApi:
     """One connection to an API server, shared by everything in the process."""
 
-    def __init__(self, api_client: client.ApiClient) -> None:
-        """Args: api_client: as `connect` makes it."""
-        self._client = api_client
+    def __init__(self, api_client: client.ApiClient, *, patience_s: float = PATIENCE_S) -> None:
+        """Args: api_client: as `connect` makes it. patience_s: how long the server may be away."""
+        self._client, self._patience_s = api_client, patience_s
         self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def close(self) -> None:
@@ -219,9 +220,15 @@ class KubeApi:
             total=None, sock_connect=_TIMEOUT_S, sock_read=read_timeout_s
         )
         answer = await self._open(method, path, query, body, limits=limits)
+        ends_s = _now_s() + min(self._patience_s, _REFUSED_PATIENCE_S)
+        while answer.status >= 400:
+            content = await answer.read()
+            is_for_good = method != "GET" or not _again_may_help(answer.status, content)
+            if is_for_good or _now_s() > ends_s:
+                raise _refused(method, path, answer.status, content)
+            await asyncio.sleep(1)
+            answer = await self._open(method, path, query, body, limits=limits)
         try:
-            if answer.status >= 400:
-                raise _refused(method, path, answer.status, await answer.read())
             pending = b""
             async for chunk in answer.content.iter_any():
                 *whole, pending = (pending + chunk).split(b"\n")
@@ -246,30 +253,31 @@ class KubeApi:
         none_for: tuple[int, ...] = (),
     ) -> Object | None:
         """Ask until there is an answer that another try would not change."""
-        pause_s = _FIRST_PAUSE_S
-        for left in range(_TRIES - 1, -1, -1):
+        pause_s, began_s, refused_s = _FIRST_PAUSE_S, _now_s(), 0.0
+        while True:
             try:
                 async with self._calls:
                     answer = await self._open(
                         method, path, query, body, content_type=content_type, accept=accept
                     )
                     content = await answer.read()
-            except KubernetesUnavailable:
-                if not left:
-                    raise
-            except (aiohttp.ClientError, TimeoutError) as error:
-                if not left:
+            except (KubernetesUnavailable, aiohttp.ClientError, TimeoutError) as error:
+                refused_s = 0.0
+                if _now_s() - began_s > self._patience_s:
+                    if isinstance(error, KubernetesUnavailable):
+                        raise
                     raise _unavailable(path, error) from error
             else:
                 if answer.status < 400:
                     return cast("Object", json.loads(content))
                 if answer.status in none_for:
                     return None
-                if not left or not _again_may_help(answer.status):
+                refused_s = refused_s or _now_s()
+                is_over = _now_s() - refused_s > min(self._patience_s, _REFUSED_PATIENCE_S)
+                if is_over or not _again_may_help(answer.status, content):
                     raise _refused(method, path, answer.status, content)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        raise AssertionError
 
     async def _open(
         self,
@@ -298,10 +306,11 @@ class KubeApi:
         return cast("aiohttp.ClientResponse", answer.response)
 
 
-async def connect(context: str | None = None) -> KubeApi:
+async def connect(context: str | None = None, *, patience_s: float = PATIENCE_S) -> KubeApi:
     """The API server of this pod's service account, else of the kubeconfig.
 
-    Args: context: of the kubeconfig; None = its current one.
+    Args: context: of the kubeconfig; None = its current one. patience_s: how long the API server
+    may be away before a call fails.
     Raises: KubernetesUnavailable: neither is there.
     """
     sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
@@ -319,7 +328,7 @@ async def connect(context: str | None = None) -> KubeApi:
             f"a cluster was asked for; no kubeconfig can be used ({error}); "
             "set KUBECONFIG, or check `kubectl config current-context`"
         ) from None
-    return KubeApi(client.ApiClient(settings))
+    return KubeApi(client.ApiClient(settings), patience_s=patience_s)
 
 
 def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
@@ -334,8 +343,17 @@ def _selector(wanted: Mapping[str, str] | None, *, name: str = "labelSelector") 
     return {name: ",".join(f"{key}={value}" for key, value in wanted.items())}
 
 
-def _again_may_help(status: int) -> bool:
-    return status in (429, 500, 502, 503, 504)
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _again_may_help(status: int, content: bytes) -> bool:
+    """Whether the answer may be another one soon.
+
+    An API server that has just started knows no tokens and no roles yet, and refuses everybody.
+    """
+    is_of_roles = status == 403 and b" cannot " in content
+    return is_of_roles or status in (401, 429, 500, 502, 503, 504)
 
 
 def _refused(method: str, path: str, status: int, content: bytes) -> KubernetesRefused:

@@ -15,7 +15,7 @@ from tasks.platform.base import INFERENCE, TUNING, Address, Container, Pod, PodP
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod, diagnosed_error
 from tasks.platform.following import ContainerFollower, Informers, Key
 from tasks.platform.informer import Informer
-from tasks.platform.kube_api import KubeApi, Object, connect
+from tasks.platform.kube_api import PATIENCE_S, KubeApi, Object, connect
 from tasks.platform.manifests import (
     GENERATION_LABEL,
     MANAGED_BY,
@@ -52,9 +52,11 @@ class KubernetesPlatform:
     is_cluster = True
     progress_every_s = 5.0
 
-    def __init__(self, settings: Settings, *, context: str | None = None) -> None:
-        """Args: settings: the pods' image, how long to wait. context: of the kubeconfig."""
-        self._settings, self._context = settings, context
+    def __init__(
+        self, settings: Settings, *, context: str | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
+        """Args: settings: the pods' image, how long to wait. patience_s: with the API server."""
+        self._settings, self._context, self._patience_s = settings, context, patience_s
         self._connecting = asyncio.Lock()
         self._connection: tuple[KubeApi, Informers] | None = None
         self._statuses: dict[str, WorkspaceStatus] = {}
@@ -77,7 +79,7 @@ class KubernetesPlatform:
     async def _connected(self) -> tuple[KubeApi, Informers]:
         async with self._connecting:
             if self._connection is None:
-                api = await connect(self._context)
+                api = await connect(self._context, patience_s=self._patience_s)
                 informers = Informers(
                     pods=Informer(api, "Pod", labels=MANAGED_BY, key=_key),
                     jobs=Informer(api, "Job", labels=MANAGED_BY, key=_key),
