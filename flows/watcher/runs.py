@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Cancelling
 
+from flows.watcher.freshness import Freshness
 from flows.watcher.settings import WatcherSettings
 from flows.worker import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
@@ -54,7 +55,6 @@ class _Known:
     started: tuple[int, int] | None = None
     releases: int = 0
     not_before: datetime = datetime(1970, 1, 1, tzinfo=UTC)
-    version: str = ""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -73,7 +73,7 @@ class Watcher:
         self._prefect, self._settings = prefect, settings
         self._known: dict[str, _Known] = {}
         self._deployments: dict[str, UUID] = {}
-        self._last_agreed = datetime.now(UTC)
+        self._freshness = Freshness()
         self._creations = asyncio.Semaphore(_CREATIONS_AT_ONCE)
 
     async def look(self, manifest: Mapping[str, Any]) -> None:
@@ -82,13 +82,14 @@ class Watcher:
         if not self._is_ours(meta):
             return
         known = self._known.setdefault(meta["uid"], _Known())
-        known.version = meta["resourceVersion"]
+        self._freshness.show(meta["uid"], meta["resourceVersion"])
         async with known.lock:
             await self._ensure(manifest, known)
 
     def forget(self, manifest: Mapping[str, Any]) -> None:
         """A Workspace is gone."""
         self._known.pop(manifest["metadata"]["uid"], None)
+        self._freshness.forget(manifest["metadata"]["uid"])
 
     async def _ensure(self, manifest: Mapping[str, Any], known: _Known) -> None:
         meta = manifest["metadata"]
@@ -281,6 +282,7 @@ class Watcher:
 
     async def resync(self) -> None:
         """For ever: look at all Workspaces, find lost runs, compare with what the watch saw."""
+        self._freshness = Freshness()  # who waited to lead has seen nothing yet
         while True:
             await asyncio.sleep(self._settings.resync_s)
             try:
@@ -291,9 +293,9 @@ class Watcher:
     async def _look_at_all(self) -> None:
         found = await self._api.find("Workspace")
         manifests = [m for m in found if self._is_ours(m["metadata"])]
-        behind = [m for m in manifests if self._is_behind(m)]
-        if not behind:
-            self._last_agreed = datetime.now(UTC)
+        self._freshness.compare(
+            {m["metadata"]["uid"]: m["metadata"]["resourceVersion"] for m in manifests}
+        )
         lost = await self._lost_runs()
         for manifest in manifests:
             known = self._known.setdefault(manifest["metadata"]["uid"], _Known())
@@ -312,16 +314,10 @@ class Watcher:
         named = self._settings.namespaces
         return not named or meta["namespace"] in named
 
-    def _is_behind(self, manifest: Mapping[str, Any]) -> bool:
-        known = self._known.get(manifest["metadata"]["uid"])
-        return known is None or known.version != manifest["metadata"]["resourceVersion"]
-
     @property
     def is_well(self) -> bool:
         """Whether the watch has shown, not too long ago, what a list shows."""
-        return datetime.now(UTC) - self._last_agreed < timedelta(
-            seconds=self._settings.watch_dead_s
-        )
+        return self._freshness.age_s < self._settings.watch_dead_s
 
 
 def _was_asked_to_stop(status: WorkspaceStatus) -> bool:
