@@ -1,17 +1,18 @@
 """A cluster with Kaitoflow on it: real API server, Prefect server, worker and watcher; one node
 that plays its kubelet."""
 
+import json
 import secrets
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.chart.rendering import CRDS
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.simulated_node import SCRIPTS, simulated_node
-from tests.flows.watcher.installation import ROOT, Installation, wait_until
+from tests.flows.watcher.installation import Installation, wait_until
 
 __all__ = ["Installation"]
 
@@ -19,12 +20,17 @@ __all__ = ["Installation"]
 def install_crd(control_plane: ControlPlane) -> None:
     """Return when the API server has learned of Workspaces.
 
-    Looked at again and again: `kubectl wait` fails on a CRD that is too new to have conditions.
+    `kubectl wait` would not do: it fails on a CRD that is too new to have conditions.
     """
-    control_plane.kubectl("apply", "-f", ROOT / "deployments/crds/kaito.sh_workspaces.yaml")
-    established = 'jsonpath={.status.conditions[?(@.type=="Established")].status}'
-    look = ("get", "crd", "workspaces.kaito.sh", "--output", established)
-    wait_until(lambda: control_plane.kubectl(*look) == "True", "the CRD to be established")
+    control_plane.kubectl("apply", "-f", CRDS)
+    look = ("get", "crd", "workspaces.kaito.sh", "--output=json")
+
+    def is_established() -> bool:
+        status = json.loads(control_plane.kubectl(*look)).get("status", {})
+        conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+        return conditions.get("Established") == "True"
+
+    wait_until(is_established, "the CRD to be established")
 
 
 @contextmanager
@@ -46,8 +52,7 @@ def installation(folder: Path, prefect_api: str) -> Iterator[Installation]:
             made = Installation(control_plane, node, folder, prefect_api)
             made.give_rights()
             yield made
-            for name in list(made.programs):
-                made.kill(name, signal.SIGTERM)
+            made.stop()
 
 
 @pytest.fixture(scope="module")

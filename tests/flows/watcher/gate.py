@@ -7,7 +7,7 @@ killed while one of its requests is held has died at exactly that moment.
 import asyncio
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -35,8 +35,15 @@ class Gate:
     """The names of those that hold something now."""
     is_silent: bool = False
     """Whether watches are told nothing more, without an end: as by a network that swallows all."""
+    is_forgetful: bool = False
+    """Whether watches ask for changes since the cluster's first day, which are not kept so long."""
     expired: int = 0
-    """How many watches the API server ended since their version was too old."""
+    """How many watches the API server ended for that."""
+    era: int = 0
+
+    def end_watches(self) -> None:
+        """End all watches that there are, as the API server does every few minutes."""
+        self.era += 1
 
 
 @contextmanager
@@ -66,6 +73,7 @@ class _Keeper:
             connector=aiohttp.TCPConnector(ssl=self._trusted, limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
+            skip_auto_headers=("Content-Type", "User-Agent", "Accept"),
         )
         app = web.Application(client_max_size=1 << 24)
         app.router.add_route("*", "/{path:.*}", self._pass)
@@ -87,9 +95,8 @@ class _Keeper:
         await self._hold(self._gate.held, *about)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _PER_HOP}
         try:
-            url = URL(self._server + request.path_qs, encoded=True)
             async with self._session.request(
-                request.method, url, headers=headers, data=body
+                request.method, self._url(request), headers=headers, data=body or None
             ) as answer:
                 await self._hold(self._gate.unheard, *about)
                 return await self._answer(request, answer)
@@ -105,19 +112,38 @@ class _Keeper:
             finally:
                 self._gate.waiting.discard(name)
 
+    def _url(self, request: web.Request) -> URL:
+        url = URL(self._server + request.path_qs, encoded=True)
+        if self._gate.is_forgetful and _is_watch(request):
+            return url.update_query(resourceVersion="1")
+        return url
+
     async def _answer(
         self, request: web.Request, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
-        is_watch = request.query.get("watch") == "true"
         headers = {k: v for k, v in answer.headers.items() if k.lower() not in _PER_HOP}
         ours = web.StreamResponse(status=answer.status, headers=headers)
         await ours.prepare(request)
-        async for chunk in answer.content.iter_any():
-            while is_watch and self._gate.is_silent:
-                await asyncio.sleep(_LOOK_AGAIN_S)
-            self._gate.expired += is_watch and b'"code":410' in chunk
+        chunks = self._watched(answer) if _is_watch(request) else answer.content.iter_any()
+        async for chunk in chunks:
             await ours.write(chunk)
         return ours
+
+    async def _watched(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        era = self._gate.era
+        reading = asyncio.ensure_future(answer.content.readany())
+        try:
+            while self._gate.era == era:
+                await asyncio.wait({reading}, timeout=_LOOK_AGAIN_S)
+                if self._gate.is_silent or not reading.done():
+                    continue
+                if not (chunk := reading.result()):
+                    return
+                self._gate.expired += b'"code":410' in chunk
+                yield chunk
+                reading = asyncio.ensure_future(answer.content.readany())
+        finally:
+            reading.cancel()
 
     @staticmethod
     def _hang_up(request: web.Request) -> web.StreamResponse:
@@ -125,3 +151,7 @@ class _Keeper:
         with suppress(AttributeError):
             request.transport.abort()  # type: ignore[union-attr]
         return web.Response(status=502)
+
+
+def _is_watch(request: web.Request) -> bool:
+    return request.query.get("watch") == "true"

@@ -1,9 +1,6 @@
 """Kaitoflow on a cluster: its two programs, with the rights that the chart gives them."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,9 +15,10 @@ from tests.builders import tuning_manifest
 from tests.chart.rendering import NAMESPACE, render
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubeconfig import write_kubeconfig
+from tests.cluster.ports import free_port
+from tests.cluster.program import Program
 from tests.cluster.simulated_node import DIGEST, SimulatedNode
 
-ROOT = Path(__file__).parents[3]
 LIMIT_S = 120.0
 ALL = {
     "Accepted",
@@ -38,7 +36,6 @@ _SETTINGS = {
     "KAITOFLOW_RESYNC_S": "3",
     "KAITOFLOW_BACKOFF_S": "1",
     "KAITOFLOW_LEASE_S": "6",
-    "KAITOFLOW_WATCHER_PORT": "0",
     "KAITOFLOW_NODE_READY_TIMEOUT_S": "120",
     "KAITOFLOW_WORKER_PORT": "0",
     "KAITOFLOW_WORKER_POLL_S": "0.5",
@@ -65,58 +62,81 @@ class Installation:
     node: SimulatedNode
     folder: Path
     prefect_api: str
-    programs: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    """Of both programs, beside those that all tests have."""
+    urls: dict[str, str] = field(default_factory=dict)
+    """Where a program finds the API server, if not where it is."""
+    programs: dict[str, Program] = field(default_factory=dict)
+    ports: dict[str, str] = field(default_factory=dict)
 
     def give_rights(self) -> None:
         """Make the chart's service accounts, with their roles."""
         self.kubectl("create", "namespace", NAMESPACE)
         objects = [each for each in render() if each["kind"] in _RIGHTS]
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
-        for program in ("watcher", "worker"):
-            account = f"kaitoflow-{program}"
-            self.control_plane.service_account_kubeconfig(NAMESPACE, account)
 
-    def kubeconfig(self, program: str, *, url: str = "") -> Path:
-        """That of a program's service account; `url` = where it finds the API server instead."""
-        theirs = self.control_plane.folder / f"{NAMESPACE}.kaitoflow-{program}.kubeconfig"
-        if not url:
+    def start(self, component: str, *arguments: str, name: str = "", **instead: str) -> None:
+        """Start `worker` or `watcher`, by default under its own name, with other settings."""
+        settings = _SETTINGS | {
+            "KUBECONFIG": str(self._kubeconfig(component)),
+            "KAITOFLOW_HOME": str(self.folder),
+            "PREFECT_API_URL": self.prefect_api,
+            "KAITOFLOW_WATCHER_PORT": str(free_port()),
+        }
+        settings |= self.settings | instead
+        told = [f"{key}={value}" for key, value in settings.items()]
+        name = name or component
+        command = ["env", *told, sys.executable, "-m", "flows", component, *arguments]
+        self.programs[name] = Program(name, command, self.folder / f"{name}.log")
+        self.ports[name] = settings["KAITOFLOW_WATCHER_PORT"]
+        self.programs[name].start()
+
+    def start_worker(self, **instead: str) -> None:
+        """The one worker, always by the same name, as the pod of a StatefulSet has it."""
+        self.start("worker", "--name", "first", **instead)
+
+    def kill(self, name: str) -> None:
+        self.programs.pop(name).kill()
+
+    def stop(self) -> None:
+        """Ask all programs to end."""
+        for program in self.programs.values():
+            program.stop()
+        self.programs.clear()
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Let a program take the place of one that is no more."""
+        self.programs[new_name], self.ports[new_name] = self.programs.pop(name), self.ports[name]
+
+    def revive(self) -> None:
+        """Start again what ended by itself, as a kubelet does."""
+        for program in self.programs.values():
+            if program.pid is None:
+                program.start()
+
+    def health(self, name: str = "watcher") -> tuple[int, dict[str, bool]]:
+        """What a watcher's /healthz answers; 0 while it does not."""
+        try:
+            answer = httpx2.get(f"http://127.0.0.1:{self.ports[name]}/healthz", trust_env=False)
+        except httpx2.TransportError:
+            return 0, {}
+        return answer.status_code, answer.json()
+
+    def _kubeconfig(self, component: str) -> Path:
+        """That of the component's service account."""
+        account = f"kaitoflow-{component}"
+        theirs = self.control_plane.folder / f"{NAMESPACE}.{account}.kubeconfig"
+        if not theirs.exists():
+            self.control_plane.service_account_kubeconfig(NAMESPACE, account)
+        if component not in self.urls:
             return theirs
         token = yaml.safe_load(theirs.read_text())["users"][0]["user"]["token"]
         return write_kubeconfig(
-            self.folder / f"{program}.kubeconfig",
-            server=url,
+            self.folder / f"{component}.kubeconfig",
+            server=self.urls[component],
             ca_file=self.control_plane.ca_file,
             token=token,
         )
-
-    def start(self, program: str, *arguments: str, **environment: str) -> None:
-        """Start `worker` or `watcher` under a name, which is the program's own by default."""
-        name = environment.pop("name", program)
-        ours = _SETTINGS | {
-            "KUBECONFIG": str(self.kubeconfig(program)),
-            "KAITOFLOW_HOME": str(self.folder),
-            "PREFECT_API_URL": self.prefect_api,
-        }
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.programs[name] = subprocess.Popen(
-                [sys.executable, "-m", "flows", program, *arguments],
-                env=os.environ | ours | environment,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-            )
-
-    def start_worker(self, **environment: str) -> None:
-        """The one worker, always by the same name, as the pod of a StatefulSet has it."""
-        self.start("worker", "--name", "first", **environment)
-
-    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        process = self.programs.pop(name)
-        process.send_signal(number)
-        process.wait(60)
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.control_plane.kubectl(*arguments, stdin=stdin)
@@ -152,6 +172,7 @@ class Installation:
             if condition(status):
                 return status
             assert time.monotonic() < deadline, f"waited for {what}; it is {json.dumps(status)}"
+            self.revive()
             time.sleep(0.2)
 
     def wait_until_ready(self, namespace: str) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Apply a Workspace, and it is tuned, published and served; delete it, and nothing is left."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.cluster.simulated_node import DIGEST, Script
 from tests.flows.watcher.installation import (
     ALL,
+    ENDED,
     Installation,
     true_conditions,
+    wait_until,
     workspace_manifest,
 )
 
@@ -30,19 +34,6 @@ def test_an_applied_workspace_ends_served(
     services = installed.kubectl("get", "svc", "tuned", "-n", namespace)
     assert "80/TCP,29500/TCP" in services
     assert len(installed.get("jobs", namespace)["items"]) == 1
-
-
-def test_a_deleted_workspace_leaves_nothing(
-    installed: Installation, workspace_namespace: str
-) -> None:
-    namespace = workspace_namespace
-    installed.apply(workspace_manifest(namespace))
-    installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
-    installed.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
-    left = installed.kubectl(
-        "get", "jobs,statefulsets,services,configmaps,pods", "-n", namespace, "-o", "name"
-    )
-    assert left.split() == ["configmap/kube-root-ca.crt"]
 
 
 def test_a_missing_secret_is_told_and_nothing_is_created(
@@ -146,3 +137,61 @@ def test_the_stop_annotation_ends_the_run_and_its_removal_starts_it_again(
     assert installed.get("statefulsets", namespace)["items"] == []
     installed.kubectl(*annotate, "kaitoflow.io/stopped-")
     installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
+
+
+KINDS = "jobs,statefulsets,services,configmaps,pods,controllerrevisions"
+
+
+def wait_for_a_node(installed: Installation, namespace: str) -> None:
+    """It asks for a node that nobody has."""
+    manifest = workspace_manifest(namespace)
+    manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": "nobody"}}
+    installed.apply(manifest)
+    installed.wait_for(namespace, lambda s: bool(s.get("progress", {}).get("phase")))
+
+
+def be_at(container: str) -> Callable[[Installation, str], None]:
+    def wait(installed: Installation, namespace: str) -> None:
+        installed.node.held.add((namespace, container))
+        installed.apply(workspace_manifest(namespace))
+        installed.wait_until_started(namespace, container)
+
+    return wait
+
+
+def be_ready(installed: Installation, namespace: str) -> None:
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_until_ready(namespace)
+
+
+def lose_the_worker(installed: Installation, namespace: str) -> None:
+    """Its worker dies while it tunes, and another is on its way."""
+    be_at("tune")(installed, namespace)
+    installed.kill("worker")
+    installed.start_worker()
+
+
+MOMENTS: dict[str, Callable[[Installation, str], None]] = {
+    "no node": wait_for_a_node,
+    "tuning": be_at("tune"),
+    "pushing": be_at("push-image"),
+    "loading": be_at("serve"),
+    "serving": be_ready,
+    "no worker": lose_the_worker,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_workspace_that_is_deleted_at_any_moment_leaves_nothing(
+    installed: Installation, workspace_namespace: str, moment: str
+) -> None:
+    namespace = workspace_namespace
+    installed.node.ending_s = 1  # as pods are there for a while that have been deleted
+    MOMENTS[moment](installed, namespace)
+    uid = installed.uid(namespace)
+    installed.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    assert installed.names(KINDS, namespace) == ["configmap/kube-root-ca.crt"]
+    wait_until(
+        lambda: {run["state_type"] for run in installed.runs(uid)} <= ENDED,
+        "an end of all its runs",
+    )

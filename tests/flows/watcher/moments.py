@@ -1,20 +1,11 @@
-"""The worker dies at any step of a run, and another goes on: nothing is made or pushed twice.
+"""Each step of a run as a moment at which its Workspace can be held."""
 
-One kill for all: each Workspace is held at a step of its own, and when all are where they should
-be, the worker that runs them is killed and another one started.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import pytest
-
-from tests.flows.watcher.conftest import new_namespace
-from tests.flows.watcher.gate import Gate, gate_before
-from tests.flows.watcher.installation import Installation, wait_until, workspace_manifest
-
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+from tests.flows.watcher.gate import Gate
+from tests.flows.watcher.installation import Installation, workspace_manifest
 
 
 @dataclass
@@ -128,33 +119,3 @@ STEPS = {
     "server made": before_answer("PATCH", "statefulsets", "tuned"),
     "nothing told": replace(verdict_told, is_there=in_container("serve").is_there),
 }
-
-
-@pytest.fixture(scope="module")
-def killed(
-    installed: Installation,
-) -> Iterator[dict[str, Scene]]:
-    """Each step's Workspace, after the worker that was held there was killed and started again."""
-    with gate_before(installed.control_plane) as gate:
-        installed.kill("worker")
-        through_gate = str(installed.kubeconfig("worker", url=gate.url))
-        installed.start_worker(KUBECONFIG=through_gate)
-        scenes = {step: Scene(installed, gate, new_namespace(installed)) for step in STEPS}
-        for step, scene in scenes.items():
-            STEPS[step].begin(scene)
-            scene.apply()
-        for step, scene in scenes.items():
-            wait_until(partial(STEPS[step].is_there, scene), f"the run to be at {step}")
-        installed.kill("worker")
-        installed.start_worker()
-        for step, scene in scenes.items():
-            STEPS[step].end(scene)
-        yield scenes
-        for scene in scenes.values():
-            installed.kubectl("delete", "namespace", scene.namespace, "--wait=false")
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_run_whose_worker_was_killed_is_done_once(killed: dict[str, Scene], step: str) -> None:
-    scene = killed[step]
-    scene.installed.expect_one_run(scene.namespace)
