@@ -159,8 +159,12 @@ class KubeApi:
             "resourceVersion": version,
             "timeoutSeconds": str(_WATCH_S),
         }
-        async for line in self._lines(_path(kind, namespace), query, read_timeout_s=_WATCH_S + 30):
-            event = json.loads(line)
+        path = _path(kind, namespace)
+        async for line in self._lines(path, query, read_timeout_s=_WATCH_S + 30):
+            try:
+                event = json.loads(line)
+            except ValueError as error:  # broken off in the middle of it
+                raise _unavailable(path, error) from error
             if event["type"] == "ERROR":
                 raise KubernetesRefused(
                     f"a watch of {kind} was asked for; the API server ended it: "
