@@ -6,10 +6,11 @@ server fetches container logs from here, over TLS, as from any kubelet.
 
 import asyncio
 import json
+import logging
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from kubernetes.aio import client, config
 
 from tasks.errors import KaitoflowError
 from tasks.platform.kube_api import KubeApi
+
+logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 0.2
 # A TLS connection is closed in several turns of the loop; none tells when the last is over.
@@ -141,7 +144,7 @@ class _Kubelet:
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         await self._register(self._runner.addresses[0][1])
-        self._loop = asyncio.create_task(self._work())
+        self._loop = _started(self._work())
 
     async def stop(self) -> None:
         tasks = (self._loop, *self._pods.values(), *self._goodbyes.values())
@@ -192,10 +195,10 @@ class _Kubelet:
             self._end(meta["uid"])
         elif meta.get("deletionTimestamp"):
             if meta["uid"] not in self._goodbyes:
-                self._goodbyes[meta["uid"]] = asyncio.create_task(self._say_goodbye(pod))
+                self._goodbyes[meta["uid"]] = _started(self._say_goodbye(pod))
         elif meta["uid"] not in self._pods:
             self._uids[meta["namespace"], meta["name"]] = meta["uid"]
-            self._pods[meta["uid"]] = asyncio.create_task(self._run(pod))
+            self._pods[meta["uid"]] = _started(self._run(pod))
 
     def _end(self, uid: str) -> None:
         if task := self._pods.pop(uid, None):
@@ -317,6 +320,18 @@ class _Kubelet:
             if not follow or over:
                 return answer
             await news.wait()
+
+
+def _started(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task whose failure is told at once, since nobody waits for it."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_tell_failure)
+    return task
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.error("the simulated kubelet failed", exc_info=error)
 
 
 async def _until_answered(ask: Callable[[], Awaitable[object]]) -> None:
