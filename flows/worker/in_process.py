@@ -50,8 +50,9 @@ _CALL_TIMEOUT_S = 20.0
 _PAGE = 200
 # Clocks differ; what is asked for too early waits at the server's word.
 _AHEAD = timedelta(seconds=5)
-# However many pokes come, the server is not asked more often.
-_POKE_GAP_S = 0.1
+# However many pokes come, the server is not asked more often; the first after a while counts at
+# once. Each answer names all runs that still wait for their turn.
+_POKE_GAP_S = 0.5
 # The share of its lease after which a worker that reaches no server gives its runs up. The rest
 # is for their tasks to end before others may take them over.
 _GIVE_UP_AT = 0.8
