@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import math
+import signal
 import statistics
 import sys
 import tempfile
@@ -71,6 +72,7 @@ class Jobs:
 def main() -> None:
     """Measure, print, write."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops all that it has started
     with _folder(options.logs) as folder, running_installation(folder) as installation:
         measured = asyncio.run(_measure(installation, one=options.one, many=options.many))
         measured["yardstick_s"] = round(_yardstick_s(), 2)
