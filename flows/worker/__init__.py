@@ -26,8 +26,12 @@ async def deploy(pool: str = LOCAL_POOL) -> UUID:
     """
     from flows.release_workspace import release_workspace
     from flows.run_workspace import run_workspace
+    from tasks.nodes.writing import ensure_writer_limit
+    from tasks.settings import settings
 
     await _ensure_pool(pool)
+    if settings().provisioner == "aks":
+        await ensure_writer_limit(settings().azure_cluster)
     if pool != LOCAL_POOL:
         await _deploy(release_workspace, pool, "Remove what a deleted Workspace leaves.")
     return await _deploy(run_workspace, pool, "Tune, publish and serve one Workspace.")

@@ -1,7 +1,7 @@
 """Where nodes come from. `current_provisioner` is the one that the settings name."""
 
 import functools
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.claiming import ClaimingProvisioner
@@ -9,9 +9,10 @@ from tasks.nodes.deadlines import Deadlines
 from tasks.nodes.karpenter import KarpenterFulfiller
 from tasks.nodes.ledger import Ledger
 from tasks.nodes.local import LocalProvisioner
-from tasks.nodes.provisioner import Provisioner
+from tasks.nodes.provisioner import Fulfiller, Provisioner
 from tasks.nodes.shared_look import SharedLook
 from tasks.nodes.unavailable import UnavailableOffers
+from tasks.nodes.writing import one_writer
 from tasks.platform import current_platform, local_platform
 from tasks.settings import settings
 
@@ -28,20 +29,20 @@ def current_provisioner() -> Provisioner:
     platform = current_platform()
     assert isinstance(platform, KubernetesPlatform)
     kind = settings().provisioner or "byo"
-    if kind == "karpenter":
+    if kind in {"karpenter", "aks"}:
         return _claiming(platform, kind)
     return ByoProvisioner(platform.list_nodes, timeout_s=settings().node_ready_timeout_s)
 
 
 @functools.lru_cache(maxsize=1)
-def _claiming(platform: "KubernetesPlatform", kind: Literal["karpenter"]) -> ClaimingProvisioner:  # noqa: ARG001
+def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
     """One for all runs of the process, which share its looks at the cluster."""
-    chosen = settings()
+    chosen, nodes = settings(), SharedLook(platform.list_nodes)
     return ClaimingProvisioner(
         Ledger(platform.api),
-        KarpenterFulfiller(),
+        KarpenterFulfiller() if kind == "karpenter" else _aks(platform, nodes),
         UnavailableOffers(platform.api, namespace=chosen.namespace),
-        list_nodes=SharedLook(platform.list_nodes),
+        list_nodes=nodes,
         list_workspaces=platform.list_workspaces,
         deadlines=Deadlines(
             launch_s=chosen.launch_timeout_s,
@@ -50,4 +51,19 @@ def _claiming(platform: "KubernetesPlatform", kind: Literal["karpenter"]) -> Cla
             capacity_s=chosen.capacity_wait_s,
         ),
         max_nodes=chosen.max_nodes,
+    )
+
+
+def _aks(platform: "KubernetesPlatform", nodes: SharedLook[Any]) -> Fulfiller:
+    """Azure's clients take seconds to import: only who makes agent pools does."""
+    from tasks.nodes.aks import AksFulfiller
+    from tasks.nodes.azure_login import agent_pools
+
+    chosen = settings()
+    return AksFulfiller(
+        agent_pools(chosen),
+        platform.api,
+        list_nodes=nodes,
+        writing=lambda: one_writer(chosen.azure_cluster),
+        installation=chosen.namespace,
     )

@@ -7,7 +7,7 @@ offer rests, and the next offer is tried.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -114,27 +114,38 @@ class ClaimingProvisioner:
         """
         claims = await self._ledger.claims_of(workspace.metadata)
         await self._let_go(claims)
-        selection = select_nodes(need, await self._list_nodes())
+        nodes = await self._list_nodes()
+        selection = select_nodes(need, nodes)
+        there = {str(node["metadata"]["name"]) for node in nodes}
         if selection.is_enough:
+            for claim in claims:
+                await self._is_coming(claim, there)  # so that each claim says which node it became
             return ReadyNodes(nodes=selection.nodes, detail=selection.detail, are_claimed=True)
         await self._notice_vanished(claims, claimed)
-        names = {node.name for node in selection.nodes}
-        waiting = [claim for claim in claims if _node_name(claim) not in names]
-        coming = [claim for claim in waiting if await self._is_coming(claim)]
+        used = {node.name for node in selection.nodes}
+        waiting = [claim for claim in claims if _node_name(claim) not in used]
+        coming = [claim for claim in waiting if await self._is_coming(claim, there)]
         claimed.clear()
         claimed.update(
             {_name(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
         )
         missing = need.nodes - len(selection.nodes) - len(coming)
         if missing > 0:
-            taken = {slot_of(claim) for claim in claims if claim in coming or _is_leaving(claim)}
+            taken = {slot_of(claim) for claim in claims}  # also of those that are on their way back
             slots = [slot for slot in range(need.nodes + len(taken)) if slot not in taken]
             return await self._claim(workspace, need, offers, claimed, slots=slots[:missing])
         return _waiting_for(need, coming, selection)
 
-    async def _is_coming(self, claim: Object) -> bool:
-        """Whether a claim may still become a node; one that may not is given back."""
+    async def _is_coming(self, claim: Object, there: Collection[str]) -> bool:
+        """Whether a claim may still become a node; one that may not is given back.
+
+        Args: there: names of the nodes that the cluster has.
+        """
         if _is_leaving(claim):
+            return False
+        if state_of(claim).registered and _node_name(claim) not in there:
+            logger.warning("node lost claim=%s node=%s", _name(claim), _node_name(claim))
+            await self._ledger.give_back(claim)
             return False
         error = overdue(claim, self._deadlines, now=datetime.now(UTC))
         if error is None:
@@ -195,8 +206,8 @@ class ClaimingProvisioner:
                 disk_gib=need.disk_gib,
                 finalizers=self._fulfiller.finalizers,
             )
-            await self._ledger.want(claim)
-            claimed[_name(claim)] = offer
+            if await self._ledger.want(claim):
+                claimed[_name(claim)] = offer
         return Waiting(
             reason=NodeClaimNotReady.__name__,
             message=f"{_asked(need, offer)}; it is claimed; wait for the machine",

@@ -48,6 +48,12 @@ class Karpenter:
         self._seen: set[str] = set()
         self._task = asyncio.create_task(self._work(), name="karpenter")
 
+    async def machines(self) -> list[str]:
+        """Names of the nodes that it made and that are there."""
+        return [
+            node["metadata"]["name"] for node in await self._api.find("Node", labels=MANAGED_BY)
+        ]
+
     async def stop(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -115,6 +121,17 @@ class Karpenter:
 
     async def _merge(self, claim: Object, patch: Object) -> None:
         await self._api.merge(CLAIM, None, claim["metadata"]["name"], patch)
+
+
+async def join(api: KubeApi, name: str, *, labels: Mapping[str, str], gpus: int) -> None:
+    """Let a machine become a Ready node."""
+    meta = {"name": name, "labels": dict(labels)}
+    await api.apply({"apiVersion": "v1", "kind": "Node", "metadata": meta})
+    room = {"cpu": "24", "memory": "220Gi", "pods": "110", "nvidia.com/gpu": str(gpus)}
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    status = {"capacity": room, "allocatable": room, "conditions": [ready]}
+    await api.merge("Node", None, name, {"status": status}, subresource="status")
+    await api.merge("Node", None, name, {"spec": {"taints": None}})
 
 
 def _condition(kind: str, status: str, message: str = "") -> dict[str, Any]:

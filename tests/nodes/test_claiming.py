@@ -9,19 +9,23 @@ from typing import Any
 import pytest
 
 from tasks.errors import NoOfferLeft
+from tasks.nodes.aks import AksFulfiller
 from tasks.nodes.claiming import ClaimingProvisioner
 from tasks.nodes.claims import CLAIM, node_claim
 from tasks.nodes.deadlines import Deadlines
 from tasks.nodes.karpenter import KarpenterFulfiller
 from tasks.nodes.ledger import Ledger
 from tasks.nodes.offers import Offer
-from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting
+from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting
 from tasks.nodes.unavailable import NAME as REFUSED_OFFERS
 from tasks.nodes.unavailable import UnavailableOffers
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
 from tasks.workspace import Workspace
+from tests.nodes.arm import Arm, running_arm
+from tests.nodes.azure import Azure
 from tests.nodes.karpenter import Conduct, Karpenter
+from tests.nodes.test_agent_pools import client_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -34,34 +38,50 @@ Wanting = Callable[..., Workspace]
 class Cluster:
     """A provisioner, who fulfils its claims, and the Workspaces that the cluster has."""
 
-    def __init__(self, api: KubeApi) -> None:
-        self.api = api
-        self.karpenter: Karpenter | None = None
+    def __init__(self, api: KubeApi, arm: Arm | None) -> None:
+        self.api, self.arm, self.writing = api, arm, asyncio.Lock()
+        self.actor: Karpenter | Azure | None = None
         self.workspaces: list[dict[str, Any]] = []
         self.told: list[Waiting] = []
 
-    def play(self, conducts: Mapping[str, Conduct] = MappingProxyType({})) -> Karpenter:
-        self.karpenter = Karpenter(self.api, conducts)
-        return self.karpenter
+    def play(self, conducts: Mapping[str, Conduct] = MappingProxyType({})) -> Karpenter | Azure:
+        """Let claims be fulfilled, by instance type as it is said."""
+        if self.arm:
+            self.actor = Azure(self.api, self.arm, client_of(self.arm), conducts)
+        else:
+            self.actor = Karpenter(self.api, conducts)
+        return self.actor
+
+    def fulfiller(self) -> Fulfiller:
+        if not isinstance(self.actor, Azure):
+            return KarpenterFulfiller()
+        return AksFulfiller(
+            self.actor.pools,
+            self.connected,
+            list_nodes=self.nodes,
+            writing=lambda: self.writing,
+            installation="test",
+            look_every_s=0.1,
+        )
+
+    async def connected(self) -> KubeApi:
+        return self.api
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return await self.api.find("Node")
+
+    async def all_workspaces(self) -> list[dict[str, Any]]:
+        return self.workspaces
 
     def provisioner(
         self, deadlines: Deadlines = PATIENT, *, max_nodes: int = 100
     ) -> ClaimingProvisioner:
-        async def connected() -> KubeApi:
-            return self.api
-
-        async def nodes() -> list[dict[str, Any]]:
-            return await self.api.find("Node")
-
-        async def workspaces() -> list[dict[str, Any]]:
-            return self.workspaces
-
         return ClaimingProvisioner(
-            Ledger(connected),
-            KarpenterFulfiller(),
-            UnavailableOffers(connected, namespace="default"),
-            list_nodes=nodes,
-            list_workspaces=workspaces,
+            Ledger(self.connected),
+            self.fulfiller(),
+            UnavailableOffers(self.connected, namespace="default"),
+            list_nodes=self.nodes,
+            list_workspaces=self.all_workspaces,
             deadlines=deadlines,
             max_nodes=max_nodes,
         )
@@ -80,18 +100,21 @@ class Cluster:
         return [c["metadata"]["name"] for c in await self.api.find(CLAIM, labels=MANAGED_BY)]
 
     async def none_left(self) -> None:
-        while await self.claims():
+        """Return when neither a claim nor a machine is there."""
+        assert self.actor
+        while await self.claims() or await self.actor.machines():
             await asyncio.sleep(0.1)
 
 
-@pytest.fixture
-async def cluster(api: KubeApi) -> AsyncIterator[Cluster]:
-    """Nothing is refused or claimed yet."""
+@pytest.fixture(params=["karpenter", "aks"])
+async def cluster(api: KubeApi, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    """Nothing is refused or claimed yet; claims are fulfilled by others, or by us."""
     await api.delete("ConfigMap", "default", REFUSED_OFFERS)
-    made = Cluster(api)
-    yield made
-    if made.karpenter:
-        await made.karpenter.stop()
+    async with running_arm(Arm()) as arm:
+        made = Cluster(api, arm if request.param == "aks" else None)
+        yield made
+        if made.actor:
+            await made.actor.stop()
 
 
 async def test_a_claimed_node_becomes_the_workspace_s(cluster: Cluster, wanting: Wanting) -> None:
@@ -100,20 +123,21 @@ async def test_a_claimed_node_becomes_the_workspace_s(cluster: Cluster, wanting:
     [claim] = await cluster.claims()
     assert [node.name for node in ready.nodes] == [f"node-{claim}"]
     assert ready.are_claimed
-    assert {waiting.reason for waiting in cluster.told} <= {"NodeClaimNotReady", "NotLaunched"}
+    assert cluster.told[0].reason == "NodeClaimNotReady"
+    assert cluster.told[0].are_claims_ready is False
 
 
 async def test_runs_of_one_workspace_at_once_claim_once(cluster: Cluster, wanting: Wanting) -> None:
-    karpenter, workspace = cluster.play(), wanting(GOOD)
+    actor, workspace = cluster.play(), wanting(GOOD)
     await asyncio.gather(*(cluster.ensure(workspace) for _ in range(5)))
     await cluster.ensure(workspace)
-    assert karpenter.made == {GOOD: 1}
+    assert actor.made == {GOOD: 1}
 
 
 async def test_as_many_nodes_are_claimed_as_are_needed(cluster: Cluster, wanting: Wanting) -> None:
-    karpenter = cluster.play()
+    actor = cluster.play()
     ready = await cluster.ensure(wanting(GOOD), replace(NEED, nodes=3))
-    assert (len(ready.nodes), karpenter.made) == (3, {GOOD: 3})
+    assert (len(ready.nodes), actor.made) == (3, {GOOD: 3})
 
 
 @pytest.mark.parametrize(
@@ -128,10 +152,10 @@ async def test_as_many_nodes_are_claimed_as_are_needed(cluster: Cluster, wanting
 async def test_after_a_missed_deadline_the_next_offer_is_tried(
     cluster: Cluster, wanting: Wanting, conduct: Conduct, reason: str
 ) -> None:
-    karpenter = cluster.play({BAD: conduct})
+    actor = cluster.play({BAD: conduct})
     ready = await cluster.ensure(wanting(BAD, GOOD), launch_s=3, register_s=3, gpu_s=3)
     assert len(ready.nodes) == 1
-    assert (karpenter.made[BAD], karpenter.made[GOOD]) == (1, 1)
+    assert (actor.made[BAD], actor.made[GOOD]) == (1, 1)
     memory = await cluster.api.get("ConfigMap", "default", REFUSED_OFFERS)
     assert memory is not None
     [text] = memory["data"].values()
@@ -141,22 +165,22 @@ async def test_after_a_missed_deadline_the_next_offer_is_tried(
 async def test_with_no_offer_left_it_says_why_and_when_and_asks_no_more(
     cluster: Cluster, wanting: Wanting
 ) -> None:
-    karpenter = cluster.play({BAD: "deletes", WORSE: "deletes"})
+    actor = cluster.play({BAD: "deletes", WORSE: "deletes"})
     with pytest.raises(NoOfferLeft, match="tried again at [0-9:]+ UTC") as raised:
         await cluster.ensure(wanting(BAD, WORSE), capacity_s=8)
     assert BAD in str(raised.value)
     assert WORSE in str(raised.value)
-    assert karpenter.made == {BAD: 1, WORSE: 1}
+    assert actor.made == {BAD: 1, WORSE: 1}
     assert cluster.told[-1].reason == "InsufficientCapacity"
 
 
 async def test_no_more_nodes_are_claimed_than_the_installation_may(
     cluster: Cluster, wanting: Wanting
 ) -> None:
-    karpenter = cluster.play()
+    actor = cluster.play()
     with pytest.raises(NoOfferLeft, match="at most 1; delete Workspaces"):
         await cluster.ensure(wanting(GOOD), replace(NEED, nodes=2), max_nodes=1, capacity_s=1)
-    assert karpenter.made == {}
+    assert actor.made == {}
 
 
 async def test_released_twice_nothing_is_left(cluster: Cluster, wanting: Wanting) -> None:
@@ -193,7 +217,7 @@ async def test_a_claim_that_is_not_ours_is_never_touched(
 async def test_the_last_of_those_who_share_a_node_gives_it_back(
     cluster: Cluster, wanting: Wanting
 ) -> None:
-    karpenter = cluster.play()
+    actor = cluster.play()
     first, second = wanting(GOOD, name="first"), wanting(GOOD, name="second")
     need = replace(NEED, labels=first.resource.label_selector.match_labels)
     ready = await cluster.ensure(first, need)
@@ -206,13 +230,13 @@ async def test_the_last_of_those_who_share_a_node_gives_it_back(
     cluster.workspaces = []
     await cluster.provisioner().release(second)
     await cluster.none_left()
-    assert karpenter.made == {GOOD: 1}
+    assert actor.made == {GOOD: 1}
 
 
 async def test_an_evicted_node_is_claimed_again(cluster: Cluster, wanting: Wanting) -> None:
-    karpenter, workspace = cluster.play(), wanting(GOOD)
+    actor, workspace = cluster.play(), wanting(GOOD)
     ready = await cluster.ensure(workspace)
-    await karpenter.evict(ready.nodes[0].name)
+    await actor.evict(ready.nodes[0].name)
     again = await cluster.ensure(workspace)
     assert len(again.nodes) == 1
-    assert karpenter.made == {GOOD: 2}
+    assert actor.made == {GOOD: 2}

@@ -1,0 +1,154 @@
+"""Claims that we fulfil ourselves: each is an AKS agent pool of one machine."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from azure.mgmt.containerservice.models import AgentPool
+
+from tasks.errors import CloudDenied
+from tasks.nodes.agent_pools import AgentPools, failure_of
+from tasks.nodes.claim_status import launched, launching
+from tasks.nodes.claims import AGENT_POOL_FINALIZER, CLAIM, state_of
+from tasks.nodes.pool_body import CLAIM_TAG, INSTALLATION_TAG, pool_body
+from tasks.nodes.provisioner import Machine
+from tasks.platform.kube_api import KubeApi
+
+Object = Mapping[str, Any]
+
+_POOL_LABELS = ("agentpool", "kubernetes.azure.com/agentpool")
+
+
+class AksFulfiller:
+    """Makes an agent pool of each claim; see `tasks.nodes.provisioner.Fulfiller`.
+
+    Azure is asked at most every `look_every_s` about one pool, and written to by one at a time.
+    """
+
+    finalizers: tuple[str, ...] = (AGENT_POOL_FINALIZER,)
+
+    def __init__(
+        self,
+        pools: AgentPools,
+        api: Callable[[], Awaitable[KubeApi]],
+        *,
+        list_nodes: Callable[[], Awaitable[Sequence[Object]]],
+        writing: Callable[[], AbstractAsyncContextManager[Any]],
+        installation: str,
+        look_every_s: float = 10.0,
+    ) -> None:
+        """Args: writing: held while Azure is written to: a cluster takes one operation at a time.
+
+        installation: see `pool_body`.
+        """
+        self._pools, self._api, self._list_nodes = pools, api, list_nodes
+        self._writing, self._installation = writing, installation
+        self._look_every_s = look_every_s
+        self._looked_s: dict[str, float] = {}
+
+    async def advance(self, claim: Object) -> None:
+        """Launch the pool, then wait for its node, then for the node's GPUs."""
+        state = state_of(claim)
+        if state.initialized:
+            return
+        name = claim["metadata"]["name"]
+        node = next((n for n in await self._list_nodes() if _pool_of(n) == name), None)
+        if node or state.launched:
+            await self._tell(claim, launched(claim, node))
+        elif self._may_look(claim):
+            await self._launch(claim)
+
+    async def _launch(self, claim: Object) -> None:
+        name = str(claim["metadata"]["name"])
+        pool = await self._pools.get(name)
+        if pool is None:
+            await self._tell(claim, launching(claim, message=await self._ask_for(claim)))
+            return
+        self._expect_ours(pool, name)
+        provisioning = _provisioning(pool)
+        if provisioning in {"Failed", "Canceled"}:
+            raise failure_of(pool)
+        if provisioning == "Succeeded":
+            await self._tell(claim, launched(claim, None))
+            return
+        await self._tell(claim, launching(claim, message=f"agent pool is {provisioning}"))
+
+    async def _ask_for(self, claim: Object) -> str:
+        """Have the pool begun, unless another run has just done so; what is to be told of it."""
+        name = str(claim["metadata"]["name"])
+        async with self._writing():
+            if await self._pools.get(name) is None:
+                body = pool_body(claim, installation=self._installation)
+                if not await self._pools.begin_create(name, body):
+                    return "the cluster is busy with another operation; asked again later"
+        return "agent pool is asked for"
+
+    def _expect_ours(self, pool: AgentPool, name: str) -> None:
+        if not self._is_ours(pool) or _tags(pool).get(CLAIM_TAG) != name:
+            raise CloudDenied(
+                f"agent pool {name} was to be made; the cluster has one of that name that is not "
+                "ours; remove or rename it"
+            )
+
+    async def _tell(self, claim: Object, status: Mapping[str, Any]) -> None:
+        """Write how far the claim is into its status; nothing is written twice."""
+        if all((claim.get("status") or {}).get(key) == value for key, value in status.items()):
+            return
+        meta = claim["metadata"]
+        patch = {"metadata": {"uid": meta["uid"]}, "status": dict(status)}
+        await (await self._api()).merge(CLAIM, None, meta["name"], patch, subresource="status")
+
+    async def remove(self, claim: Object) -> bool:
+        """Whether the claim's pool is gone; one of that name that is not ours is none of it."""
+        if not self._may_look(claim):
+            return False
+        name = str(claim["metadata"]["name"])
+        pool = await self._pools.get(name)
+        if pool is None or not self._is_ours(pool):
+            return True
+        if _provisioning(pool) != "Deleting":
+            async with self._writing():
+                await self._pools.begin_delete(name)
+        return False
+
+    async def machines(self) -> Sequence[Machine]:
+        """Every agent pool that has this installation's tag."""
+        return [_machine(pool) for pool in await self._pools.all() if self._is_ours(pool)]
+
+    def _is_ours(self, pool: AgentPool) -> bool:
+        return _tags(pool).get(INSTALLATION_TAG) == self._installation
+
+    def _may_look(self, claim: Object) -> bool:
+        """Whether Azure may be asked about this claim's pool again."""
+        meta, now_s = claim["metadata"], time.monotonic()
+        about = f"{meta['uid']} {'deletionTimestamp' in meta}"
+        if now_s - self._looked_s.get(about, -self._look_every_s) < self._look_every_s:
+            return False
+        self._looked_s[about] = now_s
+        return True
+
+
+def _machine(pool: AgentPool) -> Machine:
+    properties = pool.properties
+    is_spot = bool(properties and properties.scale_set_priority == "Spot")
+    return Machine(
+        name=pool.name or "",
+        claim=_tags(pool).get(CLAIM_TAG, ""),
+        instance_type=(properties.vm_size if properties else None) or "",
+        capacity_type="spot" if is_spot else "on-demand",
+        state=_provisioning(pool),
+    )
+
+
+def _provisioning(pool: AgentPool) -> str:
+    return (pool.properties.provisioning_state if pool.properties else None) or ""
+
+
+def _tags(pool: AgentPool) -> Mapping[str, str]:
+    return (pool.properties.tags if pool.properties else None) or {}
+
+
+def _pool_of(node: Object) -> str:
+    labels = node["metadata"].get("labels") or {}
+    return next((labels[key] for key in _POOL_LABELS if key in labels), "")

@@ -1,0 +1,58 @@
+"""How this installation speaks to Azure: as whom, and about which cluster."""
+
+from typing import Any
+
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.identity.aio import (
+    AzureCliCredential,
+    ChainedTokenCredential,
+    ManagedIdentityCredential,
+    WorkloadIdentityCredential,
+)
+from azure.mgmt.containerservice.aio import ContainerServiceClient
+
+from tasks.errors import CloudDenied
+from tasks.nodes.agent_pools import AgentPools, AksCluster
+from tasks.settings import Settings
+
+_RETRIES = 3  # of one call; what still fails is looked at again by the next look
+
+
+def agent_pools(settings: Settings) -> AgentPools:
+    """The pools of the cluster that the settings name.
+
+    Raises: CloudDenied: they do not name one.
+    """
+    named = {
+        "KAITOFLOW_AZURE_SUBSCRIPTION_ID": settings.azure_subscription_id,
+        "KAITOFLOW_AZURE_RESOURCE_GROUP": settings.azure_resource_group,
+        "KAITOFLOW_AZURE_CLUSTER": settings.azure_cluster,
+    }
+    if missing := [name for name, value in named.items() if not value]:
+        raise CloudDenied(
+            "provisioner aks was asked for; it is not said for which cluster; "
+            f"set {', '.join(missing)}"
+        )
+    cluster = AksCluster(resource_group=settings.azure_resource_group, name=settings.azure_cluster)
+    return AgentPools(_client(settings), cluster)
+
+
+def _client(settings: Settings) -> ContainerServiceClient:
+    endpoint = settings.azure_endpoint
+    options: dict[str, Any] = {"retry_total": _RETRIES}
+    if endpoint.startswith(("http://127.0.0.1:", "http://localhost:")):
+        # A stand-in for Azure on this machine speaks no TLS, and must not be sent a token.
+        options["authentication_policy"] = SansIOHTTPPolicy()
+    return ContainerServiceClient(
+        _credential(), settings.azure_subscription_id, endpoint or None, **options
+    )
+
+
+def _credential() -> ChainedTokenCredential:
+    """The pod's workload identity, else the machine's, else that of a person's command line."""
+    chain: list[AsyncTokenCredential] = [ManagedIdentityCredential(), AzureCliCredential()]
+    try:
+        return ChainedTokenCredential(WorkloadIdentityCredential(), *chain)
+    except ValueError:  # the pod has no workload identity
+        return ChainedTokenCredential(*chain)

@@ -1,0 +1,72 @@
+"""What an agent pool is asked for to fulfil a claim: the body of the PUT. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.nodes.claims import (
+    IMAGE_FAMILY_ANNOTATION,
+    NAMESPACE_LABEL,
+    WORKSPACE_LABEL,
+    offer_of,
+)
+from tasks.nodes.ledger import owner_uid
+from tasks.quantity import parse_quantity
+from tasks.skus import catalogue
+
+CLAIM_TAG, INSTALLATION_TAG = "kaitoflow-claim", "kaitoflow-installation"
+
+_GIB = 2**30
+_OS_SKUS = {"ubuntu": "Ubuntu", "azurelinux": "AzureLinux"}
+_ANY_PRICE = -1.0  # Azure's word for "up to the on-demand price"
+
+
+def pool_body(claim: Mapping[str, Any], *, installation: str) -> dict[str, Any]:
+    """One machine as the claim says, with tags that name its owner.
+
+    Args: installation: tells this Kaitoflow's pools from those of another on the same cluster.
+    """
+    meta, offer = claim["metadata"], offer_of(claim)
+    family = meta.get("annotations", {}).get(IMAGE_FAMILY_ANNOTATION, "ubuntu")
+    disk = claim["spec"].get("resources", {}).get("requests", {}).get("storage", "100Gi")
+    sku = catalogue().get(offer.instance_type.lower())
+    properties: dict[str, Any] = {
+        "count": 1,
+        "mode": "User",
+        "type": "VirtualMachineScaleSets",
+        "vmSize": offer.instance_type,
+        "osType": "Linux",
+        "osSKU": _OS_SKUS.get(family, "Ubuntu"),
+        "osDiskSizeGB": round(parse_quantity(disk) / _GIB),
+        "enableAutoScaling": False,
+        "nodeLabels": _labels(meta["labels"]) | {"kaito.sh/machine-type": "gpu" if sku else "cpu"},
+        "nodeTaints": [_taint(each) for each in claim["spec"].get("taints", ())],
+        "tags": {
+            CLAIM_TAG: meta["name"],
+            INSTALLATION_TAG: installation,
+            "kaitoflow-workspace": meta["labels"][WORKSPACE_LABEL],
+            "kaitoflow-namespace": meta["labels"][NAMESPACE_LABEL],
+            "kaitoflow-workspace-uid": owner_uid(claim),
+        },
+    }
+    if offer.zones:
+        properties["availabilityZones"] = [*offer.zones]
+    if offer.capacity_type == "spot":
+        properties |= {
+            "scaleSetPriority": "Spot",
+            "scaleSetEvictionPolicy": "Delete",
+            "spotMaxPrice": offer.max_price or _ANY_PRICE,
+        }
+    return {"properties": properties}
+
+
+def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Without those that a kubelet may not give itself: it would not start."""
+    return {
+        key: value
+        for key, value in labels.items()
+        if not key.partition("/")[0].endswith(("kubernetes.io", "k8s.io"))
+    }
+
+
+def _taint(taint: Mapping[str, str]) -> str:
+    return f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
