@@ -45,6 +45,13 @@ VARIANTS: dict[str, Object] = {
         "pods": {"environment": {"HF_ENDPOINT": "https://hub.example.com"}},
     },
     "namespaced": {"namespaces": ["team-a", "team-b"]},
+    "karpenter": {"nodes": {"provisioner": "karpenter"}},
+    "aks": {
+        "nodes": {
+            "provisioner": "aks",
+            "azure": {"subscriptionId": "0-0", "resourceGroup": "team", "cluster": "gpus"},
+        }
+    },
     "ingress": {
         "prefect": {"ingress": {"enabled": True, "host": "prefect.example.com"}},
         "networkPolicy": {"allowToPrefect": [{"namespaceSelector": {}}]},

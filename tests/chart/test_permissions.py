@@ -145,6 +145,26 @@ def test_with_namespaces_named_they_may_do_it_there_only(installation: Installat
     assert own_rights(installation, "watcher", home) == SEEN_BY_WATCHER | DEFINITIONS | LEADING
 
 
+@pytest.mark.parametrize(
+    ("provisioner", "status"),
+    [("karpenter", {}), ("aks", {"nodeclaims/status.karpenter.sh": {"patch"}})],
+)
+def test_who_makes_nodes_may_claim_them(
+    installation: Installation, provisioner: str, status: Rights
+) -> None:
+    azure = {"subscriptionId": "0-0", "resourceGroup": "team", "cluster": "gpus"}
+    installation.install({"nodes": {"provisioner": provisioner, "azure": azure}})
+    claiming: Rights = {
+        "nodeclaims.karpenter.sh": {"list", "create", "patch", "delete"},
+        "workspaces.kaito.sh": {"get", "list", "create", "patch"},
+    }
+    given = own_rights(installation, "worker", installation.workspaces)
+    assert given == WORKER | NODES | claiming | status
+    at_home = own_rights(installation, "worker", installation.namespace)
+    remembered = {"configmaps kaitoflow-unavailable-offers": {"get", "patch"}}
+    assert at_home == WORKER | NODES | claiming | status | remembered
+
+
 def test_neither_may_take_more_than_it_was_given(installation: Installation) -> None:
     installation.install()
     granted = [

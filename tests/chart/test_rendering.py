@@ -53,6 +53,7 @@ def leaves(values: Object, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]
 
 # Values that not every other value may take the place of.
 OTHER_VALUES: dict[str, Any] = {
+    "provisioner": "karpenter",
     "allowToPrefect": [{"namespaceSelector": {}}],
     "cpu": "7",
     "digest": DIGEST,

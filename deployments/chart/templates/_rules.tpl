@@ -50,4 +50,12 @@ when those are named; and what it may do with what lies in none. tests/chart hol
 {{- define "kaitoflow.rules.worker.cluster" -}}
 # Waits for nodes that fit.
 - {apiGroups: [""], resources: [nodes], verbs: [get, list]}
+{{- if ne .Values.nodes.provisioner "byo" }}
+# Claims nodes, gives them back, and sees who else still runs on one.
+- {apiGroups: [karpenter.sh], resources: [nodeclaims], verbs: [list, create, patch, delete]}
+- {apiGroups: [kaito.sh], resources: [workspaces], verbs: [list]}
+{{- if eq .Values.nodes.provisioner "aks" }}
+- {apiGroups: [karpenter.sh], resources: [nodeclaims/status], verbs: [patch]}
+{{- end }}
+{{- end }}
 {{- end -}}
