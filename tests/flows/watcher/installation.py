@@ -164,9 +164,10 @@ class Installation:
         *,
         name: str = "tuned",
         what: str = "the status",
+        limit_s: float = LIMIT_S,
     ) -> dict[str, Any]:
         """The status once it is as wanted."""
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + limit_s
         while True:
             status = self.status(namespace, name)
             if condition(status):
@@ -175,8 +176,10 @@ class Installation:
             self.revive()
             time.sleep(0.2)
 
-    def wait_until_ready(self, namespace: str) -> dict[str, Any]:
-        return self.wait_for(namespace, lambda s: s.get("state") == "Ready", what="state Ready")
+    def wait_until_ready(self, namespace: str, *, limit_s: float = LIMIT_S) -> dict[str, Any]:
+        return self.wait_for(
+            namespace, lambda s: s.get("state") == "Ready", what="state Ready", limit_s=limit_s
+        )
 
     def wait_until_started(self, namespace: str, container: str, times: int = 1) -> None:
         wait_until(
@@ -200,9 +203,9 @@ class Installation:
         found: list[dict[str, Any]] = wait_until(ask, "Prefect's answer").raise_for_status().json()
         return found
 
-    def expect_one_run(self, namespace: str) -> None:
+    def expect_one_run(self, namespace: str, *, limit_s: float = LIMIT_S) -> None:
         """A Workspace was tuned once, published once and is served, whatever happened meanwhile."""
-        status = self.wait_until_ready(namespace)
+        status = self.wait_until_ready(namespace, limit_s=limit_s)
         assert true_conditions(status) == ALL
         assert status["image"]["digest"] == DIGEST
         assert [each["digest"] for each in status["history"]] == [DIGEST]
