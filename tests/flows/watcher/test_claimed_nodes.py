@@ -1,0 +1,138 @@
+"""The quick start where nodes are made: its claim becomes a node, and goes with the Workspace."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.rendering import NAMESPACE, VARIANTS, render
+from tests.cluster.simulated_node import simulated_node
+from tests.flows.watcher.conftest import installation, new_namespace
+from tests.flows.watcher.installation import (
+    _RIGHTS,
+    ALL,
+    Installation,
+    true_conditions,
+    wait_until,
+    workspace_manifest,
+)
+from tests.nodes.karpenter import claims_crd
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+
+CRD = "nodeclaims.karpenter.sh"
+
+
+class Cloud:
+    """Fulfils claims by hand: each becomes a node that plays its kubelet."""
+
+    def __init__(self, installed: Installation, running: ExitStack) -> None:
+        self._installed, self._running = installed, running
+
+    def claims(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            self._installed.kubectl("get", "nodeclaims", "--output=json")
+        )["items"]
+        return found
+
+    def fulfil(self, claim: dict[str, Any]) -> None:
+        """Let the claim's machine join, with the claim's labels."""
+        name = f"node-{claim['metadata']['name']}"
+        certificates = self._installed.control_plane.folder / "certificates"
+        kind = {"node.kubernetes.io/instance-type": "Standard_NC6s_v3"}
+        node = simulated_node(
+            self._installed.control_plane.kubeconfig,
+            name,
+            labels=claim["metadata"]["labels"] | kind | {"kubernetes.io/hostname": name},
+            certificate=certificates / "apiserver.crt",
+            key=certificates / "apiserver.key",
+        )
+        self._running.enter_context(node)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        done = {"status": "True", "message": "", "lastTransitionTime": now}
+        steps = ("Launched", "Registered", "Initialized")
+        conditions = [{"type": step, "reason": step, **done} for step in steps]
+        status = {"status": {"nodeName": name, "conditions": conditions}}
+        patch = ("patch", "nodeclaim", claim["metadata"]["name"], "--subresource=status")
+        self._installed.kubectl(*patch, "--type=merge", f"--patch={json.dumps(status)}")
+
+
+@pytest.fixture(scope="module")
+def claiming(
+    control_plane: object,  # builds the programs, or skips
+    prefect_home: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Installation]:
+    """Kaitoflow installed with provisioner karpenter, and the rights that the chart gives then."""
+    with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
+        made.kubectl("apply", "--server-side", "--filename=-", stdin=claims_crd())
+        rights = [each for each in render(VARIANTS["karpenter"]) if each["kind"] in _RIGHTS]
+        made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
+        made.settings |= {
+            "KAITOFLOW_PROVISIONER": "karpenter",
+            "KAITOFLOW_NAMESPACE": NAMESPACE,
+        }
+        made.start_worker()
+        made.start("watcher")
+        yield made
+
+
+@pytest.fixture
+def cloud(claiming: Installation) -> Iterator[Cloud]:
+    """Its nodes go with the test."""
+    with ExitStack() as running:
+        yield Cloud(claiming, running)
+
+
+def wanting(namespace: str, **annotations: str) -> dict[str, Any]:
+    """The quick start's Workspace, for a node that is not there yet."""
+    manifest = workspace_manifest(namespace)
+    manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": namespace}}
+    manifest["metadata"]["annotations"] = annotations
+    return manifest
+
+
+def test_a_workspace_claims_its_node_is_served_on_it_and_gives_it_back(
+    claiming: Installation, cloud: Cloud
+) -> None:
+    namespace = new_namespace(claiming)
+    claiming.apply(wanting(namespace))
+    [claim] = wait_until(cloud.claims, "a claim")
+    labels = claim["metadata"]["labels"]
+    assert labels["kaito.sh/workspace"] == "tuned"
+    waiting = claiming.wait_for(namespace, lambda s: "NodeClaimReady" in str(s.get("conditions")))
+    assert "NodeClaimReady" not in true_conditions(waiting)
+    assert waiting["reason"] == "NodeClaimNotReady"
+    assert claiming.names("jobs", namespace) == []
+    cloud.fulfil(claim)
+    status = claiming.wait_until_ready(namespace)
+    assert true_conditions(status) == {*ALL, "NodeClaimReady"}
+    assert status["workerNodes"] == [f"node-{claim['metadata']['name']}"]
+    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    assert cloud.claims() == []
+
+
+def test_a_workspace_that_only_tunes_gives_its_node_back_at_the_end(
+    claiming: Installation, cloud: Cloud
+) -> None:
+    namespace = new_namespace(claiming)
+    claiming.apply(wanting(namespace, **{"kaito.sh/serve": "false"}))
+    [claim] = wait_until(cloud.claims, "a claim")
+    cloud.fulfil(claim)
+    claiming.wait_for(namespace, lambda s: s.get("state") == "Succeeded")
+    wait_until(lambda: not cloud.claims(), "the claim to be gone")
+    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+
+
+def test_a_workspace_that_is_deleted_while_it_waits_leaves_no_claim(
+    claiming: Installation, cloud: Cloud
+) -> None:
+    namespace = new_namespace(claiming)
+    claiming.apply(wanting(namespace))
+    wait_until(cloud.claims, "a claim")
+    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    assert cloud.claims() == []
