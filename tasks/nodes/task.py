@@ -69,9 +69,9 @@ async def _keep(workspace: Workspace, memory_gib: float | None) -> None:
 
 
 async def give_back_nodes(workspace: Workspace) -> None:
-    """No node of the Workspace's own is left; what cannot be done now is told and left to others.
+    """No node of the Workspace's own is left; what cannot be done now is told.
 
-    Whatever is left over, `collect_garbage` finds: a claim stays until its machine is gone.
+    Its claim stays until its machine is gone, and the Workspace does not go before its claims.
     """
     try:
         await current_provisioner().release(workspace)
