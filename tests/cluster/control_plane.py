@@ -13,6 +13,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -74,6 +75,19 @@ class ControlPlane:
             command = " ".join(str(argument) for argument in arguments)
             raise RuntimeError(f"kubectl {command} should succeed, but said: {answer.stderr}")
         return answer.stdout
+
+    def define(self, name: str, definition: str) -> None:
+        """Return when the API server serves this CustomResourceDefinition, which may change one.
+
+        `kubectl wait` would not do: it fails on one that is too new to have conditions.
+        """
+        apply = ("apply", "--server-side", "--force-conflicts", "--filename=-")
+        self.kubectl(*apply, stdin=definition)
+        deadline_s = time.monotonic() + _START_LIMIT_S
+        path = "--output=jsonpath={.status.conditions[?(@.type=='Established')].status}"
+        while self.kubectl("get", "crd", name, path) != "True":
+            assert time.monotonic() < deadline_s, f"{name} should be established"
+            time.sleep(0.1)
 
     def service_account_token(self, namespace: str, name: str, *, duration_s: int = 3600) -> str:
         """A token of the ServiceAccount, as its pods get one; at least 600 s long."""

@@ -34,8 +34,8 @@ _POD_PACKAGES = """
 ARG BASE
 FROM ${BASE}
 COPY requirements/pods.txt /tmp/pods.txt
-RUN /tools/uv pip install --python python3 --target /opt/site-packages --require-hashes --no-build \\
-    --compile-bytecode --link-mode copy --cache-dir /cache --requirement /tmp/pods.txt
+RUN /tools/uv pip install --python python3 --target /opt/site-packages --require-hashes \\
+    --no-build --compile-bytecode --link-mode copy --cache-dir /cache --requirement /tmp/pods.txt
 ENV PYTHONPATH=/opt/site-packages
 """
 

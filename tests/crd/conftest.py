@@ -15,8 +15,7 @@ CRD = Path(__file__).resolve().parents[2] / "deployments" / "crds" / "kaito.sh_w
 @pytest.fixture(scope="session")
 def cluster(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with the Workspace's CRD, which stays: others may use it too."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "--filename", CRD)
-    control_plane.kubectl("wait", "--for=condition=Established", "--filename", CRD)
+    control_plane.define("workspaces.kaito.sh", CRD.read_text())
     return control_plane
 
 

@@ -39,8 +39,7 @@ def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]
     """A cluster of its own, whose Workspaces are older than the rules."""
     with running_control_plane(tmp_path_factory.mktemp("upgraded")) as cluster:
         lax = json.dumps(without_rules(yaml.safe_load(CRD.read_text())))
-        cluster.kubectl("apply", "--server-side", "--filename=-", stdin=lax)
-        cluster.kubectl("wait", "--for=condition=Established", "--filename", CRD)
+        cluster.define("workspaces.kaito.sh", lax)
         for name, broken in KEPT.items():
             workspace = manifest("tuning", broken | {"metadata.name": name})
             workspace["metadata"]["finalizers"] = ["kaito.sh/kept"]

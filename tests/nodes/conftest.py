@@ -19,9 +19,7 @@ from tests.nodes.karpenter import claims_crd
 @pytest.fixture(scope="session")
 def claims_server(control_plane: ControlPlane) -> ControlPlane:
     """The API server with Karpenter's own NodeClaim definition."""
-    control_plane.kubectl("apply", "--server-side", "--filename=-", stdin=claims_crd())
-    crd = "crd/nodeclaims.karpenter.sh"
-    control_plane.kubectl("wait", "--for=condition=Established", crd, "--timeout=60s")
+    control_plane.define("nodeclaims.karpenter.sh", claims_crd())
     return control_plane
 
 

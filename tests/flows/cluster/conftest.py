@@ -151,8 +151,7 @@ def terminal_before(
 @pytest.fixture
 def terminal(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Terminal]:
     """A terminal in front of a new namespace, in a cluster that knows Workspaces."""
-    control_plane.kubectl("apply", "--server-side", f"--filename={CRD}")
-    control_plane.kubectl("wait", "--for=condition=Established", f"--filename={CRD}")
+    control_plane.define("workspaces.kaito.sh", CRD.read_text())
     with terminal_before(control_plane, namespace, tmp_path) as made:
         yield made
 

@@ -88,8 +88,7 @@ def enclosed(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Iterator
             forwarded("model", listen=there, connect=(os.getpid(), here), folder=folder),
             running_control_plane(folder / "cp", controllers=True, site=site) as running,
         ):
-            running.kubectl("apply", "--server-side", f"--filename={CRD}")
-            running.kubectl("wait", "--for=condition=Established", f"--filename={CRD}")
+            running.define("workspaces.kaito.sh", CRD.read_text())
             yield running
 
 

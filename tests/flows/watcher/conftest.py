@@ -1,7 +1,6 @@
 """A cluster with Kaitoflow on it: real API server, Prefect server, worker and watcher; one node
 that plays its kubelet."""
 
-import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,25 +11,9 @@ import pytest
 from tests.chart.rendering import CRDS
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.simulated_node import SCRIPTS, simulated_node
-from tests.flows.watcher.installation import Installation, wait_until
+from tests.flows.watcher.installation import Installation
 
 __all__ = ["Installation"]
-
-
-def install_crd(control_plane: ControlPlane) -> None:
-    """Return when the API server has learned of Workspaces.
-
-    `kubectl wait` would not do: it fails on a CRD that is too new to have conditions.
-    """
-    control_plane.kubectl("apply", "-f", CRDS)
-    look = ("get", "crd", "workspaces.kaito.sh", "--output=json")
-
-    def is_established() -> bool:
-        status = json.loads(control_plane.kubectl(*look)).get("status", {})
-        conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
-        return conditions.get("Established") == "True"
-
-    wait_until(is_established, "the CRD to be established")
 
 
 @contextmanager
@@ -40,7 +23,7 @@ def installation(folder: Path, prefect_api: str) -> Iterator[Installation]:
     Its watcher would take other tests' Workspaces for its own.
     """
     with running_control_plane(folder / "control-plane", controllers=True) as control_plane:
-        install_crd(control_plane)
+        control_plane.define("workspaces.kaito.sh", (CRDS / "kaito.sh_workspaces.yaml").read_text())
         certificates = control_plane.folder / "certificates"
         with simulated_node(
             control_plane.kubeconfig,

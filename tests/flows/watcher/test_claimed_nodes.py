@@ -69,7 +69,7 @@ def claiming(
 ) -> Iterator[Installation]:
     """Kaitoflow installed with provisioner karpenter, and the rights that the chart gives then."""
     with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
-        made.kubectl("apply", "--server-side", "--filename=-", stdin=claims_crd())
+        made.control_plane.define(CRD, claims_crd())
         rights = [each for each in render(VARIANTS["karpenter"]) if each["kind"] in _RIGHTS]
         made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
         made.settings |= {
