@@ -7,6 +7,7 @@ Run as `python -m tests.cluster.control_plane FOLDER` to have one until Ctrl-C.
 """
 
 import argparse
+import json
 import os
 import secrets
 import signal
@@ -84,8 +85,7 @@ class ControlPlane:
         apply = ("apply", "--server-side", "--force-conflicts", "--filename=-")
         self.kubectl(*apply, stdin=definition)
         deadline_s = time.monotonic() + _START_LIMIT_S
-        path = "--output=jsonpath={.status.conditions[?(@.type=='Established')].status}"
-        while self.kubectl("get", "crd", name, path) != "True":
+        while not _is_established(self.kubectl("get", "crd", name, "--output=json")):
             assert time.monotonic() < deadline_s, f"{name} should be established"
             time.sleep(0.1)
 
@@ -132,6 +132,11 @@ class ControlPlane:
         except (httpx2.TransportError, ssl.SSLError):
             return False
         return answer.status_code == 200
+
+
+def _is_established(definition: str) -> bool:
+    conditions = json.loads(definition).get("status", {}).get("conditions") or ()
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 
 @contextmanager
