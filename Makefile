@@ -6,7 +6,7 @@ SHELL := bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests at once. On two cores one is as fast as three, and no test runs out of its time.
+# Tests at once: more need more than two cores, or they run out of their time.
 PROCESSES ?= 1
 SOURCES := flows tasks serving tests requirements
 
