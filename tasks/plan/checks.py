@@ -6,6 +6,7 @@ Nothing here writes. The command line uses it without Prefect, the run's first s
 import os
 import shutil
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -22,7 +23,7 @@ from tasks.errors import (
     SecretNotFound,
 )
 from tasks.estimate import (
-    TuningShape,
+    batch_that_fits,
     cpu_operations_per_s,
     duration,
     serving_memory_gib,
@@ -64,7 +65,10 @@ def make_plan(workspace: Workspace, world: World) -> Plan:
     if world.home:
         home = world.home
         checks.append(_check("disk", lambda: _disk(preset, home)))
-    memory_gib = _memory_gib(workspace, preset, config) if preset else None
+    available_gib = world.node.memory_gib if world.node else None
+    memory_gib = (
+        _memory_gib(workspace, preset, config, available_gib=available_gib) if preset else None
+    )
     checks.append(_check("memory", lambda: _memory(memory_gib, world)))
     seconds = _seconds(workspace, preset, config, world.node) if preset else None
     checks.append(_time(seconds))
@@ -259,17 +263,15 @@ def approximate_shape(preset: Preset) -> ModelShape | None:
 
 
 def _memory_gib(
-    workspace: Workspace, preset: Preset, config: TrainingConfig | None
+    workspace: Workspace,
+    preset: Preset,
+    config: TrainingConfig | None,
+    *,
+    available_gib: float | None,
 ) -> float | None:
     shape = approximate_shape(preset)
     if workspace.tuning and shape and config:
-        tuning = TuningShape(
-            quantized=config.is_quantized,
-            lora_rank=config.lora_rank,
-            tokens_per_step=config.tokens_per_step,
-            gradient_checkpointing=config.gradient_checkpointing is True,
-        )
-        return tuning_memory_gib(shape, tuning)
+        return _tuning_memory_gib(shape, config, available_gib=available_gib)
     if preset.size_gib is None:
         return None
     return serving_memory_gib(
@@ -277,6 +279,21 @@ def _memory_gib(
         kv_bytes_per_token=preset.kv_bytes_per_token or 0,
         context_tokens=min(preset.context_tokens or _SERVED_CONTEXT_TOKENS, _SERVED_CONTEXT_TOKENS),
     )
+
+
+def _tuning_memory_gib(
+    shape: ModelShape, config: TrainingConfig, *, available_gib: float | None
+) -> float:
+    """Of the batch that the trainer will choose there; of the one that it wants, if none fits."""
+    wanted = config.tuning_shape()
+    found = batch_that_fits(
+        shape,
+        wanted,
+        available_gib=inf if available_gib is None else available_gib,
+        fixed_rows=config.rows_per_pass is not None,
+        checkpointing=config.gradient_checkpointing,
+    )
+    return tuning_memory_gib(shape, found or wanted)
 
 
 def _memory(memory_gib: float | None, world: World) -> Check | str:
