@@ -138,7 +138,9 @@ def probe(url: str, *, allow_local_addresses: bool) -> UrlProbe:
                 _check_status(url, response)
                 return UrlProbe(_total(response), response.headers.get("Content-Type"))
         except _Interrupted as fault:
-            raise DownloadFailed(f"cannot reach {shown(url)}: {fault}; try again later") from fault
+            raise DownloadFailed(
+                f"cannot reach {shown(url)}: {fault}; check the address, and try again"
+            ) from fault
 
 
 def download(
