@@ -40,6 +40,8 @@ def print_plan(plan: Plan) -> None:
         if check.fix:
             table.add_row("", "", Text(f"fix: {check.fix}", style="italic"))
     out.print(table, soft_wrap=False)
+    if plan.unchecked:
+        out.print(f"Not checked: {'; '.join(plan.unchecked)}.", style="dim")
     if plan.refused:
         names = ", ".join(check.name for check in plan.refused)
         out.print(f"Plan refused: {names}. Nothing was created.", style="bold red")

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from serving.config import AdapterSource
 from serving.weights import Marker, read_marker
 from tasks.errors import AdapterMismatch, WeightsUnavailable
+from tasks.skus import has_bf16
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,8 +47,13 @@ def preferred_dtype(device: str) -> torch.dtype:
     float32.
     """
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+        return gpu_dtype(torch.cuda.get_device_capability())
     return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+
+
+def gpu_dtype(compute_capability: tuple[int, int]) -> torch.dtype:
+    """`preferred_dtype` of an NVIDIA GPU."""
+    return torch.bfloat16 if has_bf16(compute_capability) else torch.float16
 
 
 def _cpu_computes_bfloat16() -> bool:

@@ -21,13 +21,34 @@ class Check(_Artifact):
     reason: str = ""
 
 
+class Price(_Artifact):
+    """What the nodes of a run cost, in USD.
+
+    per_hour: of all its nodes. run: shortest and longest; None = its duration is not known.
+    dated: the day of the price table.
+    """
+
+    instance_type: str
+    capacity_type: str
+    per_hour: float
+    run: tuple[float, float] | None = None
+    dated: str
+    currency: Literal["USD"] = "USD"
+
+
 class Plan(_Artifact):
-    """What a run would do and need, before it does anything."""
+    """What a run would do and need, before it does anything.
+
+    memory_gib: the peak; what a node has to have at least, where it is not known which one it is.
+    seconds: shortest and longest expected duration.
+    unchecked: what was not looked at, each with what would.
+    """
 
     checks: list[Check]
     memory_gib: float | None = None
     seconds: tuple[float, float] | None = None
-    """Shortest and longest expected duration."""
+    price: Price | None = None
+    unchecked: list[str] = []
 
     @property
     def refused(self) -> list[Check]:

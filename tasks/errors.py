@@ -7,7 +7,8 @@
     │   ├── InvalidTuningConfig        a training_config.yaml value that cannot be used
     │   ├── ModelDoesNotFit            more memory needed than there is
     │   ├── WeightsUnavailable         the model's weights cannot be had (gated, absent)
-    │   ├── DatasetUnreachable         404, refused connection, forbidden address
+    │   ├── DatasetUnreachable         404, refused connection
+    │   │   └── AddressForbidden           inside a private network, or a metadata service
     │   ├── DatasetUnreadable          HTML page, empty, truncated, unknown format
     │   ├── DatasetRowsInvalid         rows that cannot be trained on
     │   ├── ImageReferenceInvalid      a placeholder or malformed image name
@@ -113,6 +114,10 @@ class WeightsUnavailable(Refused):
 
 class DatasetUnreachable(Refused):
     """The dataset's address answers nothing usable, or is not allowed."""
+
+
+class AddressForbidden(DatasetUnreachable):
+    """The address is inside a private network or of a metadata service, and not to be asked."""
 
 
 class DatasetUnreadable(Refused):

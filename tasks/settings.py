@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     server_ready_timeout_s: float = Field(default=300, gt=0)
     """How long the inference server may take until it answers /health."""
 
+    plan_timeout_s: float = Field(default=3, gt=0)
+    """How long a plan waits for what it asks others: dataset, registry, cluster and cloud."""
+
     stop_grace_s: float = Field(default=20, gt=0)
     """How long a pod program may take to end after it was asked to."""
 

@@ -117,12 +117,17 @@ class Workspace(Part):
         return self.inference.config if self.inference else None
 
     @property
+    def push_secret(self) -> str:
+        """The Secret with which the image is pushed; empty when none is named."""
+        return (self.tuning.output.image_push_secret if self.tuning else None) or ""
+
+    @property
     def secret_names(self) -> tuple[str, ...]:
         """Every Secret that is named, each once: of registries, and of the hub's token."""
         named: list[str] = []
         if self.tuning:
             named += [*self.tuning.input.image_pull_secrets]
-            named += [self.tuning.output.image_push_secret or ""]
+            named += [self.push_secret]
         if self.inference:
             named += [s for a in self.inference.adapters for s in a.source.image_pull_secrets]
         if self.preset:

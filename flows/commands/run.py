@@ -11,7 +11,7 @@ from flows.objects import Place, open_objects
 from flows.objects.base import Objects
 from flows.view import print_plan
 from tasks.errors import InvalidWorkspace
-from tasks.plan.checks import with_absolute_files
+from tasks.plan.data import with_absolute_files
 from tasks.workspace import Manifests, parse_manifests
 
 _REFUSED = 3

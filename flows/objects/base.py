@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tasks.artifacts import Plan
 from tasks.errors import KaitoflowError
-from tasks.platform.base import World
+from tasks.platform.base import World, docker_config_of
 from tasks.platform.store import StoredWorkspace
 from tasks.workspace import Manifests, Workspace
 
@@ -125,8 +125,10 @@ def no_such_log(step: str, known: list[str]) -> WorkspaceNotFound:
 
 def with_file_objects(world: World, manifests: Manifests) -> World:
     """The world as it will be once the file's ConfigMaps and Secrets are applied."""
+    pushing = manifests.secrets.get(manifests.workspace.push_secret)
     return dataclasses.replace(
         world,
+        docker_config=docker_config_of(pushing) if pushing else world.docker_config,
         config_maps={**world.config_maps, **manifests.config_maps},
         has_secret=lambda name: name in manifests.secrets or world.has_secret(name),
     )

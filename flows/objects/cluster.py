@@ -19,6 +19,7 @@ from flows.view import run_view
 from tasks.artifacts import Check, Plan
 from tasks.errors import KaitoflowError, KubernetesRefused, ServerNotReady
 from tasks.plan.checks import make_plan
+from tasks.plan.look import look
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import stateful_set_name
@@ -39,7 +40,7 @@ class ClusterObjects:
 
     def __init__(self, settings: Settings, *, context: str | None) -> None:
         """Args: context: of the kubeconfig; None = its current one."""
-        self._context = chosen_context(context)
+        self._context, self._settings = chosen_context(context), settings
         self._platform = KubernetesPlatform(settings, context=context)
         self._runner = asyncio.Runner()
 
@@ -134,8 +135,10 @@ class ClusterObjects:
     async def _plan(self, manifests: Manifests) -> Plan:
         api, workspace = await self._api(), manifests.workspace
         # On a cluster an image is always pushed.
-        world = await self._platform.look_around(workspace, push=True, port=None)
-        plan = make_plan(workspace, with_file_objects(world, manifests))
+        seen = await self._platform.look_around(workspace, push=True, port=None)
+        world = with_file_objects(seen, manifests)
+        told = await look(workspace, world, self._settings, list_nodes=self._platform.list_nodes)
+        plan = make_plan(workspace, world, told)
         try:
             await apply.rehearse(api, manifests)
             said = Check(name="API server", result="ok", detail="accepts every object of the file")

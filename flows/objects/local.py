@@ -15,8 +15,10 @@ from flows.view import describe_progress, print_plan
 from tasks.artifacts import Plan
 from tasks.errors import ServerNotReady
 from tasks.plan.checks import make_plan
+from tasks.plan.look import look
 from tasks.platform import local_platform
 from tasks.platform.store import StoredWorkspace
+from tasks.settings import settings
 from tasks.status import ConditionType
 from tasks.workspace import Manifests, Workspace
 
@@ -65,9 +67,14 @@ class LocalObjects:
 
     def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
         """The verdict of this machine."""
-        looking = self._platform.look_around(manifests.workspace, push=push, port=port)
-        world = with_file_objects(asyncio.run(looking), manifests)
-        return make_plan(manifests.workspace, world)
+        return asyncio.run(self._plan(manifests, push=push, port=port))
+
+    async def _plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
+        workspace = manifests.workspace
+        seen = await self._platform.look_around(workspace, push=push, port=port)
+        world = with_file_objects(seen, manifests)
+        found = await look(workspace, world, settings(), list_nodes=None)
+        return make_plan(workspace, world, found)
 
     def run(self, manifests: Manifests, *, push: bool, port: int | None) -> int:
         """Run the flow in this process."""

@@ -1,6 +1,8 @@
 """How this installation speaks to Azure: as whom, and about which cluster."""
 
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.policies import SansIOHTTPPolicy
@@ -15,6 +17,9 @@ from azure.mgmt.containerservice.aio import ContainerServiceClient
 from tasks.errors import CloudDenied
 from tasks.nodes.agent_pools import AgentPools, AksCluster
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.mgmt.compute.aio import ComputeManagementClient
 
 _RETRIES = 3  # of one call; what still fails is looked at again by the next look
 
@@ -38,15 +43,48 @@ def agent_pools(settings: Settings) -> AgentPools:
     return AgentPools(_client(settings), cluster)
 
 
+@contextlib.asynccontextmanager
+async def compute_client(settings: Settings) -> AsyncIterator["ComputeManagementClient"]:
+    """For what the subscription may use; without retries, since it is asked in passing.
+
+    Raises: CloudDenied: the settings do not say of which subscription and region.
+    """
+    named = {
+        "KAITOFLOW_AZURE_SUBSCRIPTION_ID": settings.azure_subscription_id,
+        "KAITOFLOW_AZURE_LOCATION": settings.azure_location,
+    }
+    if missing := [name for name, value in named.items() if not value]:
+        raise CloudDenied(
+            "the cloud's quota was asked for; it is not said of which region; "
+            f"set {', '.join(missing)}"
+        )
+    from azure.mgmt.compute.aio import ComputeManagementClient
+
+    endpoint, options = settings.azure_endpoint or None, _authentication(settings)
+    async with (
+        _credential() as credential,
+        ComputeManagementClient(
+            credential, settings.azure_subscription_id, endpoint, retry_total=0, **options
+        ) as client,
+    ):
+        yield client
+
+
 def _client(settings: Settings) -> ContainerServiceClient:
-    endpoint = settings.azure_endpoint
-    options: dict[str, Any] = {"retry_total": _RETRIES}
-    if endpoint.startswith(("http://127.0.0.1:", "http://localhost:")):
-        # A stand-in for Azure on this machine speaks no TLS, and must not be sent a token.
-        options["authentication_policy"] = SansIOHTTPPolicy()
     return ContainerServiceClient(
-        _credential(), settings.azure_subscription_id, endpoint or None, **options
+        _credential(),
+        settings.azure_subscription_id,
+        settings.azure_endpoint or None,
+        retry_total=_RETRIES,
+        **_authentication(settings),
     )
+
+
+def _authentication(settings: Settings) -> dict[str, Any]:
+    """A stand-in for Azure on this machine speaks no TLS, and must not be sent a token."""
+    if settings.azure_endpoint.startswith(("http://127.0.0.1:", "http://localhost:")):
+        return {"authentication_policy": SansIOHTTPPolicy()}
+    return {}
 
 
 def _credential() -> ChainedTokenCredential:

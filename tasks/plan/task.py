@@ -6,8 +6,11 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import Plan
 from tasks.errors import error_from_reason
+from tasks.nodes import current_node_lister
 from tasks.plan.checks import make_plan
+from tasks.plan.look import look
 from tasks.platform import current_platform
+from tasks.settings import settings
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status
 from tasks.workspace import Workspace
@@ -15,12 +18,19 @@ from tasks.workspace import Workspace
 
 @task(name="plan", task_run_name="plan {workspace}", cache_policy=NO_CACHE)
 async def plan_workspace(workspace: Workspace, *, push: bool, port: int | None) -> Plan:
-    """What the run needs in memory and time, and every check's verdict, as a table in the UI."""
+    """What the run needs, and every check's verdict, as a table in the UI."""
     world = await current_platform().look_around(workspace, push=push, port=port)
-    plan = make_plan(workspace, world)
+    found = await look(workspace, world, settings(), list_nodes=current_node_lister())
+    plan = make_plan(workspace, world, found)
     rows = [check.model_dump(include={"name", "result", "detail", "fix"}) for check in plan.checks]
-    await acreate_table_artifact(rows, key="plan", description=f"Plan of {workspace}")
+    await acreate_table_artifact(rows, key="plan", description=_description(workspace, plan))
     return plan
+
+
+def _description(workspace: Workspace, plan: Plan) -> str:
+    verdict = "refused" if plan.refused else "accepted"
+    unchecked = f" Not checked: {', '.join(plan.unchecked)}." if plan.unchecked else ""
+    return f"Plan of {workspace}: {verdict}.{unchecked}"
 
 
 @task(name="check", task_run_name="check {workspace}", cache_policy=NO_CACHE)

@@ -6,6 +6,7 @@ the containers of a Job and of a StatefulSet. Every call ensures rather than doe
 safe, whatever happened in between.
 """
 
+import base64
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -96,10 +97,12 @@ class World:
     node: None = not known before there is one.
     home: where this machine keeps models and images; None = in pods, on their node's disk.
     is_cluster: whether volumes, images as dataset and pod templates can be used, and files cannot.
+    docker_config: with which the image is pushed; None = there is none.
     """
 
     config_maps: Mapping[str, Mapping[str, str]]
     has_secret: Callable[[str], bool]
+    docker_config: bytes | None = field(default=None, repr=False)
     node: Node | None = None
     home: Path | None = None
     is_cluster: bool = False
@@ -177,3 +180,11 @@ class Platform(Protocol):
 
     async def let_go(self, workspace: Workspace) -> None:
         """Let a Workspace that is being deleted go: nothing of it is left."""
+
+
+def docker_config_of(secret: Mapping[str, Any]) -> bytes:
+    """The docker config in a Secret's manifest; an empty one when it has none."""
+    key = ".dockerconfigjson"
+    if key in (secret.get("stringData") or {}):
+        return str(secret["stringData"][key]).encode()
+    return base64.b64decode((secret.get("data") or {}).get(key, "e30="))

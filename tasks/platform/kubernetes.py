@@ -11,7 +11,16 @@ from typing import Any
 
 from tasks.artifacts import Endpoint
 from tasks.errors import KaitoflowError, RunSuperseded, ServerNotReady
-from tasks.platform.base import INFERENCE, TUNING, Address, Container, Pod, PodPaths, World
+from tasks.platform.base import (
+    INFERENCE,
+    TUNING,
+    Address,
+    Container,
+    Pod,
+    PodPaths,
+    World,
+    docker_config_of,
+)
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod, diagnosed_error
 from tasks.platform.following import ContainerFollower, Informers, Key
 from tasks.platform.informer import Informer
@@ -150,9 +159,11 @@ class KubernetesPlatform:
         name = workspace.config_name
         data = await self.read_config_map(workspace, name) if name else None
         secrets = {s: await api.get("Secret", namespace, s) for s in workspace.secret_names}
+        pushing = secrets.get(workspace.push_secret)
         return World(
             config_maps={name: data} if name and data is not None else {},
             has_secret=lambda secret: secrets.get(secret) is not None,
+            docker_config=docker_config_of(pushing) if pushing else None,
             is_cluster=True,
             push=push,
             port=port,

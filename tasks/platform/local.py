@@ -1,7 +1,6 @@
 """The platform of one machine: objects are files, containers are processes of this machine."""
 
 import asyncio
-import base64
 import contextlib
 import fcntl
 import json
@@ -9,14 +8,13 @@ import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psutil
 
 from tasks.artifacts import Endpoint, Node
 from tasks.errors import RunInProgress, ServerNotReady
-from tasks.platform.base import Address, Container, Pod, PodPaths, World
+from tasks.platform.base import Address, Container, Pod, PodPaths, World, docker_config_of
 from tasks.platform.processes import (
     ContainerProcess,
     ProcessRecord,
@@ -92,6 +90,7 @@ class LocalPlatform:
             node=await self.node(),
             config_maps={name: data} if name and data is not None else {},
             has_secret=lambda _name: found is not None,
+            docker_config=found.read_bytes() if found else None,
             home=self._settings.home_dir,
             push=push,
             port=port,
@@ -107,7 +106,7 @@ class LocalPlatform:
         manifest = self.store.read_secret(workspace.metadata.namespace, secret)
         if manifest:
             path = self.store.workspace_dir(workspace) / "secrets" / f"{secret}.json"
-            write_atomically(path, _docker_config(manifest), mode=0o600)
+            write_atomically(path, docker_config_of(manifest), mode=0o600)
             return path
         own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
         return own if own.exists() else None
@@ -290,13 +289,6 @@ async def _until(
         if said is None:
             return
         yield said
-
-
-def _docker_config(secret: Mapping[str, Any]) -> bytes:
-    key = ".dockerconfigjson"
-    if key in (secret.get("stringData") or {}):
-        return str(secret["stringData"][key]).encode()
-    return base64.b64decode((secret.get("data") or {}).get(key, "e30="))
 
 
 def _port_of(endpoint: Endpoint) -> int:

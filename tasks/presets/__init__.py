@@ -16,7 +16,11 @@ _GIB = 2**30
 
 
 class ModelShape(BaseModel):
-    """The numbers that memory and time follow from."""
+    """The numbers that memory and time follow from.
+
+    kv_hidden: width of keys and of values, all heads together; 0 = as wide as queries.
+    tied_embeddings: the output head is the embedding.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,6 +29,9 @@ class ModelShape(BaseModel):
     hidden: int
     intermediate: int
     vocabulary: int
+    heads: int = 0
+    kv_hidden: int = 0
+    tied_embeddings: bool = False
 
 
 class Preset(BaseModel):

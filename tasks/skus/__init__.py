@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Literal
 
@@ -11,6 +12,14 @@ from pydantic import BaseModel, ConfigDict
 from tasks.errors import UnknownInstanceType
 
 _FIRST_WITH_BF16 = (8, 0)  # Ampere
+# What the torch of requirements/pods.txt (2.15, CUDA 13.2) has kernels for begins with Turing; CUDA
+# 13 has dropped Volta. tests/skus asks torch itself.
+_FIRST_WITH_KERNELS = (7, 5)
+
+
+def has_bf16(compute_capability: tuple[int, int]) -> bool:
+    """Whether an NVIDIA GPU computes in bfloat16; where not, float16 takes its place."""
+    return compute_capability >= _FIRST_WITH_BF16
 
 
 class Sku(BaseModel):
@@ -43,15 +52,46 @@ class Sku(BaseModel):
 
     @property
     def has_cuda(self) -> bool:
-        """Whether our images and NVIDIA's device plugin run there."""
+        """Whether its GPUs are NVIDIA's: what the device plugin counts."""
         return bool(self.compute_capability)
+
+    @property
+    def runs_our_images(self) -> bool:
+        """Whether the torch in our images has kernels for its GPUs."""
+        return self.has_cuda and self._capability >= _FIRST_WITH_KERNELS
 
     @property
     def has_bf16(self) -> bool:
         """Whether its GPUs compute in bfloat16; where not, training computes in 16-bit floats."""
+        return self.has_cuda and has_bf16(self._capability)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What it cannot do, each a sentence a person can act on; empty = nothing to know."""
+        return tuple(self._limits())
+
+    def _limits(self) -> Iterator[str]:
         if not self.has_cuda:
-            return False
-        return tuple(int(part) for part in self.compute_capability.split(".")) >= _FIRST_WITH_BF16
+            yield (
+                f"its {self.gpu} is not NVIDIA's: NVIDIA's device plugin and our images do not run "
+                "there; choose a machine with an NVIDIA GPU"
+            )
+            return
+        if not self.runs_our_images:
+            yield (
+                f"its {self.gpu} has compute capability {self.compute_capability}, the torch in "
+                f"our images begins at {'.'.join(map(str, _FIRST_WITH_KERNELS))}; build images "
+                "with a torch for CUDA 12.6, or choose a newer GPU"
+            )
+        if not self.has_bf16:
+            yield f"its {self.gpu} has no bfloat16: training and serving compute in float16"
+        if self.is_retired:
+            yield f"{self.name} is retired: the cloud may have none; name a second instance type"
+
+    @property
+    def _capability(self) -> tuple[int, int]:
+        major, minor = self.compute_capability.split(".")
+        return int(major), int(minor)
 
     def __str__(self) -> str:
         """As a person would say it: `1 x A100 80 GiB`."""

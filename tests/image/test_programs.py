@@ -65,6 +65,15 @@ def test_a_check_that_passes_tells_the_name_in_full(
     assert (code, result) == (0, {"event": "result", "reference": f"{registry.host}/phi:latest"})
 
 
+def test_a_check_of_public_registries_only_asks_no_inside_address(
+    registry: RunningRegistry, adapter: Path, tmp_path: Path
+) -> None:
+    config = push_config(adapter, f"{registry.host}/phi", public_only=True)
+    code, verdict = run("tasks.image.pod.check", config, tmp_path)
+    assert (code, verdict["reason"]) == (3, "AddressForbidden")
+    assert "this machine itself" in verdict["message"]
+
+
 @pytest.mark.parametrize("stage", [signal.SIGKILL, signal.SIGTERM])
 def test_a_push_that_was_killed_ends_well_when_run_again(
     registry: RunningRegistry, tmp_path: Path, name: str, stage: signal.Signals

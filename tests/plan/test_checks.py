@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tasks.artifacts import Check, Node
-from tasks.plan.checks import make_plan, with_absolute_files
+from tasks.plan.checks import make_plan
+from tasks.plan.data import with_absolute_files
 from tasks.platform.base import World
 from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_workspace

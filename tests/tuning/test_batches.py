@@ -41,6 +41,12 @@ def test_a_given_batch_size_is_filled_up_by_accumulation() -> None:
     assert plan(10_000, rows_per_pass=4).passes_per_step == 4
 
 
+@pytest.mark.parametrize(("rows", "passes"), [(2, 8), (3, 5), (1, 16)])
+def test_fewer_rows_a_pass_are_more_passes_to_a_step(rows: int, passes: int) -> None:
+    fewer = plan(10_000).with_rows(rows)
+    assert (fewer.rows_per_pass, fewer.passes_per_step) == (rows, passes)
+
+
 def test_every_row_comes_once() -> None:
     assert sorted(order()) == list(range(len(LENGTHS)))
 

@@ -198,7 +198,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch.setattr(memory, "available_memory_gib", lambda *, use_gpu: 0.5)
     with pytest.raises(ModelDoesNotFit) as raised:
         main(runs.config())
-    assert "needs about 1.1 GiB, 0.5 GiB are available; use method qlora" in str(raised.value)
+    assert "needs about 1.0 GiB, 0.5 GiB are available; use method qlora" in str(raised.value)
 
 
 def test_plain_text_and_completions_are_trained_on(runs: Runs, tmp_path: Path) -> None:

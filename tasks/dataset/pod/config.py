@@ -37,3 +37,14 @@ class DatasetConfig:
     bad_rows_tolerance: float = 0.0
     allow_local_addresses: bool = False
     allow_files: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookConfig:
+    """A dataset's http(s) addresses, to be asked for and not read.
+
+    allow_local_addresses: loopback and private addresses may be asked.
+    """
+
+    urls: tuple[str, ...]
+    allow_local_addresses: bool = False

@@ -23,7 +23,7 @@ from pathlib import Path
 import httpcore2
 import httpx2
 
-from tasks.dataset.pod import guard
+from tasks import guard
 from tasks.dataset.pod.progress import Progress
 from tasks.errors import DatasetUnreachable, DiskFull, DownloadFailed, KaitoflowError
 
@@ -127,9 +127,10 @@ def shown(url: str) -> str:
 
 
 def probe(url: str, *, allow_local_addresses: bool) -> UrlProbe:
-    """What the server says of the file, without its body.
+    """What the server says of the file, without its body; asked once.
 
-    Raises: DatasetUnreachable: absent or not allowed. DownloadFailed: a fault that may pass.
+    Raises: DatasetUnreachable: absent or not allowed. DownloadFailed: a fault that may pass, or
+        nobody there: one look tells neither from a fault of the way to it.
     """
     with open_client(allow_local_addresses=allow_local_addresses) as client:
         try:
@@ -137,7 +138,9 @@ def probe(url: str, *, allow_local_addresses: bool) -> UrlProbe:
                 _check_status(url, response)
                 return UrlProbe(_total(response), response.headers.get("Content-Type"))
         except _Interrupted as fault:
-            raise _given_up(url, fault) from fault
+            raise DownloadFailed(
+                f"cannot reach {shown(url)}: {fault}; check the address, and try again"
+            ) from fault
 
 
 def download(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tasks.dataset.pod import fetch, guard
+from tasks import guard
+from tasks.dataset.pod import fetch
 from tasks.dataset.pod.config import DatasetConfig
 from tasks.dataset.pod.progress import Progress
 from tasks.errors import DatasetUnreachable

@@ -60,6 +60,7 @@ def open_for_push(config: PushConfig, reference: Reference) -> Repository:
         docker_config=config.docker_config,
         insecure=config.insecure,
         patience=Patience(config.patience_s, config.denied_patience_s),
+        public_only=config.public_only,
     )
 
 

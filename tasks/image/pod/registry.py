@@ -8,6 +8,7 @@ wrong.
 
 import hashlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
+import httpcore2
 import httpx2
 
 from tasks.errors import ImageReferenceInvalid, RegistryDenied, RegistryUnavailable
+from tasks.guard import GuardedBackend, GuardedTransport
 from tasks.image.pod.authority import RegistryAuth
 from tasks.image.pod.credentials import describe_credentials, read_credentials
 from tasks.image.pod.manifest import (
@@ -39,6 +42,15 @@ _MANIFEST_MAX_BYTES = 4 * 2**20  # the distribution specification's own limit
 _CHUNK_BYTES = 2**20
 # Reading waits for a registry that digests a large upload before it answers.
 _TIMEOUT = httpx2.Timeout(10.0, read=300.0, write=60.0)
+_FAULTS = (
+    httpx2.RequestError,
+    httpx2.InvalidURL,
+    # As the guarded transport lets them through.
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.TimeoutException,
+    socket.gaierror,
+)
 
 Outcome = TypeVar("Outcome")
 
@@ -49,7 +61,9 @@ class Repository:
     """What can be asked of the registry about the repository in `reference`.
 
     docker_config: None = anonymous. insecure: registries reached by plain http.
-    Raises, from every method: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid.
+    public_only: see PushConfig.
+    Raises, from every method: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid;
+        AddressForbidden with public_only.
     """
 
     def __init__(
@@ -60,6 +74,7 @@ class Repository:
         docker_config: Path | None = None,
         insecure: tuple[str, ...] = (),
         patience: Patience,
+        public_only: bool = False,
     ) -> None:
         host = _DOCKER_HUB_API if reference.registry == DEFAULT_REGISTRY else reference.registry
         plain = reference.is_loopback or reference.registry in insecure
@@ -78,6 +93,7 @@ class Repository:
             auth=self._auth,
             headers={"Accept-Encoding": "identity", "User-Agent": "kaitoflow"},
             timeout=_TIMEOUT,
+            transport=_guarded() if public_only else None,
             follow_redirects=True,
             trust_env=not reference.is_loopback,  # no proxy leads to this machine
         )
@@ -216,7 +232,7 @@ class Repository:
         try:
             with self._client.stream(method, url, headers=headers, content=content) as answer:
                 yield answer
-        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+        except _FAULTS as error:
             if isinstance(reason := _root_cause(error), ssl.SSLError):
                 raise self._untrusted(reason) from error
             raise self._transient(str(error) or type(error).__name__) from error
@@ -256,6 +272,10 @@ class Repository:
             "SSL_CERT_FILE name the registry's certificate authority, or, if it speaks plain http, "
             "list it as insecure"
         )
+
+
+def _guarded() -> GuardedTransport:
+    return GuardedTransport(GuardedBackend(), tls=httpx2.create_ssl_context())
 
 
 class _FileBody:

@@ -6,7 +6,7 @@ trained 112 and 132 tokens/s where grouping trained 171 and 321, in turn, not al
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.data import Sampler
@@ -35,6 +35,11 @@ class BatchPlan:
     def rows_per_step(self) -> int:
         """The effective batch size."""
         return self.rows_per_pass * self.passes_per_step
+
+    def with_rows(self, rows: int) -> "BatchPlan":
+        """Passes of so many rows, and as many more to a step as keep its size."""
+        passes = max(1, round(self.rows_per_step / rows))
+        return replace(self, rows_per_pass=rows, passes_per_step=passes)
 
 
 def plan_batches(

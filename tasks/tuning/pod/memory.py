@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from tasks.errors import ModelDoesNotFit, WeightsUnavailable
-from tasks.estimate import GIB, TuningShape, tuning_memory_gib
+from tasks.estimate import GIB, TuningShape, batch_that_fits, tuning_memory_gib
 from tasks.presets import ModelShape
 from tasks.tuning.pod.training_config import TrainingConfig
 
@@ -20,6 +20,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 _INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim")
+_HEADS = ("num_attention_heads", "n_head")
+_KV_HEADS = ("num_key_value_heads", "num_kv_heads", *_HEADS)
 
 
 def read_shape(weights_dir: Path) -> ModelShape:
@@ -30,13 +32,17 @@ def read_shape(weights_dir: Path) -> ModelShape:
     try:
         config = json.loads((weights_dir / "config.json").read_text(encoding="utf-8"))
         config = config.get("text_config", config)
-        hidden = _first(config, _HIDDEN)
+        hidden, heads = _first(config, _HIDDEN), _first(config, _HEADS)
+        head_width = config.get("head_dim") or hidden // heads
         return ModelShape(
             parameters=sum(_parameters(file) for file in weights_dir.glob("*.safetensors")),
             layers=_first(config, _LAYERS),
             hidden=hidden,
             intermediate=_first(config, _INTERMEDIATE, default=4 * hidden),
             vocabulary=config["vocab_size"],
+            heads=heads,
+            kv_hidden=_first(config, _KV_HEADS) * head_width,
+            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         )
     except (OSError, ValueError, KeyError) as error:
         raise WeightsUnavailable(
@@ -45,45 +51,64 @@ def read_shape(weights_dir: Path) -> ModelShape:
         ) from error
 
 
-def settle_checkpointing(
-    shape: ModelShape, config: TrainingConfig, *, tokens_per_pass: int, available_gib: float
-) -> bool:
-    """Whether to recompute activations: as the user says, else only where keeping them cannot fit.
+def settle_batch(
+    shape: ModelShape, config: TrainingConfig, wanted: TuningShape, *, available_gib: float
+) -> TuningShape:
+    """`wanted` with rows and checkpointing that fit; what the user has set stays as it is.
 
     Raises: ModelDoesNotFit: with the numbers, and what to do.
     """
-    keeping = TuningShape(
-        quantized=config.is_quantized,
-        lora_rank=config.lora_rank,
-        tokens_per_step=tokens_per_pass,
-        gradient_checkpointing=False,
+    found = batch_that_fits(
+        shape,
+        wanted,
+        available_gib=available_gib,
+        fixed_rows=config.rows_per_pass is not None,
+        checkpointing=config.gradient_checkpointing,
     )
-    recomputing = replace(keeping, gradient_checkpointing=True)
-    asked = config.gradient_checkpointing
-    if asked is not True and tuning_memory_gib(shape, keeping) <= available_gib:
-        return False
-    needed_gib = tuning_memory_gib(shape, keeping if asked is False else recomputing)
-    if needed_gib <= available_gib:
+    if found is None:
+        raise _does_not_fit(shape, config, wanted, available_gib=available_gib)
+    if found != replace(wanted, gradient_checkpointing=False):
         log.info(
-            "activations recomputed needed_gib=%.1f available_gib=%.1f", needed_gib, available_gib
+            "batch made to fit rows=%d of=%d gradient_checkpointing=%s needed_gib=%.1f "
+            "available_gib=%.1f",
+            found.rows,
+            wanted.rows,
+            found.gradient_checkpointing,
+            tuning_memory_gib(shape, found),
+            available_gib,
         )
-        return True
+    return found
+
+
+def _does_not_fit(
+    shape: ModelShape, config: TrainingConfig, wanted: TuningShape, *, available_gib: float
+) -> ModelDoesNotFit:
+    least = replace(
+        wanted,
+        rows=config.rows_per_pass or 1,
+        gradient_checkpointing=config.gradient_checkpointing is not False,
+    )
     weights = "quantised" if config.is_quantized else "full"
-    raise ModelDoesNotFit(
+    return ModelDoesNotFit(
         f"tuning {shape.parameters / 1e9:.2f}B parameters with {weights} weights and "
-        f"{tokens_per_pass} tokens a pass needs about {needed_gib:.1f} GiB, "
+        f"{least.tokens} tokens a pass needs about {tuning_memory_gib(shape, least):.1f} GiB, "
         f"{available_gib:.1f} GiB are available; {_advice(config)}"
     )
 
 
 def available_memory_gib(*, use_gpu: bool) -> float:
-    """Free memory of all GPUs, or of this container: what is free and what its limit leaves."""
+    """Free memory of all GPUs, or of this container: what is free and what its limit leaves.
+
+    On a CPU this process's own counts as free, since the estimate begins with an empty machine.
+    """
     if use_gpu:
         import torch
 
         free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
         return sum(free) / GIB
-    return min(float(psutil.virtual_memory().available), _left_by_cgroup()) / GIB
+    held = psutil.Process().memory_info()
+    own = held.rss - held.shared
+    return (min(float(psutil.virtual_memory().available), _left_by_cgroup()) + own) / GIB
 
 
 def _advice(config: TrainingConfig) -> str:

@@ -9,6 +9,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from serving.model import find_device, load_base_model, load_tokenizer, preferred_dtype
 from tasks.errors import InvalidTuningConfig
+from tasks.estimate.memory import PLAIN_ATTENTION_UP_TO
+from tasks.tuning.pod.heap import give_back_holes
 from tasks.tuning.pod.targets import check_target_modules, find_target_modules
 from tasks.tuning.pod.training_config import TrainingConfig
 
@@ -16,10 +18,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 log = logging.getLogger(__name__)
-
-# On a CPU the fused attention kernels lose to plain matrix products up to about this many tokens:
-# 456 against 414 tokens/s at 128 (SmolLM2, 2 cores).
-_PLAIN_ATTENTION_UP_TO = 256
 
 
 def settle_device(config: TrainingConfig) -> str:
@@ -29,10 +27,18 @@ def settle_device(config: TrainingConfig) -> str:
 
 def settle_dtype(asked: str, device: str) -> torch.dtype:
     """The number format asked for where the device computes in it, else the one it prefers."""
-    preferred = preferred_dtype(device)
-    if asked == "float32" or (asked == "float16" and device.startswith("cuda")):
-        return torch.float32 if asked == "float32" else torch.float16
-    return preferred
+    return dtype_for(asked, preferred=preferred_dtype(device), on_gpu=device.startswith("cuda"))
+
+
+def dtype_for(asked: str, *, preferred: torch.dtype, on_gpu: bool) -> torch.dtype:
+    """`settle_dtype` of a device that prefers that format.
+
+    So bfloat16, which KAITO's configurations ask for, is float16 on a T4, and float16 asked of a
+    CPU is what that CPU prefers.
+    """
+    if asked == "float32":
+        return torch.float32
+    return torch.float16 if asked == "float16" and on_gpu else preferred
 
 
 def load_tuning_tokenizer(weights_dir: Path, config: TrainingConfig) -> PreTrainedTokenizerBase:
@@ -67,8 +73,9 @@ def load_tuning_model(
         quantization=_quantization(config, dtype, device),
     )
     if device == "cpu":
+        give_back_holes()
         keep_weights_trainable(model)
-        if longest <= _PLAIN_ATTENTION_UP_TO:
+        if longest <= PLAIN_ATTENTION_UP_TO:
             model.set_attn_implementation("eager")
     log.info("model loaded dtype=%s device=%s quantised=%s", dtype, device, config.is_quantized)
     return model

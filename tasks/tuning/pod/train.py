@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from math import ceil
@@ -21,6 +21,7 @@ from tasks.podlog import Stopped
 from tasks.tuning.pod.config import TuningConfig
 from tasks.tuning.pod.training_config import (
     TOKENS_PER_PASS,
+    TOKENS_PER_PASS_ON_GPU,
     TrainingConfig,
     parse_training_config,
 )
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tasks.tuning.pod.data import Examples, Row
-    from tasks.tuning.pod.trainer import AnswerTrainer
+    from tasks.tuning.pod.trainer import AnswerTrainer, RunPlan
 
 log = logging.getLogger(__name__)
 
@@ -157,45 +158,23 @@ def _read(config: TuningConfig, settings: TrainingConfig) -> _Data:
 def _build(
     config: TuningConfig, settings: TrainingConfig, *, data: _Data, run: str
 ) -> "AnswerTrainer":
-    from tasks.tuning.pod.batches import plan_batches
-    from tasks.tuning.pod.memory import available_memory_gib, read_shape, settle_checkpointing
-    from tasks.tuning.pod.model import (
-        load_tuning_model,
-        lora_settings,
-        settle_device,
-        settle_dtype,
-    )
-    from tasks.tuning.pod.trainer import AnswerTrainer, RunPlan, sft_arguments
+    from tasks.tuning.pod.heap import give_back_freed_blocks
+    from tasks.tuning.pod.model import load_tuning_model, lora_settings
+    from tasks.tuning.pod.trainer import AnswerTrainer, sft_arguments
 
-    device = settle_device(settings)
     lengths = [len(one.input_ids) for one in data.train.examples]
-    batches = plan_batches(
-        lengths,
-        epochs=settings.training["num_train_epochs"],
-        tokens_per_pass=TOKENS_PER_PASS if device == "cpu" else 4 * TOKENS_PER_PASS,
-        rows_per_pass=settings.training.get("per_device_train_batch_size"),
-        passes_per_step=settings.training.get("gradient_accumulation_steps"),
-    )
-    plan = RunPlan(
-        run=run,
-        checkpoints_dir=config.results_dir / "checkpoints",
-        batches=batches,
-        device=device,
-        dtype=settle_dtype(settings.model.torch_dtype, device),
-        gradient_checkpointing=settle_checkpointing(
-            read_shape(config.weights_dir),
-            settings,
-            tokens_per_pass=batches.tokens_per_pass,
-            available_gib=available_memory_gib(use_gpu=device != "cpu"),
-        ),
-    )
-    steps = _steps(settings, rows=len(lengths), rows_per_step=batches.rows_per_step)
+    plan = _plan(config, settings, lengths=lengths, run=run)
+    if plan.gradient_checkpointing and plan.device == "cpu":
+        give_back_freed_blocks()
+    steps = _steps(settings, rows=len(lengths), rows_per_step=plan.batches.rows_per_step)
     args = sft_arguments(settings, plan, steps=steps)
-    model = load_tuning_model(config.weights_dir, settings, device=device, longest=batches.longest)
+    model = load_tuning_model(
+        config.weights_dir, settings, device=plan.device, longest=plan.batches.longest
+    )
     log.info(
         "run planned rows_per_pass=%d passes_per_step=%d steps=%d gradient_checkpointing=%s",
-        batches.rows_per_pass,
-        batches.passes_per_step,
+        plan.batches.rows_per_pass,
+        plan.batches.passes_per_step,
         steps,
         plan.gradient_checkpointing,
     )
@@ -207,6 +186,49 @@ def _build(
         held_out=data.held_out.examples,
         tokenizer=data.tokenizer,
         lora=lora_settings(settings, model),
+    )
+
+
+def _plan(
+    config: TuningConfig, settings: TrainingConfig, *, lengths: Sequence[int], run: str
+) -> "RunPlan":
+    """Batches that suit the rows and fit the memory.
+
+    Raises: ModelDoesNotFit, WeightsUnavailable.
+    """
+    from tasks.tuning.pod.batches import plan_batches
+    from tasks.tuning.pod.memory import available_memory_gib, read_shape, settle_batch
+    from tasks.tuning.pod.model import settle_device, settle_dtype
+    from tasks.tuning.pod.trainer import RunPlan
+
+    device = settle_device(settings)
+    on_gpu = device != "cpu"
+    dtype = settle_dtype(settings.model.torch_dtype, device)
+    batches = plan_batches(
+        lengths,
+        epochs=settings.training["num_train_epochs"],
+        tokens_per_pass=TOKENS_PER_PASS_ON_GPU if on_gpu else TOKENS_PER_PASS,
+        rows_per_pass=settings.rows_per_pass,
+        passes_per_step=settings.training.get("gradient_accumulation_steps"),
+    )
+    fitting = settle_batch(
+        read_shape(config.weights_dir),
+        settings,
+        settings.tuning_shape(
+            on_gpu=on_gpu,
+            rows=batches.rows_per_pass,
+            row_tokens=batches.longest,
+            compute_bytes=4 if dtype.itemsize == 4 else 2,
+        ),
+        available_gib=available_memory_gib(use_gpu=on_gpu),
+    )
+    return RunPlan(
+        run=run,
+        checkpoints_dir=config.results_dir / "checkpoints",
+        batches=batches.with_rows(fitting.rows),
+        device=device,
+        dtype=dtype,
+        gradient_checkpointing=fitting.gradient_checkpointing,
     )
 
 

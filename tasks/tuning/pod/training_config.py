@@ -17,12 +17,14 @@ from typing import Any, Literal
 import yaml
 
 from tasks.errors import InvalidTuningConfig
+from tasks.estimate import TuningShape
 
 ROOT = "training_config"
 OUTPUT_ROOT = "/mnt"
 # Tokens of one forward pass where the user names no batch size. On a CPU more only costs memory:
 # speed grows by 5 % from 512 to 2048 tokens and no further (SmolLM2, 2 cores).
 TOKENS_PER_PASS = 2048
+TOKENS_PER_PASS_ON_GPU = 4 * TOKENS_PER_PASS
 
 Method = Literal["lora", "qlora"]
 Section = dict[str, Any]
@@ -93,10 +95,44 @@ class TrainingConfig:
         return value
 
     @property
-    def tokens_per_step(self) -> int:
-        """Tokens held in memory at once: of one forward and backward pass, at most."""
+    def rows_per_pass(self) -> int | None:
+        """Rows of one forward and backward pass, where the user names them."""
         rows: int | None = self.training.get("per_device_train_batch_size")
-        return rows * self.max_length if rows else max(TOKENS_PER_PASS, self.max_length)
+        return rows
+
+    def tuning_shape(
+        self,
+        *,
+        on_gpu: bool = False,
+        rows: int | None = None,
+        row_tokens: int | None = None,
+        compute_bytes: Literal[2, 4] | None = None,
+    ) -> TuningShape:
+        """What memory follows from.
+
+        rows, row_tokens: of one pass; None = as many as are wanted, as long as may be.
+        compute_bytes: of a number in products; None = of hardware that computes in 16 bit.
+        """
+        row_tokens = row_tokens or self.max_length
+        tokens = TOKENS_PER_PASS_ON_GPU if on_gpu else TOKENS_PER_PASS
+        compute_bytes = compute_bytes or (4 if self.model.torch_dtype == "float32" else 2)
+        modules = self.lora.get("target_modules")
+        return TuningShape(
+            weight_bits=self._weight_bits(compute_bytes),
+            compute_bytes=compute_bytes,
+            lora_rank=self.lora_rank,
+            target_modules=tuple(modules) if isinstance(modules, list) else None,
+            optimizer=str(self.training.get("optim", "adamw_torch")),
+            rows=rows or self.rows_per_pass or max(1, tokens // row_tokens),
+            row_tokens=row_tokens,
+            gradient_checkpointing=self.gradient_checkpointing is True,
+            on_gpu=on_gpu,
+        )
+
+    def _weight_bits(self, compute_bytes: Literal[2, 4]) -> Literal[4, 8, 16, 32]:
+        if self.is_quantized:
+            return 8 if self.quantization.get("load_in_8bit") else 4
+        return 32 if compute_bytes == 4 else 16
 
     @property
     def summary(self) -> str:

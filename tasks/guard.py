@@ -2,7 +2,7 @@
 
 A name is resolved once, every address it has is checked, and the connection goes to a checked
 one: a name that answers differently the second time (DNS rebinding) gains nothing, and redirects
-pass the same door. Used by `fetch` only.
+pass the same door. Used by downloads of datasets, and where the plan has a program ask a registry.
 """
 
 import socket
@@ -14,7 +14,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from tasks.errors import DatasetUnreachable
+from tasks.errors import AddressForbidden
 
 Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Sequence[str]]
@@ -96,7 +96,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
     ) -> httpcore2.NetworkStream:
         """A connection to the first of the host's addresses that takes one.
 
-        Raises: DatasetUnreachable: the name or any of its addresses is not allowed.
+        Raises: AddressForbidden: the name or any of its addresses is not allowed.
         """
         fault: httpcore2.NetworkError | httpcore2.TimeoutException | None = None
         for address in self.allowed_addresses(host, port)[:ADDRESSES_TRIED]:
@@ -123,9 +123,9 @@ class GuardedBackend(httpcore2.NetworkBackend):
         return addresses
 
 
-def _not_allowed(host: str, found: str) -> DatasetUnreachable:
-    return DatasetUnreachable(
-        f"cannot fetch the dataset from {host}: it is {found}, which is not allowed; "
+def _not_allowed(host: str, found: str) -> AddressForbidden:
+    return AddressForbidden(
+        f"cannot connect to {host}: it is {found}, which is not allowed; "
         "use a public address, or mount the data as a volume"
     )
 

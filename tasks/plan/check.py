@@ -1,0 +1,33 @@
+"""One line of a plan: from what a look says, or from the error that it ends with."""
+
+from collections.abc import Callable
+
+from tasks.artifacts import Check
+from tasks.errors import KaitoflowError, Refused
+
+
+def checked(name: str, look: Callable[[], Check | str]) -> Check:
+    """A check whose refusal is a typed error and whose success is a line of detail."""
+    try:
+        said = look()
+    except KaitoflowError as error:
+        return from_error(name, error, result="fail")
+    return said if isinstance(said, Check) else Check(name=name, result="ok", detail=said)
+
+
+def not_told(name: str, error: KaitoflowError, *, before: str = "") -> Check:
+    """A look at others that did not end well: their no is a no, their silence only a warning.
+
+    Args: before: what is known without them.
+    """
+    result = "fail" if isinstance(error, Refused) else "warn"
+    check = from_error(name, error, result=result)
+    return check.model_copy(update={"detail": f"{before}; {check.detail}"}) if before else check
+
+
+def from_error(name: str, error: KaitoflowError, *, result: str) -> Check:
+    """The error's last part is the fix."""
+    found, _, fix = str(error).rpartition("; ")
+    return Check.model_validate(
+        {"name": name, "result": result, "detail": found, "fix": fix, "reason": error.reason}
+    )

@@ -1,0 +1,45 @@
+"""What others were asked for a plan, and what they said. Plain data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import KaitoflowError
+from tasks.skus.prices import PriceTable
+
+if TYPE_CHECKING:
+    from tasks.nodes.quota import Quotas
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSeen:
+    """What servers say of a dataset's files.
+
+    bytes: of each file, in order; None = its server does not say.
+    web_pages: addresses at which there is a page for people instead of a file.
+    """
+
+    bytes: tuple[int | None, ...]
+    web_pages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Each what was found, the error that a look ended with, or None: it was not looked for.
+
+    may_push: True; a registry that says no is an error.
+    nodes: the cluster's, as its API server gives them.
+    provisioner: where the installation's nodes come from; None = not known from here.
+    """
+
+    dataset: DatasetSeen | KaitoflowError | None = None
+    may_push: bool | KaitoflowError | None = None
+    nodes: Sequence[Mapping[str, Any]] | KaitoflowError | None = None
+    quotas: "Quotas | KaitoflowError | None" = None
+    prices: PriceTable | KaitoflowError | None = None
+    provisioner: str | None = None
+
+    @property
+    def makes_nodes(self) -> bool:
+        """Whether nodes are made for Workspaces."""
+        return self.provisioner in {"karpenter", "aks"}

@@ -1,0 +1,64 @@
+"""The image that is published, whether it may be, and the Secrets that are named. Pure."""
+
+from tasks.artifacts import Check
+from tasks.errors import AddressForbidden, InvalidWorkspace, KaitoflowError, SecretNotFound
+from tasks.image.pod.reference import parse_reference
+from tasks.plan.check import not_told
+from tasks.plan.findings import Findings
+from tasks.platform.base import World
+from tasks.workspace import Workspace
+
+_NAME = "image"
+
+
+def image(workspace: Workspace, world: World, findings: Findings) -> Check | str:
+    """The image's name in full, and whether its registry takes it.
+
+    Raises: InvalidWorkspace, ImageReferenceInvalid.
+    """
+    assert workspace.tuning
+    output = workspace.tuning.output
+    if not output.image and world.is_cluster:
+        return "kept in the volume (output.volumeSource)"
+    if not output.image:
+        raise InvalidWorkspace(
+            "tuning.output.volumeSource asks for a volume of a cluster; "
+            "give tuning.output.image, which the local platform keeps on disk"
+        )
+    reference = parse_reference(output.image)
+    if not world.push:
+        return f"{reference} (kept on disk; --push sends it to the registry)"
+    detail = f"{reference}, pushed with {output.image_push_secret}"
+    found = findings.may_push
+    if isinstance(found, AddressForbidden):
+        return Check(
+            name=_NAME,
+            result="warn",
+            detail=f"{detail}; {str(found).partition('; ')[0]}, and was not asked from here",
+            fix="see that the Secret's user may push there: the pod tries it after the training",
+        )
+    if isinstance(found, KaitoflowError):
+        return not_told(_NAME, found, before=detail)
+    return f"{detail}, proved by an upload that was begun and given up" if found else detail
+
+
+def secrets(workspace: Workspace, world: World) -> str:
+    """The Secrets' names.
+
+    Raises: SecretNotFound: of the first that is not there.
+    """
+    names = workspace.secret_names
+    missing = [name for name in names if not world.has_secret(name)]
+    if not missing:
+        return ", ".join(names)
+    if world.is_cluster:
+        raise SecretNotFound(
+            f"Secret {missing[0]!r} was asked for; namespace {workspace.metadata.namespace} has "
+            "none of that name; create it there (kubectl create secret docker-registry ...)"
+        )
+    if not world.push and not workspace.inference:
+        return f"{', '.join(names)} (used with --push)"
+    raise SecretNotFound(
+        f"Secret {missing[0]!r} was asked for; it is neither in the file nor is there a "
+        "docker config of yours; add the Secret to the file or run docker login"
+    )
