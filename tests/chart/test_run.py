@@ -130,8 +130,9 @@ def answers(url: str) -> bool:
 def status(installation: Installation, namespace: str) -> Object:
     """What the watcher says of the Workspace in a namespace; empty until it has seen it."""
     here = ("--namespace", namespace)
-    found: Object = kubectl_json(installation, "get", "workspace", "tuned", *here)
-    return found.get("status", {})
+    found = kubectl_json(installation, "get", "workspace", "tuned", *here)
+    said: Object = found.get("status", {})
+    return said
 
 
 def wait_until(holds: Callable[[], bool], programs: list[Program]) -> None:
