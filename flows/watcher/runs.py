@@ -301,8 +301,11 @@ class Watcher:
             known = self._known.setdefault(manifest["metadata"]["uid"], _Known())
             if _tag(manifest["metadata"]["uid"]) in lost:
                 known.started = None
-            async with known.lock:
-                await self._ensure(manifest, known)
+            try:
+                async with known.lock:
+                    await self._ensure(manifest, known)
+            except Exception:  # of one Workspace: the others are looked at all the same
+                logger.exception("look failed workspace=%s", _name(manifest["metadata"]))
 
     async def _lost_runs(self) -> set[str]:
         """Tags of Workspaces with a run that has crashed."""
@@ -323,6 +326,10 @@ class Watcher:
 def _was_asked_to_stop(status: WorkspaceStatus) -> bool:
     condition = status.condition(ConditionType.WORKSPACE_SUCCEEDED)
     return condition is not None and condition.reason == "StopRequested"
+
+
+def _name(meta: Mapping[str, Any]) -> str:
+    return f"{meta['namespace']}/{meta['name']}"
 
 
 def _tag(uid: str) -> str:
