@@ -18,9 +18,9 @@ WAIT_S = 180
 
 @pytest.fixture
 def workspace(installation: Installation) -> Path:
-    """A run of a few dozen short steps, without held-out rows."""
+    """A run of a dozen short steps, without held-out rows."""
     training = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
-    return write_workspace(installation.home, "short", rows=64, training=training, split=1)
+    return write_workspace(installation.home, "short", rows=24, training=training, split=1)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
