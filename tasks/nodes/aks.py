@@ -13,6 +13,7 @@ from tasks.nodes.claim_status import launched, launching
 from tasks.nodes.claims import AGENT_POOL_FINALIZER, CLAIM, state_of
 from tasks.nodes.pool_body import CLAIM_TAG, INSTALLATION_TAG, pool_body
 from tasks.nodes.provisioner import Machine
+from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
 
 Object = Mapping[str, Any]
@@ -23,7 +24,8 @@ _POOL_LABELS = ("agentpool", "kubernetes.azure.com/agentpool")
 class AksFulfiller:
     """Makes an agent pool of each claim; see `tasks.nodes.provisioner.Fulfiller`.
 
-    Azure is asked at most every `look_every_s` about one pool, and written to by one at a time.
+    Azure is asked about all pools at once, at most every `look_every_s`, and written to by one at
+    a time. A pool that it does not list may have been made since: that it is not there is asked.
     """
 
     finalizers: tuple[str, ...] = (AGENT_POOL_FINALIZER,)
@@ -36,7 +38,7 @@ class AksFulfiller:
         list_nodes: Callable[[], Awaitable[Sequence[Object]]],
         writing: Callable[[], AbstractAsyncContextManager[Any]],
         installation: str,
-        look_every_s: float = 10.0,
+        look_every_s: float = 5.0,
     ) -> None:
         """Args: writing: held while Azure is written to: a cluster takes one operation at a time.
 
@@ -45,6 +47,7 @@ class AksFulfiller:
         self._pools, self._api, self._list_nodes = pools, api, list_nodes
         self._writing, self._installation = writing, installation
         self._look_every_s = look_every_s
+        self._listed = SharedLook(pools.all, fresh_s=look_every_s)
         self._looked_s: dict[str, float] = {}
 
     async def advance(self, claim: Object) -> None:
@@ -61,7 +64,7 @@ class AksFulfiller:
 
     async def _launch(self, claim: Object) -> None:
         name = str(claim["metadata"]["name"])
-        pool = await self._pools.get(name)
+        pool = await self._seen(name)
         if pool is None:
             await self._tell(claim, launching(claim, message=await self._ask_for(claim)))
             return
@@ -104,8 +107,9 @@ class AksFulfiller:
         if not self._may_look(claim):
             return False
         name = str(claim["metadata"]["name"])
-        pool = await self._pools.get(name)
+        pool = await self._seen(name) or await self._pools.get(name)
         if pool is None or not self._is_ours(pool):
+            self._listed.forget()  # a claim of that name may be made anew
             return True
         if _provisioning(pool) != "Deleting":
             async with self._writing():
@@ -115,6 +119,10 @@ class AksFulfiller:
     async def machines(self) -> Sequence[Machine]:
         """Every agent pool that has this installation's tag."""
         return [_machine(pool) for pool in await self._pools.all() if self._is_ours(pool)]
+
+    async def _seen(self, name: str) -> AgentPool | None:
+        """The pool, if Azure has listed it."""
+        return next((pool for pool in await self._listed() if pool.name == name), None)
 
     def _is_ours(self, pool: AgentPool) -> bool:
         return _tags(pool).get(INSTALLATION_TAG) == self._installation
