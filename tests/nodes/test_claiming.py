@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +44,7 @@ class Cluster:
         self.actor: Karpenter | Azure | None = None
         self.workspaces: list[dict[str, Any]] = []
         self.told: list[Waiting] = []
+        self.hours_later = 0
 
     def play(self, conducts: Mapping[str, Conduct] = MappingProxyType({})) -> Karpenter | Azure:
         """Let claims be fulfilled, by instance type as it is said."""
@@ -79,7 +81,11 @@ class Cluster:
         return ClaimingProvisioner(
             Ledger(self.connected),
             self.fulfiller(),
-            UnavailableOffers(self.connected, namespace="default"),
+            UnavailableOffers(
+                self.connected,
+                namespace="default",
+                clock=lambda: datetime.now(UTC) + timedelta(hours=self.hours_later),
+            ),
             list_nodes=self.nodes,
             list_workspaces=self.all_workspaces,
             deadlines=deadlines,
@@ -172,6 +178,16 @@ async def test_with_no_offer_left_it_says_why_and_when_and_asks_no_more(
     assert WORSE in str(raised.value)
     assert actor.made == {BAD: 1, WORSE: 1}
     assert cluster.told[-1].reason == "InsufficientCapacity"
+
+
+async def test_an_offer_that_has_rested_is_tried_again(cluster: Cluster, wanting: Wanting) -> None:
+    actor, workspace = cluster.play({BAD: "deletes"}), wanting(BAD)
+    with pytest.raises(NoOfferLeft):
+        await cluster.ensure(workspace, capacity_s=3)
+    cluster.hours_later = 2
+    with pytest.raises(NoOfferLeft):
+        await cluster.ensure(workspace, capacity_s=3)
+    assert actor.made == {BAD: 2}
 
 
 async def test_no_more_nodes_are_claimed_than_the_installation_may(

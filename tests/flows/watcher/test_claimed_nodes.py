@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.chart.rendering import NAMESPACE, VARIANTS, render
-from tests.cluster.simulated_node import simulated_node
+from tests.flows.watcher.clouds import joining, wanting
 from tests.flows.watcher.conftest import installation, new_namespace
 from tests.flows.watcher.installation import (
     _RIGHTS,
@@ -18,7 +18,6 @@ from tests.flows.watcher.installation import (
     Installation,
     true_conditions,
     wait_until,
-    workspace_manifest,
 )
 from tests.nodes.karpenter import claims_crd
 
@@ -42,14 +41,8 @@ class Cloud:
     def fulfil(self, claim: dict[str, Any]) -> None:
         """Let the claim's machine join, with the claim's labels."""
         name = f"node-{claim['metadata']['name']}"
-        certificates = self._installed.control_plane.folder / "certificates"
-        kind = {"node.kubernetes.io/instance-type": "Standard_NC6s_v3"}
-        node = simulated_node(
-            self._installed.control_plane.kubeconfig,
-            name,
-            labels=claim["metadata"]["labels"] | kind | {"kubernetes.io/hostname": name},
-            certificate=certificates / "apiserver.crt",
-            key=certificates / "apiserver.key",
+        node = joining(
+            self._installed, name, claim["metadata"]["labels"], instance_type="Standard_NC6s_v3"
         )
         self._running.enter_context(node)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -86,14 +79,6 @@ def cloud(claiming: Installation) -> Iterator[Cloud]:
     """Its nodes go with the test."""
     with ExitStack() as running:
         yield Cloud(claiming, running)
-
-
-def wanting(namespace: str, **annotations: str) -> dict[str, Any]:
-    """The quick start's Workspace, for a node that is not there yet."""
-    manifest = workspace_manifest(namespace)
-    manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": namespace}}
-    manifest["metadata"]["annotations"] = annotations
-    return manifest
 
 
 def test_a_workspace_claims_its_node_is_served_on_it_and_gives_it_back(
