@@ -5,6 +5,7 @@ import platform as machine
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -114,6 +115,8 @@ def describe_workspace(name: str, *, namespace: str | None, place: Place) -> int
     out.print(f"State:      {status.state}")
     if status.progress.step_name:
         out.print(f"Now:        {describe_progress(status.progress)}")
+    if cost := str(status.cost.at(datetime.now(UTC))):
+        out.print(f"Cost:       {cost}")
     if status.image:
         out.print(f"Image:      {status.image.reference}@{status.image.digest}")
     if status.endpoint:

@@ -25,6 +25,7 @@ from tasks.errors import (
 from tasks.nodes.claims import (
     NAMESPACE_LABEL,
     WORKSPACE_LABEL,
+    held_machine,
     node_claim,
     offer_of,
     slot_of,
@@ -120,7 +121,12 @@ class ClaimingProvisioner:
         if selection.is_enough:
             for claim in claims:
                 await self._is_coming(claim, there)  # so that each claim says which node it became
-            return ReadyNodes(nodes=selection.nodes, detail=selection.detail, are_claimed=True)
+            return ReadyNodes(
+                nodes=selection.nodes,
+                detail=selection.detail,
+                are_claimed=True,
+                machines=tuple(held_machine(each) for each in claims if not _is_leaving(each)),
+            )
         await self._notice_vanished(claims, claimed)
         used = {node.name for node in selection.nodes}
         waiting = [claim for claim in claims if _node_name(claim) not in used]

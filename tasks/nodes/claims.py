@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from tasks.cost import HeldMachine
 from tasks.nodes.offers import CapacityType, Offer
 from tasks.platform.manifests import MANAGED_BY
 from tasks.resource import is_reserved_label
+from tasks.skus import catalogue
 from tasks.workspace import Workspace
 
 Object = dict[str, Any]
@@ -133,6 +135,19 @@ def offer_of(claim: Mapping[str, Any]) -> Offer:
         capacity_type=cast("CapacityType", next(iter(wanted.get(_CAPACITY_TYPE, [])), "on-demand")),
         zones=tuple(wanted.get(_ZONE, ())),
         max_price=float(price) if price else None,
+    )
+
+
+def held_machine(claim: Mapping[str, Any]) -> HeldMachine:
+    """The machine of a claim, which is paid for from the claim on; its price is not said."""
+    offer = offer_of(claim)
+    sku = catalogue().get(offer.instance_type.lower())
+    return HeldMachine(
+        name=claim["metadata"]["name"],
+        instance_type=offer.instance_type,
+        capacity_type=offer.capacity_type,
+        gpus=sku.gpus if sku else 0,
+        since=claim["metadata"]["creationTimestamp"],
     )
 
 

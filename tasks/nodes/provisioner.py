@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tasks.artifacts import Node
+from tasks.cost import HeldMachine
 from tasks.workspace import Workspace
 
 
@@ -57,11 +58,13 @@ class ReadyNodes:
     """Nodes that pods can run on, best first, and what a person is told of them.
 
     are_claimed: whether nodes are made by claims here.
+    machines: those that were made for the Workspace, without their prices.
     """
 
     nodes: tuple[Node, ...]
     detail: str
     are_claimed: bool = False
+    machines: tuple[HeldMachine, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
