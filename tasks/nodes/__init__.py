@@ -1,11 +1,13 @@
 """Where nodes come from. `current_provisioner` is the one that the settings name."""
 
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.claiming import ClaimingProvisioner
+from tasks.nodes.collector import GarbageCollector
 from tasks.nodes.deadlines import Deadlines
 from tasks.nodes.karpenter import KarpenterFulfiller
 from tasks.nodes.ledger import Ledger
@@ -14,9 +16,11 @@ from tasks.nodes.provisioner import Fulfiller, Provisioner
 from tasks.nodes.shared_look import SharedLook
 from tasks.nodes.unavailable import UnavailableOffers
 from tasks.platform import current_platform, local_platform
-from tasks.settings import settings
+from tasks.settings import Settings, settings
+from tasks.skus.prices import price_table
 
 if TYPE_CHECKING:
+    from tasks.nodes.agent_pools import AgentPools
     from tasks.platform.kubernetes import KubernetesPlatform
 
 
@@ -71,17 +75,52 @@ def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
     )
 
 
+@contextlib.asynccontextmanager
+async def garbage_collector(
+    platform: "KubernetesPlatform", chosen: Settings
+) -> AsyncIterator[GarbageCollector | None]:
+    """Who finds leaked machines on a cluster; None where no node is made.
+
+    Settings that name no provisioner, as a person's, let claims be looked at and no cloud.
+    """
+    if chosen.provisioner == "byo":
+        yield None
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        fulfiller: Fulfiller = KarpenterFulfiller()
+        if chosen.provisioner == "aks":
+            from tasks.nodes.azure_login import open_agent_pools
+
+            pools = await stack.enter_async_context(open_agent_pools(chosen))
+            fulfiller = _aks_fulfiller(pools, platform, platform.list_nodes, chosen)
+        yield GarbageCollector(
+            platform.api,
+            fulfiller,
+            price_per_hour=price_table(chosen.price_table).price_per_hour,
+            grace_s=chosen.garbage_grace_s,
+        )
+
+
 def _aks(platform: "KubernetesPlatform", nodes: SharedLook[Any]) -> Fulfiller:
+    from tasks.nodes.azure_login import agent_pools
+
+    return _aks_fulfiller(agent_pools(settings()), platform, nodes, settings())
+
+
+def _aks_fulfiller(
+    pools: "AgentPools",
+    platform: "KubernetesPlatform",
+    list_nodes: Callable[[], Awaitable[Sequence[Any]]],
+    chosen: Settings,
+) -> Fulfiller:
     """Azure's clients and Prefect take seconds to import: only who makes agent pools does."""
     from tasks.nodes.aks import AksFulfiller
-    from tasks.nodes.azure_login import agent_pools
     from tasks.nodes.writing import one_writer
 
-    chosen = settings()
     return AksFulfiller(
-        agent_pools(chosen),
+        pools,
         platform.api,
-        list_nodes=nodes,
+        list_nodes=list_nodes,
         writing=lambda: one_writer(chosen.azure_cluster),
         installation=chosen.namespace,
     )
