@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flows.objects.local_run import run_here
 from flows.view import describe_progress, print_plan
 from tasks.artifacts import Plan
 from tasks.errors import ServerNotReady
+from tasks.nodes.garbage import Leak
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
 from tasks.platform import local_platform
@@ -127,6 +128,14 @@ class LocalObjects:
     def delete(self, workspace: Workspace, tell: Tell) -> None:  # noqa: ARG002
         """Stop the processes and remove the Workspace's folder."""
         asyncio.run(self._platform.delete(workspace))
+
+    def leaks(self) -> Sequence[Leak]:
+        """None: no machine is made."""
+        return ()
+
+    def collect_leaks(self) -> Sequence[Leak]:
+        """None, as above."""
+        return ()
 
     def _columns(self, stored: StoredWorkspace, *, wide: bool) -> dict[str, str]:
         def shown(kind: ConditionType) -> str:

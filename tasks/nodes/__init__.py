@@ -28,10 +28,7 @@ def current_provisioner() -> Provisioner:
     """The provisioner of this process."""
     if settings().platform == "local":
         return LocalProvisioner(local_platform().node)
-    from tasks.platform.kubernetes import KubernetesPlatform
-
-    platform = current_platform()
-    assert isinstance(platform, KubernetesPlatform)
+    platform = _cluster()
     kind = settings().provisioner or "byo"
     if kind in {"karpenter", "aks"}:
         return _claiming(platform, kind)
@@ -42,11 +39,15 @@ def current_node_lister() -> Callable[[], Awaitable[Sequence[Mapping[str, Any]]]
     """Lists the nodes of this process's cluster; None without one."""
     if settings().platform == "local":
         return None
+    return _node_lister(_cluster())
+
+
+def _cluster() -> "KubernetesPlatform":
     from tasks.platform.kubernetes import KubernetesPlatform
 
     platform = current_platform()
     assert isinstance(platform, KubernetesPlatform)
-    return _node_lister(platform)
+    return platform
 
 
 @functools.lru_cache(maxsize=1)
@@ -73,6 +74,16 @@ def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
         ),
         max_nodes=chosen.max_nodes,
     )
+
+
+@contextlib.asynccontextmanager
+async def current_collector() -> AsyncIterator[GarbageCollector | None]:
+    """Who finds the leaked machines of this process's cluster; None where no node is made."""
+    if settings().platform == "local":
+        yield None
+        return
+    async with garbage_collector(_cluster(), settings()) as collector:
+        yield collector
 
 
 @contextlib.asynccontextmanager

@@ -209,15 +209,18 @@ class ClaimingProvisioner:
             are_claims_ready=False,
         )
 
-    async def release(self, workspace: Workspace) -> None:
+    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
         """Give all claims of the Workspace back; return when no machine of them is left.
 
         One whose node another Workspace still runs on becomes that Workspace's.
+        Args: is_final: see `Provisioner`.
         Raises: CloudUnavailable: a machine is still there after half an hour. CloudDenied.
         """
         meta = workspace.metadata
         deadline = asyncio.get_running_loop().time() + _RELEASE_WITHIN_S
-        while claims := await self._left_of(meta):
+        claims = await self._left_of(meta)
+        there = None if is_final else {claim["metadata"]["uid"] for claim in claims}
+        while claims:
             others = heirs(await self._list_workspaces(), but_uid=meta.uid)
             for claim in claims:
                 heir = others.get(node_name_of(claim))
@@ -227,20 +230,26 @@ class ClaimingProvisioner:
                     await self._ledger.give_back(claim)
             await self._ledger.let_go(claims, self._fulfiller)
             if asyncio.get_running_loop().time() > deadline:
-                names = ", ".join(claim["metadata"]["name"] for claim in claims)
+                names = ", ".join(map(_name, claims))
                 raise CloudUnavailable(
                     f"the nodes of workspace {workspace.metadata} were given back; after "
                     f"{_RELEASE_WITHIN_S:.0f} s there is still {names}; see `kubectl describe "
                     "nodeclaim`, and the cloud's portal"
                 )
             await asyncio.sleep(min(self._deadlines.look_again_s, 1.0))
+            claims = await self._left_of(meta, among=there)
 
-    async def _left_of(self, meta: ObjectMeta) -> list[dict[str, Any]]:
-        """The Workspace's claims that are ours to bring to their end."""
+    async def _left_of(
+        self, meta: ObjectMeta, *, among: Collection[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The Workspace's claims that are ours to bring to their end; of those uids, when named."""
         claims = await self._ledger.claims_of(meta)
-        if self._fulfiller.finalizers:
-            return claims
-        return [claim for claim in claims if not is_leaving(claim)]
+        return [
+            claim
+            for claim in claims
+            if (among is None or claim["metadata"]["uid"] in among)
+            and (self._fulfiller.finalizers or not is_leaving(claim))
+        ]
 
 
 def _asked(need: NodeNeed, offer: Offer) -> str:

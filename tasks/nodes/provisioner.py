@@ -121,5 +121,8 @@ class Provisioner(Protocol):
         Raises: NodeNotReady: the deadline passed; says how many nodes lack what.
         """
 
-    async def release(self, workspace: Workspace) -> None:
-        """Give back what was made for the Workspace; nothing is done twice."""
+    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
+        """Give back what was made for the Workspace; nothing is done twice.
+
+        Args: is_final: also what is made meanwhile; False = that is of the next run, and stays.
+        """
