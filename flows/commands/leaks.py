@@ -3,14 +3,17 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from flows.commands.show import columns
 from flows.objects import Place, open_objects
 from flows.objects.base import age
-from tasks.nodes.garbage import Leak
+
+if TYPE_CHECKING:
+    # It knows the API server's client, whose import takes a second.
+    from tasks.nodes.garbage import Leak
 
 
 def show_leaks(*, collect: bool, output: str, place: Place) -> int:
@@ -27,14 +30,14 @@ def show_leaks(*, collect: bool, output: str, place: Place) -> int:
     return 1 if found else 0
 
 
-def _document(leaks: Sequence[Leak], output: str) -> str:
+def _document(leaks: Sequence["Leak"], output: str) -> str:
     shown = {"leaks": [_fields(leak) for leak in leaks], "pricePerHour": _total(leaks)}
     if output == "json":
         return json.dumps(shown, indent=2) + "\n"
     return yaml.safe_dump(shown, sort_keys=False)
 
 
-def _fields(leak: Leak) -> dict[str, Any]:
+def _fields(leak: "Leak") -> dict[str, Any]:
     return {
         "name": leak.name,
         "kind": leak.kind.value,
@@ -47,13 +50,13 @@ def _fields(leak: Leak) -> dict[str, Any]:
     }
 
 
-def _table(leaks: Sequence[Leak], *, is_wide: bool) -> str:
+def _table(leaks: Sequence["Leak"], *, is_wide: bool) -> str:
     if not leaks:
         return "0 leaks\n"
     return columns([_row(leak, is_wide=is_wide) for leak in leaks]) + _verdict(leaks)
 
 
-def _row(leak: Leak, *, is_wide: bool) -> Mapping[str, str]:
+def _row(leak: "Leak", *, is_wide: bool) -> Mapping[str, str]:
     row = {
         "NAME": leak.name,
         "KIND": leak.kind.value,
@@ -67,7 +70,7 @@ def _row(leak: Leak, *, is_wide: bool) -> Mapping[str, str]:
     return row
 
 
-def _verdict(leaks: Sequence[Leak]) -> str:
+def _verdict(leaks: Sequence["Leak"]) -> str:
     """How many, what they cost together, and what to do."""
     unknown = "at least " if any(leak.price_per_hour is None for leak in leaks) else ""
     cost = f"{len(leaks)} leak{'s'[: len(leaks) > 1]}, {unknown}${_total(leaks):.2f} per hour"
@@ -80,5 +83,5 @@ def _verdict(leaks: Sequence[Leak]) -> str:
     return f"{cost}; {'; '.join(steps)}\n"
 
 
-def _total(leaks: Sequence[Leak]) -> float:
+def _total(leaks: Sequence["Leak"]) -> float:
     return sum(leak.price_per_hour or 0 for leak in leaks)

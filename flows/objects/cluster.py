@@ -6,15 +6,7 @@ Nothing runs here: `run` applies and watches, `stop` and `delete` ask and wait.
 import asyncio
 import contextlib
 import sys
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -22,13 +14,12 @@ from flows.objects import apply, end, watch
 from flows.objects.base import Manifest, Row, Tell, WrongUsage, with_file_objects
 from flows.objects.events import events_of
 from flows.objects.kubeconfig import chosen_context
-from flows.objects.leaks import Act, with_collector
+from flows.objects.leaks import collect_leaks, find_leaks
 from flows.objects.pod_logs import pod_log_lines
 from flows.objects.resume import begin_again
 from flows.view import run_view
 from tasks.artifacts import Check, Plan
 from tasks.errors import KaitoflowError, KubernetesRefused, ServerNotReady
-from tasks.nodes.collector import GarbageCollector
 from tasks.nodes.garbage import Leak
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
@@ -247,14 +238,11 @@ class ClusterObjects:
 
     def leaks(self) -> Sequence[Leak]:
         """Of claims; and of the cloud's machines, where the settings say which cloud."""
-        return self._collecting(GarbageCollector.leaks)
+        return self._wait_for(find_leaks(self._platform, self._settings))
 
     def collect_leaks(self) -> Sequence[Leak]:
         """Remove them from here, as the schedule on the cluster does."""
-        return self._collecting(GarbageCollector.collect)
-
-    def _collecting(self, act: Act) -> Sequence[Leak]:
-        return self._wait_for(with_collector(self._platform, self._settings, act))
+        return self._wait_for(collect_leaks(self._platform, self._settings))
 
     async def _api(self) -> KubeApi:
         return await self._platform.api()

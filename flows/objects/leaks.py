@@ -1,10 +1,9 @@
 """The machines that a cluster leaks, as far as they can be seen from where the command runs."""
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from tasks.nodes import garbage_collector
-from tasks.nodes.collector import GarbageCollector
 from tasks.nodes.garbage import Leak
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.settings import Settings
@@ -14,16 +13,16 @@ _CLAIMS_ONLY = (
     "kubectl exec --namespace kaitoflow statefulset/kaitoflow-worker -- kaitoflow leaks\n"
 )
 
-Act = Callable[[GarbageCollector], Awaitable[Sequence[Leak]]]
 
-
-async def with_collector(
-    platform: KubernetesPlatform,
-    settings: Settings,
-    act: Act,
-) -> Sequence[Leak]:
-    """What the collector finds or removes; nothing where no node is made."""
+async def find_leaks(platform: KubernetesPlatform, settings: Settings) -> Sequence[Leak]:
+    """What is leaked, after a word on what could not be seen; nothing where no node is made."""
     if settings.provisioner is None:
         sys.stderr.write(_CLAIMS_ONLY)
     async with garbage_collector(platform, settings) as collector:
-        return await act(collector) if collector else ()
+        return await collector.leaks() if collector else ()
+
+
+async def collect_leaks(platform: KubernetesPlatform, settings: Settings) -> Sequence[Leak]:
+    """What was removed."""
+    async with garbage_collector(platform, settings) as collector:
+        return await collector.collect() if collector else ()

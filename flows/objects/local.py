@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -14,7 +14,6 @@ from flows.objects.local_run import run_here
 from flows.view import describe_progress, print_plan
 from tasks.artifacts import Plan
 from tasks.errors import ServerNotReady
-from tasks.nodes.garbage import Leak
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
 from tasks.platform import local_platform
@@ -22,6 +21,10 @@ from tasks.platform.store import StoredWorkspace
 from tasks.settings import settings
 from tasks.status import ConditionType
 from tasks.workspace import Manifests, Workspace
+
+if TYPE_CHECKING:
+    # It knows the API server's client, whose import takes a second.
+    from tasks.nodes.garbage import Leak
 
 _REFUSED = 3
 _FOLLOW_S = 0.2
@@ -129,11 +132,11 @@ class LocalObjects:
         """Stop the processes and remove the Workspace's folder."""
         asyncio.run(self._platform.delete(workspace))
 
-    def leaks(self) -> Sequence[Leak]:
+    def leaks(self) -> Sequence["Leak"]:
         """None: no machine is made."""
         return ()
 
-    def collect_leaks(self) -> Sequence[Leak]:
+    def collect_leaks(self) -> Sequence["Leak"]:
         """None, as above."""
         return ()
 
