@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from tasks.nodes.byo import ByoProvisioner
@@ -82,17 +83,26 @@ async def current_collector() -> AsyncIterator[GarbageCollector | None]:
     if settings().platform == "local":
         yield None
         return
-    async with garbage_collector(_cluster(), settings()) as collector:
+    from tasks.nodes.writing import one_writer
+
+    def writing() -> AbstractAsyncContextManager[None]:
+        return one_writer(settings().azure_cluster)
+
+    async with garbage_collector(_cluster(), settings(), writing=writing) as collector:
         yield collector
 
 
 @contextlib.asynccontextmanager
 async def garbage_collector(
-    platform: "KubernetesPlatform", chosen: Settings
+    platform: "KubernetesPlatform",
+    chosen: Settings,
+    *,
+    writing: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> AsyncIterator[GarbageCollector | None]:
     """Who finds leaked machines on a cluster; None where no node is made.
 
     Settings that name no provisioner, as a person's, let claims be looked at and no cloud.
+    Args: writing: see `AksFulfiller`; without it Azure itself refuses a second operation.
     """
     if chosen.provisioner == "byo":
         yield None
@@ -103,7 +113,7 @@ async def garbage_collector(
             from tasks.nodes.azure_login import open_agent_pools
 
             pools = await stack.enter_async_context(open_agent_pools(chosen))
-            fulfiller = _aks_fulfiller(pools, platform, platform.list_nodes, chosen)
+            fulfiller = _aks_fulfiller(pools, platform, platform.list_nodes, writing=writing)
         yield GarbageCollector(
             platform.api,
             fulfiller,
@@ -113,25 +123,29 @@ async def garbage_collector(
 
 
 def _aks(platform: "KubernetesPlatform", nodes: SharedLook[Any]) -> Fulfiller:
+    """Azure's clients and Prefect take seconds to import: only who makes agent pools does."""
     from tasks.nodes.azure_login import agent_pools
+    from tasks.nodes.writing import one_writer
 
-    return _aks_fulfiller(agent_pools(settings()), platform, nodes, settings())
+    chosen = settings()
+    return _aks_fulfiller(
+        agent_pools(chosen), platform, nodes, writing=lambda: one_writer(chosen.azure_cluster)
+    )
 
 
 def _aks_fulfiller(
     pools: "AgentPools",
     platform: "KubernetesPlatform",
     list_nodes: Callable[[], Awaitable[Sequence[Any]]],
-    chosen: Settings,
+    *,
+    writing: Callable[[], AbstractAsyncContextManager[None]],
 ) -> Fulfiller:
-    """Azure's clients and Prefect take seconds to import: only who makes agent pools does."""
     from tasks.nodes.aks import AksFulfiller
-    from tasks.nodes.writing import one_writer
 
     return AksFulfiller(
         pools,
         platform.api,
         list_nodes=list_nodes,
-        writing=lambda: one_writer(chosen.azure_cluster),
-        installation=chosen.namespace,
+        writing=writing,
+        installation=settings().namespace,
     )

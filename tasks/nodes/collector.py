@@ -1,11 +1,11 @@
 """Looks for leaked machines and removes them, on a cluster and in its cloud."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from tasks.errors import KaitoflowError, KubernetesRefused
 from tasks.nodes.garbage import (
@@ -15,7 +15,7 @@ from tasks.nodes.garbage import (
     Suspects,
     Terms,
     find_leaks,
-    unattended,
+    given_back,
 )
 from tasks.nodes.ledger import Ledger
 from tasks.nodes.provisioner import Fulfiller
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Azure takes minutes to remove a pool; what takes longer the next collection goes on with.
 _COLLECT_WITHIN_S = 480.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
 
 
 class GarbageCollector:
@@ -37,12 +38,10 @@ class GarbageCollector:
         *,
         price_per_hour: PricePerHour,
         grace_s: float,
-        look_again_s: float = 5.0,
     ) -> None:
         """Args: grace_s: see `tasks.nodes.garbage.Terms`."""
         self._api, self._fulfiller, self._ledger = api, fulfiller, Ledger(api)
         self._price_per_hour, self._grace_s = price_per_hour, grace_s
-        self._look_again_s = look_again_s
 
     async def leaks(self) -> Sequence[Leak]:
         """What is leaked now.
@@ -60,21 +59,25 @@ class GarbageCollector:
         hindered the removal of one of them, once the others were asked for.
         """
         removed: dict[str, Leak] = {}
-        clock = asyncio.get_running_loop().time
+        clock, pause_s = asyncio.get_running_loop().time, _FIRST_PAUSE_S
         deadline = clock() + _COLLECT_WITHIN_S
         while True:
             suspects, evidence = await self._look()
             doomed = [e for e in await self._judge(suspects, evidence) if not e.kept_because]
-            leaving = self._ours_to_see_off(suspects, evidence)
-            steps = [self._remove(leak, suspects) for leak in doomed]
-            steps += [self._ledger.let_go([claim], self._fulfiller) for claim in leaving]
+            # Whoever gave them back may be dead; where others fulfil claims, it is theirs to do.
+            leaving = given_back(suspects.claims) if self._fulfiller.finalizers else ()
+            steps = itertools.chain(
+                (self._remove(leak, suspects) for leak in doomed),
+                (self._ledger.let_go([claim], self._fulfiller) for claim in leaving),
+            )
             failures = [error for step in steps if (error := await _failure_of(step))]
             if failures:
                 raise failures[0]
             removed |= {leak.name: leak for leak in doomed}
             if not (doomed or leaving) or clock() > deadline:
                 return tuple(removed.values())
-            await asyncio.sleep(self._look_again_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _look(self) -> tuple[Suspects, Evidence]:
         """What may be removed, then what says that it is needed; pods come only when it matters."""
@@ -116,14 +119,6 @@ class GarbageCollector:
         claims = await self._claims(len(suspects.machines))
         if machine.claim not in {claim["metadata"]["name"] for claim in claims}:
             await self._fulfiller.discard(machine)
-
-    def _ours_to_see_off(
-        self, suspects: Suspects, evidence: Evidence
-    ) -> Sequence[Mapping[str, Any]]:
-        """Given-back claims whose machines nobody but us takes back."""
-        if not self._fulfiller.finalizers:
-            return ()
-        return unattended(suspects.claims, evidence.workspaces)
 
 
 async def _failure_of(step: Awaitable[None]) -> KaitoflowError | None:

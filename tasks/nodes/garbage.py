@@ -114,16 +114,9 @@ def find_leaks(suspects: Suspects, evidence: Evidence, terms: Terms) -> list[Lea
     return [leak for leak in found if leak]
 
 
-def unattended(claims: Sequence[Object], workspaces: Sequence[Object]) -> list[Object]:
-    """Claims that were given back, and whose Workspace does not see them off: gone, or ended."""
-    owners = {each["metadata"]["uid"]: each for each in workspaces}
-    return [
-        claim
-        for claim in claims
-        if is_leaving(claim) and _is_ours(claim)
-        for owner in [owners.get(owner_uid(claim))]
-        if owner is None or has_ended(owner)
-    ]
+def given_back(claims: Sequence[Object]) -> list[Object]:
+    """Claims of ours that wait for the end of their machine."""
+    return [claim for claim in claims if is_leaving(claim) and _is_ours(claim)]
 
 
 def _is_ours(claim: Object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.nodes.claims import AGENT_POOL_FINALIZER, node_claim
-from tasks.nodes.garbage import Evidence, Leak, LeakKind, Suspects, Terms, find_leaks, unattended
+from tasks.nodes.garbage import Evidence, Leak, LeakKind, Suspects, Terms, find_leaks, given_back
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import Machine
 from tasks.skus.prices import price_table
@@ -265,7 +265,7 @@ def test_a_node_whose_label_a_waiting_workspace_selects_is_none() -> None:
 def test_a_claim_that_is_not_ours_is_none(lacks: str) -> None:
     foreign = with_meta(claim(), **{lacks: {}})
     assert leaks(foreign) == []
-    assert unattended([with_meta(foreign, **GIVEN_BACK)], []) == []
+    assert given_back([with_meta(foreign, **GIVEN_BACK)]) == []
 
 
 def test_a_claim_that_was_given_back_and_stays_is_told_and_not_given_back_again() -> None:
@@ -273,9 +273,6 @@ def test_a_claim_that_was_given_back_and_stays_is_told_and_not_given_back_again(
     assert leak.kept_because.startswith("it was given back and is not gone yet")
 
 
-def test_a_given_back_claim_is_seen_off_when_its_workspace_no_longer_does() -> None:
+def test_of_given_back_claims_ours_are_seen_off() -> None:
     leaving = with_meta(claim(), **GIVEN_BACK)
-    assert unattended([leaving], []) == [leaving]
-    assert unattended([leaving], [workspace("Stopped")]) == [leaving]
-    assert unattended([leaving], [workspace("Running")]) == []
-    assert unattended([claim()], []) == []
+    assert given_back([leaving, claim()]) == [leaving]
