@@ -11,14 +11,19 @@ from tasks.errors import CloudDenied
 from tasks.nodes.agent_pools import AgentPools, failure_of
 from tasks.nodes.claim_status import launched, launching
 from tasks.nodes.claims import AGENT_POOL_FINALIZER, CLAIM, state_of
-from tasks.nodes.pool_body import CLAIM_TAG, INSTALLATION_TAG, pool_body
+from tasks.nodes.pool_body import (
+    CLAIM_TAG,
+    INSTALLATION_TAG,
+    NAMESPACE_TAG,
+    WORKSPACE_TAG,
+    pool_body,
+    pool_of,
+)
 from tasks.nodes.provisioner import Machine
 from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
 
 Object = Mapping[str, Any]
-
-_POOL_LABELS = ("agentpool", "kubernetes.azure.com/agentpool")
 
 
 class AksFulfiller:
@@ -56,7 +61,7 @@ class AksFulfiller:
         if state.initialized:
             return
         name = claim["metadata"]["name"]
-        node = next((n for n in await self._list_nodes() if _pool_of(n) == name), None)
+        node = next((n for n in await self._list_nodes() if pool_of(n) == name), None)
         if node or state.launched:
             await self._tell(claim, launched(claim, node))
         elif self._may_look(claim):
@@ -111,10 +116,19 @@ class AksFulfiller:
         if pool is None or not self._is_ours(pool):
             self._listed.forget()  # a claim of that name may be made anew
             return True
+        await self._end(pool)
+        return False
+
+    async def discard(self, machine: Machine) -> None:
+        """Have the pool removed, if it is still ours and for the claim that it was for."""
+        pool = await self._pools.get(machine.name)
+        if pool and self._is_ours(pool) and _tags(pool).get(CLAIM_TAG, "") == machine.claim:
+            await self._end(pool)
+
+    async def _end(self, pool: AgentPool) -> None:
         if _provisioning(pool) != "Deleting":
             async with self._writing():
-                await self._pools.begin_delete(name)
-        return False
+                await self._pools.begin_delete(pool.name or "")
 
     async def machines(self) -> Sequence[Machine]:
         """Every agent pool that has this installation's tag."""
@@ -138,14 +152,18 @@ class AksFulfiller:
 
 
 def _machine(pool: AgentPool) -> Machine:
-    properties = pool.properties
+    properties, tags = pool.properties, _tags(pool)
     is_spot = bool(properties and properties.scale_set_priority == "Spot")
+    owner = tags.get(NAMESPACE_TAG, ""), tags.get(WORKSPACE_TAG, "")
     return Machine(
         name=pool.name or "",
-        claim=_tags(pool).get(CLAIM_TAG, ""),
+        claim=tags.get(CLAIM_TAG, ""),
+        workspace="/".join(part for part in owner if part),
         instance_type=(properties.vm_size if properties else None) or "",
         capacity_type="spot" if is_spot else "on-demand",
         state=_provisioning(pool),
+        is_leaving=_provisioning(pool) == "Deleting",
+        created=pool.system_data.created_at if pool.system_data else None,
     )
 
 
@@ -155,8 +173,3 @@ def _provisioning(pool: AgentPool) -> str:
 
 def _tags(pool: AgentPool) -> Mapping[str, str]:
     return (pool.properties.tags if pool.properties else None) or {}
-
-
-def _pool_of(node: Object) -> str:
-    labels = node["metadata"].get("labels") or {}
-    return next((labels[key] for key in _POOL_LABELS if key in labels), "")

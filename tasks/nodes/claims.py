@@ -177,3 +177,13 @@ def moment_of(claim: Mapping[str, Any], step: str) -> datetime:
     done = [c for c in conditions if c["type"] == step and c["status"] == "True"]
     told = done[0]["lastTransitionTime"] if done else claim["metadata"]["creationTimestamp"]
     return datetime.fromisoformat(told).astimezone(UTC)
+
+
+def node_name_of(claim: Mapping[str, Any]) -> str:
+    """The node that a claim has become; empty while it is none."""
+    return str((claim.get("status") or {}).get("nodeName", ""))
+
+
+def is_leaving(claim: Mapping[str, Any]) -> bool:
+    """Whether a claim was given back, and its machine is on its way."""
+    return "deletionTimestamp" in claim["metadata"]

@@ -82,7 +82,7 @@ async def give_back_nodes(workspace: Workspace) -> None:
     Its claim stays until its machine is gone, and the Workspace does not go before its claims.
     """
     try:
-        await current_provisioner().release(workspace)
+        await current_provisioner().release(workspace, is_final=False)
     except KaitoflowError as error:
         logger.warning("nodes not given back yet workspace=%s: %s", workspace, error)
         return

@@ -12,7 +12,7 @@ import pytest
 from tasks.errors import NoOfferLeft
 from tasks.nodes.aks import AksFulfiller
 from tasks.nodes.claiming import ClaimingProvisioner
-from tasks.nodes.claims import CLAIM, node_claim
+from tasks.nodes.claims import CLAIM, is_leaving, node_claim
 from tasks.nodes.deadlines import Deadlines
 from tasks.nodes.karpenter import KarpenterFulfiller
 from tasks.nodes.ledger import Ledger
@@ -206,6 +206,26 @@ async def test_released_twice_nothing_is_left(cluster: Cluster, wanting: Wanting
     await cluster.provisioner().release(workspace)
     await cluster.provisioner().release(workspace)
     await cluster.none_left()
+
+
+async def test_what_the_next_run_claims_meanwhile_is_not_given_back(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    cluster.play()
+    if cluster.arm:
+        cluster.arm.seconds = 0.5
+    workspace = wanting(GOOD)
+    await cluster.ensure(workspace)
+    [first] = await cluster.claims()
+    releasing = asyncio.create_task(cluster.provisioner().release(workspace, is_final=False))
+    while (claim := await cluster.api.get(CLAIM, None, first)) and not is_leaving(claim):
+        await asyncio.sleep(0.02)
+    second = node_claim(workspace, Offer(instance_type=GOOD), slot=1, disk_gib=100)
+    await cluster.api.create(CLAIM, None, second)
+    await releasing
+    kept = await cluster.api.get(CLAIM, None, second["metadata"]["name"])
+    assert kept
+    assert not is_leaving(kept)
 
 
 async def test_a_claim_of_another_workspace_of_that_name_is_left_alone(

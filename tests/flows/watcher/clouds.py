@@ -1,14 +1,18 @@
 """Nodes that are made for Workspaces: who plays the cloud, and the Workspaces that ask for them."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.cluster.simulated_node import SimulatedNode, simulated_node
 from tests.flows.watcher.installation import Installation, workspace_manifest
 from tests.nodes.arm import Arm, running_arm
+
+CRD = "nodeclaims.karpenter.sh"
 
 
 def wanting(namespace: str, **annotations: str) -> dict[str, Any]:
@@ -32,6 +36,34 @@ def joining(
         certificate=certificates / "apiserver.crt",
         key=certificates / "apiserver.key",
     )
+
+
+class Cloud:
+    """Fulfils claims by hand: each becomes a node that plays its kubelet."""
+
+    def __init__(self, installed: Installation, running: ExitStack) -> None:
+        self._installed, self._running = installed, running
+
+    def claims(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            self._installed.kubectl("get", "nodeclaims", "--output=json")
+        )["items"]
+        return found
+
+    def fulfil(self, claim: dict[str, Any]) -> None:
+        """Let the claim's machine join, with the claim's labels."""
+        name = f"node-{claim['metadata']['name']}"
+        node = joining(
+            self._installed, name, claim["metadata"]["labels"], instance_type="Standard_NC6s_v3"
+        )
+        self._running.enter_context(node)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        done = {"status": "True", "message": "", "lastTransitionTime": now}
+        steps = ("Launched", "Registered", "Initialized")
+        conditions = [{"type": step, "reason": step, **done} for step in steps]
+        status = {"status": {"nodeName": name, "conditions": conditions}}
+        patch = ("patch", "nodeclaim", claim["metadata"]["name"], "--subresource=status")
+        self._installed.kubectl(*patch, "--type=merge", f"--patch={json.dumps(status)}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import yaml
 
 from tests.chart.rendering import NAMESPACE, VARIANTS, render_text
 from tests.cluster.control_plane import ControlPlane
-from tests.flows.watcher.clouds import arm_in_a_thread, joining, wanting
+from tests.flows.watcher.clouds import CRD, arm_in_a_thread, joining, wanting
 from tests.flows.watcher.conftest import installation, new_namespace
 from tests.flows.watcher.installation import (
     _RIGHTS,
@@ -25,7 +25,6 @@ from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
-CLAIMS = "nodeclaims.karpenter.sh"
 REFUSED_SIZES = ("Standard_NC8as_T4_v3", "Standard_NC16as_T4_v3")
 
 
@@ -46,8 +45,8 @@ def claiming(
     with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
         chart = [*yaml.safe_load_all(render_text(VARIANTS["aks"], knows_claims=False))]
         chart = [each for each in chart if each]
-        definition = next(each for each in chart if each["metadata"]["name"] == CLAIMS)
-        made.control_plane.define(CLAIMS, json.dumps(definition))
+        definition = next(each for each in chart if each["metadata"]["name"] == CRD)
+        made.control_plane.define(CRD, json.dumps(definition))
         rights = [each for each in chart if each["kind"] in _RIGHTS]
         made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
         made.settings |= {

@@ -1,16 +1,13 @@
 """The quick start where nodes are made: its claim becomes a node, and goes with the Workspace."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.chart.rendering import NAMESPACE, VARIANTS, render
-from tests.flows.watcher.clouds import joining, wanting
+from tests.flows.watcher.clouds import CRD, Cloud, wanting
 from tests.flows.watcher.conftest import installation, new_namespace
 from tests.flows.watcher.installation import (
     _RIGHTS,
@@ -22,36 +19,6 @@ from tests.flows.watcher.installation import (
 from tests.nodes.karpenter import claims_crd
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
-
-CRD = "nodeclaims.karpenter.sh"
-
-
-class Cloud:
-    """Fulfils claims by hand: each becomes a node that plays its kubelet."""
-
-    def __init__(self, installed: Installation, running: ExitStack) -> None:
-        self._installed, self._running = installed, running
-
-    def claims(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(
-            self._installed.kubectl("get", "nodeclaims", "--output=json")
-        )["items"]
-        return found
-
-    def fulfil(self, claim: dict[str, Any]) -> None:
-        """Let the claim's machine join, with the claim's labels."""
-        name = f"node-{claim['metadata']['name']}"
-        node = joining(
-            self._installed, name, claim["metadata"]["labels"], instance_type="Standard_NC6s_v3"
-        )
-        self._running.enter_context(node)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        done = {"status": "True", "message": "", "lastTransitionTime": now}
-        steps = ("Launched", "Registered", "Initialized")
-        conditions = [{"type": step, "reason": step, **done} for step in steps]
-        status = {"status": {"nodeName": name, "conditions": conditions}}
-        patch = ("patch", "nodeclaim", claim["metadata"]["name"], "--subresource=status")
-        self._installed.kubectl(*patch, "--type=merge", f"--patch={json.dumps(status)}")
 
 
 @pytest.fixture(scope="module")
