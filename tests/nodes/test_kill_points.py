@@ -14,20 +14,29 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pytest
 
+from tasks.nodes.agent_pools import AgentPools, AksCluster
+from tasks.nodes.aks import AksFulfiller
 from tasks.nodes.claims import CLAIM, WORKSPACE_LABEL
+from tasks.nodes.collector import GarbageCollector
+from tasks.nodes.garbage import LeakKind
 from tasks.platform.kube_api import KubeApi
+from tasks.platform.manifests import MANAGED_BY
+from tasks.skus.prices import price_table
 from tests.cluster.control_plane import ControlPlane
-from tests.nodes.arm import Arm, Fault, running_arm
+from tests.nodes.arm import CLUSTER, GROUP, Arm, Fault, running_arm
 from tests.nodes.azure import Azure
 from tests.nodes.killable import End, Job
 from tests.nodes.test_agent_pools import client_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
+DEFINITION = Path(__file__).parents[2] / "deployments/crds/kaito.sh_workspaces.yaml"
+CLUSTER_OF_POOLS = AksCluster(resource_group=GROUP, name=CLUSTER)
 POINTS = 200
 AT_ONCE = 4
 SIZE = "Standard_NC24ads_A100_v4"
@@ -41,12 +50,13 @@ FAULTS = (
     ("DELETE", Fault(412, "EtagMismatch", "it has changed")),
     ("LIST", Fault(500)),
 )
-Story = Literal["while it claims", "while it claims, then deleted", "while it gives back"]
-STORIES: tuple[Story, ...] = (
+Story = Literal[
     "while it claims",
     "while it claims, then deleted",
+    "while it claims, then forgotten",
     "while it gives back",
-)
+]
+STORIES: tuple[Story, ...] = get_args(Story)
 
 
 @dataclass
@@ -106,6 +116,8 @@ class Workers:
             wanted = workspace["resource"]["count"]
             assert len(claims) == wanted, f"{len(claims)} claims, {wanted} wanted"
             assert sorted(claims) == sorted(pools), f"pools {pools} for claims {claims}"
+        if story == "while it claims, then forgotten":
+            return  # the Workspace is gone, and whoever should have released it
         await do("release")
         assert await self._left(workspace) == ([], []), "something is left after its release"
 
@@ -164,9 +176,31 @@ async def _processes() -> AsyncIterator[asyncio.Queue[asyncio.subprocess.Process
             await process.wait()
 
 
+def _collector(api: KubeApi, pools: AgentPools) -> GarbageCollector:
+    async def connected() -> KubeApi:
+        return api
+
+    async def nodes() -> list[dict[str, Any]]:
+        return await api.find("Node")
+
+    alone = asyncio.Lock()
+    fulfiller = AksFulfiller(
+        pools,
+        connected,
+        list_nodes=nodes,
+        writing=lambda: alone,
+        installation="test",
+        look_every_s=0.1,
+    )
+    prices = price_table().price_per_hour
+    return GarbageCollector(connected, fulfiller, price_per_hour=prices, grace_s=0)
+
+
 async def test_two_hundred_deaths_leave_no_node_twice_and_none_behind(
     api: KubeApi, claims_server: ControlPlane
 ) -> None:
+    definition = DEFINITION.read_text()
+    await asyncio.to_thread(claims_server.define, "workspaces.kaito.sh", definition)
     seed = int(os.environ.get("KILL_POINT_SEED") or secrets.randbelow(10**6))
     print(f"KILL_POINT_SEED={seed}")  # noqa: T201  shown when it fails, to have it again
     async with running_arm(Arm()) as arm, client_of(arm) as client, _processes() as processes:
@@ -177,6 +211,11 @@ async def test_two_hundred_deaths_leave_no_node_twice_and_none_behind(
             lives = (workers.live_through(processes) for _ in range(2 * AT_ONCE))
             await asyncio.gather(*lives)
         assert workers.wrong == [], f"KILL_POINT_SEED={seed}"
-        assert arm.pools == {}
+        arm.faults.clear()
+        collector = _collector(api, AgentPools(client, CLUSTER_OF_POOLS))
+        forgotten = await collector.collect()
+        assert {leak.kind for leak in forgotten} == {LeakKind.NO_WORKSPACE}
+        assert await collector.leaks() == ()
+        assert (await api.find(CLAIM, labels=MANAGED_BY), arm.pools) == ([], {})
     print(f"killed: {dict(workers.killed)}")  # noqa: T201
     assert set(workers.killed) == set(STORIES)
