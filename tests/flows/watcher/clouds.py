@@ -1,16 +1,13 @@
 """Nodes that are made for Workspaces: who plays the cloud, and the Workspaces that ask for them."""
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 from tests.cluster.simulated_node import SimulatedNode, simulated_node
 from tests.flows.watcher.installation import Installation, workspace_manifest
-from tests.nodes.arm import Arm, running_arm
 
 CRD = "nodeclaims.karpenter.sh"
 
@@ -64,25 +61,3 @@ class Cloud:
         status = {"status": {"nodeName": name, "conditions": conditions}}
         patch = ("patch", "nodeclaim", claim["metadata"]["name"], "--subresource=status")
         self._installed.kubectl(*patch, "--type=merge", f"--patch={json.dumps(status)}")
-
-
-@contextmanager
-def arm_in_a_thread() -> Iterator[Arm]:
-    """The ARM server, beside tests that wait."""
-    arm, loop, is_over = Arm(), asyncio.new_event_loop(), asyncio.Event()
-    is_there = threading.Event()
-
-    async def serve() -> None:
-        async with running_arm(arm):
-            is_there.set()
-            await is_over.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="arm")
-    thread.start()
-    try:
-        assert is_there.wait(30)
-        yield arm
-    finally:
-        loop.call_soon_threadsafe(is_over.set)
-        thread.join()
-        loop.close()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import NAMESPACE, VARIANTS, render_text
+from tests.chart.rendering import NAMESPACE, VARIANTS, render
 from tests.cluster.control_plane import ControlPlane
-from tests.flows.watcher.clouds import CRD, arm_in_a_thread, joining, wanting
+from tests.flows.watcher.clouds import CRD, joining, wanting
 from tests.flows.watcher.conftest import installation, new_namespace
 from tests.flows.watcher.installation import (
     _RIGHTS,
@@ -21,7 +21,7 @@ from tests.flows.watcher.installation import (
     true_conditions,
     wait_until,
 )
-from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm
+from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm, arm_in_a_thread
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -43,8 +43,7 @@ def claiming(
 ) -> Iterator[Installation]:
     """Kaitoflow as the chart installs it for AKS, with the chart's definition of NodeClaims."""
     with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
-        chart = [*yaml.safe_load_all(render_text(VARIANTS["aks"], knows_claims=False))]
-        chart = [each for each in chart if each]
+        chart = render(VARIANTS["aks"], knows_claims=False)
         definition = next(each for each in chart if each["metadata"]["name"] == CRD)
         made.control_plane.define(CRD, json.dumps(definition))
         rights = [each for each in chart if each["kind"] in _RIGHTS]
