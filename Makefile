@@ -7,7 +7,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests at once; what takes long runs alone, since what it waits for has deadlines.
-PROCESSES ?= 2
+PROCESSES ?= 3
 SOURCES := flows tasks serving tests requirements
 
 help: ## Show this list
