@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 @flow(name="collect-garbage", flow_run_name="collect garbage")
 async def collect_garbage() -> None:
-    """Remove claims and agent pools of ours that nobody needs; say which nobody may remove.
+    """Remove claims and agent pools of ours that nobody needs; say which are kept, and why.
 
     A run that cannot list everything removes nothing and fails; the next one tries again.
     """

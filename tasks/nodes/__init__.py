@@ -113,7 +113,9 @@ async def garbage_collector(
             from tasks.nodes.azure_login import open_agent_pools
 
             pools = await stack.enter_async_context(open_agent_pools(chosen))
-            fulfiller = _aks_fulfiller(pools, platform, platform.list_nodes, writing=writing)
+            fulfiller = _aks_fulfiller(
+                pools, platform, chosen, list_nodes=platform.list_nodes, writing=writing
+            )
         yield GarbageCollector(
             platform.api,
             fulfiller,
@@ -129,15 +131,20 @@ def _aks(platform: "KubernetesPlatform", nodes: SharedLook[Any]) -> Fulfiller:
 
     chosen = settings()
     return _aks_fulfiller(
-        agent_pools(chosen), platform, nodes, writing=lambda: one_writer(chosen.azure_cluster)
+        agent_pools(chosen),
+        platform,
+        chosen,
+        list_nodes=nodes,
+        writing=lambda: one_writer(chosen.azure_cluster),
     )
 
 
 def _aks_fulfiller(
     pools: "AgentPools",
     platform: "KubernetesPlatform",
-    list_nodes: Callable[[], Awaitable[Sequence[Any]]],
+    chosen: Settings,
     *,
+    list_nodes: Callable[[], Awaitable[Sequence[Any]]],
     writing: Callable[[], AbstractAsyncContextManager[None]],
 ) -> Fulfiller:
     from tasks.nodes.aks import AksFulfiller
@@ -147,5 +154,5 @@ def _aks_fulfiller(
         platform.api,
         list_nodes=list_nodes,
         writing=writing,
-        installation=settings().namespace,
+        installation=chosen.namespace,
     )
