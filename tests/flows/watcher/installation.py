@@ -29,7 +29,7 @@ ALL = {
     "WorkspaceSucceeded",
 }
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-_RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 _SETTINGS = {
     "KAITOFLOW_PLATFORM": "kubernetes",
     "KAITOFLOW_LEASE_NAMESPACE": NAMESPACE,
@@ -72,7 +72,7 @@ class Installation:
     def give_rights(self) -> None:
         """Make the chart's service accounts, with their roles."""
         self.kubectl("create", "namespace", NAMESPACE)
-        objects = [each for each in render() if each["kind"] in _RIGHTS]
+        objects = [each for each in render() if each["kind"] in RIGHTS]
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
     def start(self, component: str, *arguments: str, name: str = "", **instead: str) -> None:
@@ -176,10 +176,13 @@ class Installation:
             self.revive()
             time.sleep(0.2)
 
-    def wait_until_ready(self, namespace: str, *, limit_s: float = LIMIT_S) -> dict[str, Any]:
-        return self.wait_for(
-            namespace, lambda s: s.get("state") == "Ready", what="state Ready", limit_s=limit_s
-        )
+    def wait_until_ready(
+        self, namespace: str, *, name: str = "tuned", limit_s: float = LIMIT_S
+    ) -> dict[str, Any]:
+        def is_ready(status: dict[str, Any]) -> bool:
+            return status.get("state") == "Ready"
+
+        return self.wait_for(namespace, is_ready, name=name, what="state Ready", limit_s=limit_s)
 
     def wait_until_started(self, namespace: str, container: str, times: int = 1) -> None:
         wait_until(

@@ -7,24 +7,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.chart.rendering import NAMESPACE, VARIANTS, render
-from tests.cluster.simulated_node import simulated_node
-from tests.flows.watcher.conftest import installation, new_namespace
+from tests.flows.watcher.claims import claiming_installation, claims_of, joined
+from tests.flows.watcher.conftest import new_namespace
 from tests.flows.watcher.installation import (
-    _RIGHTS,
     ALL,
     Installation,
     true_conditions,
     wait_until,
     workspace_manifest,
 )
-from tests.nodes.karpenter import claims_crd
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
-
-CRD = "nodeclaims.karpenter.sh"
 
 
 class Cloud:
@@ -34,24 +28,13 @@ class Cloud:
         self._installed, self._running = installed, running
 
     def claims(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(
-            self._installed.kubectl("get", "nodeclaims", "--output=json")
-        )["items"]
-        return found
+        return claims_of(self._installed)
 
     def fulfil(self, claim: dict[str, Any]) -> None:
         """Let the claim's machine join, with the claim's labels."""
         name = f"node-{claim['metadata']['name']}"
-        certificates = self._installed.control_plane.folder / "certificates"
-        kind = {"node.kubernetes.io/instance-type": "Standard_NC6s_v3"}
-        node = simulated_node(
-            self._installed.control_plane.kubeconfig,
-            name,
-            labels=claim["metadata"]["labels"] | kind | {"kubernetes.io/hostname": name},
-            certificate=certificates / "apiserver.crt",
-            key=certificates / "apiserver.key",
-        )
-        self._running.enter_context(node)
+        labels = claim["metadata"]["labels"]
+        self._running.enter_context(joined(self._installed, name, labels=labels))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         done = {"status": "True", "message": "", "lastTransitionTime": now}
         steps = ("Launched", "Registered", "Initialized")
@@ -67,15 +50,9 @@ def claiming(
     prefect_home: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
-    """Kaitoflow installed with provisioner karpenter, and the rights that the chart gives then."""
-    with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
-        made.control_plane.define(CRD, claims_crd())
-        rights = [each for each in render(VARIANTS["karpenter"]) if each["kind"] in _RIGHTS]
-        made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
-        made.settings |= {
-            "KAITOFLOW_PROVISIONER": "karpenter",
-            "KAITOFLOW_NAMESPACE": NAMESPACE,
-        }
+    """Kaitoflow installed with provisioner karpenter."""
+    folder = tmp_path_factory.mktemp("claiming")
+    with claiming_installation(folder, prefect_home, provisioner="karpenter") as made:
         made.start_worker()
         made.start("watcher")
         yield made
