@@ -49,7 +49,12 @@ VARIANTS: dict[str, Object] = {
     "aks": {
         "nodes": {
             "provisioner": "aks",
-            "azure": {"subscriptionId": "0-0", "resourceGroup": "team", "cluster": "gpus"},
+            "azure": {
+                "subscriptionId": "0-0",
+                "resourceGroup": "team",
+                "cluster": "gpus",
+                "location": "eastus",
+            },
         }
     },
     "ingress": {

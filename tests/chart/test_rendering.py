@@ -251,6 +251,19 @@ def test_the_product_knows_every_setting_it_is_given(
         assert all(model() for model in known)
 
 
+def test_the_worker_alone_is_told_whose_agent_pools_it_makes() -> None:
+    objects = render(VARIANTS["aks"])
+    azure = {k: v for k, v in environment(objects, "worker").items() if "_AZURE_" in k}
+    assert azure == {
+        "KAITOFLOW_AZURE_SUBSCRIPTION_ID": "0-0",
+        "KAITOFLOW_AZURE_RESOURCE_GROUP": "team",
+        "KAITOFLOW_AZURE_CLUSTER": "gpus",
+        "KAITOFLOW_AZURE_LOCATION": "eastus",
+    }
+    assert "_AZURE_" not in str(environment(objects, "watcher"))
+    assert "_AZURE_" not in render_text(VARIANTS["karpenter"])
+
+
 def test_an_outside_prefect_server_leaves_no_server_and_no_database() -> None:
     objects = render(VARIANTS["outside-prefect"])
     names = {o["metadata"]["name"] for o in objects if o["kind"] in ("Deployment", "StatefulSet")}
