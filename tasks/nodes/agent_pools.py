@@ -51,7 +51,7 @@ _FIXES: Mapping[type[KaitoflowError], str] = {
     SkuNotAvailable: "name another instance type or zone, or another region's cluster",
     InsufficientCapacity: "wait, or name another instance type or zone",
     CloudDenied: "give kaitoflow's identity the role Azure Kubernetes Service Contributor on the "
-    "cluster",
+    "cluster, and Reader on the subscription for its quotas",
     CloudUnavailable: "it is tried again by itself",
 }
 # Another operation on the cluster is under way, or the pool changed in between.
@@ -147,7 +147,9 @@ def translated(error: AzureError, *, asked: str) -> KaitoflowError:
         return _error([], str(error.message), asked=asked, otherwise=otherwise)
     told = error.error
     codes = [told.code or "", *(each.code or "" for each in told.details or ())] if told else []
-    is_theirs = error.status_code >= 500 or error.status_code in _BUSY
+    # An error with a status of success is an answer that cannot be read.
+    code = error.status_code
+    is_theirs = code >= 500 or code < 400 or code in _BUSY
     said = (told.message if told else None) or str(error.message)
     return _error(
         codes, said, asked=asked, otherwise=CloudUnavailable if is_theirs else CloudDenied

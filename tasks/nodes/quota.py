@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from azure.core.exceptions import AzureError
 from azure.mgmt.compute.aio import ComputeManagementClient
+from azure.mgmt.compute.models import Usage
 
+from tasks.errors import CloudUnavailable
 from tasks.nodes.agent_pools import translated
 from tasks.nodes.offers import Offer
 from tasks.skus import Sku
@@ -43,17 +45,24 @@ class Quotas:
 async def read_quotas(client: ComputeManagementClient, location: str) -> Quotas:
     """The quotas of a region, as Azure tells them now.
 
-    Raises: CloudDenied, CloudUnavailable.
+    Raises: CloudDenied; CloudUnavailable: so, too, when the answer cannot be read.
     """
+    asked = f"the quotas of {location} were listed"
     try:
-        listed = [usage async for usage in client.usage.list(location)]
+        found = [_quota(usage) async for usage in client.usage.list(location)]
     except AzureError as error:
-        raise translated(error, asked=f"the quotas of {location} were listed") from error
-    found = [
-        Quota(family=usage.name.value or "", used=usage.current_value, limit=usage.limit)
-        for usage in listed
-    ]
+        raise translated(error, asked=asked) from error
+    except (AttributeError, TypeError, ValueError) as error:  # the client takes what comes
+        raise CloudUnavailable(
+            f"{asked}; Azure's answer cannot be read ({error}); see that it is Azure that answers, "
+            "and no proxy"
+        ) from error
     return Quotas(location=location, by_family={_key(each.family): each for each in found})
+
+
+def _quota(usage: Usage) -> Quota:
+    family = usage.name.value or ""
+    return Quota(family=family, used=int(usage.current_value), limit=int(usage.limit))
 
 
 def _key(family: str) -> str:

@@ -162,7 +162,7 @@ def quota(workspace: Workspace, offers: Sequence[Offer], findings: Findings) -> 
         # A quota that cannot be read stops nobody: Azure itself will say.
         return not_told(_QUOTA, CloudUnavailable(str(found)))
     count, known = workspace.resource.count, catalogue()
-    lines, has_room, may_have_room = [], False, False
+    lines, wishes, has_room, may_have_room = [], [], False, False
     for offer in offers:
         sku = known.get(offer.instance_type.lower())
         left = found.of(sku, offer) if sku else None
@@ -175,6 +175,7 @@ def quota(workspace: Workspace, offers: Sequence[Offer], findings: Findings) -> 
             f"{offer}: {left.left} of {left.limit} cores of {left.family} left in "
             f"{found.location}, {needed} needed"
         )
+        wishes.append(f"{left.used + needed} for {left.family}, {left.used} used")
         has_room |= left.left >= needed
         may_have_room |= left.limit >= needed
     if has_room:
@@ -183,6 +184,14 @@ def quota(workspace: Workspace, offers: Sequence[Offer], findings: Findings) -> 
         name=_QUOTA,
         result="warn" if may_have_room else "fail",
         detail="; ".join(lines),
-        fix="ask Azure for more cores of this family in this region, or name another instance type",
+        fix=_fix_of_quota(wishes),
         reason=InsufficientQuota.__name__,
+    )
+
+
+def _fix_of_quota(wishes: Sequence[str]) -> str:
+    limits = f" (a limit of {', or '.join(dict.fromkeys(wishes))})" if wishes else ""
+    return (
+        f"ask Azure for more cores of this family in this region{limits}, or name another instance "
+        "type"
     )

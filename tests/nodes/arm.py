@@ -31,13 +31,17 @@ PoolHook = Callable[[Object], Awaitable[None]]
 
 @dataclass
 class Fault:
-    """What a call is answered instead. lost: it is carried out, and no answer comes."""
+    """What a call is answered instead.
+
+    lost: it is carried out, and no answer comes. text: the answer itself, in place of Azure's form.
+    """
 
     status: int = 500
     code: str = "InternalServerError"
     message: str = "something went wrong"
     headers: dict[str, str] = field(default_factory=dict)
     lost: bool = False
+    text: str | None = None
 
 
 @dataclass
@@ -77,7 +81,7 @@ class Arm:
             await asyncio.gather(*self._tasks)
 
     def fault(self, route: str, *faults: Fault) -> None:
-        """Let the next calls of a route (PUT, GET, DELETE, LIST) be answered so."""
+        """Let the next calls of a route (PUT, GET, DELETE, LIST, USAGES) be answered so."""
         self.faults.setdefault(route, []).extend(faults)
 
     def start(self, work: Awaitable[None]) -> None:
@@ -131,6 +135,8 @@ def _answering(arm: Arm, route: str, answer: Route) -> Callable[[web.Request], A
 
 
 def _refusal(fault: Fault) -> web.Response:
+    if fault.text is not None:
+        return web.Response(text=fault.text, status=fault.status, content_type="application/json")
     body = {"error": {"code": fault.code, "message": fault.message}}
     return web.json_response(body, status=fault.status, headers=fault.headers)
 
