@@ -163,6 +163,20 @@ def delete(
 
 
 @app.command
+def leaks(*, collect: bool = False, output: Output = "table", place: Where = DEFAULT_PLACE) -> int:
+    """List the machines that were made for Workspaces and that nobody needs; 1 when there are any.
+
+    Parameters
+    ----------
+    collect
+        Remove those that may be removed, then list what is left.
+    """
+    from flows.commands.leaks import show_leaks
+
+    return show_leaks(collect=collect, output=output, place=place)
+
+
+@app.command
 def server() -> int:
     """Run a Prefect server, a worker and the deployments, to start runs from a form in its UI."""
     from flows.commands.server import serve_prefect

@@ -40,7 +40,6 @@
         │   ├── InsufficientQuota          the subscription's quota has no room for it
         │   ├── InsufficientCapacity       the cloud has no such machine free
         │   ├── SkuNotAvailable            not sold in this region, zone or subscription
-        │   ├── SpotPriceTooLow            spot machines cost more than was allowed
         │   ├── NodeLaunchTimedOut         no machine within the launch deadline
         │   ├── NodeRegistrationTimedOut   the machine did not join the cluster in time
         │   └── GpuNotReady                its GPUs were not counted in time
@@ -258,10 +257,6 @@ class InsufficientCapacity(OfferUnavailable):
 
 class SkuNotAvailable(OfferUnavailable):
     """The machine is not sold in this region, zone or subscription."""
-
-
-class SpotPriceTooLow(OfferUnavailable):
-    """Spot machines cost more now than the Workspace allows."""
 
 
 class NodeLaunchTimedOut(OfferUnavailable):

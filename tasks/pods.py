@@ -4,6 +4,7 @@ The same on every platform; only the paths differ. A pod is described whole befo
 on a cluster its containers follow each other without anybody's help.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from serving.config import AdapterSource, ServerConfig, WeightsConfig
@@ -242,7 +243,6 @@ async def _push(
         push=push,
         docker_config=await current_platform().docker_config(workspace, secret) if push else None,
         insecure=settings().insecure_registries,
-        **_patience(),
         model_name=workspace.tuning.preset.name,
         # What the image says of its origin; the same when the run is repeated.
         annotations={
@@ -252,14 +252,11 @@ async def _push(
             "io.kaitoflow.run": f"{workspace} generation {meta.generation}",
         },
     )
+    if current_platform().is_cluster:
+        # A push is tried as long as the pod lives: the training must not be lost.
+        patience_s = _CLUSTER_PATIENCE_S
+        config = replace(config, patience_s=patience_s, denied_patience_s=patience_s)
     return Container(name=PUSH, program="tasks.image.pod", config=config)
-
-
-def _patience() -> dict[str, float]:
-    """On a cluster a push is tried as long as the pod lives: the training must not be lost."""
-    if not current_platform().is_cluster:
-        return {}
-    return {"patience_s": _CLUSTER_PATIENCE_S, "denied_patience_s": _CLUSTER_PATIENCE_S}
 
 
 async def _pull_adapter(

@@ -5,6 +5,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from tasks.artifacts import Endpoint, PublishedImage
+from tasks.cost import Cost
 from tasks.status import WorkspaceStatus
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 240, 44
@@ -18,6 +19,8 @@ def run_report(
     Args: curve: the loss curve as an SVG picture; None when nothing was trained.
     """
     parts = [f"# {title}", _results(status.image, status.endpoint), _steps(status)]
+    if status.cost.machines:
+        parts.append(_cost(status.cost))
     if status.held_out:
         parts.append(_held_out(status.held_out))
     if curve:
@@ -72,6 +75,17 @@ def _results(image: PublishedImage | None, endpoint: Endpoint | None) -> str:
         lines.append(f"- Service: [{endpoint.url}]({endpoint.url})")
         lines.append(f"\n```\n{endpoint.curl}\n```")
     return "\n".join(lines)
+
+
+def _cost(cost: Cost) -> str:
+    rows = "\n".join(
+        f"| {m.name} | {m.instance_type} | {m.capacity_type} | {m.since} | {m.until or 'held'} |"
+        for m in cost.machines
+    )
+    heading = (
+        "| machine | instance type | capacity | from | until |\n| --- | --- | --- | --- | --- |"
+    )
+    return f"## Cost\n\n{cost}, as of {cost.as_of}\n\n{heading}\n{rows}"
 
 
 def _steps(status: WorkspaceStatus) -> str:

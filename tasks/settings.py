@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     max_nodes: int = Field(default=100, ge=1)
     """How many nodes all Workspaces together may claim: the bound of any mistake."""
 
+    garbage_grace_s: float = Field(default=600, ge=0)
+    """How long a machine that nobody needs is left alone before it counts as leaked."""
+
     azure_subscription_id: str = ""
     """Of the AKS cluster, for provisioner aks; like the next three."""
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from pydantic.alias_generators import to_camel
 
 from tasks.artifacts import Endpoint, PublishedImage
+from tasks.cost import Cost
 from tasks.estimate import duration
 
 _HISTORY_MAX = 10
@@ -113,6 +114,7 @@ class WorkspaceStatus(_Part):
     attempt: how often a run of this generation was started anew after it was lost.
     target_node_count: nodes that the Workspace needs; None until that is known.
     history: the generations that ended well, oldest first; the last ten.
+    cost: of the machines that were made for it, of all generations.
     """
 
     state: str = "Pending"
@@ -129,6 +131,7 @@ class WorkspaceStatus(_Part):
     performance: Performance | None = None
     flow_run_id: str = ""
     history: list[FinishedGeneration] = []
+    cost: Cost = Cost()
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type; None while nothing is known."""
@@ -194,11 +197,11 @@ def _moment(now: datetime | None) -> str:
 
 
 def fresh_status(generation: int, previous: WorkspaceStatus | None = None) -> WorkspaceStatus:
-    """The status a run starts with: image, endpoint and history stay, attempts count anew."""
+    """The status a run starts with: image, endpoint, history and cost stay, attempts count anew."""
     status = WorkspaceStatus(observed_generation=generation)
     if previous:
         status.image, status.endpoint = previous.image, previous.endpoint
-        status.history = [*previous.history]
+        status.history, status.cost = [*previous.history], previous.cost
         if previous.observed_generation == generation:
             status.attempt = previous.attempt
     return status

@@ -4,6 +4,7 @@ Run as `python -m tests.models`: makes build/models/smollm2-135m-instruct comple
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from tasks.presets import find_preset
 
 ROOT = Path(__file__).resolve().parent.parent
+_SHALLOW_BLOCKS = 2
 
 
 def fetch_smollm2() -> Path:
@@ -29,6 +31,30 @@ def fetch_smollm2() -> Path:
     config.write_text(json.dumps(fields))
     command = [sys.executable, "-m", "serving.weights", str(config)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def write_shallow(weights: Path, folder: Path) -> Path:
+    """The same model with its first blocks only: every file and name of it, a tenth of the work.
+
+    For tests of what goes on around a model; it talks nonsense.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("model.safetensors", ".lock"))
+    blocks = tuple(f"model.layers.{block}." for block in range(_SHALLOW_BLOCKS))
+    tensors: dict[str, torch.Tensor] = {
+        name: tensor
+        for name, tensor in load_file(weights / "model.safetensors").items()
+        if not name.startswith("model.layers.") or name.startswith(blocks)
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": len(blocks)}))
+    marker = json.loads((folder / "kaitoflow.json").read_text())
+    marker["files"] = {name: (folder / name).stat().st_size for name in marker["files"]}
+    (folder / "kaitoflow.json").write_text(json.dumps(marker))
     return folder
 
 

@@ -1,6 +1,9 @@
 """The report says what was made, and draws the loss."""
 
+from datetime import UTC, datetime
+
 from tasks.artifacts import Endpoint, PublishedImage
+from tasks.cost import Cost, HeldMachine
 from tasks.report import loss_curve, run_report
 from tasks.status import FinishedStep, WorkspaceStatus
 
@@ -25,6 +28,22 @@ def test_the_report_names_image_service_steps_and_held_out_loss() -> None:
         "**1.250** after",
     ):
         assert words in text
+
+
+def test_the_report_names_what_its_machines_cost() -> None:
+    status = finished_status()
+    held = HeldMachine(
+        name="wsabc",
+        instance_type="Standard_NC24ads_A100_v4",
+        capacity_type="spot",
+        gpus=1,
+        price_per_hour=2.0,
+        since="2026-01-01T12:00:00Z",
+    )
+    status.cost = Cost(machines=[held]).at(datetime(2026, 1, 1, 14, tzinfo=UTC))
+    text = run_report("Run", status, {}, curve=None)
+    assert "$4.00 for 2.000 GPU-hours" in text
+    assert "| wsabc | Standard_NC24ads_A100_v4 | spot |" in text
 
 
 def test_the_loss_curve_has_a_point_for_each_step() -> None:

@@ -5,6 +5,7 @@ import platform as machine
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -85,11 +86,11 @@ def _render_rows(objects: Objects, wanted: list[str], namespace: str | None, out
     if not rows:
         return "No workspaces found. Start one with: kaitoflow run WORKSPACE.yaml\n"
     if namespace is None:
-        return _columns([{"NAMESPACE": row.namespace, **row.values} for row in rows])
-    return _columns([row.values for row in rows])
+        return columns([{"NAMESPACE": row.namespace, **row.values} for row in rows])
+    return columns([row.values for row in rows])
 
 
-def _columns(rows: list[Mapping[str, str]]) -> str:
+def columns(rows: list[Mapping[str, str]]) -> str:
     """Columns three blanks apart, as kubectl prints them."""
     table = [list(rows[0]), *([value or " " for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
@@ -114,6 +115,8 @@ def describe_workspace(name: str, *, namespace: str | None, place: Place) -> int
     out.print(f"State:      {status.state}")
     if status.progress.step_name:
         out.print(f"Now:        {describe_progress(status.progress)}")
+    if cost := str(status.cost.at(datetime.now(UTC))):
+        out.print(f"Cost:       {cost}")
     if status.image:
         out.print(f"Image:      {status.image.reference}@{status.image.digest}")
     if status.endpoint:

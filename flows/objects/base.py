@@ -6,16 +6,20 @@ for a cluster.
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks.artifacts import Plan
 from tasks.errors import KaitoflowError
 from tasks.platform.base import World, docker_config_of
 from tasks.platform.store import StoredWorkspace
 from tasks.workspace import Manifests, Workspace
+
+if TYPE_CHECKING:
+    # It knows the API server's client, whose import takes a second.
+    from tasks.nodes.garbage import Leak
 
 Manifest = dict[str, Any]
 Tell = Callable[[str], None]
@@ -91,6 +95,12 @@ class Objects(Protocol):
 
     def delete(self, workspace: Workspace, tell: Tell) -> None:
         """Stop everything and forget the Workspace; returns when it is gone."""
+
+    def leaks(self) -> Sequence["Leak"]:
+        """Machines that were made for Workspaces, and that nobody needs."""
+
+    def collect_leaks(self) -> Sequence["Leak"]:
+        """Remove those that may be removed; which that were."""
 
 
 def find_workspace(objects: Objects, name: str, namespace: str | None) -> StoredWorkspace:

@@ -6,18 +6,21 @@ Nothing runs here: `run` applies and watches, `stop` and `delete` ask and wait.
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 from flows.objects import apply, end, watch
-from flows.objects.base import Manifest, Row, Tell, WrongUsage, age, with_file_objects
+from flows.objects.base import Manifest, Row, Tell, WrongUsage, with_file_objects
+from flows.objects.events import events_of
 from flows.objects.kubeconfig import chosen_context
+from flows.objects.leaks import collect_leaks, find_leaks
 from flows.objects.pod_logs import pod_log_lines
 from flows.objects.resume import begin_again
 from flows.view import run_view
 from tasks.artifacts import Check, Plan
 from tasks.errors import KaitoflowError, KubernetesRefused, ServerNotReady
+from tasks.nodes.garbage import Leak
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
 from tasks.platform.kube_api import KubeApi, Object
@@ -113,19 +116,7 @@ class ClusterObjects:
         return self._wait_for(self._events(workspace))
 
     async def _events(self, workspace: Workspace) -> list[Mapping[str, str]]:
-        meta = workspace.metadata
-        about = {"involvedObject.uid": meta.uid}
-        found = await (await self._api()).find("Event", meta.namespace, fields=about)
-        found.sort(key=_last_seen)
-        return [
-            {
-                "TYPE": event.get("type") or "",
-                "REASON": event.get("reason") or "",
-                "AGE": age(datetime.fromisoformat(_last_seen(event))),
-                "MESSAGE": event.get("message") or "",
-            }
-            for event in found
-        ]
+        return await events_of(await self._api(), workspace)
 
     def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:  # noqa: ARG002
         """The verdict with the cluster's eyes; its API server's rules are one of the checks."""
@@ -245,6 +236,14 @@ class ClusterObjects:
     async def _delete(self, workspace: Workspace, tell: Tell) -> None:
         await end.delete(await self._api(), workspace, tell)
 
+    def leaks(self) -> Sequence[Leak]:
+        """Of claims; and of the cloud's machines, where the settings say which cloud."""
+        return self._wait_for(find_leaks(self._platform, self._settings))
+
+    def collect_leaks(self) -> Sequence[Leak]:
+        """Remove them from here, as the schedule on the cluster does."""
+        return self._wait_for(collect_leaks(self._platform, self._settings))
+
     async def _api(self) -> KubeApi:
         return await self._platform.api()
 
@@ -275,11 +274,6 @@ def _typed(found: Object) -> Workspace:
     meta = found["metadata"]
     head = {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace"}
     return parse_workspace(head | found, source=f"{meta['namespace']}/{meta['name']}")
-
-
-def _last_seen(event: Object) -> str:
-    times = (event.get("lastTimestamp"), event.get("eventTime"))
-    return str(next((t for t in times if t), event["metadata"]["creationTimestamp"]))
 
 
 @contextlib.contextmanager

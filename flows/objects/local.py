@@ -3,9 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -21,6 +21,10 @@ from tasks.platform.store import StoredWorkspace
 from tasks.settings import settings
 from tasks.status import ConditionType
 from tasks.workspace import Manifests, Workspace
+
+if TYPE_CHECKING:
+    # It knows the API server's client, whose import takes a second.
+    from tasks.nodes.garbage import Leak
 
 _REFUSED = 3
 _FOLLOW_S = 0.2
@@ -127,6 +131,14 @@ class LocalObjects:
     def delete(self, workspace: Workspace, tell: Tell) -> None:  # noqa: ARG002
         """Stop the processes and remove the Workspace's folder."""
         asyncio.run(self._platform.delete(workspace))
+
+    def leaks(self) -> Sequence["Leak"]:
+        """None: no machine is made."""
+        return ()
+
+    def collect_leaks(self) -> Sequence["Leak"]:
+        """None, as above."""
+        return ()
 
     def _columns(self, stored: StoredWorkspace, *, wide: bool) -> dict[str, str]:
         def shown(kind: ConditionType) -> str:

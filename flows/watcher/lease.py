@@ -5,6 +5,7 @@ boolean where its generated API wants a text.
 """
 
 import asyncio
+import contextlib
 import logging
 from datetime import UTC, datetime
 
@@ -14,6 +15,7 @@ from tasks.platform.kube_api import KubeApi, Object
 logger = logging.getLogger(__name__)
 
 _NAME = "kaitoflow-watcher"
+_GIVE_UP_S = 3.0
 
 
 class Lease:
@@ -51,13 +53,23 @@ class Lease:
             "renewed, so another replica may lead by now; start again to follow it"
         )
 
+    async def give_up(self) -> None:
+        """Let another replica lead at once, if this one does; nothing is waited for."""
+        with contextlib.suppress(KaitoflowError, TimeoutError):
+            async with asyncio.timeout(_GIVE_UP_S):
+                lease = await self._api.get("Lease", self._namespace, _NAME)
+                if lease and lease["spec"].get("holderIdentity") == self._identity:
+                    body = self._manifest(lease["metadata"]["resourceVersion"], holder="")
+                    await self._api.merge("Lease", self._namespace, _NAME, body)
+
     async def _try(self) -> bool:
         """Whether this replica holds the Lease now."""
         lease = await self._api.get("Lease", self._namespace, _NAME)
         if lease is None:
             made = await self._api.create("Lease", self._namespace, self._manifest(""))
             return made is not None
-        if lease["spec"].get("holderIdentity") != self._identity and not self._is_over(lease):
+        holder = lease["spec"].get("holderIdentity")
+        if holder and holder != self._identity and not self._is_over(lease):
             return False
         version = lease["metadata"]["resourceVersion"]
         taken = await self._api.merge("Lease", self._namespace, _NAME, self._manifest(version))
@@ -71,14 +83,14 @@ class Lease:
         holds_s: int = lease["spec"].get("leaseDurationSeconds", self._lease_s)
         return now_s - self._seen[1] > holds_s
 
-    def _manifest(self, version: str) -> Object:
+    def _manifest(self, version: str, *, holder: str | None = None) -> Object:
         metadata = {"name": _NAME, "namespace": self._namespace}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": metadata | ({"resourceVersion": version} if version else {}),
             "spec": {
-                "holderIdentity": self._identity,
+                "holderIdentity": self._identity if holder is None else holder,
                 "leaseDurationSeconds": self._lease_s,
                 "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             },

@@ -49,6 +49,7 @@ async def watch(watcher_settings: WatcherSettings) -> None:
             for task in beside:
                 task.cancel()
     finally:
+        await lease.give_up()
         await platform.close()
 
 

@@ -195,12 +195,16 @@ class Watcher:
         return status.attempt
 
     async def _stop(self, workspace: Workspace, status: WorkspaceStatus) -> None:
-        """End the run, its pods and the server; what is there stays for the next attempt."""
+        """End the run, its pods and the server; nodes go back, other things stay for the next."""
         if _was_asked_to_stop(status):
             return
-        await self._cancel_runs(workspace.metadata)
-        status = await self._status(workspace.metadata)
-        status.observed_generation, status.state = workspace.metadata.generation, "Stopped"
+        meta = workspace.metadata
+        await self._cancel_runs(meta)
+        # The run that would give nodes back on being cancelled may have ended long ago.
+        parameters = {"metadata": meta.model_dump(mode="json", by_alias=True)}
+        await self._create_run("stop-workspace", meta, status.attempt, parameters)
+        status = await self._status(meta)
+        status.observed_generation, status.state = meta.generation, "Stopped"
         for kind in (ConditionType.INFERENCE_READY, ConditionType.WORKSPACE_SUCCEEDED):
             status.set_condition(
                 kind,
@@ -208,7 +212,7 @@ class Watcher:
                 reason="StopRequested",
                 message=f"annotation {STOPPED_ANNOTATION} is set; remove it to run again",
             )
-        await self._write(workspace.metadata, status)
+        await self._write(meta, status)
         await self._platform.stop(workspace)
 
     async def _release(self, manifest: Mapping[str, Any], known: _Known) -> None:
@@ -301,8 +305,11 @@ class Watcher:
             known = self._known.setdefault(manifest["metadata"]["uid"], _Known())
             if _tag(manifest["metadata"]["uid"]) in lost:
                 known.started = None
-            async with known.lock:
-                await self._ensure(manifest, known)
+            try:
+                async with known.lock:
+                    await self._ensure(manifest, known)
+            except Exception:  # of one Workspace: the others are looked at all the same
+                logger.exception("look failed workspace=%s", _name(manifest["metadata"]))
 
     async def _lost_runs(self) -> set[str]:
         """Tags of Workspaces with a run that has crashed."""
@@ -323,6 +330,10 @@ class Watcher:
 def _was_asked_to_stop(status: WorkspaceStatus) -> bool:
     condition = status.condition(ConditionType.WORKSPACE_SUCCEEDED)
     return condition is not None and condition.reason == "StopRequested"
+
+
+def _name(meta: Mapping[str, Any]) -> str:
+    return f"{meta['namespace']}/{meta['name']}"
 
 
 def _tag(uid: str) -> str:

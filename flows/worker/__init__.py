@@ -17,6 +17,7 @@ LOCAL_POOL = "local"
 CLUSTER_POOL = "kaitoflow"
 # Training uses every core; a second run would only slow both.
 _LOCAL_RUNS_AT_ONCE = 1
+_COLLECT_EVERY_S = 600.0
 
 
 async def deploy(pool: str = LOCAL_POOL) -> UUID:
@@ -24,8 +25,10 @@ async def deploy(pool: str = LOCAL_POOL) -> UUID:
 
     Done again, by any number of workers, it changes nothing.
     """
+    from flows.collect_garbage import collect_garbage
     from flows.release_workspace import release_workspace
     from flows.run_workspace import run_workspace
+    from flows.stop_workspace import stop_workspace
     from tasks.nodes.writing import ensure_writer_limit
     from tasks.settings import settings
 
@@ -34,6 +37,11 @@ async def deploy(pool: str = LOCAL_POOL) -> UUID:
         await ensure_writer_limit(settings().azure_cluster)
     if pool != LOCAL_POOL:
         await _deploy(release_workspace, pool, "Remove what a deleted Workspace leaves.")
+        await _deploy(stop_workspace, pool, "Give back the nodes of a stopped Workspace.")
+    if settings().provisioner in ("karpenter", "aks"):
+        await _deploy(
+            collect_garbage, pool, "Remove nodes that nobody needs.", every_s=_COLLECT_EVERY_S
+        )
     return await _deploy(run_workspace, pool, "Tune, publish and serve one Workspace.")
 
 
@@ -60,13 +68,20 @@ async def _ensure_pool(name: str) -> None:
             await client.create_work_pool(local)
 
 
-async def _deploy(flow: "Flow[..., Any]", pool: str, description: str) -> UUID:
+async def _deploy(
+    flow: "Flow[..., Any]", pool: str, description: str, *, every_s: float | None = None
+) -> UUID:
+    """Args: every_s: on a schedule; a run that is due while one lasts is cancelled."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
 
+    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     deployment = await flow.ato_deployment(
         name=pool,
         work_pool_name=pool,
         description=description,
+        interval=every_s,
+        concurrency_limit=one if every_s else None,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return await deployment.aapply()

@@ -1,11 +1,14 @@
 """Where nodes come from. `current_provisioner` is the one that the settings name."""
 
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.claiming import ClaimingProvisioner
+from tasks.nodes.collector import GarbageCollector
 from tasks.nodes.deadlines import Deadlines
 from tasks.nodes.karpenter import KarpenterFulfiller
 from tasks.nodes.ledger import Ledger
@@ -14,9 +17,11 @@ from tasks.nodes.provisioner import Fulfiller, Provisioner
 from tasks.nodes.shared_look import SharedLook
 from tasks.nodes.unavailable import UnavailableOffers
 from tasks.platform import current_platform, local_platform
-from tasks.settings import settings
+from tasks.settings import Settings, settings
+from tasks.skus.prices import price_table
 
 if TYPE_CHECKING:
+    from tasks.nodes.agent_pools import AgentPools
     from tasks.platform.kubernetes import KubernetesPlatform
 
 
@@ -24,10 +29,7 @@ def current_provisioner() -> Provisioner:
     """The provisioner of this process."""
     if settings().platform == "local":
         return LocalProvisioner(local_platform().node)
-    from tasks.platform.kubernetes import KubernetesPlatform
-
-    platform = current_platform()
-    assert isinstance(platform, KubernetesPlatform)
+    platform = _cluster()
     kind = settings().provisioner or "byo"
     if kind in {"karpenter", "aks"}:
         return _claiming(platform, kind)
@@ -38,11 +40,15 @@ def current_node_lister() -> Callable[[], Awaitable[Sequence[Mapping[str, Any]]]
     """Lists the nodes of this process's cluster; None without one."""
     if settings().platform == "local":
         return None
+    return _node_lister(_cluster())
+
+
+def _cluster() -> "KubernetesPlatform":
     from tasks.platform.kubernetes import KubernetesPlatform
 
     platform = current_platform()
     assert isinstance(platform, KubernetesPlatform)
-    return _node_lister(platform)
+    return platform
 
 
 @functools.lru_cache(maxsize=1)
@@ -71,17 +77,75 @@ def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
     )
 
 
+@contextlib.asynccontextmanager
+async def current_collector() -> AsyncIterator[GarbageCollector | None]:
+    """Who finds the leaked machines of this process's cluster; None where no node is made."""
+    if settings().platform == "local":
+        yield None
+        return
+    from tasks.nodes.writing import one_writer
+
+    def writing() -> AbstractAsyncContextManager[None]:
+        return one_writer(settings().azure_cluster)
+
+    async with garbage_collector(_cluster(), settings(), writing=writing) as collector:
+        yield collector
+
+
+@contextlib.asynccontextmanager
+async def garbage_collector(
+    platform: "KubernetesPlatform",
+    chosen: Settings,
+    *,
+    writing: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+) -> AsyncIterator[GarbageCollector | None]:
+    """Who finds leaked machines on a cluster; None where no node is made.
+
+    Settings that name no provisioner, as a person's, let claims be looked at and no cloud.
+    Args: writing: see `AksFulfiller`; without it Azure itself refuses a second operation.
+    """
+    if chosen.provisioner == "byo":
+        yield None
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        fulfiller: Fulfiller = KarpenterFulfiller()
+        if chosen.provisioner == "aks":
+            from tasks.nodes.azure_login import open_agent_pools
+
+            pools = await stack.enter_async_context(open_agent_pools(chosen))
+            fulfiller = _aks_fulfiller(pools, platform, platform.list_nodes, writing=writing)
+        yield GarbageCollector(
+            platform.api,
+            fulfiller,
+            price_per_hour=price_table(chosen.price_table).price_per_hour,
+            grace_s=chosen.garbage_grace_s,
+        )
+
+
 def _aks(platform: "KubernetesPlatform", nodes: SharedLook[Any]) -> Fulfiller:
     """Azure's clients and Prefect take seconds to import: only who makes agent pools does."""
-    from tasks.nodes.aks import AksFulfiller
     from tasks.nodes.azure_login import agent_pools
     from tasks.nodes.writing import one_writer
 
     chosen = settings()
+    return _aks_fulfiller(
+        agent_pools(chosen), platform, nodes, writing=lambda: one_writer(chosen.azure_cluster)
+    )
+
+
+def _aks_fulfiller(
+    pools: "AgentPools",
+    platform: "KubernetesPlatform",
+    list_nodes: Callable[[], Awaitable[Sequence[Any]]],
+    *,
+    writing: Callable[[], AbstractAsyncContextManager[None]],
+) -> Fulfiller:
+    from tasks.nodes.aks import AksFulfiller
+
     return AksFulfiller(
-        agent_pools(chosen),
+        pools,
         platform.api,
-        list_nodes=nodes,
-        writing=lambda: one_writer(chosen.azure_cluster),
-        installation=chosen.namespace,
+        list_nodes=list_nodes,
+        writing=writing,
+        installation=settings().namespace,
     )

@@ -11,19 +11,26 @@ from tasks.errors import CloudDenied
 from tasks.nodes.agent_pools import AgentPools, failure_of
 from tasks.nodes.claim_status import launched, launching
 from tasks.nodes.claims import AGENT_POOL_FINALIZER, CLAIM, state_of
-from tasks.nodes.pool_body import CLAIM_TAG, INSTALLATION_TAG, pool_body
+from tasks.nodes.pool_body import (
+    CLAIM_TAG,
+    INSTALLATION_TAG,
+    NAMESPACE_TAG,
+    WORKSPACE_TAG,
+    pool_body,
+    pool_of,
+)
 from tasks.nodes.provisioner import Machine
+from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
 
 Object = Mapping[str, Any]
-
-_POOL_LABELS = ("agentpool", "kubernetes.azure.com/agentpool")
 
 
 class AksFulfiller:
     """Makes an agent pool of each claim; see `tasks.nodes.provisioner.Fulfiller`.
 
-    Azure is asked at most every `look_every_s` about one pool, and written to by one at a time.
+    Azure is asked about all pools at once, at most every `look_every_s`, and written to by one at
+    a time. A pool that it does not list may have been made since: that it is not there is asked.
     """
 
     finalizers: tuple[str, ...] = (AGENT_POOL_FINALIZER,)
@@ -36,7 +43,7 @@ class AksFulfiller:
         list_nodes: Callable[[], Awaitable[Sequence[Object]]],
         writing: Callable[[], AbstractAsyncContextManager[Any]],
         installation: str,
-        look_every_s: float = 10.0,
+        look_every_s: float = 5.0,
     ) -> None:
         """Args: writing: held while Azure is written to: a cluster takes one operation at a time.
 
@@ -45,6 +52,7 @@ class AksFulfiller:
         self._pools, self._api, self._list_nodes = pools, api, list_nodes
         self._writing, self._installation = writing, installation
         self._look_every_s = look_every_s
+        self._listed = SharedLook(pools.all, fresh_s=look_every_s)
         self._looked_s: dict[str, float] = {}
 
     async def advance(self, claim: Object) -> None:
@@ -53,7 +61,7 @@ class AksFulfiller:
         if state.initialized:
             return
         name = claim["metadata"]["name"]
-        node = next((n for n in await self._list_nodes() if _pool_of(n) == name), None)
+        node = next((n for n in await self._list_nodes() if pool_of(n) == name), None)
         if node or state.launched:
             await self._tell(claim, launched(claim, node))
         elif self._may_look(claim):
@@ -61,7 +69,7 @@ class AksFulfiller:
 
     async def _launch(self, claim: Object) -> None:
         name = str(claim["metadata"]["name"])
-        pool = await self._pools.get(name)
+        pool = await self._seen(name)
         if pool is None:
             await self._tell(claim, launching(claim, message=await self._ask_for(claim)))
             return
@@ -104,17 +112,31 @@ class AksFulfiller:
         if not self._may_look(claim):
             return False
         name = str(claim["metadata"]["name"])
-        pool = await self._pools.get(name)
+        pool = await self._seen(name) or await self._pools.get(name)
         if pool is None or not self._is_ours(pool):
+            self._listed.forget()  # a claim of that name may be made anew
             return True
+        await self._end(pool)
+        return False
+
+    async def discard(self, machine: Machine) -> None:
+        """Have the pool removed, if it is still ours and for the claim that it was for."""
+        pool = await self._pools.get(machine.name)
+        if pool and self._is_ours(pool) and _tags(pool).get(CLAIM_TAG, "") == machine.claim:
+            await self._end(pool)
+
+    async def _end(self, pool: AgentPool) -> None:
         if _provisioning(pool) != "Deleting":
             async with self._writing():
-                await self._pools.begin_delete(name)
-        return False
+                await self._pools.begin_delete(pool.name or "")
 
     async def machines(self) -> Sequence[Machine]:
         """Every agent pool that has this installation's tag."""
         return [_machine(pool) for pool in await self._pools.all() if self._is_ours(pool)]
+
+    async def _seen(self, name: str) -> AgentPool | None:
+        """The pool, if Azure has listed it."""
+        return next((pool for pool in await self._listed() if pool.name == name), None)
 
     def _is_ours(self, pool: AgentPool) -> bool:
         return _tags(pool).get(INSTALLATION_TAG) == self._installation
@@ -130,14 +152,18 @@ class AksFulfiller:
 
 
 def _machine(pool: AgentPool) -> Machine:
-    properties = pool.properties
+    properties, tags = pool.properties, _tags(pool)
     is_spot = bool(properties and properties.scale_set_priority == "Spot")
+    owner = tags.get(NAMESPACE_TAG, ""), tags.get(WORKSPACE_TAG, "")
     return Machine(
         name=pool.name or "",
-        claim=_tags(pool).get(CLAIM_TAG, ""),
+        claim=tags.get(CLAIM_TAG, ""),
+        workspace="/".join(part for part in owner if part),
         instance_type=(properties.vm_size if properties else None) or "",
         capacity_type="spot" if is_spot else "on-demand",
         state=_provisioning(pool),
+        is_leaving=_provisioning(pool) == "Deleting",
+        created=pool.system_data.created_at if pool.system_data else None,
     )
 
 
@@ -147,8 +173,3 @@ def _provisioning(pool: AgentPool) -> str:
 
 def _tags(pool: AgentPool) -> Mapping[str, str]:
     return (pool.properties.tags if pool.properties else None) or {}
-
-
-def _pool_of(node: Object) -> str:
-    labels = node["metadata"].get("labels") or {}
-    return next((labels[key] for key in _POOL_LABELS if key in labels), "")

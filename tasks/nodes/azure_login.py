@@ -29,6 +29,19 @@ def agent_pools(settings: Settings) -> AgentPools:
 
     Raises: CloudDenied: they do not name one.
     """
+    cluster = _cluster(settings)
+    return AgentPools(_client(settings, _credential()), cluster)
+
+
+@contextlib.asynccontextmanager
+async def open_agent_pools(settings: Settings) -> AsyncIterator[AgentPools]:
+    """As above, for as long as the context lasts."""
+    cluster = _cluster(settings)
+    async with _credential() as credential, _client(settings, credential) as client:
+        yield AgentPools(client, cluster)
+
+
+def _cluster(settings: Settings) -> AksCluster:
     named = {
         "KAITOFLOW_AZURE_SUBSCRIPTION_ID": settings.azure_subscription_id,
         "KAITOFLOW_AZURE_RESOURCE_GROUP": settings.azure_resource_group,
@@ -39,8 +52,7 @@ def agent_pools(settings: Settings) -> AgentPools:
             "provisioner aks was asked for; it is not said for which cluster; "
             f"set {', '.join(missing)}"
         )
-    cluster = AksCluster(resource_group=settings.azure_resource_group, name=settings.azure_cluster)
-    return AgentPools(_client(settings), cluster)
+    return AksCluster(resource_group=settings.azure_resource_group, name=settings.azure_cluster)
 
 
 @contextlib.asynccontextmanager
@@ -70,9 +82,9 @@ async def compute_client(settings: Settings) -> AsyncIterator["ComputeManagement
         yield client
 
 
-def _client(settings: Settings) -> ContainerServiceClient:
+def _client(settings: Settings, credential: AsyncTokenCredential) -> ContainerServiceClient:
     return ContainerServiceClient(
-        _credential(),
+        credential,
         settings.azure_subscription_id,
         settings.azure_endpoint or None,
         retry_total=_RETRIES,

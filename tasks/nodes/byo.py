@@ -61,7 +61,7 @@ class ByoProvisioner:
         except KubernetesUnavailable as error:
             return error
 
-    async def release(self, workspace: Workspace) -> None:
+    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
         """Nothing: who brought the nodes keeps them."""
 
 

@@ -25,12 +25,16 @@ from tasks.errors import (
 from tasks.nodes.claims import (
     NAMESPACE_LABEL,
     WORKSPACE_LABEL,
+    held_machine,
+    is_leaving,
     node_claim,
+    node_name_of,
     offer_of,
     slot_of,
     state_of,
 )
 from tasks.nodes.deadlines import Deadlines, overdue
+from tasks.nodes.heirs import heirs
 from tasks.nodes.ledger import Ledger
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting, WaitingListener
@@ -44,8 +48,6 @@ Object = Mapping[str, Any]
 Lister = Callable[[], Awaitable[Sequence[Object]]]
 
 _RELEASE_WITHIN_S = 1800.0
-# A status of these ends the need for a node; a Workspace in another may run on a shared one.
-_ENDED = {"Failed", "Stopped", "Succeeded"}
 
 
 class ClaimingProvisioner:
@@ -113,17 +115,22 @@ class ClaimingProvisioner:
         Args: claimed: the claims seen at the look before that were no node yet; kept up to date.
         """
         claims = await self._ledger.claims_of(workspace.metadata)
-        await self._let_go(claims)
+        await self._ledger.let_go(claims, self._fulfiller)
         nodes = await self._list_nodes()
         selection = select_nodes(need, nodes)
         there = {str(node["metadata"]["name"]) for node in nodes}
         if selection.is_enough:
             for claim in claims:
                 await self._is_coming(claim, there)  # so that each claim says which node it became
-            return ReadyNodes(nodes=selection.nodes, detail=selection.detail, are_claimed=True)
+            return ReadyNodes(
+                nodes=selection.nodes,
+                detail=selection.detail,
+                are_claimed=True,
+                machines=tuple(held_machine(each) for each in claims if not is_leaving(each)),
+            )
         await self._notice_vanished(claims, claimed)
         used = {node.name for node in selection.nodes}
-        waiting = [claim for claim in claims if _node_name(claim) not in used]
+        waiting = [claim for claim in claims if node_name_of(claim) not in used]
         coming = [claim for claim in waiting if await self._is_coming(claim, there)]
         claimed.clear()
         claimed.update(
@@ -141,10 +148,10 @@ class ClaimingProvisioner:
 
         Args: there: names of the nodes that the cluster has.
         """
-        if _is_leaving(claim):
+        if is_leaving(claim):
             return False
-        if state_of(claim).registered and _node_name(claim) not in there:
-            logger.warning("node lost claim=%s node=%s", _name(claim), _node_name(claim))
+        if state_of(claim).registered and node_name_of(claim) not in there:
+            logger.warning("node lost claim=%s node=%s", _name(claim), node_name_of(claim))
             await self._ledger.give_back(claim)
             return False
         error = overdue(claim, self._deadlines, now=datetime.now(UTC))
@@ -160,15 +167,9 @@ class ClaimingProvisioner:
         await self._ledger.give_back(claim)
         return False
 
-    async def _let_go(self, claims: Sequence[Object]) -> None:
-        """Forget the claims that are being deleted, once their machines are gone."""
-        for claim in filter(_is_leaving, claims):
-            if await self._fulfiller.remove(claim):
-                await self._ledger.forget(claim, self._fulfiller.finalizers)
-
     async def _notice_vanished(self, claims: Sequence[Object], claimed: dict[str, Offer]) -> None:
         """A claim that its fulfiller deleted could not be had: it is not claimed in a loop."""
-        there = {_name(claim) for claim in claims if not _is_leaving(claim)}
+        there = {_name(claim) for claim in claims if not is_leaving(claim)}
         for name in claimed.keys() - there:
             error = InsufficientCapacity(
                 f"a node was claimed ({claimed[name]}); who fulfils claims has deleted it; see its "
@@ -214,50 +215,47 @@ class ClaimingProvisioner:
             are_claims_ready=False,
         )
 
-    async def release(self, workspace: Workspace) -> None:
+    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
         """Give all claims of the Workspace back; return when no machine of them is left.
 
         One whose node another Workspace still runs on becomes that Workspace's.
+        Args: is_final: see `Provisioner`.
         Raises: CloudUnavailable: a machine is still there after half an hour. CloudDenied.
         """
         meta = workspace.metadata
         deadline = asyncio.get_running_loop().time() + _RELEASE_WITHIN_S
-        while claims := await self._left_of(meta):
-            heirs = await self._heirs(meta)
+        claims = await self._left_of(meta)
+        there = None if is_final else {claim["metadata"]["uid"] for claim in claims}
+        while claims:
+            others = heirs(await self._list_workspaces(), but_uid=meta.uid)
             for claim in claims:
-                heir = heirs.get(_node_name(claim))
-                if heir and not _is_leaving(claim):
+                heir = others.get(node_name_of(claim))
+                if heir and not is_leaving(claim):
                     await self._ledger.hand_over(claim, heir)
-                elif not _is_leaving(claim):
+                elif not is_leaving(claim):
                     await self._ledger.give_back(claim)
-            await self._let_go(claims)
+            await self._ledger.let_go(claims, self._fulfiller)
             if asyncio.get_running_loop().time() > deadline:
-                names = ", ".join(claim["metadata"]["name"] for claim in claims)
+                names = ", ".join(map(_name, claims))
                 raise CloudUnavailable(
                     f"the nodes of workspace {workspace.metadata} were given back; after "
                     f"{_RELEASE_WITHIN_S:.0f} s there is still {names}; see `kubectl describe "
                     "nodeclaim`, and the cloud's portal"
                 )
             await asyncio.sleep(min(self._deadlines.look_again_s, 1.0))
+            claims = await self._left_of(meta, among=there)
 
-    async def _left_of(self, meta: ObjectMeta) -> list[dict[str, Any]]:
-        """The Workspace's claims that are ours to bring to their end."""
+    async def _left_of(
+        self, meta: ObjectMeta, *, among: Collection[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The Workspace's claims that are ours to bring to their end; of those uids, when named."""
         claims = await self._ledger.claims_of(meta)
-        if self._fulfiller.finalizers:
-            return claims
-        return [claim for claim in claims if not _is_leaving(claim)]
-
-    async def _heirs(self, meta: ObjectMeta) -> dict[str, ObjectMeta]:
-        """Other Workspaces that still run, by the nodes they run on."""
-        heirs = {}
-        for manifest in await self._list_workspaces():
-            status, other = manifest.get("status") or {}, manifest["metadata"]
-            if other["uid"] == meta.uid or other.get("deletionTimestamp"):
-                continue
-            if status.get("state") not in _ENDED:
-                for node in status.get("workerNodes") or ():
-                    heirs[node] = ObjectMeta.model_validate(other)
-        return heirs
+        return [
+            claim
+            for claim in claims
+            if (among is None or claim["metadata"]["uid"] in among)
+            and (self._fulfiller.finalizers or not is_leaving(claim))
+        ]
 
 
 def _asked(need: NodeNeed, offer: Offer) -> str:
@@ -301,14 +299,6 @@ def _stage(claim: Object) -> str:
     if state.registered:
         return "registered and not initialized yet"
     return "launched and not registered yet" if state.launched else "not launched yet"
-
-
-def _is_leaving(claim: Object) -> bool:
-    return "deletionTimestamp" in claim["metadata"]
-
-
-def _node_name(claim: Object) -> str:
-    return str((claim.get("status") or {}).get("nodeName", ""))
 
 
 def _name(claim: Object) -> str:

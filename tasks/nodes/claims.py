@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from tasks.cost import HeldMachine
 from tasks.nodes.offers import CapacityType, Offer
 from tasks.platform.manifests import MANAGED_BY
 from tasks.resource import is_reserved_label
+from tasks.skus import catalogue
 from tasks.workspace import Workspace
 
 Object = dict[str, Any]
@@ -136,6 +138,19 @@ def offer_of(claim: Mapping[str, Any]) -> Offer:
     )
 
 
+def held_machine(claim: Mapping[str, Any]) -> HeldMachine:
+    """The machine of a claim, which is paid for from the claim on; its price is not said."""
+    offer = offer_of(claim)
+    sku = catalogue().get(offer.instance_type.lower())
+    return HeldMachine(
+        name=claim["metadata"]["name"],
+        instance_type=offer.instance_type,
+        capacity_type=offer.capacity_type,
+        gpus=sku.gpus if sku else 0,
+        since=claim["metadata"]["creationTimestamp"],
+    )
+
+
 def slot_of(claim: Mapping[str, Any]) -> int:
     """Which of its Workspace's nodes a claim is for."""
     return int(claim["metadata"].get("annotations", {}).get(SLOT_ANNOTATION, "0"))
@@ -162,3 +177,13 @@ def moment_of(claim: Mapping[str, Any], step: str) -> datetime:
     done = [c for c in conditions if c["type"] == step and c["status"] == "True"]
     told = done[0]["lastTransitionTime"] if done else claim["metadata"]["creationTimestamp"]
     return datetime.fromisoformat(told).astimezone(UTC)
+
+
+def node_name_of(claim: Mapping[str, Any]) -> str:
+    """The node that a claim has become; empty while it is none."""
+    return str((claim.get("status") or {}).get("nodeName", ""))
+
+
+def is_leaving(claim: Mapping[str, Any]) -> bool:
+    """Whether a claim was given back, and its machine is on its way."""
+    return "deletionTimestamp" in claim["metadata"]

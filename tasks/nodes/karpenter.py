@@ -21,3 +21,6 @@ class KarpenterFulfiller:
     async def machines(self) -> Sequence[Machine]:
         """None that we know of."""
         return ()
+
+    async def discard(self, machine: Machine) -> None:
+        """None is ever named."""

@@ -8,7 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from tasks.errors import KubernetesRefused
-from tasks.nodes.claims import CLAIM, NAMESPACE_LABEL, WORKSPACE_LABEL, WORKSPACE_UID_ANNOTATION
+from tasks.nodes.claims import (
+    CLAIM,
+    NAMESPACE_LABEL,
+    WORKSPACE_LABEL,
+    WORKSPACE_UID_ANNOTATION,
+    is_leaving,
+)
+from tasks.nodes.provisioner import Fulfiller
 from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.platform.manifests import MANAGED_BY
@@ -35,11 +42,18 @@ class Ledger:
 
     async def _find(self) -> Sequence[Object]:
         try:
-            found = await (await self._api()).find(CLAIM, labels=MANAGED_BY)
+            return await self.look()
         except KubernetesRefused as error:
             if error.status != 404:
                 raise
             return []
+
+    async def look(self) -> Sequence[Object]:
+        """All of ours as they are at this moment; `claims` may be a second behind.
+
+        Raises: KubernetesRefused: the cluster knows no NodeClaims.
+        """
+        found = await (await self._api()).find(CLAIM, labels=MANAGED_BY)
         return sorted(found, key=lambda each: str(each["metadata"]["creationTimestamp"]))
 
     async def want(self, claim: Object) -> bool:
@@ -58,8 +72,13 @@ class Ledger:
             logger.info("node given back claim=%s", meta["name"])
         self._all.forget()
 
-    async def forget(self, claim: Mapping[str, Any], finalizers: tuple[str, ...]) -> None:
-        """Let a deleted claim go: its machine is gone."""
+    async def let_go(self, claims: Sequence[Mapping[str, Any]], fulfiller: Fulfiller) -> None:
+        """Forget the claims that were given back, once their machines are gone."""
+        for claim in filter(is_leaving, claims):
+            if await fulfiller.remove(claim):
+                await self._forget(claim, fulfiller.finalizers)
+
+    async def _forget(self, claim: Mapping[str, Any], finalizers: tuple[str, ...]) -> None:
         meta = claim["metadata"]
         left = [each for each in meta.get("finalizers", []) if each not in finalizers]
         if left != meta.get("finalizers", []):

@@ -31,5 +31,5 @@ class LocalProvisioner:
         detail = f"{node.name}: {node.cores} cores, {node.memory_gib:.1f} GiB free"
         return ReadyNodes(nodes=(node,), detail=detail)
 
-    async def release(self, workspace: Workspace) -> None:
+    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
         """Nothing: the machine stays."""

@@ -14,7 +14,10 @@ from tasks.quantity import parse_quantity
 from tasks.skus import catalogue
 
 CLAIM_TAG, INSTALLATION_TAG = "kaitoflow-claim", "kaitoflow-installation"
+WORKSPACE_TAG, NAMESPACE_TAG = "kaitoflow-workspace", "kaitoflow-namespace"
 
+# Which Azure puts on each node of a pool.
+_POOL_LABELS = ("agentpool", "kubernetes.azure.com/agentpool")
 _GIB = 2**30
 _OS_SKUS = {"ubuntu": "Ubuntu", "azurelinux": "AzureLinux"}
 _ANY_PRICE = -1.0  # Azure's word for "up to the on-demand price"
@@ -43,8 +46,8 @@ def pool_body(claim: Mapping[str, Any], *, installation: str) -> dict[str, Any]:
         "tags": {
             CLAIM_TAG: meta["name"],
             INSTALLATION_TAG: installation,
-            "kaitoflow-workspace": meta["labels"][WORKSPACE_LABEL],
-            "kaitoflow-namespace": meta["labels"][NAMESPACE_LABEL],
+            WORKSPACE_TAG: meta["labels"][WORKSPACE_LABEL],
+            NAMESPACE_TAG: meta["labels"][NAMESPACE_LABEL],
             "kaitoflow-workspace-uid": owner_uid(claim),
         },
     }
@@ -57,6 +60,12 @@ def pool_body(claim: Mapping[str, Any], *, installation: str) -> dict[str, Any]:
             "spotMaxPrice": offer.max_price or _ANY_PRICE,
         }
     return {"properties": properties}
+
+
+def pool_of(node: Mapping[str, Any]) -> str:
+    """The agent pool that a node is of; empty when it does not say."""
+    labels = node["metadata"].get("labels") or {}
+    return next((labels[key] for key in _POOL_LABELS if key in labels), "")
 
 
 def _labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -7,9 +7,12 @@ is safe, whatever happened in between, and so is a call by another run of the sa
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from tasks.artifacts import Node
+from tasks.cost import HeldMachine
+from tasks.nodes.offers import CapacityType
 from tasks.workspace import Workspace
 
 
@@ -57,25 +60,32 @@ class ReadyNodes:
     """Nodes that pods can run on, best first, and what a person is told of them.
 
     are_claimed: whether nodes are made by claims here.
+    machines: those that were made for the Workspace, without their prices.
     """
 
     nodes: tuple[Node, ...]
     detail: str
     are_claimed: bool = False
+    machines: tuple[HeldMachine, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """A machine that was made for a claim, as its maker knows it.
 
-    claim: the claim's name; empty = it does not say.
+    claim, workspace: their names (namespace/name); empty = it does not say.
+    is_leaving: whether it is being removed already.
+    created: None = not known.
     """
 
     name: str
     claim: str
     instance_type: str
-    capacity_type: str
+    capacity_type: CapacityType
     state: str
+    workspace: str = ""
+    is_leaving: bool = False
+    created: datetime | None = None
 
 
 class Fulfiller(Protocol):
@@ -96,6 +106,9 @@ class Fulfiller(Protocol):
     async def machines(self) -> Sequence[Machine]:
         """Every machine that this installation had made and that is still there."""
 
+    async def discard(self, machine: Machine) -> None:
+        """Have a machine without a claim removed; one that is not ours, or gone, is left alone."""
+
 
 class Provisioner(Protocol):
     """Where nodes come from."""
@@ -111,5 +124,8 @@ class Provisioner(Protocol):
         Raises: NodeNotReady: the deadline passed; says how many nodes lack what.
         """
 
-    async def release(self, workspace: Workspace) -> None:
-        """Give back what was made for the Workspace; nothing is done twice."""
+    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
+        """Give back what was made for the Workspace; nothing is done twice.
+
+        Args: is_final: also what is made meanwhile; False = that is of the next run, and stays.
+        """

@@ -1,4 +1,4 @@
-"""One look at the cluster for all runs that want one at about the same time."""
+"""One look at what many runs wait for, for all that want one at about the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,26 +6,24 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_FRESH_S = 1.0
-
 
 class SharedLook(Generic[T]):
-    """What a look sees; for a second others get the same, since hundreds of runs may wait."""
+    """What a look sees; for a while others get the same, since hundreds of runs may wait."""
 
-    def __init__(self, look: Callable[[], Awaitable[Sequence[T]]]) -> None:
-        """Args: look: asks the API server."""
-        self._look = look
+    def __init__(self, look: Callable[[], Awaitable[Sequence[T]]], *, fresh_s: float = 1.0) -> None:
+        """Args: look: asks the API server, or the cloud. fresh_s: how long its answer will do."""
+        self._look, self._fresh_s = look, fresh_s
         self._one_at_a_time = asyncio.Lock()
         self._seen: Sequence[T] = ()
         self._fresh_until_s = 0.0
 
     async def __call__(self) -> Sequence[T]:
-        """What there is; at most a second old."""
+        """What there is; at most `fresh_s` old."""
         async with self._one_at_a_time:
             clock = asyncio.get_running_loop().time
             if clock() >= self._fresh_until_s:
                 self._seen = await self._look()
-                self._fresh_until_s = clock() + _FRESH_S
+                self._fresh_until_s = clock() + self._fresh_s
             return self._seen
 
     def forget(self) -> None:

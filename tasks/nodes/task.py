@@ -3,16 +3,22 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import Node
-from tasks.errors import KaitoflowError
+from tasks.cost import Cost, HeldMachine
+from tasks.errors import InvalidPriceTable, KaitoflowError
 from tasks.nodes import current_provisioner
 from tasks.nodes.need import need_of
+from tasks.nodes.offers import CapacityType
 from tasks.nodes.provisioner import ReadyNodes, Waiting
+from tasks.settings import settings
+from tasks.skus.prices import price_table
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status, recorded_step
 from tasks.workspace import Workspace
@@ -20,6 +26,8 @@ from tasks.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 15.0
+# The sums of a cost are for who reads a status as it is; each time they cost a write.
+_SUM_AGAIN = timedelta(minutes=5)
 
 
 @task(name="provision", task_run_name="provision {workspace}", cache_policy=NO_CACHE)
@@ -74,9 +82,12 @@ async def give_back_nodes(workspace: Workspace) -> None:
     Its claim stays until its machine is gone, and the Workspace does not go before its claims.
     """
     try:
-        await current_provisioner().release(workspace)
+        await current_provisioner().release(workspace, is_final=False)
     except KaitoflowError as error:
         logger.warning("nodes not given back yet workspace=%s: %s", workspace, error)
+        return
+    if current_provisioner().makes_nodes:
+        await change_status(workspace, lambda status: _hold(status, ()))
 
 
 def _not_ready(status: WorkspaceStatus, waiting: Waiting) -> None:
@@ -95,11 +106,35 @@ def _ready(status: WorkspaceStatus, ready: ReadyNodes) -> None:
     status.worker_nodes = sorted(node.name for node in ready.nodes)
     if ready.are_claimed:
         _claims_ready(status)
+        _hold(status, ready.machines)
     for kind, reason in (
         (ConditionType.NODES_READY, "NodesReady"),
         (ConditionType.RESOURCE_READY, "workspaceResourceStatusSuccess"),
     ):
         status.set_condition(kind, status="True", reason=reason, message=ready.detail)
+
+
+def _hold(status: WorkspaceStatus, machines: Iterable[HeldMachine]) -> None:
+    """Note which machines are held now, and what they have cost so far."""
+    now = datetime.now(UTC)
+    cost = status.cost.holding([_with_price(machine) for machine in machines], now)
+    is_old = not status.cost.as_of or now - _moment(status.cost) > _SUM_AGAIN
+    if is_old or cost.machines != status.cost.machines:
+        status.cost = cost
+
+
+def _moment(cost: Cost) -> datetime:
+    return datetime.fromisoformat(cost.as_of)
+
+
+def _with_price(machine: HeldMachine) -> HeldMachine:
+    kind = cast("CapacityType", machine.capacity_type)
+    try:
+        price = price_table(settings().price_table).price_per_hour(machine.instance_type, kind)
+    except InvalidPriceTable as error:
+        logger.warning("price not known instance_type=%s: %s", machine.instance_type, error)
+        price = None
+    return machine.model_copy(update={"price_per_hour": price})
 
 
 def _claims_ready(status: WorkspaceStatus) -> None:

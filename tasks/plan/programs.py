@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +18,64 @@ from pydantic import TypeAdapter
 from tasks.errors import ContainerKilled, error_from_reason
 from tasks.podlog import Event, parse_event
 
-# Each is a Python interpreter's start; of hundreds of runs that begin at once most go without.
-_AT_ONCE = 4
-_LOOK_AGAIN_S = 0.05
+# Each is a Python interpreter's start, most of a second of a core: one that plans hundreds of runs
+# at once asks for the first few, and then for one every few seconds.
+_AT_ONCE, _ANOTHER_AFTER_S = 4, 5.0
 
 
-class Turns:
-    """Who of many may run a program now, whichever event loop they are in."""
+class Allowance:
+    """How many programs may be started now."""
 
-    def __init__(self) -> None:
-        """Nobody runs one."""
-        self._taken = 0
+    def __init__(self, *, most: int, another_after_s: float, clock: Callable[[], float]) -> None:
+        """Args: most: that may be started one right after the other."""
+        self._most, self._another_after_s, self._clock = float(most), another_after_s, clock
+        self._left, self._at_s = self._most, clock()
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Held while a program runs."""
-        while self._taken >= _AT_ONCE:
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
+    def take(self) -> bool:
+        """Whether one may be started; it counts as started then."""
+        now_s = self._clock()
+        regained = (now_s - self._at_s) / self._another_after_s
+        self._left, self._at_s = min(self._most, self._left + regained), now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
-_turns = Turns()
+_allowance = Allowance(most=_AT_ONCE, another_after_s=_ANOTHER_AFTER_S, clock=time.monotonic)
 
 
 async def run_here(program: str, config: Any, folder: Path) -> Event:
     """The program's `result`; cancelling kills it.
 
     Args: config: a frozen dataclass owned by the program. folder: for its file, and nobody else's.
-    Raises: the typed error of its verdict; ContainerKilled when there is none.
+    Raises: the typed error of its verdict; ContainerKilled when there is none, or when too many
+    were started just now.
     """
+    if not _allowance.take():
+        raise ContainerKilled(
+            f"{program} was to look; many runs begin at once, so it was left out; to have it look, "
+            "use `kaitoflow plan`"
+        )
     file = folder / "config.json"
     file.write_bytes(TypeAdapter(type(config)).dump_json(config))
-    async with _turns.turn():
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            program,
-            str(file),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
-        )
-        try:
-            said, _ = await process.communicate()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        program,
+        str(file),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+    )
+    try:
+        said, _ = await process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
     return _outcome(program, said.decode(errors="replace"), process.returncode)
 
 

@@ -99,6 +99,7 @@ def status_patch(uid: str, status: WorkspaceStatus) -> Object:
     told = status.model_dump(mode="json", by_alias=True)
     # A merge patch adds to a map; null empties it.
     told |= {"heldOut": told["heldOut"] or None}
+    told |= {"cost": told["cost"] if status.cost.machines else None}
     return {"metadata": {"uid": uid}, "status": told}
 
 

@@ -83,17 +83,26 @@ def helm(*arguments: str | Path, stdin: str = "", kubeconfig: Path | None = None
 
 
 @cache
-def _rendered(values: str, namespace: str, *, with_crds: bool) -> str:
-    crds = ["--include-crds"] if with_crds else []
-    place = ["--namespace", namespace, "--kube-version", KUBE_VERSION]
-    return helm("template", RELEASE, CHART, *place, *crds, "--values=-", stdin=values)
+def _rendered(values: str, namespace: str, *, with_crds: bool, knows_claims: bool) -> str:
+    options = ["--namespace", namespace, "--kube-version", KUBE_VERSION]
+    options += ["--include-crds"] if with_crds else []
+    options += ["--api-versions", "karpenter.sh/v1/NodeClaim"] if knows_claims else []
+    return helm("template", RELEASE, CHART, *options, "--values=-", stdin=values)
 
 
 def render_text(
-    values: Object | None = None, *, namespace: str = NAMESPACE, with_crds: bool = False
+    values: Object | None = None,
+    *,
+    namespace: str = NAMESPACE,
+    with_crds: bool = False,
+    knows_claims: bool = True,
 ) -> str:
-    """The manifests, one after the other; the same values give the same text."""
-    return _rendered(json.dumps(values or {}), namespace, with_crds=with_crds)
+    """The manifests, one after the other; the same values give the same text.
+
+    Args: knows_claims: whether the cluster has a definition of NodeClaims, as with Karpenter.
+    """
+    text = json.dumps(values or {})
+    return _rendered(text, namespace, with_crds=with_crds, knows_claims=knows_claims)
 
 
 def render(

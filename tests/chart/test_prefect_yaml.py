@@ -22,7 +22,14 @@ BIN = Path(sys.executable).parent
 LIMIT_S = 120.0
 REGISTER = "import asyncio, flows.worker; asyncio.run(flows.worker.deploy('kaitoflow'))"
 # What a person reads and a run needs; ids and times are the server's.
-SHOWN = ("description", "entrypoint", "parameter_openapi_schema", "path", "work_pool_name")
+SHOWN = (
+    "concurrency_options",
+    "description",
+    "entrypoint",
+    "parameter_openapi_schema",
+    "path",
+    "work_pool_name",
+)
 
 
 class Server:
@@ -34,6 +41,9 @@ class Server:
             "PREFECT_API_URL": self.url,
             "PREFECT_HOME": str(folder),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Where nodes are made, all flows are deployed.
+            "KAITOFLOW_PLATFORM": "kubernetes",
+            "KAITOFLOW_PROVISIONER": "karpenter",
         }
         port = self.url.removesuffix("/api").rpartition(":")[2]
         told = [f"{name}={value}" for name, value in self.environment.items()]
@@ -105,6 +115,11 @@ def test_the_worker_would_register_the_same(server: Server) -> None:
     assert set(after) == set(before)
     for key in before:
         assert {n: after[key][n] for n in SHOWN} == {n: before[key][n] for n in SHOWN}
+        assert schedules(after[key]) == schedules(before[key])
+
+
+def schedules(deployment: dict[str, Any]) -> list[tuple[float, bool]]:
+    return [(each["schedule"]["interval"], each["active"]) for each in deployment["schedules"]]
 
 
 def test_a_pod_per_run_is_told_what_the_chart_tells_its_worker() -> None:

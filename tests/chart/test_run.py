@@ -8,7 +8,7 @@ import base64
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -127,10 +127,19 @@ def answers(url: str) -> bool:
         return False
 
 
-def state(installation: Installation) -> str:
-    here = ("--namespace", installation.workspaces)
+def status(installation: Installation, namespace: str) -> Object:
+    """What the watcher says of the Workspace in a namespace; empty until it has seen it."""
+    here = ("--namespace", namespace)
     found = kubectl_json(installation, "get", "workspace", "tuned", *here)
-    return str(found.get("status", {}).get("state", ""))
+    said: Object = found.get("status", {})
+    return said
+
+
+def wait_until(holds: Callable[[], bool], programs: list[Program]) -> None:
+    deadline_s = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline_s, {each.name: each.log.read_text() for each in programs}
+        time.sleep(0.5)
 
 
 @pytest.mark.parametrize("is_namespaced", [False, True], ids=["cluster-wide", "namespaced"])
@@ -149,16 +158,16 @@ def test_a_workspace_runs_and_goes_with_the_chart_s_rights(
     with running(installation, VALUES | named, tmp_path) as programs:
         kubernetes.kubectl("apply", "--filename=-", *elsewhere, stdin=json.dumps(manifest))
         kubernetes.kubectl("apply", "--filename=-", *here, stdin=json.dumps(manifest))
-        deadline_s = time.monotonic() + LIMIT_S
-        while state(installation) != "Ready" and time.monotonic() < deadline_s:
-            time.sleep(0.5)
-        said = {each.name: each.log.read_text() for each in programs}
-        assert state(installation) == "Ready", said
+        wait_until(
+            lambda: status(installation, installation.workspaces).get("state") == "Ready", programs
+        )
+        if not is_namespaced:
+            wait_until(lambda: bool(status(installation, installation.namespace)), programs)
         kubernetes.kubectl("delete", "workspace", "tuned", "--timeout=60s", *here)
         kinds = "jobs,statefulsets,services,configmaps"
         left = kubernetes.kubectl("get", kinds, "--output=name", *here).split()
-        other = kubectl_json(installation, "get", "workspace", "tuned", *elsewhere)
+        other = status(installation, installation.namespace)
         said = {each.name: each.log.read_text() for each in programs}
     assert left == ["configmap/kube-root-ca.crt"]
-    assert ("status" in other) != is_namespaced
+    assert bool(other) != is_namespaced
     assert not [line for text in said.values() for line in text.splitlines() if "forbid" in line]

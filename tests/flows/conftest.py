@@ -15,6 +15,7 @@ import yaml
 
 from tasks.dataset.pod.docstrings import write_docstring_dataset
 from tests.builders import tuning_manifest
+from tests.models import write_shallow
 
 RUN_TIMEOUT_S = 400
 
@@ -100,19 +101,25 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     holder.communicate("", timeout=60)
 
 
+@pytest.fixture(scope="session")
+def shallow_weights(smollm2_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model, cut to its first blocks."""
+    return write_shallow(smollm2_weights, tmp_path_factory.mktemp("shallow") / "weights")
+
+
 @pytest.fixture
 def installation(
-    tmp_path: Path, smollm2_weights: Path, prefect_home: str
+    tmp_path: Path, shallow_weights: Path, prefect_home: str
 ) -> Iterator[Installation]:
-    """An installation of its own for one test."""
-    yield from _installation(tmp_path, smollm2_weights, prefect_home)
+    """An installation of its own for one test, with a model that is soon trained."""
+    yield from _installation(tmp_path, shallow_weights, prefect_home)
 
 
 @pytest.fixture(scope="session")
 def shared_installation(
     tmp_path_factory: pytest.TempPathFactory, smollm2_weights: Path, prefect_home: str
 ) -> Iterator[Installation]:
-    """The installation in which the session's one whole run takes place."""
+    """The installation in which the session's one whole run takes place, with the whole model."""
     yield from _installation(tmp_path_factory.mktemp("shared"), smollm2_weights, prefect_home)
 
 

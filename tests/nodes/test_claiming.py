@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tasks.errors import NoOfferLeft
 from tasks.nodes.aks import AksFulfiller
 from tasks.nodes.claiming import ClaimingProvisioner
-from tasks.nodes.claims import CLAIM, node_claim
+from tasks.nodes.claims import CLAIM, is_leaving, node_claim
 from tasks.nodes.deadlines import Deadlines
 from tasks.nodes.karpenter import KarpenterFulfiller
 from tasks.nodes.ledger import Ledger
@@ -43,6 +44,7 @@ class Cluster:
         self.actor: Karpenter | Azure | None = None
         self.workspaces: list[dict[str, Any]] = []
         self.told: list[Waiting] = []
+        self.hours_later = 0
 
     def play(self, conducts: Mapping[str, Conduct] = MappingProxyType({})) -> Karpenter | Azure:
         """Let claims be fulfilled, by instance type as it is said."""
@@ -79,7 +81,11 @@ class Cluster:
         return ClaimingProvisioner(
             Ledger(self.connected),
             self.fulfiller(),
-            UnavailableOffers(self.connected, namespace="default"),
+            UnavailableOffers(
+                self.connected,
+                namespace="default",
+                clock=lambda: datetime.now(UTC) + timedelta(hours=self.hours_later),
+            ),
             list_nodes=self.nodes,
             list_workspaces=self.all_workspaces,
             deadlines=deadlines,
@@ -174,6 +180,16 @@ async def test_with_no_offer_left_it_says_why_and_when_and_asks_no_more(
     assert cluster.told[-1].reason == "InsufficientCapacity"
 
 
+async def test_an_offer_that_has_rested_is_tried_again(cluster: Cluster, wanting: Wanting) -> None:
+    actor, workspace = cluster.play({BAD: "deletes"}), wanting(BAD)
+    with pytest.raises(NoOfferLeft):
+        await cluster.ensure(workspace, capacity_s=3)
+    cluster.hours_later = 2
+    with pytest.raises(NoOfferLeft):
+        await cluster.ensure(workspace, capacity_s=3)
+    assert actor.made == {BAD: 2}
+
+
 async def test_no_more_nodes_are_claimed_than_the_installation_may(
     cluster: Cluster, wanting: Wanting
 ) -> None:
@@ -190,6 +206,26 @@ async def test_released_twice_nothing_is_left(cluster: Cluster, wanting: Wanting
     await cluster.provisioner().release(workspace)
     await cluster.provisioner().release(workspace)
     await cluster.none_left()
+
+
+async def test_what_the_next_run_claims_meanwhile_is_not_given_back(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    cluster.play()
+    if cluster.arm:
+        cluster.arm.seconds = 0.5
+    workspace = wanting(GOOD)
+    await cluster.ensure(workspace)
+    [first] = await cluster.claims()
+    releasing = asyncio.create_task(cluster.provisioner().release(workspace, is_final=False))
+    while (claim := await cluster.api.get(CLAIM, None, first)) and not is_leaving(claim):
+        await asyncio.sleep(0.02)
+    second = node_claim(workspace, Offer(instance_type=GOOD), slot=1, disk_gib=100)
+    await cluster.api.create(CLAIM, None, second)
+    await releasing
+    kept = await cluster.api.get(CLAIM, None, second["metadata"]["name"])
+    assert kept
+    assert not is_leaving(kept)
 
 
 async def test_a_claim_of_another_workspace_of_that_name_is_left_alone(

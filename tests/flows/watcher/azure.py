@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from typing import Any
 
 from tests.cluster.simulated_node import SimulatedNode
-from tests.flows.watcher.claims import claims_of, joined
+from tests.flows.watcher.clouds import claims_of, joining
 from tests.flows.watcher.installation import Installation
 from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm, running_arm
 
@@ -50,11 +50,11 @@ class Azure:
     async def _join(self, pool: Object) -> None:
         """With the labels and taints that were asked for, and those that AKS gives."""
         properties, name = pool["properties"], pool["name"]
-        size = {"node.kubernetes.io/instance-type": properties["vmSize"]}
-        node = joined(
+        node = joining(
             self._installed,
             f"aks-{name}-vmss000000",
-            labels=properties["nodeLabels"] | size | {"agentpool": name},
+            properties["nodeLabels"] | {"agentpool": name},
+            instance_type=properties["vmSize"],
             taints=[_taint(each) for each in properties["nodeTaints"]],
             gpus=1,
         )

@@ -29,7 +29,7 @@ ALL = {
     "WorkspaceSucceeded",
 }
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+_RIGHTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 _SETTINGS = {
     "KAITOFLOW_PLATFORM": "kubernetes",
     "KAITOFLOW_LEASE_NAMESPACE": NAMESPACE,
@@ -72,7 +72,7 @@ class Installation:
     def give_rights(self) -> None:
         """Make the chart's service accounts, with their roles."""
         self.kubectl("create", "namespace", NAMESPACE)
-        objects = [each for each in render() if each["kind"] in RIGHTS]
+        objects = [each for each in render() if each["kind"] in _RIGHTS]
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
     def start(self, component: str, *arguments: str, name: str = "", **instead: str) -> None:

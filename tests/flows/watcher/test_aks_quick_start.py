@@ -1,4 +1,7 @@
-"""The quick start where we make its node ourselves, as an AKS agent pool."""
+"""The quick start where we make its node ourselves: an agent pool of AKS, that goes with it.
+
+Real are Azure's own client, watcher, worker and their rights; Azure is a server that answers as it.
+"""
 
 import json
 import time
@@ -11,7 +14,7 @@ import yaml
 
 from tests.chart.rendering import NAMESPACE, ROOT
 from tests.flows.watcher.azure import Azure, azure_before
-from tests.flows.watcher.claims import claiming_installation, claims_of
+from tests.flows.watcher.clouds import claiming_installation, claims_of
 from tests.flows.watcher.conftest import new_namespace
 from tests.flows.watcher.installation import ALL, Installation, true_conditions, wait_until
 from tests.nodes.arm import Fault
@@ -28,8 +31,8 @@ SPOT = {
     "spotMaxPrice": 0.25,
 }
 SAID_WITHIN_S = 10.0
-# Of two offers: each is looked up twice before it is asked for, then until it failed and is gone.
-GETS = 10
+# Of two offers, until both are refused and gone: looks at one pool, and at all of them.
+LOOKS = 20
 QUOTA_SAYS = (
     "Operation could not be completed as it results in exceeding approved LowPriorityCores Quota. "
     "Location: eastus, Current Limit: 3, Current Usage: 0, Additional Required: 4, (Minimum) New "
@@ -131,9 +134,29 @@ def test_the_quick_start_gets_a_pool_is_served_on_it_and_leaves_none(
     assert true_conditions(status) == {*ALL, "NodeClaimReady"}
     assert status["workerNodes"] == [f"aks-{name}-vmss000000"]
     assert claim["status"]["nodeName"] == f"aks-{name}-vmss000000"
+    expect_its_cost(status, claim)
     delete(installed, namespace)
     assert (arm.pools, claims_of(installed)) == ({}, [])
     assert (arm.calls["PUT"], arm.calls["DELETE"]) == (1, 1)
+
+
+def expect_its_cost(status: dict[str, Any], claim: dict[str, Any]) -> None:
+    """The claim's machine costs from the claim on, and was summed up when the run was over."""
+    cost = status["cost"]
+    assert cost["machines"] == [
+        {
+            "name": claim["metadata"]["name"],
+            "instanceType": "Standard_NC6s_v3",
+            "capacityType": "on-demand",
+            "gpus": 1,
+            "pricePerHour": 3.06,
+            "since": claim["metadata"]["creationTimestamp"],
+            "until": "",
+        }
+    ]
+    assert cost["priceUsd"] == pytest.approx(3.06 * cost["gpuHours"], abs=0.01)
+    [over] = [c for c in status["conditions"] if c["type"] == "WorkspaceSucceeded"]
+    assert cost["asOf"] >= over["lastTransitionTime"]
 
 
 @pytest.fixture
@@ -165,7 +188,7 @@ def test_without_capacity_it_is_said_why_and_each_offer_was_asked_for_once(
     assert f"Azure says AllocationFailed: {T4} cannot be had; wait, or name another" in message
     wait_until(lambda: not claims_of(installed), "the ledger to be empty")
     assert (arm.pools, arm.calls["PUT"], arm.calls["DELETE"]) == ({}, 2, 1)
-    assert arm.calls["GET"] <= GETS
+    assert arm.calls["GET"] + arm.calls["LIST"] <= LOOKS
     delete(installed, refused)
 
 

@@ -1,47 +1,15 @@
 """The quick start where nodes are made: its claim becomes a node, and goes with the Workspace."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
-from tests.flows.watcher.claims import claiming_installation, claims_of, joined
+from tests.flows.watcher.clouds import Cloud, claiming_installation, wanting
 from tests.flows.watcher.conftest import new_namespace
-from tests.flows.watcher.installation import (
-    ALL,
-    Installation,
-    true_conditions,
-    wait_until,
-    workspace_manifest,
-)
+from tests.flows.watcher.installation import ALL, Installation, true_conditions, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-class Cloud:
-    """Fulfils claims by hand: each becomes a node that plays its kubelet."""
-
-    def __init__(self, installed: Installation, running: ExitStack) -> None:
-        self._installed, self._running = installed, running
-
-    def claims(self) -> list[dict[str, Any]]:
-        return claims_of(self._installed)
-
-    def fulfil(self, claim: dict[str, Any]) -> None:
-        """Let the claim's machine join, with the claim's labels."""
-        name = f"node-{claim['metadata']['name']}"
-        labels = claim["metadata"]["labels"]
-        self._running.enter_context(joined(self._installed, name, labels=labels))
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        done = {"status": "True", "message": "", "lastTransitionTime": now}
-        steps = ("Launched", "Registered", "Initialized")
-        conditions = [{"type": step, "reason": step, **done} for step in steps]
-        status = {"status": {"nodeName": name, "conditions": conditions}}
-        patch = ("patch", "nodeclaim", claim["metadata"]["name"], "--subresource=status")
-        self._installed.kubectl(*patch, "--type=merge", f"--patch={json.dumps(status)}")
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +31,6 @@ def cloud(claiming: Installation) -> Iterator[Cloud]:
     """Its nodes go with the test."""
     with ExitStack() as running:
         yield Cloud(claiming, running)
-
-
-def wanting(namespace: str, **annotations: str) -> dict[str, Any]:
-    """The quick start's Workspace, for a node that is not there yet."""
-    manifest = workspace_manifest(namespace)
-    manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": namespace}}
-    manifest["metadata"]["annotations"] = annotations
-    return manifest
 
 
 def test_a_workspace_claims_its_node_is_served_on_it_and_gives_it_back(
@@ -100,7 +60,9 @@ def test_a_workspace_that_only_tunes_gives_its_node_back_at_the_end(
     claiming.apply(wanting(namespace, **{"kaito.sh/serve": "false"}))
     [claim] = wait_until(cloud.claims, "a claim")
     cloud.fulfil(claim)
-    claiming.wait_for(namespace, lambda s: s.get("state") == "Succeeded")
+    status = claiming.wait_for(namespace, lambda s: s.get("state") == "Succeeded")
+    [machine] = status["cost"]["machines"]
+    assert machine["since"] < machine["until"]
     wait_until(lambda: not cloud.claims(), "the claim to be gone")
     claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.chart.rendering import NAMESPACE
 from tests.cluster.simulated_node import DIGEST, Script
 from tests.flows.watcher.installation import (
     ALL,
@@ -78,6 +79,14 @@ def test_a_restarted_watcher_starts_no_second_run(
     installed.node.held.clear()
     installed.expect_one_run(namespace)
     assert installed.status(namespace)["flowRunId"] == before["flowRunId"]
+
+
+def test_a_stopped_watcher_lets_another_lead_at_once(installed: Installation) -> None:
+    lease = ("get", "lease", "kaitoflow-watcher", "-n", NAMESPACE)
+    installed.programs.pop("watcher").stop()
+    assert installed.kubectl(*lease, "-o", "jsonpath={.spec.holderIdentity}") == ""
+    installed.start("watcher")
+    wait_until(lambda: installed.health()[1].get("leading"), "the next watcher to lead")
 
 
 def test_an_edit_while_the_model_is_tuned_replaces_the_run(

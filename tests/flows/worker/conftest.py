@@ -184,11 +184,6 @@ class Pool:
         found = [line for line in lines if about in line]
         return found if expected in (0, len(found)) else []
 
-    def holder(self, run_id: str) -> int:
-        """The process that began a run."""
-        lines = self.path.read_text().splitlines()
-        return next(int(x.split()[2]) for x in lines if x.startswith(f"began {run_id}"))
-
     def close(self) -> None:
         for worker in self.workers:
             with contextlib.suppress(ProcessLookupError):

@@ -1,0 +1,25 @@
+"""On a schedule: machines that nobody needs go back, whatever went wrong before."""
+
+import logging
+
+from prefect import flow
+
+from tasks.nodes import current_collector
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="collect-garbage", flow_run_name="collect garbage")
+async def collect_garbage() -> None:
+    """Remove claims and agent pools of ours that nobody needs; say which nobody may remove.
+
+    A run that cannot list everything removes nothing and fails; the next one tries again.
+    """
+    async with current_collector() as collector:
+        if collector is None:
+            return
+        removed = await collector.collect()
+        kept = await collector.leaks()
+    for leak in kept:
+        logger.warning("leak kept %s=%s: %s", leak.kind, leak.name, leak.kept_because)
+    logger.info("collected %d, kept %d", len(removed), len(kept))

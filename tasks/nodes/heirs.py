@@ -1,0 +1,58 @@
+"""Which Workspaces need the node that one of them had made. Pure.
+
+Several may select one label, and share what it finds; the last of them gives it back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.workspace import ObjectMeta
+
+Object = Mapping[str, Any]
+
+_ENDED = {"Failed", "Stopped", "Succeeded"}
+
+
+def has_ended(workspace: Object) -> bool:
+    """Whether its last run has ended and kept no node, and no newer generation is to be run."""
+    status = workspace.get("status") or {}
+    is_current = status.get("observedGeneration") == workspace["metadata"].get("generation")
+    return status.get("state") in _ENDED and is_current
+
+
+def living(workspaces: Sequence[Object]) -> list[Object]:
+    """Those that run, serve or wait for a node."""
+    return [
+        each
+        for each in workspaces
+        if "deletionTimestamp" not in each["metadata"] and not has_ended(each)
+    ]
+
+
+def heirs(workspaces: Sequence[Object], *, but_uid: str = "") -> dict[str, ObjectMeta]:
+    """Living Workspaces by the nodes that they run on.
+
+    Args: but_uid: of the Workspace that needs its nodes no more.
+    """
+    return {
+        node: ObjectMeta.model_validate(each["metadata"])
+        for each in living(workspaces)
+        if each["metadata"]["uid"] != but_uid
+        for node in (each.get("status") or {}).get("workerNodes") or ()
+    }
+
+
+def is_awaited(node: Object, workspaces: Sequence[Object]) -> bool:
+    """Whether a living Workspace that has no node yet would take this one, by its label."""
+    labels = (node["metadata"].get("labels") or {}).items()
+    return any(
+        wanted and wanted.items() <= labels
+        for each in living(workspaces)
+        if not (each.get("status") or {}).get("workerNodes")
+        for wanted in [_wanted_labels(each)]
+    )
+
+
+def _wanted_labels(workspace: Object) -> dict[str, str]:
+    selector = (workspace.get("resource") or {}).get("labelSelector") or {}
+    return selector.get("matchLabels") or {}

@@ -1,0 +1,175 @@
+"""What a plan says of machines, quota, price, dataset and registry, from what others said."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tasks.artifacts import Check, Plan
+from tasks.errors import (
+    AddressForbidden,
+    CloudDenied,
+    DatasetUnreachable,
+    DownloadFailed,
+    RegistryDenied,
+)
+from tasks.nodes.quota import Quota, Quotas
+from tasks.plan.checks import make_plan
+from tasks.plan.findings import DatasetSeen, Findings
+from tasks.platform.base import World
+from tasks.skus.prices import price_table
+from tasks.workspace import Workspace, parse_workspace
+from tests.builders import tuning_manifest
+
+CLUSTER = World(config_maps={}, has_secret=lambda _name: True, is_cluster=True, push=True)
+MADE = Findings(provisioner="aks", prices=price_table(None))
+T4_FAMILY = "Standard NCASv3_T4 Family"
+
+
+def workspace(
+    instance_type: str = "Standard_NC4as_T4_v3",
+    preset: str = "phi-4-mini-instruct",
+    annotations: Mapping[str, str] | None = None,
+    **tuning: Any,
+) -> Workspace:
+    manifest = tuning_manifest(preset={"name": preset}, **tuning)
+    manifest["resource"]["instanceType"] = instance_type
+    manifest["metadata"]["annotations"] = dict(annotations or {})
+    return parse_workspace(manifest, source="test")
+
+
+def row(plan: Plan, name: str) -> Check:
+    return next(check for check in plan.checks if check.name == name)
+
+
+def quotas(used: int, limit: int, family: str = T4_FAMILY) -> Findings:
+    found = Quota(family=family, used=used, limit=limit)
+    key = "".join(family.split()).lower()
+    return replace(MADE, quotas=Quotas(location="eastus", by_family={key: found}))
+
+
+def test_a_machine_that_fits_is_told_with_its_peak_batch_and_number_type() -> None:
+    fit = row(make_plan(workspace(), CLUSTER, MADE), "GPU fit")
+    assert fit.result != "fail"
+    assert "of 16 GiB" in fit.detail
+    assert "batch" in fit.detail
+    assert "float16" in fit.detail  # a T4 has no bfloat16
+
+
+def test_a_model_that_fits_no_named_machine_is_refused_with_the_cheapest_that_does() -> None:
+    asked = workspace(preset="llama-3.3-70b-instruct", method="lora")
+    fit = row(make_plan(asked, CLUSTER, MADE), "GPU fit")
+    assert (fit.result, fit.reason) == ("fail", "ModelDoesNotFit")
+    assert "the cheapest that fits" in fit.fix
+    assert "T4" not in fit.fix
+
+
+def test_nodes_that_are_the_users_own_decide_for_themselves() -> None:
+    asked = workspace(preset="llama-3.3-70b-instruct", method="lora")
+    fit = row(make_plan(asked, CLUSTER, replace(MADE, provisioner="byo")), "GPU fit")
+    assert fit.result == "warn"
+
+
+def test_an_unknown_machine_is_told_with_near_names() -> None:
+    fit = row(make_plan(workspace("Standard_NC4as_T4_v4"), CLUSTER, MADE), "GPU fit")
+    assert fit.result == "warn"
+    assert "Standard_NC4as_T4_v3" in fit.fix
+
+
+def test_a_machine_that_the_cloud_has_given_up_is_accepted_and_told() -> None:
+    fit = row(make_plan(workspace("Standard_NC6s_v3"), CLUSTER, MADE), "GPU fit")
+    assert fit.result == "warn"
+    assert "Standard_NC6s_v3" in fit.detail
+
+
+def test_quota_that_is_left_is_told_with_its_family() -> None:
+    quota = row(make_plan(workspace(), CLUSTER, quotas(0, 8)), "quota")
+    assert quota.result == "ok"
+    assert f"8 of 8 cores of {T4_FAMILY} left in eastus, 4 needed" in quota.detail
+
+
+def test_quota_that_others_use_now_is_a_warning() -> None:
+    quota = row(make_plan(workspace(), CLUSTER, quotas(6, 8)), "quota")
+    assert (quota.result, quota.reason) == ("warn", "InsufficientQuota")
+
+
+def test_quota_that_can_never_be_enough_refuses_with_what_to_ask_for() -> None:
+    quota = row(make_plan(workspace(), CLUSTER, quotas(0, 2)), "quota")
+    assert (quota.result, quota.reason) == ("fail", "InsufficientQuota")
+    assert "ask Azure for more cores of this family" in quota.fix
+
+
+def test_quota_that_cannot_be_read_stops_nobody() -> None:
+    denied = CloudDenied("the quotas of eastus were listed; Azure says no; give the role Reader")
+    quota = row(make_plan(workspace(), CLUSTER, replace(MADE, quotas=denied)), "quota")
+    assert quota.result == "warn"
+    assert "Azure says no" in quota.detail
+
+
+def test_the_price_is_told_for_the_run_and_the_hour_with_its_date() -> None:
+    urls = ["https://example.com/a.jsonl"]
+    seen = replace(MADE, dataset=DatasetSeen(bytes=(4_000_000,)))
+    plan = make_plan(workspace(input={"urls": urls}), CLUSTER, seen)
+    assert plan.price is not None
+    assert plan.price.per_hour == pytest.approx(0.526)
+    assert plan.price.run is not None
+    assert plan.price.run[0] < plan.price.run[1]
+    price = row(plan, "price")
+    assert "$0.53 an hour on-demand" in price.detail
+    assert "for the run" in price.detail
+    assert "prices of 20" in price.detail
+
+
+def test_a_machine_without_a_price_says_how_to_give_one() -> None:
+    asked = workspace(annotations={"kaitoflow.io/capacity-types": "spot"})
+    price = row(make_plan(asked, CLUSTER, MADE), "price")
+    assert price.result == "warn"
+    assert "KAITOFLOW_PRICE_TABLE" in price.fix
+
+
+def test_a_dataset_that_is_not_there_is_refused_before_a_node_is_made() -> None:
+    gone = DatasetUnreachable("x was asked for; the server answered 404; correct the address")
+    dataset = row(make_plan(workspace(), CLUSTER, replace(MADE, dataset=gone)), "dataset")
+    assert (dataset.result, dataset.reason) == ("fail", "DatasetUnreachable")
+    assert dataset.fix == "correct the address"
+
+
+def test_a_server_that_is_silent_now_is_only_a_warning() -> None:
+    silent = DownloadFailed("the dataset was asked; there was no answer; run the plan again")
+    dataset = row(make_plan(workspace(), CLUSTER, replace(MADE, dataset=silent)), "dataset")
+    assert dataset.result == "warn"
+
+
+def test_a_web_page_in_place_of_a_file_is_told() -> None:
+    page = DatasetSeen(bytes=(10,), web_pages=("https://example.com/page",))
+    dataset = row(make_plan(workspace(), CLUSTER, replace(MADE, dataset=page)), "dataset")
+    assert dataset.result == "warn"
+    assert "behind Raw or Download" in dataset.fix
+
+
+def test_a_registry_that_denies_the_push_refuses_the_workspace() -> None:
+    denied = RegistryDenied("a push to r was tried; the registry denies it; give the user a role")
+    image = row(make_plan(workspace(), CLUSTER, replace(MADE, may_push=denied)), "image")
+    assert (image.result, image.reason) == ("fail", "RegistryDenied")
+
+
+def test_a_registry_inside_the_network_is_left_to_the_pod() -> None:
+    inside = AddressForbidden("10.0.0.1 was to be asked; it is private; use a public one")
+    image = row(make_plan(workspace(), CLUSTER, replace(MADE, may_push=inside)), "image")
+    assert image.result == "warn"
+    assert "the pod tries it" in image.fix
+
+
+def test_a_push_that_was_proved_is_told() -> None:
+    image = row(make_plan(workspace(), CLUSTER, replace(MADE, may_push=True)), "image")
+    assert image.result == "ok"
+    assert "proved by an upload" in image.detail
+
+
+def test_on_one_machine_what_is_said_of_nodes_stops_nothing() -> None:
+    here = World(config_maps={}, has_secret=lambda _name: True)
+    plan = make_plan(workspace("Standard_XY"), here, replace(MADE, provisioner="local"))
+    assert row(plan, "GPU fit").result == "ok"
+    assert row(plan, "GPU fit").detail.startswith("on a cluster: ")
+    assert any("--platform kubernetes" in each for each in plan.unchecked)
