@@ -2,12 +2,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-control lock clean e2e cluster-up cluster-down
+.PHONY: help setup demo test test-slow prepare-tests check bench bench-control lock clean e2e cluster-up cluster-down
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests at once: more need more than two cores, or they run out of their time.
-PROCESSES ?= 1
+# Tests at once; what takes long runs alone, since what it waits for has deadlines.
+PROCESSES ?= 3
 SOURCES := flows tasks serving tests requirements
 
 help: ## Show this list
@@ -21,10 +21,15 @@ demo: setup ## Tune and serve a small model on this machine, from one Workspace 
 	@$(BIN)/python -m tasks.dataset.pod.docstrings build/demo/python-docstrings.parquet --rows 320
 	@$(BIN)/kaitoflow run deployments/examples/quickstart.yaml
 
-test: check ## Run every check and every test, but those of make e2e
+test: check prepare-tests ## Run every check and every test, but those of make test-slow and make e2e
+	$(BIN)/python -m pytest -m "not slow and not e2e" $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope --no-loadscope-reorder)
+
+test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, whole runs
+	$(BIN)/python -m pytest -m "slow and not e2e"
+
+prepare-tests: setup
 	@$(BIN)/python tests/cluster/build.py
 	@$(BIN)/python -m tests.models
-	$(BIN)/python -m pytest -m "not e2e" $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope --no-loadscope-reorder)
 
 e2e: setup ## Run the tests that need a whole Kubernetes cluster, with nodes: as root, on Debian
 	$(BIN)/python -m pytest -m e2e

@@ -14,7 +14,7 @@ pytest_plugins = ["tests.cluster.fixtures"]
 _AREAS = {
     "tests/flows/watcher/": "watcher",
     "tests/flows/worker/": "worker",
-    "tests/flows/cluster/": "API server",
+    "tests/flows/cluster/": "command line",
     "tests/flows/": "runs",
     "tests/chart/": "API server",
     "tests/cluster/": "API server",
@@ -22,7 +22,7 @@ _AREAS = {
     "tests/nodes/": "nodes",
     "tests/platform/test_diagnosis_on_a_cluster.py": "API server",
 }
-_LONGEST_FIRST = ("runs", "watcher", "nodes", "worker", "API server")
+_LONGEST_FIRST = ("runs", "watcher", "command line", "API server", "worker", "nodes")
 
 
 def _area(test_id: str) -> str:

@@ -26,7 +26,7 @@ def show_leaks(*, collect: bool, output: str, place: Place) -> int:
     if output in ("json", "yaml"):
         sys.stdout.write(_document(found, output))
     else:
-        sys.stdout.write(_table(found, is_wide=output == "wide"))
+        sys.stdout.write(leaks_table(found, is_wide=output == "wide"))
     return 1 if found else 0
 
 
@@ -44,13 +44,15 @@ def _fields(leak: "Leak") -> dict[str, Any]:
         "workspace": leak.workspace,
         "instanceType": leak.instance_type,
         "capacityType": leak.capacity_type,
+        "nodes": [*leak.nodes],
         "since": leak.since.strftime("%Y-%m-%dT%H:%M:%SZ") if leak.since else None,
         "pricePerHour": leak.price_per_hour,
         "keptBecause": leak.kept_because,
     }
 
 
-def _table(leaks: Sequence["Leak"], *, is_wide: bool) -> str:
+def leaks_table(leaks: Sequence["Leak"], *, is_wide: bool) -> str:
+    """A line for each with its price, then what they cost together and the next step."""
     if not leaks:
         return "0 leaks\n"
     return columns([_row(leak, is_wide=is_wide) for leak in leaks]) + _verdict(leaks)
@@ -73,7 +75,8 @@ def _row(leak: "Leak", *, is_wide: bool) -> Mapping[str, str]:
 def _verdict(leaks: Sequence["Leak"]) -> str:
     """How many, what they cost together, and what to do."""
     unknown = "at least " if any(leak.price_per_hour is None for leak in leaks) else ""
-    cost = f"{len(leaks)} leak{'s'[: len(leaks) > 1]}, {unknown}${_total(leaks):.2f} per hour"
+    number = f"{len(leaks)} leaks" if len(leaks) > 1 else "1 leak"
+    cost = f"{number}, {unknown}${_total(leaks):.2f} per hour"
     kept = sum(bool(leak.kept_because) for leak in leaks)
     steps = []
     if kept < len(leaks):

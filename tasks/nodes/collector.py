@@ -18,7 +18,7 @@ from tasks.nodes.garbage import (
     given_back,
 )
 from tasks.nodes.ledger import Ledger
-from tasks.nodes.provisioner import Fulfiller
+from tasks.nodes.provisioner import Fulfiller, Machine
 from tasks.platform.kube_api import KubeApi, Object
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class GarbageCollector:
         return await self._judge(suspects, evidence)
 
     async def collect(self) -> Sequence[Leak]:
-        """Remove what may be removed, and say what that was; returns when it is gone, or going.
+        """Remove what may be removed, and say what that was; returns when it is on its way.
 
         Raises: as `leaks`, and nothing is removed by a look of which a listing failed; or what
         hindered the removal of one of them, once the others were asked for.
@@ -75,14 +75,15 @@ class GarbageCollector:
                 raise failures[0]
             removed |= {leak.name: leak for leak in doomed}
             if not (doomed or leaving) or clock() > deadline:
-                return tuple(removed.values())
+                going = removed.keys() - {leak.name for leak in doomed}
+                return tuple(removed[name] for name in sorted(going))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _look(self) -> tuple[Suspects, Evidence]:
-        """What may be removed, then what says that it is needed; pods come only when it matters."""
+        """What may be removed, then what says that it is needed, but for pods."""
         machines = await self._fulfiller.machines()
-        suspects = Suspects(machines=machines, claims=await self._claims(len(machines)))
+        suspects = Suspects(machines=machines, claims=await self._claims(machines))
         api = await self._api()
         evidence = Evidence(
             workspaces=await api.find("Workspace"),
@@ -91,7 +92,7 @@ class GarbageCollector:
         )
         return suspects, evidence
 
-    async def _claims(self, machines: int) -> Sequence[Object]:
+    async def _claims(self, machines: Sequence[Machine]) -> Sequence[Object]:
         try:
             return await self._ledger.look()
         except KubernetesRefused as error:
@@ -104,9 +105,10 @@ class GarbageCollector:
         terms = Terms(
             price_per_hour=self._price_per_hour, grace_s=self._grace_s, now=datetime.now(UTC)
         )
-        if not find_leaks(suspects, evidence, terms):
-            return ()
-        pods = await (await self._api()).find("Pod")
+        leaks = find_leaks(suspects, evidence, terms)
+        api, pods = await self._api(), list[Object]()
+        for node in sorted({node for leak in leaks for node in leak.nodes}):
+            pods += await api.find("Pod", fields={"spec.nodeName": node})
         return find_leaks(suspects, replace(evidence, pods=pods), terms)
 
     async def _remove(self, leak: Leak, suspects: Suspects) -> None:
@@ -116,7 +118,7 @@ class GarbageCollector:
             await self._ledger.give_back(claim)
             return
         [machine] = [m for m in suspects.machines if m.name == leak.name]
-        claims = await self._claims(len(suspects.machines))
+        claims = await self._claims(suspects.machines)
         if machine.claim not in {claim["metadata"]["name"] for claim in claims}:
             await self._fulfiller.discard(machine)
 

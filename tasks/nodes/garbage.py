@@ -48,6 +48,7 @@ class Leak:
     """A claim or an agent pool that nobody needs.
 
     workspace: namespace/name of the one that it was for; empty = not known.
+    nodes: the names of those that it is now.
     since: from when on nobody needs it, at the earliest; None = not known.
     price_per_hour: in USD; None = not known.
     kept_because: why it may not be removed now; empty = it may.
@@ -59,6 +60,7 @@ class Leak:
     instance_type: str
     capacity_type: CapacityType
     since: datetime | None
+    nodes: tuple[str, ...] = ()
     price_per_hour: float | None = None
     kept_because: str = ""
 
@@ -80,7 +82,8 @@ class Suspects:
 class Evidence:
     """What says that something is needed, listed after all suspects.
 
-    pods: of all namespaces. machines: once more; None = who fulfils claims does not tell of them.
+    pods: of all namespaces; those on nodes of leaks are enough.
+    machines: once more; None = who fulfils claims does not tell of them.
     """
 
     workspaces: Sequence[Object]
@@ -140,6 +143,7 @@ def _claim_leak(claim: Object, suspects: Suspects, evidence: Evidence, terms: Te
         instance_type=offer.instance_type,
         capacity_type=offer.capacity_type,
         since=since,
+        nodes=tuple(map(_name, nodes)),
         price_per_hour=terms.price_per_hour(offer.instance_type, offer.capacity_type),
         kept_because="it was given back and is not gone yet; see `kubectl describe nodeclaim`"
         if is_leaving(claim)
@@ -190,6 +194,7 @@ def _pool_leak(machine: Machine, evidence: Evidence, terms: Terms) -> Leak | Non
         instance_type=machine.instance_type,
         capacity_type=machine.capacity_type,
         since=since,
+        nodes=tuple(map(_name, nodes)),
         price_per_hour=terms.price_per_hour(machine.instance_type, machine.capacity_type),
         kept_because=_kept_by_pods(nodes, evidence.pods),
     )

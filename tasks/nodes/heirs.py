@@ -6,6 +6,7 @@ Several may select one label, and share what it finds; the last of them gives it
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.nodes.claims import NAMESPACE_LABEL, WORKSPACE_LABEL
 from tasks.workspace import ObjectMeta
 
 Object = Mapping[str, Any]
@@ -43,16 +44,18 @@ def heirs(workspaces: Sequence[Object], *, but_uid: str = "") -> dict[str, Objec
 
 
 def is_awaited(node: Object, workspaces: Sequence[Object]) -> bool:
-    """Whether a living Workspace that has no node yet would take this one, by its label."""
+    """Whether a living Workspace that has no node yet would take this one, by its labels."""
     labels = (node["metadata"].get("labels") or {}).items()
     return any(
-        wanted and wanted.items() <= labels
+        _wanted_labels(each).items() <= labels
         for each in living(workspaces)
         if not (each.get("status") or {}).get("workerNodes")
-        for wanted in [_wanted_labels(each)]
     )
 
 
-def _wanted_labels(workspace: Object) -> dict[str, str]:
+def _wanted_labels(workspace: Object) -> Mapping[str, str]:
+    """As `ClaimingProvisioner.ensure_nodes` looks for nodes: by the selector, else by the name."""
+    meta = workspace["metadata"]
     selector = (workspace.get("resource") or {}).get("labelSelector") or {}
-    return selector.get("matchLabels") or {}
+    named: Mapping[str, str] = selector.get("matchLabels") or {}
+    return named or {WORKSPACE_LABEL: meta["name"], NAMESPACE_LABEL: meta["namespace"]}

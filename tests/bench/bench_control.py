@@ -17,9 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # this file is started by its path
 
 from tasks.platform.kube_api import KubeApi  # noqa: E402
-from tasks.platform.manifests import MANAGED_BY  # noqa: E402
 from tests.bench.installation import NODE_LABELS, Installation, running_installation  # noqa: E402
+from tests.bench.made import Made, watched  # noqa: E402
 from tests.builders import tuning_manifest  # noqa: E402
 from tests.cluster.simulated_node import Script  # noqa: E402
+from tests.nodes.arm import CLUSTER, GROUP, SUBSCRIPTION, Arm, arm_in_a_thread  # noqa: E402
 
 NAMESPACE, SECRET = "bench", "push"
 # What stands where KAITO's controller does; Prefect's server and its database are told apart.
@@ -46,37 +46,38 @@ _PAUSE_S, _SETTLED_S, _WAITING_S = 0.5, 5.0, 10.0
 _PAGE = 200
 
 
-@dataclass
-class Jobs:
-    """The Jobs of each Workspace (by its uid), and when the first of them was seen."""
-
-    names: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    seen_s: dict[str, float] = field(default_factory=dict)
-    more: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def take(self, job: Mapping[str, Any]) -> None:
-        """Note a Job that the API server tells of."""
-        owner = job["metadata"]["ownerReferences"][0]["uid"]
-        self.seen_s.setdefault(owner, time.time())
-        self.names[owner].add(job["metadata"]["name"])
-        self.more.set()
-
-    async def wait_for(self, uids: Sequence[str], *, within_s: float) -> None:
-        """Return when each of the Workspaces has a Job."""
-        async with asyncio.timeout(within_s):
-            while not self.seen_s.keys() >= set(uids):
-                self.more.clear()
-                await self.more.wait()
-
-
 def main() -> None:
     """Measure, print, write."""
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops all that it has started
-    with _folder(options.logs) as folder, running_installation(folder) as installation:
-        measured = asyncio.run(_measure(installation, one=options.one, many=options.many))
+    with _folder(options.logs) as folder:
+        with running_installation(folder / "jobs") as installation:
+            measured = asyncio.run(_measure(installation, one=options.one, many=options.many))
+        with (
+            arm_in_a_thread() as arm,
+            running_installation(
+                folder / "claims", values=_on_aks(options.many), arm_url=arm.url
+            ) as on_aks,
+        ):
+            work = _measure_claims(on_aks, arm, one=options.one // 2, many=options.many)
+            measured["claims"] = asyncio.run(work)
         measured["yardstick_s"] = round(_yardstick_s(), 2)
     _report(measured, many=options.many)
+
+
+def _claims(folder: Path, *, one: int, many: int) -> dict[str, Any]:
+    values = _on_aks(many)
+    with (
+        arm_in_a_thread() as arm,
+        running_installation(folder, values=values, arm_url=arm.url) as installation,
+    ):
+        return asyncio.run(_measure_claims(installation, arm, one=one, many=many))
+
+
+def _on_aks(nodes: int) -> dict[str, Any]:
+    """The chart's values for agent pools of the cluster that the ARM server has."""
+    azure = {"subscriptionId": SUBSCRIPTION, "resourceGroup": GROUP, "cluster": CLUSTER}
+    return {"nodes": {"provisioner": "aks", "max": nodes + 50, "azure": azure}}
 
 
 def _options() -> argparse.Namespace:
@@ -107,6 +108,51 @@ def _yardstick_s() -> float:
 async def _measure(installation: Installation, *, one: int, many: int) -> dict[str, Any]:
     said = {"event": "progress", "phase": "1 of 100 files"}
     installation.node.scripts["fetch-weights"] = Script((said,), seconds=3600)
+    async with _namespace(installation) as api, watched(api, "Job") as jobs:
+        await _one_at_a_time(installation, api, jobs, names=["warm-up"])
+        names = [f"one-{number}" for number in range(one)]
+        measured = {"one": await _one_at_a_time(installation, api, jobs, names=names)}
+        await _remove_all(api)
+        measured["two_hundred"] = await _at_once(installation, api, jobs, number=many)
+    return measured
+
+
+async def _measure_claims(
+    installation: Installation, arm: Arm, *, one: int, many: int
+) -> dict[str, Any]:
+    """From an applied Workspace to its NodeClaim, and what Azure is asked for each node."""
+    async with _namespace(installation) as api, watched(api, "NodeClaim") as claims:
+        one_s = []
+        for number in range(one):
+            asked_s = time.time()
+            uid = await _apply(api, f"one-{number}")
+            await claims.wait_for([uid], within_s=_ONE_WITHIN_S)
+            one_s.append(claims.seen_s[uid] - asked_s)
+            await asyncio.sleep(_PAUSE_S)
+        await _remove_all(api)
+        arm.puts.clear()
+        arm.calls.clear()
+        began_s = time.time()
+        uids = await asyncio.gather(*(_apply(api, f"many-{n}") for n in range(many)))
+        await claims.wait_for(uids, within_s=_ALL_WITHIN_S)
+        async with asyncio.timeout(_ALL_WITHIN_S):
+            while len(arm.puts) < many:
+                await asyncio.sleep(_PAUSE_S)
+        pools_s = time.time() - began_s
+    return {
+        "one_claim_p50_s": round(statistics.median(one_s), 3),
+        "one_claim_p99_s": round(_percentile(one_s, 0.99), 3),
+        "all_claims_s": round(max(claims.seen_s[uid] for uid in uids) - began_s, 2),
+        "all_pools_asked_for_s": round(pools_s, 2),
+        "duplicates": sum(len(claims.names[uid]) - 1 for uid in uids) + len(arm.puts) - many,
+        "arm_calls_per_node": round(arm.calls.total() / many, 2),
+        "arm_calls": dict(arm.calls),
+    }
+
+
+@contextlib.asynccontextmanager
+async def _namespace(installation: Installation) -> AsyncIterator[KubeApi]:
+    """A connection to a cluster that has the namespace and the Secret of all Workspaces."""
     installation.control_plane.kubectl("create", "namespace", NAMESPACE)
     settings = client.Configuration()
     settings.connection_pool_maxsize = 0
@@ -116,15 +162,9 @@ async def _measure(installation: Installation, *, one: int, many: int) -> dict[s
     api = KubeApi(client.ApiClient(settings))
     try:
         await _make_secret(api)
-        async with _watched_jobs(api) as jobs:
-            await _one_at_a_time(installation, api, jobs, names=["warm-up"])
-            names = [f"one-{number}" for number in range(one)]
-            measured = {"one": await _one_at_a_time(installation, api, jobs, names=names)}
-            await _remove_all(api)
-            measured["two_hundred"] = await _at_once(installation, api, jobs, number=many)
+        yield api
     finally:
         await api.close()
-    return measured
 
 
 async def _make_secret(api: KubeApi) -> None:
@@ -138,26 +178,6 @@ async def _make_secret(api: KubeApi) -> None:
     await api.create("Secret", NAMESPACE, secret)
 
 
-@contextlib.asynccontextmanager
-async def _watched_jobs(api: KubeApi) -> AsyncIterator[Jobs]:
-    jobs = Jobs()
-
-    async def watch() -> None:
-        _, version = await api.find_with_version("Job", None, labels=MANAGED_BY)
-        while True:
-            async for kind, job in api.watch("Job", None, labels=MANAGED_BY, version=version):
-                version = job["metadata"]["resourceVersion"]
-                if kind in ("ADDED", "MODIFIED"):
-                    jobs.take(job)
-
-    task = asyncio.create_task(watch())
-    try:
-        yield jobs
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
 async def _apply(api: KubeApi, name: str) -> str:
     """The uid of a new Workspace for the node that there is."""
     manifest = tuning_manifest(name)
@@ -168,7 +188,7 @@ async def _apply(api: KubeApi, name: str) -> str:
 
 
 async def _one_at_a_time(
-    installation: Installation, api: KubeApi, jobs: Jobs, *, names: Sequence[str]
+    installation: Installation, api: KubeApi, jobs: Made, *, names: Sequence[str]
 ) -> dict[str, Any]:
     """From asking the API server for a Workspace to the run's first step, and to its Job."""
     applied_s: dict[str, float] = {}
@@ -192,7 +212,7 @@ async def _one_at_a_time(
 
 
 async def _at_once(
-    installation: Installation, api: KubeApi, jobs: Jobs, *, number: int
+    installation: Installation, api: KubeApi, jobs: Made, *, number: int
 ) -> dict[str, Any]:
     """From the first request of many to the last Job; then how much it costs that all wait."""
     cpu_before, began_s = installation.cpu_s(), time.time()
@@ -277,14 +297,17 @@ def _pages(url: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _report(measured: Mapping[str, Any], *, many: int) -> None:
-    one, all_ = measured["one"], measured["two_hundred"]
+    one, all_, claims = measured["one"], measured["two_hundred"], measured["claims"]
     rows = [
         ("", "kaitoflow", "KAITO 0.12"),
         ("one: first step p50 s", f"{one['first_step_p50_s']:.2f}", "-"),
         ("one: first step p99 s", f"{one['first_step_p99_s']:.2f}", "-"),
-        ("one: Job (KAITO: NodeClaim) p50 s", f"{one['job_p50_s']:.2f}", KAITO_ONE_S),
-        (f"{many}: all Jobs (NodeClaims) s", f"{all_['all_jobs_s']:.1f}", KAITO_MANY_S),
-        (f"{many}: duplicates", str(all_["duplicates"]), "0"),
+        ("one: Job p50 s", f"{one['job_p50_s']:.2f}", "-"),
+        ("one: NodeClaim p50 s", f"{claims['one_claim_p50_s']:.2f}", KAITO_ONE_S),
+        (f"{many}: all Jobs s", f"{all_['all_jobs_s']:.1f}", "-"),
+        (f"{many}: all NodeClaims s", f"{claims['all_claims_s']:.1f}", KAITO_MANY_S),
+        ("Azure's calls per node", f"{claims['arm_calls_per_node']:.1f}", "-"),
+        (f"{many}: duplicates", str(all_["duplicates"] + claims["duplicates"]), "0"),
         ("watcher + worker: peak RSS MB", f"{all_['rss_mb']:.0f}", KAITO_RSS_MB),
         ("watcher + worker: CPU s", f"{all_['cpu_s']:.1f}", KAITO_CPU_S),
     ]

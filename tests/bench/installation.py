@@ -4,6 +4,7 @@ A real control plane, PostgreSQL, Prefect's server on it, worker and watcher; on
 its kubelet. Everything ends with the context.
 """
 
+import json
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ import httpx2
 import psutil
 
 from tests.bench.postgresql import running_postgresql
-from tests.chart.rendering import environment, render
+from tests.chart.rendering import CRDS, Object, environment, render
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
@@ -57,13 +58,23 @@ class Installation:
 
 
 @contextmanager
-def running_installation(folder: Path) -> Iterator[Installation]:
-    """Kaitoflow with CRD and node, everything ready; logs lie in `folder`."""
+def running_installation(
+    folder: Path, *, values: Object | None = None, arm_url: str = ""
+) -> Iterator[Installation]:
+    """Kaitoflow with CRDs and node, everything ready; logs lie in `folder`.
+
+    Args: values: of the chart. arm_url: where Azure is, if nodes are made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chart = render(values, knows_claims=False)
     with ExitStack() as stack:
         control_plane = stack.enter_context(
             running_control_plane(folder / "control-plane", controllers=True)
         )
-        _install_crd(control_plane)
+        control_plane.define("workspaces.kaito.sh", (CRDS / "kaito.sh_workspaces.yaml").read_text())
+        for each in chart:
+            if each["kind"] == "CustomResourceDefinition":
+                control_plane.define(each["metadata"]["name"], json.dumps(each))
         certificates = control_plane.folder / "certificates"
         node = stack.enter_context(
             simulated_node(
@@ -78,9 +89,9 @@ def running_installation(folder: Path) -> Iterator[Installation]:
         programs = {"api-server": control_plane.api_server, "etcd": control_plane.etcd}
         programs["postgresql"] = database.program
         prefect_url = f"http://127.0.0.1:{free_port()}/api"
-        for program, ready_url in _kaitoflow(
-            folder, control_plane.kubeconfig, prefect_url, database.prefect_settings
-        ):
+        client = {"PREFECT_API_URL": prefect_url, "KUBECONFIG": str(control_plane.kubeconfig)}
+        client |= {"KAITOFLOW_AZURE_ENDPOINT": arm_url} if arm_url else {}
+        for program, ready_url in _kaitoflow(folder, chart, client, database.prefect_settings):
             stack.callback(program.stop)
             program.start()
             program.wait_until(lambda url=ready_url: _answers(url), limit_s=_READY_WITHIN_S)  # type: ignore[misc]
@@ -88,46 +99,32 @@ def running_installation(folder: Path) -> Iterator[Installation]:
         yield Installation(control_plane, node, prefect_url, programs)
 
 
-def _install_crd(control_plane: ControlPlane) -> None:
-    crd = _ROOT / "deployments/crds/kaito.sh_workspaces.yaml"
-    control_plane.kubectl("apply", "-f", crd)
-    control_plane.api_server.wait_until(
-        lambda: _serves_workspaces(control_plane), limit_s=_READY_WITHIN_S
-    )
-
-
-def _serves_workspaces(control_plane: ControlPlane) -> bool:
-    try:
-        control_plane.kubectl("get", "workspaces")
-    except RuntimeError:
-        return False
-    return True
-
-
 def _kaitoflow(
-    folder: Path, kubeconfig: Path, prefect_url: str, database: dict[str, str]
+    folder: Path, chart: list[Object], client: dict[str, str], database: dict[str, str]
 ) -> Iterator[tuple[Program, str]]:
     """Each program in the order of its start, with the URL that answers once it is ready."""
+    prefect_url = client["PREFECT_API_URL"]
     port = prefect_url.removesuffix("/api").rpartition(":")[2]
     worker_url = f"http://127.0.0.1:{(worker_port := free_port())}"
     watcher_port = free_port()
-    client = {"PREFECT_API_URL": prefect_url, "KUBECONFIG": str(kubeconfig)}
     prefect = [*_PYTHON, "prefect", "server", "start", "--port", port]
-    yield _component("prefect", prefect, folder, database), f"{prefect_url}/health"
+    yield _component("prefect", prefect, folder, chart, database), f"{prefect_url}/health"
     told = {"KAITOFLOW_WORKER_HOST": "127.0.0.1", "KAITOFLOW_WORKER_PORT": str(worker_port)}
-    worker = _component("worker", [*_PYTHON, "flows", "worker"], folder, client | told)
+    worker = _component("worker", [*_PYTHON, "flows", "worker"], folder, chart, client | told)
     yield worker, f"{worker_url}/healthz"
     told = {"KAITOFLOW_WORKER_URL": worker_url, "KAITOFLOW_WATCHER_PORT": str(watcher_port)}
     told |= {"KAITOFLOW_LEASE_NAMESPACE": "default"}
-    watcher = _component("watcher", [*_PYTHON, "flows", "watcher"], folder, client | told)
+    watcher = _component("watcher", [*_PYTHON, "flows", "watcher"], folder, chart, client | told)
     yield watcher, f"http://127.0.0.1:{watcher_port}/healthz"
 
 
-def _component(name: str, command: list[str], folder: Path, instead: dict[str, str]) -> Program:
+def _component(
+    name: str, command: list[str], folder: Path, chart: list[Object], instead: dict[str, str]
+) -> Program:
     """The chart's container as a process. instead: of what only a cluster has."""
     home = folder / name
     home.mkdir()
-    given = environment(render(), name)
+    given = environment(chart, name)
     given = {key: value.replace("/tmp", str(home)) for key, value in given.items()}
     given |= {"PATH": "/usr/bin:/bin"} | instead
     pairs = [f"{key}={value}" for key, value in given.items()]

@@ -106,10 +106,14 @@ def render_text(
 
 
 def render(
-    values: Object | None = None, *, namespace: str = NAMESPACE, with_crds: bool = False
+    values: Object | None = None,
+    *,
+    namespace: str = NAMESPACE,
+    with_crds: bool = False,
+    knows_claims: bool = True,
 ) -> list[Object]:
     """The manifests as objects."""
-    text = render_text(values, namespace=namespace, with_crds=with_crds)
+    text = render_text(values, namespace=namespace, with_crds=with_crds, knows_claims=knows_claims)
     return [each for each in yaml.safe_load_all(text) if each]
 
 

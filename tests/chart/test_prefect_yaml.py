@@ -15,7 +15,7 @@ from tests.chart.rendering import ROOT, VARIANTS, containers, environment, rende
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FILE = ROOT / "deployments" / "prefect.yaml"
 BIN = Path(sys.executable).parent
@@ -92,7 +92,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         started.program.stop()
 
 
-@pytest.mark.slow
 def test_all_deployments_of_the_file_are_there(server: Server) -> None:
     wanted = yaml.safe_load(FILE.read_text())["deployments"]
     assert set(server.deployments()) == {
@@ -100,14 +99,12 @@ def test_all_deployments_of_the_file_are_there(server: Server) -> None:
     }
 
 
-@pytest.mark.slow
 def test_flows_come_from_the_package_and_not_from_a_folder(server: Server) -> None:
     for each in server.deployments().values():
         assert (each["path"], each["storage_document_id"]) == (None, None)
         assert not each["pull_steps"]
 
 
-@pytest.mark.slow
 def test_the_worker_would_register_the_same(server: Server) -> None:
     before = server.deployments()
     server.run("python", "-c", REGISTER)

@@ -12,7 +12,7 @@ import yaml
 from tests.builders import tuning_manifest
 from tests.flows.conftest import Installation, write_workspace
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WAIT_S = 180
 
 

@@ -11,7 +11,7 @@ from tests.cluster.build import tool
 from tests.cluster.registry import docker_config, running_registry
 from tests.flows.conftest import Installation, write_workspace
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def with_registry(path: Path, host: str, config: str) -> Path:

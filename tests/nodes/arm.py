@@ -6,9 +6,10 @@ One cluster's pools, kept in memory. `faults` are taken one by one by the next c
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +112,28 @@ async def running_arm(arm: Arm) -> AsyncIterator[Arm]:
     finally:
         await arm.quiet()
         await runner.cleanup()
+
+
+@contextlib.contextmanager
+def arm_in_a_thread() -> Iterator[Arm]:
+    """The ARM server, beside tests that wait."""
+    arm, loop, is_over = Arm(), asyncio.new_event_loop(), asyncio.Event()
+    is_there = threading.Event()
+
+    async def serve() -> None:
+        async with running_arm(arm):
+            is_there.set()
+            await is_over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="arm")
+    thread.start()
+    try:
+        assert is_there.wait(30)
+        yield arm
+    finally:
+        loop.call_soon_threadsafe(is_over.set)
+        thread.join()
+        loop.close()
 
 
 Route = Callable[[Arm, web.Request], Awaitable[web.Response]]

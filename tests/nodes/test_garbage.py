@@ -261,6 +261,13 @@ def test_a_node_whose_label_a_waiting_workspace_selects_is_none() -> None:
     assert kinds(leaks(claim(), workspaces=[waiting], nodes=[labelled])) == [LeakKind.NO_WORKSPACE]
 
 
+def test_a_node_that_a_new_workspace_of_that_name_waits_for_is_none() -> None:
+    waiting = workspace("Pending", uid="2", name="tuned-1") | {"resource": {}}
+    named = node(**{"kaito.sh/workspace": "tuned-1", "kaito.sh/workspacenamespace": "team"})
+    assert leaks(claim(), workspaces=[waiting], nodes=[named]) == []
+    assert kinds(leaks(claim(), workspaces=[waiting], nodes=[node()])) == [LeakKind.NO_WORKSPACE]
+
+
 @pytest.mark.parametrize("lacks", ["labels", "annotations"])
 def test_a_claim_that_is_not_ours_is_none(lacks: str) -> None:
     foreign = with_meta(claim(), **{lacks: {}})

@@ -57,6 +57,7 @@ def test_a_run_ends_with_its_result_and_nothing_else_on_its_output(runs: Runs) -
     assert "Warning" not in log
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(runs: Runs) -> None:
     config = runs.config(training=SAVING)
     assert interrupt(runs, config, signal_number=signal.SIGKILL) == -signal.SIGKILL
@@ -66,6 +67,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(runs: Runs)
     assert losses(config) == losses_of_a_whole_run(runs)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_first_and_goes_on_from_there(runs: Runs) -> None:
     config = runs.config(training=SAVING | {"save_strategy": "no"})
     assert interrupt(runs, config, signal_number=signal.SIGTERM) == 143

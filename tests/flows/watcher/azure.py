@@ -1,17 +1,15 @@
 """Plays Azure for an installation, in a thread of its own: its pools become nodes, and go."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tests.cluster.simulated_node import SimulatedNode
 from tests.flows.watcher.clouds import claims_of, joining
 from tests.flows.watcher.installation import Installation
-from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm, running_arm
+from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm, arm_in_a_thread
 
-_LIMIT_S = 60.0
 Object = dict[str, Any]
 
 
@@ -65,28 +63,21 @@ class Azure:
         if node := self._nodes.pop(pool["name"], None):
             await asyncio.to_thread(node.__exit__, None, None, None)
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Machines that nobody gave back go, too."""
-        for name in [*self._nodes]:
-            await self._leave({"name": name})
+        while self._nodes:
+            self._nodes.popitem()[1].__exit__(None, None, None)
 
 
 @contextmanager
 def azure_before(installed: Installation) -> Iterator[Azure]:
     """Azure for as long as the context lasts."""
-    loop, running = asyncio.new_event_loop(), AsyncExitStack()
-    thread = threading.Thread(target=loop.run_forever, name="azure")
-    thread.start()
-    try:
-        serving = running.enter_async_context(running_arm(Arm()))
-        made = Azure(installed, asyncio.run_coroutine_threadsafe(serving, loop).result(_LIMIT_S))
-        running.push_async_callback(made.end)
-        yield made
-    finally:
-        asyncio.run_coroutine_threadsafe(running.aclose(), loop).result(_LIMIT_S)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with arm_in_a_thread() as arm:
+        made = Azure(installed, arm)
+        try:
+            yield made
+        finally:
+            made.end()
 
 
 def _taint(text: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.chart.rendering import NAMESPACE, VARIANTS, render_text
+from tests.chart.rendering import NAMESPACE, VARIANTS, render
 from tests.cluster.simulated_node import SimulatedNode, simulated_node
 from tests.flows.watcher.conftest import installation
 from tests.flows.watcher.installation import _RIGHTS, Installation, workspace_manifest
@@ -26,8 +26,7 @@ def claiming_installation(
 
     What a NodeClaim is says Karpenter, and for AKS the chart.
     """
-    text = render_text(VARIANTS[provisioner], knows_claims=provisioner == "karpenter")
-    chart = [each for each in yaml.safe_load_all(text) if each]
+    chart = render(VARIANTS[provisioner], knows_claims=provisioner == "karpenter")
     from_chart = [json.dumps(each) for each in chart if each["metadata"]["name"] == CRD]
     rights = [each for each in chart if each["kind"] in _RIGHTS]
     with installation(folder, prefect_api) as made:

@@ -14,7 +14,7 @@ from tasks.workspace import parse_workspace
 from tests.builders import tuning_manifest
 from tests.flows.watcher.clouds import Cloud, claiming_installation, wanting
 from tests.flows.watcher.conftest import new_namespace
-from tests.flows.watcher.installation import Installation, wait_until
+from tests.flows.watcher.installation import ENDED, Installation, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -60,13 +60,18 @@ class Prefect:
         return found
 
     def collect(self) -> str:
-        """The state in which a collection ends."""
+        """The state in which a collection ends; one that finds another at work is cancelled."""
+        while (state := self._collect()) == "CANCELLED":
+            pass
+        return state
+
+    def _collect(self) -> str:
         route = f"/deployments/{self.deployment()['id']}/create_flow_run"
         run = self.call("POST", route, {})["id"]
 
         def final() -> str | None:
             state = self.call("GET", f"/flow_runs/{run}")["state"]["type"]
-            return str(state) if state in ("COMPLETED", "FAILED", "CRASHED") else None
+            return str(state) if state in ENDED else None
 
         return wait_until(final, "the collection")
 
@@ -96,8 +101,10 @@ def test_the_collection_has_the_rights_that_it_needs(claiming: Installation, clo
     leaked = parse_workspace(manifest, source="test")
     claim = node_claim(leaked, Offer(instance_type="Standard_NC6s_v3"), slot=0, disk_gib=100)
     claiming.kubectl("create", "--filename=-", stdin=yaml.safe_dump(claim))
-    assert Prefect(claiming.prefect_api).collect() == "COMPLETED"
+    prefect = Prefect(claiming.prefect_api)
+    assert prefect.collect() == "COMPLETED"
     assert cloud.claims() == []
+    assert prefect.collect() == "COMPLETED"  # the first has let the only slot go
 
 
 def test_it_is_done_every_ten_minutes_and_never_twice_at_once(claiming: Installation) -> None:

@@ -190,6 +190,7 @@ MOMENTS: dict[str, Callable[[Installation, str], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_workspace_that_is_deleted_at_any_moment_leaves_nothing(
     installed: Installation, workspace_namespace: str, moment: str

@@ -18,6 +18,7 @@ def test_the_flows_are_deployed_by_module_path(shared: Pool, flow: str, paramete
     assert parameter in deployment["parameter_openapi_schema"]["properties"]
 
 
+@pytest.mark.slow
 def test_the_pool_is_of_the_workers_own_type_and_another_start_changes_nothing(pool: Pool) -> None:
     pool.call("DELETE", f"/work_pools/{pool.name}")
     routes = f"/work_pools/{pool.name}", f"/deployments/name/run-workspace/{pool.name}"

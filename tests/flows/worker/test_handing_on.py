@@ -6,7 +6,7 @@ import pytest
 
 from tests.flows.worker.conftest import Pool
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_sigterm_hands_runs_on_without_cleaning_up(pool: Pool) -> None:

@@ -20,7 +20,7 @@ import pytest
 from flows.prefect_server import _CLIENT_SETTINGS
 from tests.flows.worker.conftest import Pool, wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 AWAY_S = 12.0  # and as long again until the server is up
 
 

@@ -19,6 +19,7 @@ def test_a_poke_starts_a_run_long_before_the_next_poll(shared: Pool) -> None:
     assert shared.notes("began") == shared.notes("ended") == [run]
 
 
+@pytest.mark.slow
 def test_thirty_runs_wait_at_once_in_one_process_without_a_thread_each(shared: Pool) -> None:
     runs = shared.start_guarded(30)
     shared.wait_for_notes("began", 30)
