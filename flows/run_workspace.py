@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
@@ -151,6 +152,7 @@ def _succeed(status: WorkspaceStatus) -> None:
     status.set_condition(
         ConditionType.WORKSPACE_SUCCEEDED, status="True", reason="workspaceSucceeded"
     )
+    status.cost = status.cost.at(datetime.now(UTC))
 
 
 async def _publish_report(

@@ -50,6 +50,8 @@ class Cost(_Part):
 
     def at(self, now: datetime) -> "Cost":
         """The same, with its sums as of another moment."""
+        if not self.machines:
+            return self
         hours = [(machine, machine.hours(now)) for machine in self.machines]
         prices = [machine.price_per_hour for machine in self.machines]
         is_known = all(price is not None for price in prices)

@@ -205,6 +205,7 @@ class Watcher:
         await self._create_run("stop-workspace", meta, status.attempt, parameters)
         status = await self._status(meta)
         status.observed_generation, status.state = meta.generation, "Stopped"
+        status.cost = status.cost.holding((), datetime.now(UTC))
         for kind in (ConditionType.INFERENCE_READY, ConditionType.WORKSPACE_SUCCEEDED):
             status.set_condition(
                 kind,

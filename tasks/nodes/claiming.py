@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.cost import HeldMachine
 from tasks.errors import (
     CloudUnavailable,
     InsufficientCapacity,
@@ -126,7 +127,7 @@ class ClaimingProvisioner:
                 nodes=selection.nodes,
                 detail=selection.detail,
                 are_claimed=True,
-                machines=tuple(held_machine(each) for each in claims if not is_leaving(each)),
+                machines=_held(claims),
             )
         await self._notice_vanished(claims, claimed)
         used = {node.name for node in selection.nodes}
@@ -140,8 +141,13 @@ class ClaimingProvisioner:
         if missing > 0:
             taken = {slot_of(claim) for claim in claims}  # also of those that are on their way back
             slots = [slot for slot in range(need.nodes + len(taken)) if slot not in taken]
-            return await self._claim(workspace, need, offers, claimed, slots=slots[:missing])
-        return _waiting_for(need, coming, selection)
+            told = await self._claim(workspace, need, offers, claimed, slots=slots[:missing])
+        else:
+            told = _waiting_for(need, coming, selection)
+        launched = [
+            each for each in claims if state_of(each).launched
+        ]  # nobody pays for the others
+        return replace(told, machines=_held(launched))
 
     async def _is_coming(self, claim: Object, there: Collection[str]) -> bool:
         """Whether a claim may still become a node; one that may not is given back.
@@ -256,6 +262,11 @@ class ClaimingProvisioner:
             if (among is None or claim["metadata"]["uid"] in among)
             and (self._fulfiller.finalizers or not is_leaving(claim))
         ]
+
+
+def _held(claims: Sequence[Object]) -> tuple[HeldMachine, ...]:
+    """The machines of those claims that are not on their way back."""
+    return tuple(held_machine(claim) for claim in claims if not is_leaving(claim))
 
 
 def _asked(need: NodeNeed, offer: Offer) -> str:

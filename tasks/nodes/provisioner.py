@@ -22,11 +22,13 @@ class Waiting:
 
     reason, message: as a condition shows them.
     are_claims_ready: whether all claims have become nodes; None = no node is made by a claim.
+    machines: those that are paid for while one waits, without their prices; None = not known.
     """
 
     reason: str
     message: str
     are_claims_ready: bool | None = None
+    machines: tuple[HeldMachine, ...] | None = None
 
 
 # Told each time that what is waited for changes.

@@ -98,6 +98,8 @@ def _not_ready(status: WorkspaceStatus, waiting: Waiting) -> None:
         kinds.insert(0, ConditionType.NODE_CLAIM_READY)
     elif waiting.are_claims_ready:
         _claims_ready(status)
+    if waiting.machines is not None:
+        _hold(status, waiting.machines)
     for kind in kinds:
         status.set_condition(kind, status="False", reason=waiting.reason, message=waiting.message)
 

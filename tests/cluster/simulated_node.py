@@ -10,7 +10,7 @@ import logging
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -102,12 +102,22 @@ class SimulatedNode:
 
 @contextmanager
 def simulated_node(
-    kubeconfig: Path, name: str, *, labels: dict[str, str], certificate: Path, key: Path
+    kubeconfig: Path,
+    name: str,
+    *,
+    labels: dict[str, str],
+    certificate: Path,
+    key: Path,
+    taints: Sequence[dict[str, str]] = (),
+    gpus: int = 0,
 ) -> Iterator[SimulatedNode]:
-    """A Ready node for as long as the context lasts; it lives in a thread of its own."""
+    """A Ready node for as long as the context lasts; it lives in a thread of its own.
+
+    Args: taints: beside the one that nodes with GPUs have. gpus: that it says it has.
+    """
     node = SimulatedNode(name)
     loop = asyncio.new_event_loop()
-    kubelet = _Kubelet(node, labels, kubeconfig)
+    kubelet = _Kubelet(node, kubeconfig, labels=labels, taints=[_TAINT, *taints], gpus=gpus)
     thread = threading.Thread(target=loop.run_forever, name=f"kubelet {name}")
     thread.start()
     try:
@@ -121,8 +131,17 @@ def simulated_node(
 
 
 class _Kubelet:
-    def __init__(self, node: SimulatedNode, labels: dict[str, str], kubeconfig: Path) -> None:
-        self._node, self._labels, self._kubeconfig = node, labels, kubeconfig
+    def __init__(
+        self,
+        node: SimulatedNode,
+        kubeconfig: Path,
+        *,
+        labels: dict[str, str],
+        taints: Sequence[dict[str, str]],
+        gpus: int,
+    ) -> None:
+        self._node, self._kubeconfig = node, kubeconfig
+        self._labels, self._taints, self._gpus = labels, taints, gpus
         self._pods: dict[str, asyncio.Task[None]] = {}
         self._goodbyes: dict[str, asyncio.Task[None]] = {}
         self._uids: dict[tuple[str, str], str] = {}
@@ -162,6 +181,8 @@ class _Kubelet:
         meta = {"name": self._node.name, "labels": self._labels}
         await self._api.apply({"apiVersion": "v1", "kind": "Node", "metadata": meta})
         room = {"cpu": "64", "memory": "512Gi", "pods": "500", "ephemeral-storage": "1Ti"}
+        if self._gpus:
+            room["nvidia.com/gpu"] = str(self._gpus)
         status = {
             "capacity": room,
             "allocatable": room,
@@ -172,7 +193,7 @@ class _Kubelet:
         path = ("Node", None, self._node.name)
         await self._api.merge(*path, {"status": status}, subresource="status")
         # The node controller taints a node until it has seen it; nobody waits for that here.
-        await self._api.merge(*path, {"spec": {"taints": [_TAINT]}})
+        await self._api.merge(*path, {"spec": {"taints": [*self._taints]}})
 
     async def _work(self) -> None:
         """Pods are listed once, then watched: to look again and again would take a core."""

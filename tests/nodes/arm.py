@@ -7,6 +7,7 @@ One cluster's pools, kept in memory. `faults` are taken one by one by the next c
 import asyncio
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -62,8 +63,11 @@ class Arm:
     """How long Azure takes to make a pool, or to remove it."""
     one_at_a_time: bool = False
     """Whether a second operation is refused while one is under way, as AKS does."""
+    on_asked: PoolHook | None = None
     on_ready: PoolHook | None = None
     on_gone: PoolHook | None = None
+    refused_s: float = 0.0
+    """When it last told that there is no machine, by `time.monotonic`."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -143,6 +147,7 @@ def _answering(arm: Arm, route: str, answer: Route) -> Callable[[web.Request], A
             return await answer(arm, request)
         fault = waiting.pop(0)
         if not fault.lost:
+            arm.refused_s = time.monotonic()
             return _refusal(fault)
         await answer(arm, request)
         assert request.transport is not None
@@ -172,6 +177,8 @@ async def _put(arm: Arm, request: web.Request) -> web.Response:
         "properties": body["properties"] | {"provisioningState": "Creating", "eTag": "1"},
     }
     arm.pools[name] = pool
+    if arm.on_asked:
+        await arm.on_asked(pool)
     arm.start(_make(arm, pool))
     return web.json_response(pool, status=201)
 
@@ -195,6 +202,8 @@ async def _get(arm: Arm, request: web.Request) -> web.Response:
     pool = arm.pools.get(request.match_info["name"])
     if pool is None:
         return _refusal(Fault(404, "NotFound", "no such agent pool"))
+    if pool["properties"]["provisioningState"] == "Failed":
+        arm.refused_s = time.monotonic()
     return web.json_response(pool)
 
 

@@ -168,6 +168,23 @@ async def test_after_a_missed_deadline_the_next_offer_is_tried(
     assert reason in text
 
 
+async def test_a_machine_is_paid_for_from_its_launch_on_also_one_of_no_use(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    cluster.play({BAD: "no-gpu"})
+    ready = await cluster.ensure(wanting(BAD, GOOD), gpu_s=3)
+    told = [[machine.instance_type for machine in each.machines or ()] for each in cluster.told]
+    assert told[0] == []
+    assert [BAD] in told
+    assert [machine.instance_type for machine in ready.machines] == [GOOD]
+
+
+async def test_what_is_never_launched_costs_nothing(cluster: Cluster, wanting: Wanting) -> None:
+    cluster.play({BAD: "silent"})
+    await cluster.ensure(wanting(BAD, GOOD), launch_s=3)
+    assert BAD not in {m.instance_type for told in cluster.told for m in told.machines or ()}
+
+
 async def test_with_no_offer_left_it_says_why_and_when_and_asks_no_more(
     cluster: Cluster, wanting: Wanting
 ) -> None:

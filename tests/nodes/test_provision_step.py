@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
+from tasks.artifacts import Node
 from tasks.errors import NodeNotReady
 from tasks.nodes import task as step
 from tasks.nodes.byo import ByoProvisioner
+from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.platform import current_platform, local_platform
 from tasks.settings import settings
 from tasks.status import ConditionType, WorkspaceStatus
 from tasks.workspace import Manifests, Workspace
 from tests.builders import tuning_workspace
 from tests.nodes.test_byo import node
+from tests.test_cost import machine
 
 CONDITIONS = (ConditionType.NODES_READY, ConditionType.RESOURCE_READY)
 
@@ -78,3 +81,48 @@ async def test_a_wait_in_vain_leaves_in_the_conditions_why(
     status, said = await conditions(workspace)
     assert said == {("False", "NodeNotReady")}
     assert "1 is cordoned" in status.progress.phase
+
+
+async def held(workspace: Workspace) -> list[str]:
+    """The machines that the status says are paid for now."""
+    cost = (await current_platform().read_status(workspace)).cost
+    return [machine.name for machine in cost.machines if not machine.until]
+
+
+class Maker:
+    """Makes a machine that is of no use, loses sight of the cloud, and makes another one."""
+
+    makes_nodes = True
+
+    def __init__(self) -> None:
+        self.held: list[list[str]] = []
+
+    async def ensure_nodes(
+        self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
+    ) -> ReadyNodes:
+        for machines in ((machine("a"),), None, ()):
+            await on_waiting(Waiting(reason="R", message="m", machines=machines))
+            self.held.append(await held(workspace))
+        node = Node(name="b", cores=1, memory_gib=1)
+        made = machine("b", instance_type="Standard_NC6s_v3")
+        return ReadyNodes(nodes=(node,), detail="d", are_claimed=True, machines=(made,))
+
+    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
+        pass
+
+
+async def test_every_machine_is_in_the_cost_until_it_is_held_no_more(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = Maker()
+    monkeypatch.setattr(step, "current_provisioner", lambda: maker)
+    await step.provision_node.fn(workspace)
+    assert maker.held == [["a"], ["a"], []]
+    assert await held(workspace) == ["b"]
+    await step.give_back_nodes(workspace)
+    assert await held(workspace) == []
+    cost = (await current_platform().read_status(workspace)).cost
+    assert [(each.name, each.price_per_hour) for each in cost.machines] == [
+        ("a", 7.346),
+        ("b", 3.06),
+    ]

@@ -1,11 +1,13 @@
 """`kaitoflow get` and `describe` in front of a cluster: what kubectl shows, and why."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tasks.cost import Cost, HeldMachine
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import running_control_plane
 from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
@@ -90,6 +92,34 @@ def test_describe_shows_conditions_and_events(applied: Terminal) -> None:
     assert "the GPU has too little" in text
     assert text.splitlines()[-1].split()[:2] == ["Normal", "RunStarted"]
     assert text.rstrip().endswith("run first was started")
+
+
+def test_describe_tells_what_machines_have_cost_up_to_now(applied: Terminal) -> None:
+    returned = HeldMachine(
+        name="wsa",
+        instance_type="Standard_NC48ads_A100_v4",
+        capacity_type="on-demand",
+        gpus=2,
+        price_per_hour=7.5,
+        since="2026-01-01T12:00:00Z",
+        until="2026-01-01T14:00:00Z",
+    )
+    assert cost_lines(applied) == []
+    assert cost_lines(applied, returned) == ["Cost:       $15.00 for 4.000 GPU-hours"]
+    since = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    held = returned.model_copy(update={"name": "wsb", "since": since, "until": ""})
+    [line] = cost_lines(applied, returned, held)
+    assert line.startswith("Cost:       $22.5")
+    assert line.endswith("$7.50 an hour now")
+
+
+def cost_lines(applied: Terminal, *machines: HeldMachine) -> list[str]:
+    """What `describe` says of the cost of these machines."""
+    status = running_status()
+    status.cost = Cost(machines=[*machines])
+    applied.write_status("tuned", status)
+    said = applied.kaitoflow("describe", "tuned").stdout.splitlines()
+    return [line for line in said if line.startswith("Cost:")]
 
 
 def test_a_context_that_is_not_there_is_told(terminal: Terminal) -> None:

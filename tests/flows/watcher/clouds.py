@@ -1,15 +1,50 @@
 """Nodes that are made for Workspaces: who plays the cloud, and the Workspaces that ask for them."""
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from tests.chart.rendering import NAMESPACE, VARIANTS, render
 from tests.cluster.simulated_node import SimulatedNode, simulated_node
-from tests.flows.watcher.installation import Installation, workspace_manifest
+from tests.flows.watcher.conftest import installation
+from tests.flows.watcher.installation import _RIGHTS, Installation, workspace_manifest
+from tests.nodes.karpenter import claims_crd
 
 CRD = "nodeclaims.karpenter.sh"
+
+
+@contextmanager
+def claiming_installation(
+    folder: Path, prefect_api: str, *, provisioner: str
+) -> Iterator[Installation]:
+    """Kaitoflow as the chart installs it with a provisioner; no program runs yet.
+
+    What a NodeClaim is says Karpenter, and for AKS the chart.
+    """
+    chart = render(VARIANTS[provisioner], knows_claims=provisioner == "karpenter")
+    from_chart = [json.dumps(each) for each in chart if each["metadata"]["name"] == CRD]
+    rights = [each for each in chart if each["kind"] in _RIGHTS]
+    with installation(folder, prefect_api) as made:
+        made.control_plane.define(CRD, from_chart[0] if from_chart else claims_crd())
+        made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
+        made.settings |= {
+            "KAITOFLOW_PROVISIONER": provisioner,
+            "KAITOFLOW_NAMESPACE": NAMESPACE,
+        }
+        yield made
+
+
+def claims_of(installed: Installation) -> list[dict[str, Any]]:
+    """The ledger: all claims that there are."""
+    found: list[dict[str, Any]] = json.loads(
+        installed.kubectl("get", "nodeclaims", "--output=json")
+    )["items"]
+    return found
 
 
 def wanting(namespace: str, **annotations: str) -> dict[str, Any]:
@@ -21,7 +56,13 @@ def wanting(namespace: str, **annotations: str) -> dict[str, Any]:
 
 
 def joining(
-    installed: Installation, name: str, labels: Mapping[str, str], *, instance_type: str
+    installed: Installation,
+    name: str,
+    labels: Mapping[str, str],
+    *,
+    instance_type: str,
+    taints: Sequence[dict[str, str]] = (),
+    gpus: int = 0,
 ) -> AbstractContextManager[SimulatedNode]:
     """A machine that becomes a node and plays its kubelet, for as long as the context lasts."""
     certificates = installed.control_plane.folder / "certificates"
@@ -30,6 +71,8 @@ def joining(
         installed.control_plane.kubeconfig,
         name,
         labels={**labels, **own},
+        taints=taints,
+        gpus=gpus,
         certificate=certificates / "apiserver.crt",
         key=certificates / "apiserver.key",
     )
@@ -42,10 +85,7 @@ class Cloud:
         self._installed, self._running = installed, running
 
     def claims(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(
-            self._installed.kubectl("get", "nodeclaims", "--output=json")
-        )["items"]
-        return found
+        return claims_of(self._installed)
 
     def fulfil(self, claim: dict[str, Any]) -> None:
         """Let the claim's machine join, with the claim's labels."""

@@ -176,10 +176,13 @@ class Installation:
             self.revive()
             time.sleep(0.2)
 
-    def wait_until_ready(self, namespace: str, *, limit_s: float = LIMIT_S) -> dict[str, Any]:
-        return self.wait_for(
-            namespace, lambda s: s.get("state") == "Ready", what="state Ready", limit_s=limit_s
-        )
+    def wait_until_ready(
+        self, namespace: str, *, name: str = "tuned", limit_s: float = LIMIT_S
+    ) -> dict[str, Any]:
+        def is_ready(status: dict[str, Any]) -> bool:
+            return status.get("state") == "Ready"
+
+        return self.wait_for(namespace, is_ready, name=name, what="state Ready", limit_s=limit_s)
 
     def wait_until_started(self, namespace: str, container: str, times: int = 1) -> None:
         wait_until(

@@ -1,160 +1,249 @@
-"""The quick start where we make the nodes: an agent pool of AKS for the claim, and gone with it.
+"""The quick start where we make its node ourselves: an agent pool of AKS, that goes with it.
 
-Real are Azure's own client, watcher, worker and their rights; ARM is a server that answers as it.
+Real are Azure's own client, watcher, worker and their rights; Azure is a server that answers as it.
 """
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.rendering import NAMESPACE, VARIANTS, render
-from tests.cluster.control_plane import ControlPlane
-from tests.flows.watcher.clouds import CRD, joining, wanting
-from tests.flows.watcher.conftest import installation, new_namespace
-from tests.flows.watcher.installation import (
-    _RIGHTS,
-    ALL,
-    Installation,
-    true_conditions,
-    wait_until,
+from tests.chart.rendering import NAMESPACE, ROOT
+from tests.flows.watcher.azure import Azure, azure_before
+from tests.flows.watcher.clouds import claiming_installation, claims_of
+from tests.flows.watcher.conftest import new_namespace
+from tests.flows.watcher.installation import ALL, Installation, true_conditions, wait_until
+from tests.nodes.arm import Fault
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
+
+QUICK_START = ROOT / "deployments" / "examples" / "quickstart.yaml"
+NAME = "quickstart"
+REFUSED_OFFERS = ("configmap", "kaitoflow-unavailable-offers", f"--namespace={NAMESPACE}")
+T4 = "Standard_NC4as_T4_v3"
+SPOT = {
+    "scaleSetPriority": "Spot",
+    "scaleSetEvictionPolicy": "Delete",
+    "spotMaxPrice": 0.25,
+}
+SAID_WITHIN_S = 10.0
+# Of two offers, until both are refused and gone: looks at one pool, and at all of them.
+LOOKS = 20
+QUOTA_SAYS = (
+    "Operation could not be completed as it results in exceeding approved LowPriorityCores Quota. "
+    "Location: eastus, Current Limit: 3, Current Usage: 0, Additional Required: 4, (Minimum) New "
+    "Limit Required: 4."
 )
-from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm, arm_in_a_thread
-
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
-
-REFUSED_SIZES = ("Standard_NC8as_T4_v3", "Standard_NC16as_T4_v3")
-
-
-@pytest.fixture(scope="module")
-def arm() -> Iterator[Arm]:
-    with arm_in_a_thread() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
 def claiming(
-    control_plane: ControlPlane,  # builds the programs, or skips
-    arm: Arm,
+    control_plane: object,  # builds the programs, or skips
     prefect_home: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Installation]:
-    """Kaitoflow as the chart installs it for AKS, with the chart's definition of NodeClaims."""
-    with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
-        chart = render(VARIANTS["aks"], knows_claims=False)
-        definition = next(each for each in chart if each["metadata"]["name"] == CRD)
-        made.control_plane.define(CRD, json.dumps(definition))
-        rights = [each for each in chart if each["kind"] in _RIGHTS]
-        made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
-        made.settings |= {
-            "KAITOFLOW_PROVISIONER": "aks",
-            "KAITOFLOW_NAMESPACE": NAMESPACE,
-            "KAITOFLOW_AZURE_ENDPOINT": arm.url,
-            "KAITOFLOW_AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
-            "KAITOFLOW_AZURE_RESOURCE_GROUP": GROUP,
-            "KAITOFLOW_AZURE_CLUSTER": CLUSTER,
-            "KAITOFLOW_AZURE_LOCATION": LOCATION,
-        }
+) -> Iterator[tuple[Installation, Azure]]:
+    """Kaitoflow installed with provisioner aks, and the Azure that it asks."""
+    folder = tmp_path_factory.mktemp("aks")
+    with (
+        claiming_installation(folder, prefect_home, provisioner="aks") as made,
+        azure_before(made) as azure,
+    ):
+        made.settings |= azure.settings
         made.start_worker()
         made.start("watcher")
-        yield made
+        yield made, azure
+        made.stop()
 
 
-def claims(claiming: Installation) -> list[dict[str, Any]]:
-    found = json.loads(claiming.kubectl("get", "nodeclaims", "--output=json"))
-    return list(found["items"])
+@pytest.fixture
+def installed(claiming: tuple[Installation, Azure]) -> Installation:
+    return claiming[0]
 
 
-def puts_for(arm: Arm, namespace: str) -> list[dict[str, Any]]:
-    """The bodies with which agent pools were asked for."""
-    return [p for p in arm.puts if p["properties"]["tags"]["kaitoflow-namespace"] == namespace]
+@pytest.fixture
+def azure(claiming: tuple[Installation, Azure]) -> Azure:
+    """It has machines and quota, and was asked for nothing yet."""
+    claiming[1].forget()
+    return claiming[1]
 
 
-def test_a_workspace_s_claim_is_an_agent_pool_that_goes_with_it(
-    claiming: Installation, arm: Arm
-) -> None:
-    namespace, asked_before = new_namespace(claiming), arm.calls.copy()
-    claiming.apply(wanting(namespace))
-    [pool] = wait_until(lambda: puts_for(arm, namespace), "an agent pool to be asked for")
-    [claim] = claims(claiming)
-    name = claim["metadata"]["name"]
-    assert pool == {
+def quick_start(namespace: str) -> dict[str, Any]:
+    """The example that we ship, its placeholders filled in: dataset and Secret."""
+    manifest: dict[str, Any] = yaml.safe_load(QUICK_START.read_text())
+    manifest["metadata"]["namespace"] = namespace
+    manifest["tuning"]["input"]["urls"] = ["https://example.com/data.parquet"]
+    manifest["tuning"]["output"]["imagePushSecret"] = "push"
+    return manifest
+
+
+def expected_pool(name: str, *, namespace: str, uid: str, size: str, **more: Any) -> dict[str, Any]:
+    """What Azure is to be asked for, whole."""
+    return {
         "name": name,
         "properties": {
             "count": 1,
             "mode": "User",
             "type": "VirtualMachineScaleSets",
-            "vmSize": "Standard_NC6s_v3",
+            "vmSize": size,
             "osType": "Linux",
             "osSKU": "Ubuntu",
             "osDiskSizeGB": 100,
             "enableAutoScaling": False,
             "nodeLabels": {
-                "apps": namespace,
-                "karpenter.sh/nodepool": "kaito",
-                "kaito.sh/workspace": "tuned",
-                "kaito.sh/workspacenamespace": namespace,
+                "app": NAME,
                 "kaito.sh/machine-type": "gpu",
+                "kaito.sh/workspace": NAME,
+                "kaito.sh/workspacenamespace": namespace,
+                "karpenter.sh/nodepool": "kaito",
             },
             "nodeTaints": ["sku=gpu:NoSchedule"],
             "tags": {
                 "kaitoflow-claim": name,
                 "kaitoflow-installation": NAMESPACE,
-                "kaitoflow-workspace": "tuned",
                 "kaitoflow-namespace": namespace,
-                "kaitoflow-workspace-uid": claiming.uid(namespace),
+                "kaitoflow-workspace": NAME,
+                "kaitoflow-workspace-uid": uid,
             },
+            **more,
         },
     }
-    labels = pool["properties"]["nodeLabels"] | {"agentpool": name}
-    with joining(claiming, f"aks-{name}", labels, instance_type="Standard_NC6s_v3"):
-        status = claiming.wait_until_ready(namespace)
-        assert true_conditions(status) == {*ALL, "NodeClaimReady"}
-        assert status["workerNodes"] == [f"aks-{name}"]
-        claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
-    assert (arm.pools, claims(claiming)) == ({}, [])
-    asked = arm.calls - asked_before
-    assert (asked["PUT"], asked["DELETE"]) == (1, 1)
 
 
-def test_spot_machines_in_a_zone_up_to_a_price_are_asked_for_as_such(
-    claiming: Installation, arm: Arm
+def uid_of(installed: Installation, namespace: str) -> str:
+    return str(installed.get("workspace", namespace, NAME)["metadata"]["uid"])
+
+
+def delete(installed: Installation, namespace: str) -> None:
+    installed.kubectl("delete", "workspace", NAME, f"--namespace={namespace}", "--timeout=120s")
+
+
+def test_the_quick_start_gets_a_pool_is_served_on_it_and_leaves_none(
+    installed: Installation, azure: Azure
 ) -> None:
-    namespace = new_namespace(claiming)
-    wishes = {"capacity-types": "spot", "zones": "2", "spot-max-price": "1.5"}
-    annotations = {f"kaitoflow.io/{key}": value for key, value in wishes.items()}
-    claiming.apply(wanting(namespace, **annotations))
-    [pool] = wait_until(lambda: puts_for(arm, namespace), "an agent pool to be asked for")
-    asked = {
-        "availabilityZones": ["2"],
-        "scaleSetPriority": "Spot",
-        "scaleSetEvictionPolicy": "Delete",
-        "spotMaxPrice": 1.5,
+    arm, namespace = azure.arm, new_namespace(installed)
+    installed.apply(quick_start(namespace))
+    status = installed.wait_until_ready(namespace, name=NAME)
+    [claim], [put] = claims_of(installed), arm.puts
+    name, uid = claim["metadata"]["name"], uid_of(installed, namespace)
+    assert azure.claimed == [name]
+    assert put == expected_pool(name, namespace=namespace, uid=uid, size="Standard_NC6s_v3")
+    assert true_conditions(status) == {*ALL, "NodeClaimReady"}
+    assert status["workerNodes"] == [f"aks-{name}-vmss000000"]
+    assert claim["status"]["nodeName"] == f"aks-{name}-vmss000000"
+    expect_its_cost(status, claim)
+    delete(installed, namespace)
+    assert (arm.pools, claims_of(installed)) == ({}, [])
+    assert (arm.calls["PUT"], arm.calls["DELETE"]) == (1, 1)
+
+
+def expect_its_cost(status: dict[str, Any], claim: dict[str, Any]) -> None:
+    """The claim's machine costs from the claim on, and was summed up when the run was over."""
+    cost = status["cost"]
+    assert cost["machines"] == [
+        {
+            "name": claim["metadata"]["name"],
+            "instanceType": "Standard_NC6s_v3",
+            "capacityType": "on-demand",
+            "gpus": 1,
+            "pricePerHour": 3.06,
+            "since": claim["metadata"]["creationTimestamp"],
+            "until": "",
+        }
+    ]
+    assert cost["priceUsd"] == pytest.approx(3.06 * cost["gpuHours"], abs=0.01)
+    [over] = [c for c in status["conditions"] if c["type"] == "WorkspaceSucceeded"]
+    assert cost["asOf"] >= over["lastTransitionTime"]
+
+
+@pytest.fixture
+def refused(installed: Installation, azure: Azure) -> str:
+    """The namespace of a Workspace none of whose offers is to be had.
+
+    For spot there is no quota, which Azure says at once; of the others it makes a pool that fails.
+    """
+    namespace = new_namespace(installed)
+    azure.arm.fault("PUT", Fault(403, "QuotaExceeded", QUOTA_SAYS))
+    azure.arm.fails_with[T4] = "AllocationFailed"
+    installed.kubectl("delete", *REFUSED_OFFERS, "--ignore-not-found")
+    installed.apply(picky(namespace))
+    return namespace
+
+
+def test_without_capacity_it_is_said_why_and_each_offer_was_asked_for_once(
+    installed: Installation, azure: Azure, refused: str
+) -> None:
+    arm = azure.arm
+    status = installed.wait_for(refused, rests, name=NAME)
+    assert time.monotonic() - arm.refused_s < SAID_WITHIN_S
+    reason, message = why_not(status, "ResourceReady")
+    assert (reason, message) == why_not(status, "NodeClaimReady")
+    assert reason == "InsufficientQuota"
+    assert f"spot {T4} in zone 1 or 2: agent pool" in message
+    assert "Current Limit: 3, Current Usage: 0, Additional Required: 4" in message
+    assert "ask Azure for more cores of this family in this region" in message
+    assert f"Azure says AllocationFailed: {T4} cannot be had; wait, or name another" in message
+    wait_until(lambda: not claims_of(installed), "the ledger to be empty")
+    assert (arm.pools, arm.calls["PUT"], arm.calls["DELETE"]) == ({}, 2, 1)
+    assert arm.calls["GET"] + arm.calls["LIST"] <= LOOKS
+    delete(installed, refused)
+
+
+def test_a_refused_offer_is_asked_for_by_nobody_until_its_rest_is_over(
+    installed: Installation, azure: Azure, refused: str
+) -> None:
+    arm, others = azure.arm, new_namespace(installed)
+    installed.wait_for(refused, rests, name=NAME)
+    wait_until(lambda: not claims_of(installed), "the ledger to be empty")
+    calls = dict(arm.calls)
+    installed.apply(picky(others))
+    installed.wait_for(others, rests, name=NAME)
+    delete(installed, others)
+    assert dict(arm.calls) == calls | {"USAGES": 2}
+    arm.fails_with.clear()
+    end_rest(installed)
+    installed.wait_until_ready(refused, name=NAME)
+    on_demand, spot = arm.puts
+    uid, zones = uid_of(installed, refused), {"availabilityZones": ["1", "2"]}
+    assert on_demand == expected_pool(
+        on_demand["name"], namespace=refused, uid=uid, size=T4, **zones
+    )
+    assert spot == expected_pool(spot["name"], namespace=refused, uid=uid, size=T4, **zones, **SPOT)
+    delete(installed, refused)
+    assert (arm.pools, claims_of(installed)) == ({}, [])
+
+
+def picky(namespace: str) -> dict[str, Any]:
+    """The quick start with two offers: the same machine as spot, then on demand."""
+    manifest = quick_start(namespace)
+    manifest["resource"]["instanceType"] = T4
+    manifest["metadata"]["annotations"] = {
+        "kaitoflow.io/capacity-types": "spot,on-demand",
+        "kaitoflow.io/spot-max-price": "0.25",
+        "kaitoflow.io/zones": "1,2",
     }
-    assert {key: pool["properties"].get(key) for key in asked} == asked
-    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
-    assert (arm.pools, claims(claiming)) == ({}, [])
+    return manifest
 
 
-def test_when_no_offer_can_be_had_it_says_what_to_do_and_asks_no_more(
-    claiming: Installation, arm: Arm
-) -> None:
-    namespace, asked_before = new_namespace(claiming), arm.calls.copy()
-    no_capacity, no_quota = REFUSED_SIZES
-    arm.fails_with |= {no_capacity: "AllocationFailed", no_quota: "QuotaExceeded"}
-    manifest = wanting(namespace, **{"kaitoflow.io/instance-types": no_quota})
-    manifest["resource"]["instanceType"] = no_capacity
-    claiming.apply(manifest)
-    status = claiming.wait_for(namespace, lambda s: "tried again at" in json.dumps(s))
-    told = next(c for c in status["conditions"] if c["type"] == "NodeClaimReady")
-    assert (told["status"], told["reason"]) == ("False", "InsufficientCapacity")
-    for words in (no_capacity, no_quota, "ask Azure for more cores of this family", "wait, or"):
-        assert words in told["message"]
-    sizes = sorted(put["properties"]["vmSize"] for put in puts_for(arm, namespace))
-    assert sizes == sorted(REFUSED_SIZES)
-    asked = arm.calls - asked_before
-    assert asked["PUT"] == len(REFUSED_SIZES)
-    wait_until(lambda: not claims(claiming), "what was refused to be given back")
-    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+def why_not(status: dict[str, Any], kind: str) -> tuple[str, str]:
+    """Reason and message of a condition that is False; empty while it is not."""
+    found = [c for c in status.get("conditions", []) if c["type"] == kind]
+    is_false = bool(found) and found[0]["status"] == "False"
+    return (found[0]["reason"], found[0]["message"]) if is_false else ("", "")
+
+
+def rests(status: dict[str, Any]) -> bool:
+    """Whether all offers are refused, for some time."""
+    return "tried again at" in why_not(status, "ResourceReady")[1]
+
+
+def end_rest(installed: Installation) -> None:
+    """As if the hour were over that refused offers rest."""
+    kept = json.loads(installed.kubectl("get", *REFUSED_OFFERS, "--output=json"))["data"]
+    ago = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    data = {key: json.dumps(json.loads(text) | {"restsUntil": ago}) for key, text in kept.items()}
+    patch = json.dumps({"data": data})
+    installed.kubectl("patch", *REFUSED_OFFERS, "--type=merge", f"--patch={patch}")

@@ -4,19 +4,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-import yaml
 
-from tests.chart.rendering import NAMESPACE, VARIANTS, render
-from tests.flows.watcher.clouds import CRD, Cloud, wanting
-from tests.flows.watcher.conftest import installation, new_namespace
-from tests.flows.watcher.installation import (
-    _RIGHTS,
-    ALL,
-    Installation,
-    true_conditions,
-    wait_until,
-)
-from tests.nodes.karpenter import claims_crd
+from tests.flows.watcher.clouds import Cloud, claiming_installation, wanting
+from tests.flows.watcher.conftest import new_namespace
+from tests.flows.watcher.installation import ALL, Installation, true_conditions, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,15 +18,9 @@ def claiming(
     prefect_home: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
-    """Kaitoflow installed with provisioner karpenter, and the rights that the chart gives then."""
-    with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
-        made.control_plane.define(CRD, claims_crd())
-        rights = [each for each in render(VARIANTS["karpenter"]) if each["kind"] in _RIGHTS]
-        made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
-        made.settings |= {
-            "KAITOFLOW_PROVISIONER": "karpenter",
-            "KAITOFLOW_NAMESPACE": NAMESPACE,
-        }
+    """Kaitoflow installed with provisioner karpenter."""
+    folder = tmp_path_factory.mktemp("claiming")
+    with claiming_installation(folder, prefect_home, provisioner="karpenter") as made:
         made.start_worker()
         made.start("watcher")
         yield made
@@ -75,7 +60,9 @@ def test_a_workspace_that_only_tunes_gives_its_node_back_at_the_end(
     claiming.apply(wanting(namespace, **{"kaito.sh/serve": "false"}))
     [claim] = wait_until(cloud.claims, "a claim")
     cloud.fulfil(claim)
-    claiming.wait_for(namespace, lambda s: s.get("state") == "Succeeded")
+    status = claiming.wait_for(namespace, lambda s: s.get("state") == "Succeeded")
+    [machine] = status["cost"]["machines"]
+    assert machine["since"] < machine["until"]
     wait_until(lambda: not cloud.claims(), "the claim to be gone")
     claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
 

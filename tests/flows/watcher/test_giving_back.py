@@ -12,11 +12,9 @@ from tasks.nodes.claims import node_claim
 from tasks.nodes.offers import Offer
 from tasks.workspace import parse_workspace
 from tests.builders import tuning_manifest
-from tests.chart.rendering import NAMESPACE, VARIANTS, render
-from tests.flows.watcher.clouds import CRD, Cloud, wanting
-from tests.flows.watcher.conftest import installation, new_namespace
-from tests.flows.watcher.installation import _RIGHTS, ENDED, Installation, wait_until
-from tests.nodes.karpenter import claims_crd
+from tests.flows.watcher.clouds import Cloud, claiming_installation, wanting
+from tests.flows.watcher.conftest import new_namespace
+from tests.flows.watcher.installation import ENDED, Installation, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -28,15 +26,9 @@ def claiming(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
     """Kaitoflow installed with provisioner karpenter, which gives leaks no grace."""
-    with installation(tmp_path_factory.mktemp("claiming"), prefect_home) as made:
-        made.control_plane.define(CRD, claims_crd())
-        rights = [each for each in render(VARIANTS["karpenter"]) if each["kind"] in _RIGHTS]
-        made.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(rights))
-        made.settings |= {
-            "KAITOFLOW_PROVISIONER": "karpenter",
-            "KAITOFLOW_NAMESPACE": NAMESPACE,
-            "KAITOFLOW_GARBAGE_GRACE_S": "0",
-        }
+    folder = tmp_path_factory.mktemp("claiming")
+    with claiming_installation(folder, prefect_home, provisioner="karpenter") as made:
+        made.settings["KAITOFLOW_GARBAGE_GRACE_S"] = "0"
         made.start_worker()
         made.start("watcher")
         yield made
@@ -95,7 +87,9 @@ def test_a_served_workspace_that_is_stopped_gives_its_node_back(
     annotate = ("annotate", "workspace", "tuned", "-n", namespace)
     claiming.kubectl(*annotate, "kaitoflow.io/stopped=1")
     wait_until(lambda: not cloud.claims(), "the claim to be gone")
-    claiming.wait_for(namespace, lambda s: s.get("state") == "Stopped")
+    status = claiming.wait_for(namespace, lambda s: s.get("state") == "Stopped")
+    [machine] = status["cost"]["machines"]
+    assert machine["until"] >= machine["since"]
     claiming.kubectl(*annotate, "kaitoflow.io/stopped-")
     claiming.wait_until_ready(namespace)
     claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")

@@ -1,0 +1,87 @@
+"""Plays Azure for an installation, in a thread of its own: its pools become nodes, and go."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from tests.cluster.simulated_node import SimulatedNode
+from tests.flows.watcher.clouds import claims_of, joining
+from tests.flows.watcher.installation import Installation
+from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm, arm_in_a_thread
+
+Object = dict[str, Any]
+
+
+class Azure:
+    """The ARM server before a cluster."""
+
+    def __init__(self, installed: Installation, arm: Arm) -> None:
+        """Args: arm: its hooks become this one's."""
+        self._installed, self.arm = installed, arm
+        arm.on_asked, arm.on_ready, arm.on_gone = self._note, self._join, self._leave
+        self.claimed: list[str] = []
+        """Pools that were claimed when they were asked for."""
+        self._nodes: dict[str, AbstractContextManager[SimulatedNode]] = {}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """With which an installation finds it."""
+        return {
+            "KAITOFLOW_AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
+            "KAITOFLOW_AZURE_RESOURCE_GROUP": GROUP,
+            "KAITOFLOW_AZURE_CLUSTER": CLUSTER,
+            "KAITOFLOW_AZURE_LOCATION": LOCATION,
+            "KAITOFLOW_AZURE_ENDPOINT": self.arm.url,
+        }
+
+    def forget(self) -> None:
+        """As on its first day: nothing was asked, and nothing fails."""
+        self.claimed.clear()
+        for kept in (self.arm.puts, self.arm.calls, self.arm.faults, self.arm.fails_with):
+            kept.clear()
+
+    async def _note(self, pool: Object) -> None:
+        names = [c["metadata"]["name"] for c in await asyncio.to_thread(claims_of, self._installed)]
+        self.claimed += [name for name in names if name == pool["name"]]
+
+    async def _join(self, pool: Object) -> None:
+        """With the labels and taints that were asked for, and those that AKS gives."""
+        properties, name = pool["properties"], pool["name"]
+        node = joining(
+            self._installed,
+            f"aks-{name}-vmss000000",
+            properties["nodeLabels"] | {"agentpool": name},
+            instance_type=properties["vmSize"],
+            taints=[_taint(each) for each in properties["nodeTaints"]],
+            gpus=1,
+        )
+        await asyncio.to_thread(node.__enter__)
+        self._nodes[name] = node
+
+    async def _leave(self, pool: Object) -> None:
+        if node := self._nodes.pop(pool["name"], None):
+            await asyncio.to_thread(node.__exit__, None, None, None)
+
+    def end(self) -> None:
+        """Machines that nobody gave back go, too."""
+        while self._nodes:
+            self._nodes.popitem()[1].__exit__(None, None, None)
+
+
+@contextmanager
+def azure_before(installed: Installation) -> Iterator[Azure]:
+    """Azure for as long as the context lasts."""
+    with arm_in_a_thread() as arm:
+        made = Azure(installed, arm)
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+def _taint(text: str) -> dict[str, str]:
+    """As AKS writes one: key=value:effect."""
+    key_value, _, effect = text.rpartition(":")
+    key, _, value = key_value.partition("=")
+    return {"key": key, "value": value, "effect": effect}
