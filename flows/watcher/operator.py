@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import kopf
 from aiohttp import web
-from prefect import get_client
 
 from flows.watcher.lease import Lease
+from flows.watcher.prefect_api import PrefectApi
 from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
 from tasks.platform.base import INFERENCE
@@ -37,7 +37,7 @@ async def watch(watcher_settings: WatcherSettings) -> None:
     )
     leading = asyncio.Event()
     try:
-        async with get_client() as prefect, asyncio.TaskGroup() as group:
+        async with PrefectApi() as prefect, asyncio.TaskGroup() as group:
             watcher = Watcher(platform, api, prefect, watcher_settings)
             port = watcher_settings.watcher_port
             beside = [group.create_task(_serve_health(watcher, leading, port))]

@@ -13,12 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelled, Cancelling
-
 from flows.watcher.freshness import Freshness
+from flows.watcher.prefect_api import PrefectApi, Run
 from flows.watcher.settings import WatcherSettings
 from flows.worker import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
@@ -40,7 +36,6 @@ from tasks.workspace import (
 logger = logging.getLogger(__name__)
 
 _SETTLED = ("Ready", "Succeeded", "Failed", "Stopped", "NotReady")
-_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED)
 _CANCEL_TIMEOUT_S = 60.0
 # Runs that are created at once: the server is no faster with more, and all would wait for the last.
 _CREATIONS_AT_ONCE = 4
@@ -65,7 +60,7 @@ class Watcher:
         self,
         platform: KubernetesPlatform,
         api: KubeApi,
-        prefect: PrefectClient,
+        prefect: PrefectApi,
         settings: WatcherSettings,
     ) -> None:
         """Args: prefect: an open client of the server whose worker runs the deployments."""
@@ -137,7 +132,7 @@ class Watcher:
             await self._cancel_runs(workspace.metadata, but_generation=generation)
         parameters = {"workspace": workspace.model_dump(mode="json", by_alias=True)}
         run = await self._create_run("run-workspace", workspace.metadata, attempt, parameters)
-        if run.state_type == StateType.CRASHED:
+        if run.state_type == "CRASHED":
             await self._again_later(workspace, known, attempt)
             return
         known.started = (generation, attempt)
@@ -145,12 +140,12 @@ class Watcher:
 
     async def _create_run(
         self, flow: str, meta: ObjectMeta, attempt: int, parameters: dict[str, Any]
-    ) -> FlowRun:
+    ) -> Run:
         """The run of this flow, generation and attempt: a new one, or the one that there is.
 
-        Not by the client's method of that name, which cannot leave out that the server compares the
-        parameters with the flow's schema: a Workspace has passed all its rules here, and Prefect's
-        server, where most of a run's cost is, spent a quarter of its time on it.
+        The server is not to compare the parameters with the flow's schema: a Workspace has passed
+        all its rules here, and Prefect's server, where most of a run's cost is, spent a quarter of
+        its time on it.
         """
         body = {
             # As the flow would name it, which then need not ask for another name.
@@ -161,19 +156,14 @@ class Watcher:
             "tags": [flow, _tag(meta.uid), f"generation:{meta.generation}"],
         }
         async with self._creations:
-            path = {"id": await self._deployment(flow)}
-            answer = await self._prefect.request(
-                "POST", "/deployments/{id}/create_flow_run", path_params=path, json=body
-            )
-        run = FlowRun.model_validate(answer.json())
+            run = await self._prefect.create_run(await self._deployment(flow), body)
         if self._settings.worker_url:
             await poke_worker(self._settings.worker_url)
         return run
 
     async def _deployment(self, flow: str) -> UUID:
         if flow not in self._deployments:
-            found = await self._prefect.read_deployment_by_name(f"{flow}/{CLUSTER_POOL}")
-            self._deployments[flow] = found.id
+            self._deployments[flow] = await self._prefect.deployment_id(flow, CLUSTER_POOL)
         return self._deployments[flow]
 
     async def _again_later(self, workspace: Workspace, known: _Known, attempt: int) -> None:
@@ -224,18 +214,18 @@ class Watcher:
         await self._cancel_runs(meta)
         parameters = {"metadata": meta.model_dump(mode="json", by_alias=True)}
         run = await self._create_run("release-workspace", meta, known.releases, parameters)
-        if run.state_type in (StateType.CRASHED, StateType.FAILED, StateType.CANCELLED):
+        if run.state_type in ("CRASHED", "FAILED", "CANCELLED"):
             self._wait(known, known.releases)
             known.releases += 1
 
     async def _cancel_runs(self, meta: ObjectMeta, *, but_generation: int | None = None) -> None:
         """Ask a Workspace's runs to end, and wait until they have."""
-        tags = FlowRunFilterTags(all_=["run-workspace", _tag(meta.uid)])
+        tags = ["run-workspace", _tag(meta.uid)]
         kept = f"generation:{but_generation}"
         deadline = asyncio.get_running_loop().time() + _CANCEL_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
-            runs = await self._prefect.read_flow_runs(flow_run_filter=FlowRunFilter(tags=tags))
-            alive = [r for r in runs if r.state_type not in _ENDED and kept not in r.tags]
+            runs = await self._prefect.runs_with(tags)
+            alive = [run for run in runs if not run.has_ended and kept not in run.tags]
             if not alive:
                 return
             for run in alive:
@@ -243,11 +233,11 @@ class Watcher:
             await asyncio.sleep(_LOOK_AGAIN_S)
         logger.warning("runs still there uid=%s after_s=%.0f", meta.uid, _CANCEL_TIMEOUT_S)
 
-    async def _cancel(self, run: FlowRun) -> None:
-        if run.state_type == StateType.SCHEDULED:
-            await self._prefect.set_flow_run_state(run.id, Cancelled())
-        elif run.state_type != StateType.CANCELLING:
-            await self._prefect.set_flow_run_state(run.id, Cancelling())
+    async def _cancel(self, run: Run) -> None:
+        if run.state_type == "SCHEDULED":
+            await self._prefect.set_state(run, "CANCELLED")
+        elif run.state_type != "CANCELLING":
+            await self._prefect.set_state(run, "CANCELLING")
 
     async def _hold(self, manifest: Mapping[str, Any]) -> None:
         """Put our finalizer on: the object stays until everything of it has gone."""
@@ -314,8 +304,7 @@ class Watcher:
 
     async def _lost_runs(self) -> set[str]:
         """Tags of Workspaces with a run that has crashed."""
-        crashed = FlowRunFilter.model_validate({"state": {"type": {"any_": ["CRASHED"]}}})
-        runs = await self._prefect.read_flow_runs(flow_run_filter=crashed, limit=200)
+        runs = await self._prefect.crashed_runs()
         return {tag for run in runs for tag in run.tags if tag.startswith("workspace-uid:")}
 
     def _is_ours(self, meta: Mapping[str, Any]) -> bool:

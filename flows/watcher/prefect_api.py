@@ -1,0 +1,121 @@
+"""The few things that the watcher asks of Prefect's server, by its REST API.
+
+Without Prefect's own client: importing it takes 40 MB and a second, of a program that makes four
+kinds of requests.
+"""
+
+import asyncio
+import base64
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+from uuid import UUID
+
+import httpx2
+from pydantic import BaseModel
+
+from tasks.errors import PrefectUnavailable
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_S = 30.0
+# Together about four minutes: longer than a server takes to be moved to another node.
+_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 60.0, 60.0)
+_AGAIN = {
+    httpx2.codes.TOO_MANY_REQUESTS,
+    httpx2.codes.BAD_GATEWAY,
+    httpx2.codes.SERVICE_UNAVAILABLE,
+    httpx2.codes.GATEWAY_TIMEOUT,
+}
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+
+class Run(BaseModel):
+    """A flow run, as far as the watcher looks at it."""
+
+    id: UUID
+    name: str
+    state_type: str | None = None
+    state_name: str | None = None
+    tags: list[str] = []
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.state_type in _ENDED
+
+
+class PrefectApi:
+    """The server that PREFECT_API_URL names; busy or away, it is asked again for minutes.
+
+    Raises, from every method: PrefectUnavailable.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Args: environment: PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING."""
+        self._url = environment["PREFECT_API_URL"].rstrip("/")
+        self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S, headers=_login(environment))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def deployment_id(self, flow: str, name: str) -> UUID:
+        """The id of a flow's deployment; a worker registers it when it starts."""
+        found = await self._ask("GET", f"/deployments/name/{flow}/{name}")
+        return UUID(found["id"])
+
+    async def create_run(self, deployment: UUID, body: Mapping[str, Any]) -> Run:
+        """The run of this idempotency key: a new one, or the one that there is."""
+        return Run.model_validate(
+            await self._ask("POST", f"/deployments/{deployment}/create_flow_run", body)
+        )
+
+    async def runs_with(self, tags: Sequence[str]) -> list[Run]:
+        """The runs that have all of the tags."""
+        return await self._runs({"tags": {"all_": [*tags]}})
+
+    async def crashed_runs(self) -> list[Run]:
+        """Runs that their worker lost."""
+        return await self._runs({"state": {"type": {"any_": ["CRASHED"]}}})
+
+    async def set_state(self, run: Run, kind: str) -> None:
+        """Ask for a run's next state, such as CANCELLING; the server may refuse it."""
+        state = {"type": kind, "name": kind.capitalize()}
+        await self._ask("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
+
+    async def _runs(self, chosen: Mapping[str, Any]) -> list[Run]:
+        found = await self._ask("POST", "/flow_runs/filter", {"flow_runs": chosen, "limit": 200})
+        return [Run.model_validate(each) for each in found]
+
+    async def _ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
+        said = ""
+        for wait_s in (*_WAITS_S, None):
+            try:
+                answer = await self._client.request(method, f"{self._url}{route}", json=body)
+                if answer.is_success:
+                    return answer.json() if answer.content else None
+                said = f"HTTP {answer.status_code} {answer.text[:200]}"
+                if answer.status_code not in _AGAIN:
+                    break
+            except httpx2.TransportError as error:
+                said = f"{type(error).__name__} {error}"
+            if wait_s is None:
+                break
+            logger.warning("prefect did not answer route=%s: %s", route, said)
+            await asyncio.sleep(wait_s)
+        raise PrefectUnavailable(
+            f"{method} {route} was asked of the Prefect server at {self._url}; it said {said}; see "
+            "that it runs, and that PREFECT_API_URL and its key are right"
+        )
+
+
+def _login(environment: Mapping[str, str]) -> dict[str, str]:
+    if key := environment.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if login := environment.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+    return {}
