@@ -19,8 +19,8 @@ from tasks.errors import ContainerKilled, error_from_reason
 from tasks.podlog import Event, parse_event
 
 # Each is a Python interpreter's start, most of a second of a core: one that plans hundreds of runs
-# at once asks for the first few, and then for one every few seconds.
-_AT_ONCE, _ANOTHER_AFTER_S = 4, 5.0
+# at once asks for the first few, and then for one every half minute.
+_AT_ONCE, _ANOTHER_AFTER_S = 4, 30.0
 
 
 class Allowance:

@@ -1,5 +1,6 @@
 """What a machine costs an hour, by a dated table that a person may replace."""
 
+import functools
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -37,8 +38,9 @@ class PriceTable(BaseModel):
         return price.spot if capacity_type == "spot" else price.on_demand
 
 
+@functools.lru_cache(maxsize=8)
 def price_table(path: Path | None = None) -> PriceTable:
-    """The table in a file; None = the one that comes with us.
+    """The table in a file, read once; None = the one that comes with us.
 
     Raises: InvalidPriceTable: the file cannot be read, or says something else.
     """
