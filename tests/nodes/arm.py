@@ -202,13 +202,19 @@ async def _get(arm: Arm, request: web.Request) -> web.Response:
     pool = arm.pools.get(request.match_info["name"])
     if pool is None:
         return _refusal(Fault(404, "NotFound", "no such agent pool"))
-    if pool["properties"]["provisioningState"] == "Failed":
-        arm.refused_s = time.monotonic()
+    _note_refusal(arm, pool)
     return web.json_response(pool)
 
 
 async def _list(arm: Arm, request: web.Request) -> web.Response:
+    for pool in arm.pools.values():
+        _note_refusal(arm, pool)
     return web.json_response({"value": [*arm.pools.values()]})
+
+
+def _note_refusal(arm: Arm, pool: Object) -> None:
+    if pool["properties"]["provisioningState"] == "Failed":
+        arm.refused_s = time.monotonic()
 
 
 async def _delete(arm: Arm, request: web.Request) -> web.Response:
