@@ -144,11 +144,6 @@ securityContext:
   value: /tmp/prefect
 - name: PREFECT_API_URL
   value: {{ include "kaitoflow.prefectUrl" . }}
-# One heap for all threads, of which freed memory goes back: few threads do anything at once.
-- name: MALLOC_ARENA_MAX
-  value: "1"
-- name: MALLOC_TRIM_THRESHOLD_
-  value: "131072"
 # Outlasts a server that is away for four minutes.
 - name: PREFECT_CLIENT_MAX_RETRIES
   value: "7"
