@@ -235,8 +235,10 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
                     )
                     is_failing = True
                 await asyncio.sleep(_POKE_GAP_S)
+                # Not by wait_for, which in Python 3.11 loses a cancellation that comes with a poke.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), every_s)
+                    async with asyncio.timeout(every_s):
+                        await wake.wait()
 
     async def _poll(self) -> None:
         self._turned_s = time.monotonic()

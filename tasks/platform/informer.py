@@ -58,7 +58,8 @@ class Informer:
         """Return at the next change of a key's objects, or when the time is over."""
         changed = self._changed.setdefault(key, asyncio.Event())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
 
     async def _keep_current(self) -> None:
         pause_s = _FIRST_PAUSE_S

@@ -80,7 +80,8 @@ class Outbox:
             if status:
                 await self._send_status(status)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), _STATUS_EVERY_S)
+                    async with asyncio.timeout(_STATUS_EVERY_S):
+                        await self._hurry.wait()
 
     async def _send_status(self, status: WorkspaceStatus) -> None:
         meta = self._workspace.metadata
