@@ -7,7 +7,7 @@ a run started twice one run.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,6 +40,7 @@ _CANCEL_TIMEOUT_S = 60.0
 # Runs that are created at once: the server is no faster with more, and all would wait for the last.
 _CREATIONS_AT_ONCE = 4
 _LOOK_AGAIN_S = 0.5
+_ASKED_AT_ONCE = 5
 _LONGEST_BACKOFF_S = 600.0
 
 
@@ -49,6 +50,7 @@ class _Known:
 
     started: tuple[int, int] | None = None
     releases: int = 0
+    asked_s: float = 0.0
     not_before: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -292,9 +294,10 @@ class Watcher:
             {m["metadata"]["uid"]: m["metadata"]["resourceVersion"] for m in manifests}
         )
         lost = await self._lost_runs()
+        orphaned = await self._without_run(manifests)
         for manifest in manifests:
             known = self._known.setdefault(manifest["metadata"]["uid"], _Known())
-            if _tag(manifest["metadata"]["uid"]) in lost:
+            if _tag(manifest["metadata"]["uid"]) in lost or manifest in orphaned:
                 known.started = None
             try:
                 async with known.lock:
@@ -306,6 +309,26 @@ class Watcher:
         """Tags of Workspaces with a run that has crashed."""
         runs = await self._prefect.crashed_runs()
         return {tag for run in runs for tag in run.tags if tag.startswith("workspace-uid:")}
+
+    async def _without_run(self, manifests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Workspaces under way whose run a person has deleted in Prefect.
+
+        Each is asked for on its own, so of many only a few at each resync: those that were not
+        asked for the longest.
+        """
+        waiting = [
+            (known.asked_s, manifest)
+            for manifest in manifests
+            if (known := self._known.get(manifest["metadata"]["uid"])) and known.started
+            if (manifest.get("status") or {}).get("state") not in _SETTLED
+        ]
+        found = []
+        for _, manifest in sorted(waiting, key=lambda each: each[0])[:_ASKED_AT_ONCE]:
+            uid = manifest["metadata"]["uid"]
+            self._known[uid].asked_s = asyncio.get_running_loop().time()
+            if not await self._prefect.runs_with([_tag(uid)]):
+                found.append(manifest)
+        return found
 
     def _is_ours(self, meta: Mapping[str, Any]) -> bool:
         named = self._settings.namespaces

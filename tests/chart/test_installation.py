@@ -14,7 +14,7 @@ from tests.chart.conftest import Installation
 from tests.chart.rendering import RELEASE, VARIANTS, Object, pod_specs, render, render_text
 from tests.cluster.control_plane import ControlPlane
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LOOSE = """
 apiVersion: apps/v1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import httpx2
 import pytest
 
 from tests.chart.rendering import NAMESPACE
@@ -79,6 +80,23 @@ def test_a_restarted_watcher_starts_no_second_run(
     installed.node.held.clear()
     installed.expect_one_run(namespace)
     assert installed.status(namespace)["flowRunId"] == before["flowRunId"]
+
+
+@pytest.mark.slow
+def test_a_run_that_a_person_deletes_before_it_began_is_started_again(
+    installed: Installation, workspace_namespace: str
+) -> None:
+    namespace = workspace_namespace
+    installed.kill("worker")
+    installed.apply(workspace_manifest(namespace))
+    uid = installed.uid(namespace)
+    [run] = wait_until(lambda: installed.runs(uid), "its run")
+    deleted = httpx2.delete(f"{installed.prefect_api}/flow_runs/{run['id']}", trust_env=False)
+    assert deleted.is_success
+    [other] = wait_until(lambda: installed.runs(uid), "another run")
+    assert other["id"] != run["id"]
+    installed.start_worker()
+    installed.expect_one_run(namespace)
 
 
 def test_a_stopped_watcher_lets_another_lead_at_once(installed: Installation) -> None:
