@@ -82,7 +82,13 @@ def _size(source: DataSource, found: DatasetSeen | None) -> str:
     if not known:
         return ""
     least = "" if len(known) == len(sizes) else "at least "
-    return f", {least}{sum(known) / _MIB:,.1f} MiB"
+    return f", {least}{_amount(sum(known))}"
+
+
+def _amount(size_bytes: int) -> str:
+    if size_bytes < _MIB:
+        return f"{size_bytes / 2**10:,.0f} KiB"
+    return f"{size_bytes / _MIB:,.1f} MiB"
 
 
 def expected_tokens(workspace: Workspace, findings: Findings) -> int | None:

@@ -135,6 +135,12 @@ def test_a_dataset_that_is_not_there_is_refused_before_a_node_is_made() -> None:
     assert dataset.fix == "correct the address"
 
 
+@pytest.mark.parametrize(("size", "said"), [(20_480, "20 KiB"), (3 * 2**20, "3.0 MiB")])
+def test_how_much_there_is_is_told_in_a_unit_that_fits(size: int, said: str) -> None:
+    seen = replace(MADE, dataset=DatasetSeen(bytes=(size,)))
+    assert f"1 file(s), {said}, " in row(make_plan(workspace(), CLUSTER, seen), "dataset").detail
+
+
 def test_a_server_that_is_silent_now_is_only_a_warning() -> None:
     silent = DownloadFailed("the dataset was asked; there was no answer; run the plan again")
     dataset = row(make_plan(workspace(), CLUSTER, replace(MADE, dataset=silent)), "dataset")
