@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any, Literal
@@ -114,30 +114,38 @@ def _die_at_calls(calls: Iterator[int], job: Job) -> None:
     aiohttp.ClientSession._request = asked  # type: ignore[method-assign]
 
 
-def _provisioner(api: KubeApi, pools: AgentPools) -> ClaimingProvisioner:
+def connecting(api: KubeApi) -> Callable[[], Awaitable[KubeApi]]:
+    """A connection that is there already, as the product asks for one."""
+
     async def connected() -> KubeApi:
         return api
 
-    async def nodes() -> list[dict[str, Any]]:
-        return await api.find("Node")
+    return connected
 
-    async def no_others() -> list[dict[str, Any]]:
-        return []
 
+def fulfiller_of(api: KubeApi, pools: AgentPools) -> AksFulfiller:
+    """The product's own, in a hurry."""
     alone = asyncio.Lock()
-    fulfiller = AksFulfiller(
+    return AksFulfiller(
         pools,
-        connected,
-        list_nodes=nodes,
+        connecting(api),
+        list_nodes=lambda: api.find("Node"),
         writing=lambda: alone,
         installation="test",
         look_every_s=_LOOK_AGAIN_S,
     )
+
+
+def _provisioner(api: KubeApi, pools: AgentPools) -> ClaimingProvisioner:
+    async def no_others() -> list[dict[str, Any]]:
+        return []
+
+    connected = connecting(api)
     return ClaimingProvisioner(
         Ledger(connected),
-        fulfiller,
+        fulfiller_of(api, pools),
         UnavailableOffers(connected, namespace="default"),
-        list_nodes=nodes,
+        list_nodes=lambda: api.find("Node"),
         list_workspaces=no_others,
         deadlines=_PATIENT,
         max_nodes=1000,

@@ -20,7 +20,6 @@ from typing import Any, Literal, get_args
 import pytest
 
 from tasks.nodes.agent_pools import AgentPools, AksCluster
-from tasks.nodes.aks import AksFulfiller
 from tasks.nodes.claims import CLAIM, WORKSPACE_LABEL
 from tasks.nodes.collector import GarbageCollector
 from tasks.nodes.garbage import LeakKind
@@ -30,7 +29,7 @@ from tasks.skus.prices import price_table
 from tests.cluster.control_plane import ControlPlane
 from tests.nodes.arm import CLUSTER, GROUP, Arm, Fault, running_arm
 from tests.nodes.azure import Azure
-from tests.nodes.killable import End, Job
+from tests.nodes.killable import End, Job, connecting, fulfiller_of
 from tests.nodes.test_agent_pools import client_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -177,23 +176,12 @@ async def _processes() -> AsyncIterator[asyncio.Queue[asyncio.subprocess.Process
 
 
 def _collector(api: KubeApi, pools: AgentPools) -> GarbageCollector:
-    async def connected() -> KubeApi:
-        return api
-
-    async def nodes() -> list[dict[str, Any]]:
-        return await api.find("Node")
-
-    alone = asyncio.Lock()
-    fulfiller = AksFulfiller(
-        pools,
-        connected,
-        list_nodes=nodes,
-        writing=lambda: alone,
-        installation="test",
-        look_every_s=0.1,
+    return GarbageCollector(
+        connecting(api),
+        fulfiller_of(api, pools),
+        price_per_hour=price_table().price_per_hour,
+        grace_s=0,
     )
-    prices = price_table().price_per_hour
-    return GarbageCollector(connected, fulfiller, price_per_hour=prices, grace_s=0)
 
 
 async def test_two_hundred_deaths_leave_no_node_twice_and_none_behind(
