@@ -4,6 +4,7 @@ import logging
 
 from prefect import flow
 
+from flows.prefect_api import PrefectApi
 from tasks.nodes import current_collector
 
 logger = logging.getLogger(__name__)
@@ -15,7 +16,10 @@ async def collect_garbage() -> None:
 
     A run that cannot list everything removes nothing and fails; the next one tries again.
     """
-    async with current_collector() as collector:
+    async with (
+        PrefectApi() as prefect,
+        current_collector(prefect.workspaces_with_run) as collector,
+    ):
         if collector is None:
             return
         removed = await collector.collect()

@@ -15,6 +15,8 @@ from tasks.artifacts import Endpoint, PublishedImage
 from tasks.cost import Cost
 from tasks.estimate import duration
 
+# In which a Workspace needs no run, as long as it is not changed.
+SETTLED_STATES = ("Ready", "NotReady", "Succeeded", "Failed", "Stopped")
 _HISTORY_MAX = 10
 _MESSAGE_MAX_CHARS = 32768  # metav1.Condition's; a status with a longer one is refused whole
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 import kopf
 from aiohttp import web
 
+from flows.prefect_api import PrefectApi
 from flows.watcher.lease import Lease
-from flows.watcher.prefect_api import PrefectApi
 from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
 from tasks.platform.base import INFERENCE

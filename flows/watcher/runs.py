@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from flows.prefect_api import PrefectApi, Run, uid_tag
 from flows.watcher.freshness import Freshness
-from flows.watcher.prefect_api import PrefectApi, Run
 from flows.watcher.settings import WatcherSettings
 from flows.worker import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
@@ -24,7 +24,7 @@ from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import GENERATION_LABEL, WORKSPACE_LABEL
 from tasks.platform.outbox import status_patch
 from tasks.platform.readiness import with_readiness
-from tasks.status import ConditionType, WorkspaceStatus
+from tasks.status import SETTLED_STATES, ConditionType, WorkspaceStatus
 from tasks.workspace import (
     FINALIZER,
     STOPPED_ANNOTATION,
@@ -35,7 +35,6 @@ from tasks.workspace import (
 
 logger = logging.getLogger(__name__)
 
-_SETTLED = ("Ready", "Succeeded", "Failed", "Stopped", "NotReady")
 _CANCEL_TIMEOUT_S = 60.0
 # Runs that are created at once: the server is no faster with more, and all would wait for the last.
 _CREATIONS_AT_ONCE = 4
@@ -105,7 +104,7 @@ class Watcher:
             await self._stop(workspace, status)
         elif is_current and _was_asked_to_stop(status):
             await self._start(workspace, known, attempt=await self._next_attempt(workspace, status))
-        elif not is_current or status.state not in _SETTLED:
+        elif not is_current or status.state not in SETTLED_STATES:
             await self._start(workspace, known, attempt=status.attempt if is_current else 0)
 
     async def _parsed(
@@ -155,7 +154,7 @@ class Watcher:
             "parameters": parameters,
             "enforce_parameter_schema": False,
             "idempotency_key": f"{flow} {meta.uid} {meta.generation} {attempt}",
-            "tags": [flow, _tag(meta.uid), f"generation:{meta.generation}"],
+            "tags": [flow, uid_tag(meta.uid), f"generation:{meta.generation}"],
         }
         async with self._creations:
             run = await self._prefect.create_run(await self._deployment(flow), body)
@@ -222,7 +221,7 @@ class Watcher:
 
     async def _cancel_runs(self, meta: ObjectMeta, *, but_generation: int | None = None) -> None:
         """Ask a Workspace's runs to end, and wait until they have."""
-        tags = ["run-workspace", _tag(meta.uid)]
+        tags = ["run-workspace", uid_tag(meta.uid)]
         kept = f"generation:{but_generation}"
         deadline = asyncio.get_running_loop().time() + _CANCEL_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
@@ -297,7 +296,7 @@ class Watcher:
         orphaned = await self._without_run(manifests)
         for manifest in manifests:
             known = self._known.setdefault(manifest["metadata"]["uid"], _Known())
-            if _tag(manifest["metadata"]["uid"]) in lost or manifest in orphaned:
+            if manifest["metadata"]["uid"] in lost or manifest in orphaned:
                 known.started = None
             try:
                 async with known.lock:
@@ -306,9 +305,9 @@ class Watcher:
                 logger.exception("look failed workspace=%s", _name(manifest["metadata"]))
 
     async def _lost_runs(self) -> set[str]:
-        """Tags of Workspaces with a run that has crashed."""
+        """Uids of Workspaces with a run that has crashed."""
         runs = await self._prefect.crashed_runs()
-        return {tag for run in runs for tag in run.tags if tag.startswith("workspace-uid:")}
+        return {uid for run in runs for uid in run.workspace_uids}
 
     async def _without_run(self, manifests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Workspaces under way whose run a person has deleted in Prefect.
@@ -320,13 +319,13 @@ class Watcher:
             (known.asked_s, manifest)
             for manifest in manifests
             if (known := self._known.get(manifest["metadata"]["uid"])) and known.started
-            if (manifest.get("status") or {}).get("state") not in _SETTLED
+            if (manifest.get("status") or {}).get("state") not in SETTLED_STATES
         ]
         found = []
         for _, manifest in sorted(waiting, key=lambda each: each[0])[:_ASKED_AT_ONCE]:
             uid = manifest["metadata"]["uid"]
             self._known[uid].asked_s = asyncio.get_running_loop().time()
-            if not await self._prefect.runs_with([_tag(uid)]):
+            if not await self._prefect.runs_with([uid_tag(uid)]):
                 found.append(manifest)
         return found
 
@@ -347,7 +346,3 @@ def _was_asked_to_stop(status: WorkspaceStatus) -> bool:
 
 def _name(meta: Mapping[str, Any]) -> str:
     return f"{meta['namespace']}/{meta['name']}"
-
-
-def _tag(uid: str) -> str:
-    return f"workspace-uid:{uid}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.claiming import ClaimingProvisioner
-from tasks.nodes.collector import GarbageCollector
+from tasks.nodes.collector import GarbageCollector, WithRun
 from tasks.nodes.deadlines import Deadlines
 from tasks.nodes.karpenter import KarpenterFulfiller
 from tasks.nodes.ledger import Ledger
@@ -78,8 +78,11 @@ def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
 
 
 @contextlib.asynccontextmanager
-async def current_collector() -> AsyncIterator[GarbageCollector | None]:
-    """Who finds the leaked machines of this process's cluster; None where no node is made."""
+async def current_collector(with_run: WithRun) -> AsyncIterator[GarbageCollector | None]:
+    """Who finds the leaked machines of this process's cluster; None where no node is made.
+
+    Args: with_run: see `GarbageCollector`.
+    """
     if settings().platform == "local":
         yield None
         return
@@ -88,7 +91,9 @@ async def current_collector() -> AsyncIterator[GarbageCollector | None]:
     def writing() -> AbstractAsyncContextManager[None]:
         return one_writer(settings().azure_cluster)
 
-    async with garbage_collector(_cluster(), settings(), writing=writing) as collector:
+    async with garbage_collector(
+        _cluster(), settings(), with_run=with_run, writing=writing
+    ) as collector:
         yield collector
 
 
@@ -97,12 +102,16 @@ async def garbage_collector(
     platform: "KubernetesPlatform",
     chosen: Settings,
     *,
+    with_run: WithRun | None = None,
     writing: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> AsyncIterator[GarbageCollector | None]:
     """Who finds leaked machines on a cluster; None where no node is made.
 
     Settings that name no provisioner, as a person's, let claims be looked at and no cloud.
-    Args: writing: see `AksFulfiller`; without it Azure itself refuses a second operation.
+
+    Args:
+        with_run: see `GarbageCollector`.
+        writing: see `AksFulfiller`; without it Azure itself refuses a second operation.
     """
     if chosen.provisioner == "byo":
         yield None
@@ -121,6 +130,7 @@ async def garbage_collector(
             fulfiller,
             price_per_hour=price_table(chosen.price_table).price_per_hour,
             grace_s=chosen.garbage_grace_s,
+            with_run=with_run,
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -23,6 +24,9 @@ from tasks.platform.kube_api import KubeApi, Object
 
 logger = logging.getLogger(__name__)
 
+# The uids of Workspaces that have a run.
+WithRun = Callable[[], Awaitable[AbstractSet[str]]]
+
 # Azure takes minutes to remove a pool; what takes longer the next collection goes on with.
 _COLLECT_WITHIN_S = 480.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
@@ -38,10 +42,12 @@ class GarbageCollector:
         *,
         price_per_hour: PricePerHour,
         grace_s: float,
+        with_run: WithRun | None = None,
     ) -> None:
-        """Args: grace_s: see `tasks.nodes.garbage.Terms`."""
+        """Args: grace_s: see `tasks.nodes.garbage.Terms`; with_run: None = nobody can be asked."""
         self._api, self._fulfiller, self._ledger = api, fulfiller, Ledger(api)
         self._price_per_hour, self._grace_s = price_per_hour, grace_s
+        self._with_run = with_run
 
     async def leaks(self) -> Sequence[Leak]:
         """What is leaked now.
@@ -81,7 +87,11 @@ class GarbageCollector:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _look(self) -> tuple[Suspects, Evidence]:
-        """What may be removed, then what says that it is needed, but for pods."""
+        """What may be removed, then what says that it is needed, but for pods.
+
+        A run that ends or begins meanwhile is in one of the two answers on runs.
+        """
+        before = await self._with_run() if self._with_run else set()
         machines = await self._fulfiller.machines()
         suspects = Suspects(machines=machines, claims=await self._claims(machines))
         api = await self._api()
@@ -89,6 +99,7 @@ class GarbageCollector:
             workspaces=await api.find("Workspace"),
             nodes=await api.find("Node"),
             machines=await self._fulfiller.machines() if self._fulfiller.finalizers else None,
+            with_run=before | await self._with_run() if self._with_run else None,
         )
         return suspects, evidence
 

@@ -1,10 +1,10 @@
-"""What ledger, cloud and Workspaces disagree on: machines that nobody needs. Pure.
+"""What ledger, cloud, Workspaces and runs disagree on: machines that nobody uses. Pure.
 
 What may be removed is listed first, the evidence that it is needed second: what begins in between
 is in the evidence, and is never taken for garbage.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -26,6 +26,8 @@ from tasks.nodes.offers import CapacityType
 from tasks.nodes.pool_body import pool_of
 from tasks.nodes.provisioner import Machine
 from tasks.platform.manifests import MANAGED_BY
+from tasks.status import SETTLED_STATES
+from tasks.workspace import FINALIZER, STOPPED_ANNOTATION
 
 Object = Mapping[str, Any]
 PricePerHour = Callable[[str, CapacityType], float | None]
@@ -41,15 +43,16 @@ class LeakKind(StrEnum):
     ENDED_WORKSPACE = "claim-of-ended-workspace"
     NO_CLAIM = "pool-without-claim"
     NO_POOL = "claim-without-pool"
+    NO_RUN = "workspace-without-run"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """A claim or an agent pool that nobody needs.
+    """A claim or an agent pool that nobody needs, or a Workspace that nobody works on.
 
     workspace: namespace/name of the one that it was for; empty = not known.
     nodes: the names of those that it is now.
-    since: from when on nobody needs it, at the earliest; None = not known.
+    since: from when on that is so, at the earliest; None = not known.
     price_per_hour: in USD; None = not known.
     kept_because: why it may not be removed now; empty = it may.
     """
@@ -84,12 +87,14 @@ class Evidence:
 
     pods: of all namespaces; those on nodes of leaks are enough.
     machines: once more; None = who fulfils claims does not tell of them.
+    with_run: uids of Workspaces with a run that has not ended; None = nobody was asked.
     """
 
     workspaces: Sequence[Object]
     nodes: Sequence[Object]
     pods: Sequence[Object] = ()
     machines: Sequence[Machine] | None = None
+    with_run: Collection[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +110,7 @@ class Terms:
 
 
 def find_leaks(suspects: Suspects, evidence: Evidence, terms: Terms) -> list[Leak]:
-    """Every leak, claims first; what is inside its grace period is none yet."""
+    """Every leak: claims, pools, Workspaces; what is inside its grace period is none yet."""
     ours = [claim for claim in suspects.claims if _is_ours(claim)]
     found = [_claim_leak(claim, suspects, evidence, terms) for claim in ours]
     claimed = {claim["metadata"]["name"] for claim in suspects.claims}
@@ -114,6 +119,7 @@ def find_leaks(suspects: Suspects, evidence: Evidence, terms: Terms) -> list[Lea
         for machine in suspects.machines
         if machine.claim not in claimed and not machine.is_leaving
     ]
+    found += [_run_leak(each, ours, evidence, terms) for each in evidence.workspaces]
     return [leak for leak in found if leak]
 
 
@@ -198,6 +204,43 @@ def _pool_leak(machine: Machine, evidence: Evidence, terms: Terms) -> Leak | Non
         price_per_hour=terms.price_per_hour(machine.instance_type, machine.capacity_type),
         kept_because=_kept_by_pods(nodes, evidence.pods),
     )
+
+
+def _run_leak(
+    workspace: Object, claims: Sequence[Object], evidence: Evidence, terms: Terms
+) -> Leak | None:
+    """A Workspace under way that has no run: its machines wait for nobody."""
+    meta, since = workspace["metadata"], _ended(workspace)
+    if evidence.with_run is None or meta["uid"] in evidence.with_run or not _wants_run(workspace):
+        return None
+    if terms.now - since < timedelta(seconds=terms.grace_s):
+        return None
+    offers = [offer_of(claim) for claim in claims if owner_uid(claim) == meta["uid"]]
+    prices = [terms.price_per_hour(each.instance_type, each.capacity_type) for each in offers]
+    known = [price for price in prices if price is not None]
+    return Leak(
+        kind=LeakKind.NO_RUN,
+        name=meta["name"],
+        workspace=f"{meta['namespace']}/{meta['name']}",
+        instance_type=(workspace.get("resource") or {}).get("instanceType", ""),
+        capacity_type=offers[0].capacity_type if offers else "on-demand",
+        since=since,
+        nodes=tuple((workspace.get("status") or {}).get("workerNodes") or ()),
+        price_per_hour=sum(known) if len(known) == len(prices) else None,
+        kept_because="the watcher starts its run again; when it does not, see the watcher's log, "
+        f"or end the Workspace: kaitoflow stop {meta['name']} --namespace {meta['namespace']}",
+    )
+
+
+def _wants_run(workspace: Object) -> bool:
+    """As the watcher sees it: what is under way, or was changed since its last run."""
+    meta, status = workspace["metadata"], workspace.get("status") or {}
+    if "deletionTimestamp" in meta or STOPPED_ANNOTATION in (meta.get("annotations") or {}):
+        return False
+    if FINALIZER not in meta.get("finalizers", ()):
+        return False  # no watcher has taken it on: it is another installation's, or nobody's
+    is_current = status.get("observedGeneration") == meta.get("generation")
+    return not (is_current and status.get("state") in SETTLED_STATES)
 
 
 def _is_needed(nodes: Sequence[Object], evidence: Evidence) -> bool:

@@ -13,11 +13,11 @@ import pytest
 
 from tasks.errors import CloudUnavailable
 from tasks.nodes.claims import CLAIM
-from tasks.nodes.collector import GarbageCollector
+from tasks.nodes.collector import GarbageCollector, WithRun
 from tasks.nodes.garbage import LeakKind
 from tasks.platform.kube_api import KubeApi
 from tasks.skus.prices import price_table
-from tasks.workspace import Workspace, parse_workspace
+from tasks.workspace import FINALIZER, Workspace, parse_workspace
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
 from tests.nodes.arm import CLUSTER, GROUP, SUBSCRIPTION, Arm, Fault, running_arm
@@ -46,12 +46,13 @@ class Site:
         assert isinstance(self.cluster.actor, Azure)
         return self.cluster.actor.arm
 
-    def collector(self) -> GarbageCollector:
+    def collector(self, with_run: WithRun | None = None) -> GarbageCollector:
         return GarbageCollector(
             self.cluster.connected,
             self.cluster.fulfiller(),
             price_per_hour=price_table().price_per_hour,
             grace_s=0,
+            with_run=with_run,
         )
 
     async def running(self, name: str = "tuned") -> tuple[Workspace, str]:
@@ -171,6 +172,27 @@ async def test_a_ready_node_stays_as_long_as_it_has_a_pod(site: Site) -> None:
     assert f"runs pod {site.namespace}/work" in kept.kept_because
     await site.api.delete("Pod", site.namespace, "work", body={"gracePeriodSeconds": 0})
     assert [leak.name for leak in await site.collector().collect()] == [kept.name]
+
+
+async def test_a_workspace_whose_run_is_lost_is_told_and_keeps_its_machine(site: Site) -> None:
+    workspace, node = await site.running()
+    held = {"metadata": {"finalizers": [FINALIZER]}}
+    await site.api.merge("Workspace", site.namespace, "tuned", held)
+    answers = [{workspace.metadata.uid}, set[str](), set[str](), set[str]()]
+
+    async def with_run() -> set[str]:
+        return answers.pop(0)
+
+    collector = site.collector(with_run)
+    assert await collector.leaks() == []  # it ended while the others were listed
+    [lost] = await collector.leaks()
+    assert (lost.kind, lost.name, lost.nodes) == (LeakKind.NO_RUN, "tuned", (node,))
+    answers += [set[str](), set[str]()]
+    assert await collector.collect() == ()
+    assert len(await site.cluster.claims()) == 1
+    let_go = {"metadata": {"finalizers": None}}
+    await site.api.merge("Workspace", site.namespace, "tuned", let_go)
+    await site.forget()
 
 
 @on_aks

@@ -11,7 +11,8 @@ from tasks.nodes.garbage import Evidence, Leak, LeakKind, Suspects, Terms, find_
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import Machine
 from tasks.skus.prices import price_table
-from tasks.workspace import parse_workspace
+from tasks.status import SETTLED_STATES
+from tasks.workspace import FINALIZER, STOPPED_ANNOTATION, parse_workspace
 from tests.builders import tuning_manifest
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -207,6 +208,43 @@ def test_where_others_fulfil_claims_no_pool_is_missed() -> None:
 )
 def test_what_is_young_is_left_alone(found: list[Leak]) -> None:
     assert found == []
+
+
+HELD: Object = {"finalizers": [FINALIZER]}
+
+
+def test_a_workspace_under_way_without_a_run_is_told_with_what_its_machines_cost() -> None:
+    running = workspace("Running", **HELD)
+    running["status"]["workerNodes"] = ["gpu"]
+    [leak] = leaks(claim(), workspaces=[running], with_run={"2"})
+    assert (leak.kind, leak.name, leak.nodes) == (LeakKind.NO_RUN, "tuned-1", ("gpu",))
+    assert leak.price_per_hour == price_table().price_per_hour(SIZE, "on-demand")
+    assert leak.kept_because.endswith("kaitoflow stop tuned-1 --namespace team")
+
+
+def test_a_workspace_that_was_changed_since_its_last_run_wants_one() -> None:
+    changed = workspace("Ready", generation=2, **HELD)
+    assert kinds(leaks(workspaces=[changed], with_run=())) == [LeakKind.NO_RUN]
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        *(workspace(state, **HELD) for state in SETTLED_STATES),
+        workspace("Running", annotations={STOPPED_ANNOTATION: ""}, **HELD),
+        workspace("Running", deletionTimestamp=ago(3600), **HELD),
+        workspace("Running"),
+        workspace("Running", ended_s=GRACE_S - 1, **HELD),
+    ],
+    ids=[*SETTLED_STATES, "stopped", "deleted", "no watcher's", "young"],
+)
+def test_a_workspace_that_needs_no_run_misses_none(idle: Object) -> None:
+    assert leaks(workspaces=[idle], with_run=()) == []
+
+
+@pytest.mark.parametrize("with_run", [{"1"}, None], ids=["it has one", "nobody was asked"])
+def test_a_run_is_missed_only_where_there_is_none(with_run: set[str] | None) -> None:
+    assert leaks(workspaces=[workspace("Running", **HELD)], with_run=with_run) == []
 
 
 def test_a_pool_whose_age_nobody_knows_is_as_old_as_its_node() -> None:

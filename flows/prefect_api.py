@@ -1,11 +1,12 @@
-"""The few things that the watcher asks of Prefect's server, by its REST API.
+"""The few things that watcher and leak collection ask of Prefect's server, by its REST API.
 
-Without Prefect's own client: importing it takes 40 MB and a second, of a program that makes four
+Without Prefect's own client: importing it takes 40 MB and a second, of programs that make a few
 kinds of requests.
 """
 
 import asyncio
 import base64
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -29,16 +30,29 @@ _AGAIN = {
     httpx2.codes.GATEWAY_TIMEOUT,
 }
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+_ALIVE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
+_UID_TAG = "workspace-uid:"
+_PAGE = 200
+
+
+def uid_tag(uid: str) -> str:
+    """The tag of all runs for the Workspace with this uid."""
+    return f"{_UID_TAG}{uid}"
 
 
 class Run(BaseModel):
-    """A flow run, as far as the watcher looks at it."""
+    """A flow run, as far as it is looked at here."""
 
     id: UUID
     name: str
     state_type: str | None = None
     state_name: str | None = None
     tags: list[str] = []
+
+    @property
+    def workspace_uids(self) -> set[str]:
+        """Of the Workspace that it is for; empty where the watcher did not start it."""
+        return {t.removeprefix(_UID_TAG) for t in self.tags if t.startswith(_UID_TAG)}
 
     @property
     def has_ended(self) -> bool:
@@ -52,8 +66,16 @@ class PrefectApi:
     Raises, from every method: PrefectUnavailable.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Args: environment: PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING."""
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, *, waits_s: Sequence[float] = _WAITS_S
+    ) -> None:
+        """What to ask, and how often.
+
+        Args:
+            environment: PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING.
+            waits_s: after each failure but the last; empty = a person waits for the answer.
+        """
+        self._waits_s = waits_s
         self._url = environment["PREFECT_API_URL"].rstrip("/")
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S, headers=_login(environment))
 
@@ -82,18 +104,30 @@ class PrefectApi:
         """Runs that their worker lost."""
         return await self._runs({"state": {"type": {"any_": ["CRASHED"]}}})
 
+    async def workspaces_with_run(self) -> set[str]:
+        """The uids of the Workspaces that a run waits for, or works on."""
+        chosen = {"tags": {"all_": ["run-workspace"]}, "state": {"type": {"any_": [*_ALIVE]}}}
+        found: set[str] = set()
+        for page in itertools.count():
+            runs = await self._runs(chosen, offset=page * _PAGE)
+            found.update(*(run.workspace_uids for run in runs))
+            if len(runs) < _PAGE:
+                return found
+        raise AssertionError
+
     async def set_state(self, run: Run, kind: str) -> None:
         """Ask for a run's next state, such as CANCELLING; the server may refuse it."""
         state = {"type": kind, "name": kind.capitalize()}
         await self._ask("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
 
-    async def _runs(self, chosen: Mapping[str, Any]) -> list[Run]:
-        found = await self._ask("POST", "/flow_runs/filter", {"flow_runs": chosen, "limit": 200})
+    async def _runs(self, chosen: Mapping[str, Any], *, offset: int = 0) -> list[Run]:
+        body = {"flow_runs": chosen, "sort": "ID_DESC", "limit": _PAGE, "offset": offset}
+        found = await self._ask("POST", "/flow_runs/filter", body)
         return [Run.model_validate(each) for each in found]
 
     async def _ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
         said = ""
-        for wait_s in (*_WAITS_S, None):
+        for wait_s in (*self._waits_s, None):
             try:
                 answer = await self._client.request(method, f"{self._url}{route}", json=body)
                 if answer.is_success:
