@@ -5,7 +5,6 @@ boolean where its generated API wants a text.
 """
 
 import asyncio
-import contextlib
 import logging
 from datetime import UTC, datetime
 
@@ -15,7 +14,7 @@ from tasks.platform.kube_api import KubeApi, Object
 logger = logging.getLogger(__name__)
 
 _NAME = "kaitoflow-watcher"
-_GIVE_UP_S = 3.0
+_GIVE_UP_S = 5.0
 
 
 class Lease:
@@ -54,13 +53,24 @@ class Lease:
         )
 
     async def give_up(self) -> None:
-        """Let another replica lead at once, if this one does; nothing is waited for."""
-        with contextlib.suppress(KaitoflowError, TimeoutError):
+        """Let another replica lead at once, if this one does.
+
+        A renewal that was cancelled on its way may still come to pass, and is given up as well.
+        """
+        try:
             async with asyncio.timeout(_GIVE_UP_S):
-                lease = await self._api.get("Lease", self._namespace, _NAME)
-                if lease and lease["spec"].get("holderIdentity") == self._identity:
-                    body = self._manifest(lease["metadata"]["resourceVersion"], holder="")
+                while (held := await self._held()) is not None:
+                    body = self._manifest(held, holder="")
                     await self._api.merge("Lease", self._namespace, _NAME, body)
+        except (KaitoflowError, TimeoutError) as error:
+            logger.warning("lease not given up, it ends in %d s: %s", self._lease_s, error)
+
+    async def _held(self) -> str | None:
+        """The version of the Lease while it is this replica's."""
+        lease = await self._api.get("Lease", self._namespace, _NAME)
+        if lease is None or lease["spec"].get("holderIdentity") != self._identity:
+            return None
+        return str(lease["metadata"]["resourceVersion"])
 
     async def _try(self) -> bool:
         """Whether this replica holds the Lease now."""

@@ -66,12 +66,16 @@ def test_a_service_account_may_do_what_its_role_says_and_no_more(
         control_plane.kubectl("get", "secrets", kubeconfig=reader)
 
 
+def wait_for_pod(control_plane: ControlPlane, namespace: str, state: str) -> None:
+    """Until the Job's pod is there, and then is in a state."""
+    wait = ("wait", "pod", "--selector=job-name=tune", "--namespace", namespace, "--timeout=60s")
+    control_plane.kubectl(*wait, "--for=create")
+    control_plane.kubectl(*wait, f"--for=jsonpath={state}")
+
+
 def test_a_job_gets_its_pod(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.kubectl("create", "--namespace", namespace, "--filename=-", stdin=JOB)
-    control_plane.kubectl(
-        *("wait", "pod", "--selector=job-name=tune", "--namespace", namespace),
-        *("--for=jsonpath={.status.conditions[0].reason}=Unschedulable", "--timeout=60s"),
-    )
+    wait_for_pod(control_plane, namespace, "{.status.conditions[0].reason}=Unschedulable")
 
 
 def test_a_pod_is_given_to_a_node_that_a_test_made_up(
@@ -84,10 +88,7 @@ def test_a_pod_is_given_to_a_node_that_a_test_made_up(
             *("--patch", json.dumps({"status": READY_NODE["status"]})),
         )
         control_plane.kubectl("create", "--namespace", namespace, "--filename=-", stdin=JOB)
-        control_plane.kubectl(
-            *("wait", "pod", "--selector=job-name=tune", "--namespace", namespace),
-            *("--for=jsonpath={.spec.nodeName}=made-up", "--timeout=60s"),
-        )
+        wait_for_pod(control_plane, namespace, "{.spec.nodeName}=made-up")
     finally:
         control_plane.kubectl("delete", "node", "made-up")
 
