@@ -149,9 +149,9 @@ def finished(shared_installation: Installation) -> FinishedRun:
     file = write_workspace(
         shared_installation.home,
         "quickstart",
-        rows=112,
+        rows=64,
         training={"learning_rate": 5e-4, "num_train_epochs": 1},
-        split=0.7,
+        split=0.5,
     )
     ended = shared_installation.kaitoflow("run", str(file))
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -18,8 +18,16 @@ WAIT_S = 180
 
 @pytest.fixture
 def workspace(installation: Installation) -> Path:
-    """A run of a dozen short steps, without held-out rows."""
-    training = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    """A run of two dozen short steps, without held-out rows."""
+    return of_epochs(installation, 2)
+
+
+def of_epochs(installation: Installation, epochs: int) -> Path:
+    training = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "num_train_epochs": epochs,
+    }
     return write_workspace(installation.home, "short", rows=24, training=training, split=1)
 
 
@@ -57,9 +65,8 @@ def test_ctrl_c_stops_everything_and_the_next_run_resumes(
     assert '"phase": "train", "step": 1,' not in log.read_text()
 
 
-def test_a_killed_command_leaves_its_trainer_to_the_next_run(
-    installation: Installation, workspace: Path
-) -> None:
+def test_a_killed_command_leaves_its_trainer_to_the_next_run(installation: Installation) -> None:
+    workspace = of_epochs(installation, 8)  # it trains for longer than the next run takes to start
     run = installation.start("run", str(workspace))
     wait_for(lambda: step_of(installation) >= 2)
     run.kill()
