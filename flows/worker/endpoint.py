@@ -5,8 +5,6 @@ is lost costs one polling interval.
 """
 
 import contextlib
-import functools
-import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -24,19 +22,16 @@ async def poke_worker(url: str) -> bool:
     Args: url: the endpoint's base, such as http://kaitoflow-worker:8787.
     """
     try:
+        # The endpoint has no TLS; to load its authorities took half of the watcher's time.
         async with httpx2.AsyncClient(
-            timeout=_POKE_TIMEOUT_S, trust_env=False, verify=_tls()
+            timeout=_POKE_TIMEOUT_S,
+            trust_env=False,
+            verify=False,
         ) as client:
             answer = await client.post(f"{url.rstrip('/')}/poke")
     except (httpx2.HTTPError, httpx2.InvalidURL):
         return False
     return answer.is_success
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """Made once: a client of its own makes one too, which took half of the watcher's time."""
-    return ssl.create_default_context()
 
 
 @contextlib.asynccontextmanager

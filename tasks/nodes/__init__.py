@@ -33,7 +33,7 @@ def current_provisioner() -> Provisioner:
     kind = settings().provisioner or "byo"
     if kind in {"karpenter", "aks"}:
         return _claiming(platform, kind)
-    return ByoProvisioner(platform.list_nodes, timeout_s=settings().node_ready_timeout_s)
+    return ByoProvisioner(_node_lister(platform), timeout_s=settings().node_ready_timeout_s)
 
 
 def current_node_lister() -> Callable[[], Awaitable[Sequence[Mapping[str, Any]]]] | None:

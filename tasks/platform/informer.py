@@ -11,6 +11,7 @@ from tasks.platform.kube_api import KubeApi, Object
 
 logger = logging.getLogger(__name__)
 
+_BULKY = ("args", "command", "env", "securityContext", "volumeMounts")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 
 
@@ -93,7 +94,7 @@ class Informer:
         if kind == "BOOKMARK":
             return
         uid, key = seen["metadata"]["uid"], self._key(seen)
-        seen["metadata"].pop("managedFields", None)  # half of an object, and nobody asks for it
+        _drop_bulk(seen)
         if kind == "DELETED":
             self._objects.pop(uid, None)
             self._by_key[key].discard(uid)
@@ -105,3 +106,13 @@ class Informer:
         changed = self._changed.pop(key, None)
         if changed:
             changed.set()
+
+
+def _drop_bulk(seen: Object) -> None:
+    """Forget what nobody asks for: most of a Job and of its pod, kept for hundreds of runs."""
+    seen["metadata"].pop("managedFields", None)
+    spec = seen.get("spec") or {}
+    spec.pop("template", None)
+    for container in (*spec.get("initContainers", ()), *spec.get("containers", ())):
+        for field in _BULKY:
+            container.pop(field, None)

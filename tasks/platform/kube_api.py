@@ -6,7 +6,6 @@ on the wire, so a manifest is built, applied, compared and diagnosed in one form
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 from asyncio import sslproto
@@ -16,6 +15,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio import client, config
 
 from tasks.errors import KubernetesRefused, KubernetesUnavailable
@@ -36,7 +36,7 @@ PATIENCE_S, _REFUSED_PATIENCE_S = 6.0, 15.0
 _CALLS_AT_ONCE = 16
 # asyncio keeps a buffer of 256 KiB for each TLS connection, for hundreds of logs that say little;
 # a TLS record has 16 KiB.
-_TLS_BUFFER_BYTES = 32 * 1024
+_TLS_BUFFER_BYTES = 16 * 1024
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 # A watch ends by itself, so that one whose connection has died unseen is not waited for for ever.
 _WATCH_S = 290
@@ -162,7 +162,7 @@ class KubeApi:
         path = _path(kind, namespace)
         async for line in self._lines(path, query, read_timeout_s=_WATCH_S + 30):
             try:
-                event = json.loads(line)
+                event = orjson.loads(line)
             except ValueError as error:  # broken off in the middle of it
                 raise _unavailable(path, error) from error
             if event["type"] == "ERROR":
@@ -273,7 +273,7 @@ class KubeApi:
                     raise _unavailable(path, error) from error
             else:
                 if answer.status < 400:
-                    return cast("Object", json.loads(content))
+                    return cast("Object", orjson.loads(content))
                 if answer.status in none_for:
                     return None
                 refused_s = refused_s or _now_s()
@@ -373,7 +373,7 @@ def _refused(method: str, path: str, status: int, content: bytes) -> KubernetesR
 def _message(content: bytes) -> str:
     """What a Status object says; or an answer of the Service behind the proxy, or any text."""
     try:
-        said = json.loads(content)
+        said = orjson.loads(content)
         return str(said.get("message") or said["error"]["message"])
     except (ValueError, LookupError, TypeError, AttributeError):
         return content.decode(errors="replace").strip()[:300]

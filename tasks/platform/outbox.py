@@ -19,9 +19,9 @@ from tasks.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _EVENT_MESSAGE_MAX_CHARS = 1000
-# No person sees more than four changes a second, and each costs the API server, etcd and all who
-# watch Workspaces some milliseconds.
-_STATUS_EVERY_S = 0.25
+# A person who watches sees each step; and each change costs the API server, etcd and all who watch
+# Workspaces some milliseconds, which add up where many runs begin at once.
+_STATUS_EVERY_S = 1.0
 
 
 class Outbox:
