@@ -19,9 +19,9 @@ def run_pytest(folder: Path, test: str, *, ci: str) -> subprocess.CompletedProce
     """A pytest of its own over one test file, with nothing but our plugin."""
     (folder / "pytest.ini").write_text(SETTINGS)
     (folder / "test_it.py").write_text(f"import pytest\n{test}")
-    plugins = ("-p", "tests.strict_skips", "-p", "no:randomly", "-p", "no:asyncio")
-    program = [sys.executable, "-m", "pytest", *plugins, str(folder)]
-    environment = {**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-m", "pytest", "-p", "tests.strict_skips", str(folder)]
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **alone, "CI": ci}
     return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -74,6 +74,7 @@ async def _deploy(
     """Args: every_s: on a schedule; a run that is due while one lasts is cancelled."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
+    from prefect.runner.storage import LocalStorage
 
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     deployment = await flow.ato_deployment(
@@ -84,4 +85,6 @@ async def _deploy(
         concurrency_limit=one if every_s else None,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    # Without it a process for a run copies the working directory, with all that lies there.
+    deployment.storage = LocalStorage(path=".")
     return await deployment.aapply()

@@ -9,7 +9,7 @@ import pytest
 from tests.chart.conftest import Installation
 from tests.cluster.control_plane import ControlPlane
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 Rights = dict[str, set[str]]
 

@@ -102,7 +102,8 @@ def test_all_deployments_of_the_file_are_there(server: Server) -> None:
 def test_flows_come_from_the_package_and_not_from_a_folder(server: Server) -> None:
     for each in server.deployments().values():
         assert (each["path"], each["storage_document_id"]) == (None, None)
-        assert not each["pull_steps"]
+        [step] = each["pull_steps"]
+        assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "/tmp"}}
 
 
 def test_the_worker_would_register_the_same(server: Server) -> None:

@@ -160,6 +160,7 @@ def test_what_was_unusable_is_asked_for_anew(web: Web, bench: Bench) -> None:
     assert prepare_dataset(config)["rows"] == 1
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_dataset(bench: Bench) -> None:
     row = jsonl(chat("w " * 2000, "x"))
     url = bench.file("data.jsonl", row * 4000)

@@ -149,9 +149,9 @@ def finished(shared_installation: Installation) -> FinishedRun:
     file = write_workspace(
         shared_installation.home,
         "quickstart",
-        rows=64,
+        rows=52,
         training={"learning_rate": 5e-4, "num_train_epochs": 1},
-        split=0.5,
+        split=0.4,
     )
     ended = shared_installation.kaitoflow("run", str(file))
     assert ended.returncode == 0, ended.stdout + ended.stderr

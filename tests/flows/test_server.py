@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -48,6 +49,12 @@ def test_the_form_asks_for_a_workspace(deployment: dict[str, Any]) -> None:
     assert {"tuning", "inference", "metadata"} <= set(
         schema["definitions"]["Workspace"]["properties"]
     )
+
+
+def test_a_run_works_in_the_server_s_folder_and_copies_nothing(deployment: dict[str, Any]) -> None:
+    [step] = deployment["pull_steps"]
+    chosen = {"directory": str(Path.cwd())}
+    assert step == {"prefect.deployments.steps.set_working_directory": chosen}
 
 
 def test_a_run_from_the_form_is_executed_and_its_refusal_told(

@@ -47,6 +47,7 @@ def checkpoints(config: TuningConfig) -> list[Path]:
     return list((config.results_dir / "checkpoints").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_result_and_nothing_else_on_its_output(runs: Runs) -> None:
     program = runs.start(runs.config())
     out, log = program.communicate(timeout=100)

@@ -192,6 +192,7 @@ def test_a_server_that_is_not_ready_any_more_is_told(terminal: Terminal) -> None
     assert (ended.returncode, ended.stderr) == (1, "NodeLost: the node left\n")
 
 
+@pytest.mark.slow
 def test_an_outage_of_the_api_server_does_not_end_watching(terminal: Terminal) -> None:
     run = started_run(terminal)
     terminal.write_status("tuned", running_status())

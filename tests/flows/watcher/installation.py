@@ -78,7 +78,7 @@ class Installation:
     def start(self, component: str, *arguments: str, name: str = "", **instead: str) -> None:
         """Start `worker` or `watcher`, by default under its own name, with other settings."""
         settings = _SETTINGS | {
-            "KUBECONFIG": str(self._kubeconfig(component)),
+            "KUBECONFIG": str(self.kubeconfig(component)),
             "KAITOFLOW_HOME": str(self.folder),
             "PREFECT_API_URL": self.prefect_api,
             "KAITOFLOW_WATCHER_PORT": str(free_port()),
@@ -122,7 +122,7 @@ class Installation:
             return 0, {}
         return answer.status_code, answer.json()
 
-    def _kubeconfig(self, component: str) -> Path:
+    def kubeconfig(self, component: str) -> Path:
         """That of the component's service account."""
         account = f"kaitoflow-{component}"
         theirs = self.control_plane.folder / f"{NAMESPACE}.{account}.kubeconfig"

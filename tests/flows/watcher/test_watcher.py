@@ -108,6 +108,7 @@ def test_a_stopped_watcher_lets_another_lead_at_once(installed: Installation) ->
     wait_until(lambda: installed.health()[1].get("leading"), "the next watcher to lead")
 
 
+@pytest.mark.slow
 def test_an_edit_while_the_model_is_tuned_replaces_the_run(
     installed: Installation, workspace_namespace: str
 ) -> None:
@@ -122,6 +123,7 @@ def test_an_edit_while_the_model_is_tuned_replaces_the_run(
     assert installed.node.started[namespace, "push-image"] == 1
 
 
+@pytest.mark.slow
 def test_an_edit_while_the_image_is_pushed_ends_that_push_before_another_begins(
     installed: Installation, workspace_namespace: str
 ) -> None:
@@ -152,6 +154,7 @@ def expect_second_generation(installed: Installation, namespace: str) -> None:
     assert installed.names("jobs", namespace) == ["job.batch/tuned-tune-2"]
 
 
+@pytest.mark.slow
 def test_the_stop_annotation_ends_the_run_and_its_removal_starts_it_again(
     installed: Installation, workspace_namespace: str
 ) -> None:
