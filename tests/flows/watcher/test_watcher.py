@@ -101,6 +101,7 @@ def test_a_run_that_a_person_deletes_before_it_began_is_started_again(
 
 def test_a_stopped_watcher_lets_another_lead_at_once(installed: Installation) -> None:
     lease = ("get", "lease", "kaitoflow-watcher", "-n", NAMESPACE)
+    wait_until(lambda: installed.health()[1].get("leading"), "the watcher to lead")
     installed.programs.pop("watcher").stop()
     holder = installed.kubectl(*lease, "-o", "jsonpath={.spec.holderIdentity}")
     installed.start("watcher")
