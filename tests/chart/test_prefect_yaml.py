@@ -103,7 +103,7 @@ def test_flows_come_from_the_package_and_not_from_a_folder(server: Server) -> No
     for each in server.deployments().values():
         assert (each["path"], each["storage_document_id"]) == (None, None)
         [step] = each["pull_steps"]
-        assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "/tmp"}}
+        assert [*step] == ["prefect.deployments.steps.set_working_directory"]
 
 
 def test_the_worker_would_register_the_same(server: Server) -> None:
