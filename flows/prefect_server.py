@@ -113,7 +113,7 @@ def _find(home: Path) -> PrefectServer | None:
 def _start(home: Path, port: int) -> PrefectServer:
     with (home / "server.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+            [sys.executable, "-m", "flows.prefect_process", "server", "start", "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

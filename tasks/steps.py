@@ -12,7 +12,7 @@ from typing import Any
 from tasks.platform import current_platform
 from tasks.platform.base import Pod
 from tasks.podlog import Event
-from tasks.status import FinishedStep, Progress, WorkspaceStatus
+from tasks.status import Condition, FinishedStep, Progress, WorkspaceStatus
 from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -25,17 +25,21 @@ async def change_status(
 ) -> WorkspaceStatus:
     """The status after a change; the run is the only writer, so read and replace is enough.
 
-    Conditions that turned True or False become events of the Workspace.
+    Conditions that turned True or False become events of the Workspace; for one cause, one event.
     """
     platform = current_platform()
     status = await platform.read_status(workspace)
     before = {(c.type, c.status, c.reason) for c in status.conditions}
     change(status)
     await platform.write_status(workspace, status)
+    changed: dict[tuple[str, str], list[Condition]] = {}
     for condition in status.conditions:
         if (condition.type, condition.status, condition.reason) not in before:
-            message = f"{condition.type} is {condition.status}: {condition.message}"
-            await platform.record_event(workspace, reason=condition.reason, message=message)
+            changed.setdefault((condition.status, condition.message), []).append(condition)
+    for (value, message), conditions in changed.items():
+        types = " and ".join(condition.type for condition in conditions)
+        told = f"{types} {'is' if len(conditions) == 1 else 'are'} {value}: {message}"
+        await platform.record_event(workspace, reason=conditions[-1].reason, message=told)
     return status
 
 

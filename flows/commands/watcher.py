@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 
+from flows.heap import settle_heap
 from flows.prefect_server import prefect_server
 
 
@@ -27,6 +28,7 @@ async def _watch() -> None:
     from flows.watcher.operator import watch
     from flows.watcher.settings import WatcherSettings
 
+    settle_heap()
     work = asyncio.ensure_future(watch(WatcherSettings()))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, work.cancel)

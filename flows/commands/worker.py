@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from flows.heap import settle_heap
 from flows.prefect_server import prefect_server
 from flows.worker import CLUSTER_POOL, deploy
 from flows.worker.settings import WorkerSettings
@@ -53,10 +53,7 @@ async def _work(pool: str, name: str, settings: WorkerSettings) -> None:
 
     await deploy(pool)
     worker = InProcessWorker(pool, name=name, settings=settings)
-    # What was loaded until now stays: the collector need not look at it, and, since it waits until
-    # garbage is a quarter of what it knows, it comes sooner for what the runs leave.
-    gc.collect()
-    gc.freeze()
+    settle_heap()
     work = asyncio.ensure_future(worker.start(printer=_say))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

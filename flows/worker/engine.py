@@ -10,18 +10,20 @@ import contextlib
 import functools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from anyio import CancelScope
-from prefect import Flow, flow_engine, results
+from prefect import Flow, flow_engine, flows, results
 from prefect._flow_run_suspension import (
     FlowRunSuspensionRequest,
     mark_flow_run_suspension_requested,
     register_flow_run_suspension_request,
 )
+from prefect._internal.pydantic.validated_func import ValidatedFunction
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import AsyncClientContext
@@ -32,9 +34,11 @@ from prefect.logging.loggers import flow_run_logger, patch_print
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Pending
 from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
 from prefect.utilities.engine import propose_state
+from pydantic import ConfigDict
 
 load_flow = load_flow_from_entrypoint
 suspend = mark_flow_run_suspension_requested
+_just_begun: ContextVar[FlowRun | None] = ContextVar("run that has just begun", default=None)
 # What Prefect calls a run that nobody named: impressive-otter.
 _GENERATED_NAME = re.compile("[a-z]+-[a-z]+")
 
@@ -73,6 +77,9 @@ class InProcessEngine(AsyncFlowRunEngine[Any, Any]):
     async def begin_run(self) -> State:
         """Propose Running, and tell that the run's turn to start is over."""
         state = await super().begin_run()
+        if state.is_running() and self.flow_run:
+            self.flow_run.run_count += 1  # as the server counts
+            _just_begun.set(self.flow_run)
         if self.on_running:
             await self.on_running()
         return state
@@ -162,6 +169,8 @@ def waits_for_its_process(run: FlowRun) -> bool:
 async def shared_client(owner: str) -> AsyncIterator[None]:
     """One client for all runs; a client and its TLS context for each took a third of the time.
 
+    A run that has just begun is not read again: what the server has of it is known.
+
     Args: owner: who holds the runs. It is written together with what the engine writes of a run
     before it begins, instead of in a request of its own.
     """
@@ -169,6 +178,14 @@ async def shared_client(owner: str) -> AsyncIterator[None]:
         client = shared.client
         update = functools.partial(client.update_flow_run, infrastructure_pid=owner)
         client.update_flow_run = update  # type: ignore[method-assign]
+        read = client.read_flow_run
+
+        async def read_flow_run(flow_run_id: UUID) -> FlowRun:
+            begun = _just_begun.get()
+            _just_begun.set(None)
+            return begun if begun and begun.id == flow_run_id else await read(flow_run_id)
+
+        client.read_flow_run = read_flow_run  # type: ignore[method-assign]
         yield
 
 
@@ -178,16 +195,22 @@ async def many_in_one_process(client: PrefectClient) -> AsyncIterator[None]:
 
     SIGTERM would raise anywhere in the loop; the worker answers it for all its runs. Each run would
     ask the server where results are kept, and the whole loop would wait for the answer; the worker
-    asks once. The first flow with `log_prints` to end would give the others the plain `print` back.
+    asks once. Each would also have a pydantic model made of its flow's parameters; one is enough.
+    The first flow with `log_prints` to end would give the others the plain `print` back.
     """
     storage_id = (await client.read_server_default_result_storage()).default_result_storage_block_id
 
     async def known_storage_id() -> UUID | None:
         return storage_id
 
+    @functools.cache
+    def known_signature(function: Callable[..., Any]) -> ValidatedFunction:
+        return ValidatedFunction(function, config=ConfigDict(arbitrary_types_allowed=True))
+
     with contextlib.ExitStack() as stack:
         for module, name, ours in (
             (flow_engine, "capture_sigterm", contextlib.nullcontext),
+            (flows, "ValidatedFunction", lambda function, config: known_signature(function)),  # noqa: ARG005
             (results, "_read_server_default_result_storage_block_id", lambda: storage_id),
             (results, "_aread_server_default_result_storage_block_id", known_storage_id),
         ):

@@ -51,8 +51,8 @@ _PAGE = 200
 # Clocks differ; what is asked for too early waits at the server's word.
 _AHEAD = timedelta(seconds=5)
 # However many pokes come, the server is not asked more often; the first after a while counts at
-# once. Each answer names all runs that still wait for their turn.
-_POKE_GAP_S = 0.5
+# once. Each answer names all runs that still wait for their turn; or counts all that are held.
+_POLL_GAP_S, _WATCH_GAP_S = 0.5, 2.0
 # The share of its lease after which a worker that reaches no server gives its runs up. The rest
 # is for their tasks to end before others may take them over.
 _GIVE_UP_AT = 0.8
@@ -188,8 +188,8 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         lease_s, settings = self.settings.lease_s, self.settings
         orphans = Orphans(self.client, self.pool, self.owner, lease_s=lease_s)
         loops = (
-            self._repeat(self._poll, settings.poll_s, wake=self._pokes[0]),
-            self._repeat(self._watch, settings.watch_s, wake=self._pokes[1]),
+            self._repeat(self._poll, settings.poll_s, wake=self._pokes[0], gap_s=_POLL_GAP_S),
+            self._repeat(self._watch, settings.watch_s, wake=self._pokes[1], gap_s=_WATCH_GAP_S),
             self._repeat(self.sync_with_backend, settings.heartbeat_s),
             self._repeat(lambda: self._rescue(orphans), min(10.0, lease_s / 6)),
         )
@@ -211,7 +211,9 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         self,
         action: Callable[[], Awaitable[Any]],
         every_s: float,
+        *,
         wake: asyncio.Event | None = None,
+        gap_s: float = _POLL_GAP_S,
     ) -> None:
         """Do it again and again: a server that is away is no reason to end, nor to wait longer."""
         wake, is_failing = wake or asyncio.Event(), False
@@ -234,10 +236,10 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
                         error,
                     )
                     is_failing = True
-                await asyncio.sleep(_POKE_GAP_S)
+                await asyncio.sleep(min(gap_s, every_s))
                 # Not by wait_for, which in Python 3.11 loses a cancellation that comes with a poke.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(every_s):
+                    async with asyncio.timeout(max(0, every_s - gap_s)):
                         await wake.wait()
 
     async def _poll(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import aiohttp
 import orjson
@@ -320,6 +321,8 @@ async def connect(context: str | None = None, *, patience_s: float = PATIENCE_S)
     sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
     settings = client.Configuration()
     settings.connection_pool_maxsize = 0  # many runs wait at once, each with a log to follow
+    # Else each request looks for proxies and for ~/.netrc, in a thread.
+    settings.client_session_kwargs = {"trust_env": bool(getproxies())}
     try:
         if _SERVICE_ACCOUNT.exists() and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]

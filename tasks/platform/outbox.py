@@ -73,15 +73,16 @@ class Outbox:
 
     async def _send(self) -> None:
         while self._status or self._events:
+            # Before it is sent, so that a run's first steps share one.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STATUS_EVERY_S):
+                    await self._hurry.wait()
             status, self._status = self._status, None
             events, self._events = self._events, []
             for event in events:
                 await self._send_event(event)
             if status:
                 await self._send_status(status)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_STATUS_EVERY_S):
-                        await self._hurry.wait()
 
     async def _send_status(self, status: WorkspaceStatus) -> None:
         meta = self._workspace.metadata

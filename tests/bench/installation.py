@@ -107,7 +107,7 @@ def _kaitoflow(
     port = prefect_url.removesuffix("/api").rpartition(":")[2]
     worker_url = f"http://127.0.0.1:{(worker_port := free_port())}"
     watcher_port = free_port()
-    prefect = [*_PYTHON, "prefect", "server", "start", "--port", port]
+    prefect = [*_PYTHON, "flows.prefect_process", "server", "start", "--port", port]
     yield _component("prefect", prefect, folder, chart, database), f"{prefect_url}/health"
     told = {"KAITOFLOW_WORKER_HOST": "127.0.0.1", "KAITOFLOW_WORKER_PORT": str(worker_port)}
     worker = _component("worker", [*_PYTHON, "flows", "worker"], folder, chart, client | told)

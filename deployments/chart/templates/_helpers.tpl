@@ -149,6 +149,9 @@ securityContext:
   value: "7"
 - name: PREFECT_LOGGING_EXTRA_LOGGERS
   value: tasks,flows
+# There is no terminal, and to look for what to colour takes as long as the rest of a line.
+- name: PREFECT_LOGGING_COLORS
+  value: "false"
 {{- if .Values.prefect.externalUrl }}
 {{- with .Values.prefect.auth.existingSecret }}
 - name: PREFECT_API_AUTH_STRING

@@ -38,6 +38,19 @@ def test_an_applied_workspace_ends_served(
     assert len(installed.get("jobs", namespace)["items"]) == 1
 
 
+def test_conditions_become_events_one_for_each_cause(
+    installed: Installation, workspace_namespace: str
+) -> None:
+    namespace = workspace_namespace
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
+    events = installed.get("events", namespace)["items"]
+    told = [e["message"] for e in events if e["source"].get("component") == "kaitoflow"]
+    assert "Accepted is True: all checks passed" in told
+    [ready] = [message for message in told if "ResourceReady" in message]
+    assert ready.startswith("NodesReady and ResourceReady are True: ")
+
+
 def test_a_missing_secret_is_told_and_nothing_is_created(
     installed: Installation, namespace: str
 ) -> None:
@@ -74,7 +87,7 @@ def test_a_restarted_watcher_starts_no_second_run(
     installed.node.held.add((namespace, "tune"))
     installed.apply(workspace_manifest(namespace))
     installed.wait_until_started(namespace, "tune")
-    before = installed.status(namespace)
+    before = installed.wait_for(namespace, lambda s: "flowRunId" in s)
     installed.kill("watcher")
     installed.start("watcher")
     installed.node.held.clear()

@@ -1,14 +1,19 @@
 """Prefect has what `flows/worker/engine.py` changes; an upgrade that moves it fails here first."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import prefect
 import pytest
-from prefect import flow_engine, results
+from prefect import Flow, flow_engine, get_client, results
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import AsyncFlowRunEngine
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.worker import engine
 from flows.worker.engine import InProcessEngine
@@ -58,6 +63,7 @@ def test_the_engine_is_driven_as_prefect_does() -> None:
     ("user", "name"),
     [
         (AsyncFlowRunEngine.initialize_run, "capture_sigterm"),
+        (Flow.validate_parameters, "ValidatedFunction"),
         (results._get_default_result_storage, "_read_server_default_result_storage_block_id"),
         (results._aget_default_persist_result, "_aread_server_default_result_storage_block_id"),
     ],
@@ -65,12 +71,26 @@ def test_the_engine_is_driven_as_prefect_does() -> None:
 async def test_what_is_replaced_for_the_process_is_used_by_name_and_put_back(
     user: Any, name: str, prefect_home: str
 ) -> None:
-    assert f"{name}()" in inspect.getsource(user)
+    assert re.search(rf"\b{name}\(", inspect.getsource(user))
     module = inspect.getmodule(user)
     original = getattr(module, name)
     async with PrefectClient(prefect_home) as client, engine.many_in_one_process(client):
         assert getattr(module, name) is not original
     assert getattr(module, name) is original
+
+
+async def test_a_run_that_has_just_begun_is_read_once_without_a_request(prefect_home: str) -> None:
+    assert "await client.read_flow_run(self.flow_run.id)" in inspect.getsource(
+        AsyncFlowRunEngine.setup_run_context
+    )
+    begun = FlowRun(flow_id=uuid4())
+    with temporary_settings({PREFECT_API_URL: prefect_home}):
+        async with engine.shared_client("me"):
+            client = get_client()
+            engine._just_begun.set(begun)
+            assert await client.read_flow_run(begun.id) is begun
+            with pytest.raises(ObjectNotFound):
+                await client.read_flow_run(begun.id)
 
 
 def test_what_is_private_to_prefect_stands_in_one_file() -> None:

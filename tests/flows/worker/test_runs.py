@@ -55,6 +55,13 @@ def test_each_run_has_its_own_log(shared: Pool) -> None:
         assert others == []
 
 
+def test_a_run_knows_how_often_it_has_begun(shared: Pool) -> None:
+    run = shared.start_run("counted", path=str(shared.path))
+    assert shared.wait_for(run) == {"COMPLETED": 1}
+    assert shared.notes("begun-1-times") == [run]
+    assert shared.call("GET", f"/flow_runs/{run}")["run_count"] == 1
+
+
 def test_a_flow_may_call_another_one(shared: Pool) -> None:
     run = shared.start_run("parent", path=str(shared.path))
     assert shared.wait_for(run) == {"COMPLETED": 1}

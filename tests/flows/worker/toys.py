@@ -46,6 +46,12 @@ async def guarded(path: str, gate: str) -> int:
     return threading.active_count()
 
 
+@flow
+async def counted(path: str) -> None:
+    """Note how often this run has begun."""
+    note(path, f"begun-{runtime.flow_run.run_count}-times")
+
+
 @flow(on_cancellation=[clean_up])
 async def stubborn(path: str, gate: str) -> None:
     """Answer a cancellation by ending well."""
