@@ -15,9 +15,16 @@ from tests.cluster.control_plane import ControlPlane, running_control_plane
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build ahead of the tests, whose time-outs a first build would exceed."""
-    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if session.config.option.collectonly:
         return
+    # By what they are, not by their names: other tests call theirs `cluster` too.
+    wanted = {
+        name
+        for item in session.items
+        if isinstance(item, pytest.Function)
+        for name, definitions in item._fixtureinfo.name2fixturedefs.items()
+        if definitions[-1].func.__module__ == __name__
+    }
     if "control_plane" in wanted:
         _why_not(_build_control_plane)
     if "cluster" in wanted:
