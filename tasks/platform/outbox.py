@@ -19,7 +19,7 @@ from tasks.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _EVENT_MESSAGE_MAX_CHARS = 1000
-# A person who watches sees each step; and each change costs the API server, etcd and all who watch
+# Soon enough for a person who watches; and each change costs the API server, etcd and all who watch
 # Workspaces some milliseconds, which add up where many runs begin at once.
 _STATUS_EVERY_S = 1.0
 
