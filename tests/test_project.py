@@ -72,3 +72,21 @@ def test_the_wheel_holds_every_data_file_and_no_test(tmp_path: Path) -> None:
     listed = subprocess.run(tracked, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert set(listed.split()) <= names
     assert not [name for name in names if name.startswith("tests/")]
+
+
+def final_stage(image: str) -> str:
+    """What of a Containerfile makes the image itself, comments left out."""
+    text = (ROOT / "deployments" / "images" / image / "Containerfile").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return "\n".join(lines).rpartition("\nFROM ")[2]
+
+
+def test_the_pod_image_has_a_c_compiler_for_kernels() -> None:
+    (installed,) = re.findall(r"apt-get install ([^&]+)&&", final_stage("pod"))
+    assert {"gcc", "libc6-dev", "--no-install-recommends"} <= set(installed.split())
+
+
+def test_the_pod_image_keeps_caches_where_a_pod_may_write() -> None:
+    caches = re.findall(r"(\w*CACHE\w*)=(\S+)", final_stage("pod"))
+    assert {name for name, _ in caches} >= {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"}
+    assert all(path.startswith("/tmp/") for _, path in caches)

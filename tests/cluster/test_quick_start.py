@@ -254,6 +254,11 @@ def test_the_tuned_model_answers_at_the_service_s_address(workspace: Served) -> 
     assert len(workspace.answer.split()) > 3
 
 
+def test_a_pod_has_the_compiler_that_kernels_for_gpus_need(workspace: Served) -> None:
+    said = workspace.start.in_team("exec", f"statefulset/{NAME}", "--", "gcc", "--version")
+    assert said.startswith("gcc")
+
+
 def test_deleting_it_leaves_nothing(workspace: Served) -> None:
     start = workspace.start
     start.in_team("delete", "workspace", NAME, "--timeout=60s")
