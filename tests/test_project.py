@@ -15,6 +15,8 @@ from requirements.lock import NAMES, stale_locks
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = ROOT / "requirements"
+# The way up from the file that a path begins with, by parents[] or parent.
+UPWARDS = re.compile(r"Path\(__file__\)((?:\.resolve\(\)|\.parents?\b(?:\[\d+\])?)+)")
 PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 
 
@@ -62,6 +64,19 @@ def test_every_yaml_file_shipped_can_be_read(path: Path) -> None:
         assert "{{" in path.read_text()
         return
     assert list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: p.name)
+def test_a_test_names_no_path_outside_of_the_repository(path: Path) -> None:
+    source = path.read_text()
+    depth = len(path.relative_to(ROOT).parts)
+    assert [steps for steps in UPWARDS.findall(source) if _levels(steps) > depth] == []
+    assert not re.search(r"\bROOT[.]parent\b", source)
+
+
+def _levels(steps: str) -> int:
+    by_number = sum(int(number) + 1 for number in re.findall(r"\.parents\[(\d+)\]", steps))
+    return by_number + len(re.findall(r"\.parent\b", steps))
 
 
 def test_the_wheel_holds_every_data_file_and_no_test(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""KAITO's own manifests apply unchanged, in both versions, and nothing of them is lost."""
+"""Manifests as KAITO's users write them apply unchanged, in both versions, and nothing is lost."""
 
 import copy
 import json
@@ -16,7 +16,6 @@ from tests.crd.samples import manifest
 
 pytestmark = pytest.mark.cluster
 
-CONFORMANCE = Path(__file__).resolve().parents[3] / "shared" / "conformance"
 VERSIONS = ("v1alpha1", "v1beta1")
 KAITO_ANNOTATIONS = {
     "kaito.sh/enablelb": "True",
@@ -32,19 +31,14 @@ Apply = Callable[[dict[str, Any]], dict[str, Any]]
 Read = Callable[..., dict[str, Any]]
 
 
-KAITO_FILES = sorted(CONFORMANCE.glob("*/*.yaml"))
-# Two of KAITO's Workspaces share a name: here each goes by its file's.
+KAITO_FILES = sorted((Path(__file__).parents[1] / "kaito").glob("*.yaml"))
+# Two of the Workspaces share a name: here each goes by its file's.
 KAITO_WORKSPACES = [
     pytest.param(document | {"metadata": {"name": re.sub(r"[_.]", "-", path.stem)}}, id=path.stem)
     for path in KAITO_FILES
     for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
     if document and document["kind"] == "Workspace"
 ]
-
-
-needs_kaito = pytest.mark.skipif(
-    not CONFORMANCE.exists(), reason="KAITO's manifests are not beside the project"
-)
 
 
 def with_defaults(workspace: dict[str, Any], version: str) -> dict[str, Any]:
@@ -76,7 +70,6 @@ def in_version(workspace: dict[str, Any], version: str) -> dict[str, Any]:
     return written
 
 
-@needs_kaito
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("workspace", KAITO_WORKSPACES)
 def test_it_is_kept_as_it_was_written(
@@ -88,7 +81,6 @@ def test_it_is_kept_as_it_was_written(
     assert content(kept) == content(with_defaults(written, version))
 
 
-@needs_kaito
 @pytest.mark.parametrize("workspace", KAITO_WORKSPACES)
 def test_what_is_kept_is_understood_as_what_was_written(
     apply: Apply, workspace: dict[str, Any]
@@ -98,17 +90,11 @@ def test_what_is_kept_is_understood_as_what_was_written(
     assert content(kept.model_dump()) == content(given.model_dump())
 
 
-@needs_kaito
 @pytest.mark.parametrize("path", KAITO_FILES, ids=lambda path: path.stem)
 def test_a_file_of_kaito_applies_unchanged(
     cluster: ControlPlane, namespace: str, path: Path
 ) -> None:
     assert "created" in cluster.kubectl("apply", "--namespace", namespace, "--filename", path)
-
-
-def test_there_are_manifests_to_try() -> None:
-    if CONFORMANCE.exists():
-        assert len(KAITO_WORKSPACES) >= 9
 
 
 @pytest.mark.parametrize("version", VERSIONS)
