@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow prepare-tests check bench bench-control lock clean e2e cluster-up cluster-down
+.PHONY: help setup demo test test-slow prepare-tests check bench bench-control lock clean e2e cluster-up cluster-down mutate
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -47,6 +47,9 @@ bench: setup ## Run every benchmark of tests/bench
 
 bench-control: setup ## Run the control side's benchmark alone: 200 Workspaces on a real control plane
 	@$(BIN)/python tests/bench/bench_control.py
+
+mutate: setup ## Break modules and see which breaks tests notice; make mutate MODULES="tasks/plan/*.py" N=10
+	@$(BIN)/python -m tests.mutation.mutate --mutants $(or $(N),10) $(or $(MODULES),"tasks/plan/*.py")
 
 cluster-up: setup ## Start a Kubernetes control plane in the background; make cluster-up NODE=1 with nodes
 	@$(BIN)/python -m tests.cluster.background up $(if $(NODE),--nodes)
