@@ -70,7 +70,7 @@ class QueueFullError(Exception):
 
 
 class GenerationFailedError(Exception):
-    """The engine broke while it worked on this request."""
+    """This request ended without its text; the message says why."""
 
 
 class Stream:
@@ -119,6 +119,10 @@ class Engine(Protocol):
     @property
     def context_tokens(self) -> int:
         """The most tokens of a prompt and its continuation together."""
+
+    @property
+    def vocabulary_tokens(self) -> int:
+        """How many token ids there are; the last one is one less."""
 
     @property
     def default_sampling(self) -> Sampling:

@@ -21,6 +21,15 @@ _CODES = {
 }
 
 
+_SHOWN_CHARACTERS = 60
+
+
+def shown(value: object) -> str:
+    """What a client sent, short enough to be said back to it."""
+    text = str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
 class ApiError(Exception):
     """A refusal with its HTTP status; param names the field at fault."""
 

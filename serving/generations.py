@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from serving.engine import Engine, Generation, Message, Sampling
-from serving.errors import ApiError
+from serving.errors import ApiError, shown
 from serving.protocol import ChatRequest, GenerateRequest
 
 _CHAT_MAX_NEW_TOKENS = 256  # of /chat, where a request says nothing
@@ -61,9 +61,26 @@ def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None) -> int:
     )
 
 
+def check_token_ids(engine: Engine, ids: Sequence[int], *, param: str) -> None:
+    """Nothing when the model has all these tokens.
+
+    Raises: ApiError: a GPU that looks a token up which is not there stops working for everybody.
+    """
+    unknown = next((each for each in ids if not 0 <= each < engine.vocabulary_tokens), None)
+    if unknown is not None:
+        raise ApiError(
+            400,
+            f"{param}: token {shown(unknown)} was asked for, the model has tokens 0 to"
+            f" {engine.vocabulary_tokens - 1}; leave it out",
+            param=param,
+            code="invalid_value",
+        )
+
+
 def from_kaito(engine: Engine, asked: ChatRequest, model: str) -> Generation:
     """A /chat request in the engine's words: the likeliest tokens unless sampling is asked for."""
     options = asked.generate_kwargs
+    check_token_ids(engine, options.eos_token_id, param="generate_kwargs.eos_token_id")
     prompt_ids = _kaito_prompt_ids(engine, asked, model)
     if options.max_new_tokens is None and options.max_length is not None:
         max_tokens = max(1, options.max_length - len(prompt_ids))

@@ -15,6 +15,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Count = Annotated[int, Field(ge=1)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
+# Bounded, so that tokens are left to choose while none of these may come (min_new_tokens).
+StopIds = Annotated[list[int], Field(max_length=64)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 # Options of OpenAI's API that are taken at these values alone.
@@ -164,7 +166,7 @@ class GenerateKwargs(Body):
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     seed: Seed | None = None
     stop_strings: Stop = []
-    eos_token_id: list[int] = []
+    eos_token_id: StopIds = []
     pad_token_id: int | None = None
 
     @model_validator(mode="before")

@@ -3,7 +3,8 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -29,18 +30,32 @@ class Choice:
     forbidden_ids: Sequence[int] = ()
 
 
-def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int]:
-    """One token id a row; logits [rows, vocabulary], changed in place."""
-    for scores, choice in zip(logits, choices, strict=True):
-        _penalise(scores, choice)
+def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int | Exception]:
+    """One token id a row, or what went wrong at this row and is no other's concern.
+
+    logits [rows, vocabulary] are changed in place.
+    """
+    faults: dict[int, Exception] = {}
+    for row, (scores, choice) in enumerate(zip(logits, choices, strict=True)):
+        with _kept(faults, row):
+            _penalise(scores, choice)
     tokens: list[int] = logits.argmax(-1).tolist()
     sampled = [row for row, choice in enumerate(choices) if choice.rules.temperature > 0]
     if sampled:
         for row, scores in zip(sampled, logits[sampled].float().cpu(), strict=True):
-            tokens[row] = _draw(scores, choices[row])
+            with _kept(faults, row):
+                tokens[row] = _draw(scores, choices[row])
     for token, choice in zip(tokens, choices, strict=True):
         choice.generated[token] += 1
-    return tokens
+    return [faults.get(row, token) for row, token in enumerate(tokens)]
+
+
+@contextmanager
+def _kept(faults: dict[int, Exception], row: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other rows go on
+        faults[row] = error
 
 
 def _penalise(scores: torch.Tensor, choice: Choice) -> None:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,6 +98,7 @@ class TransformersEngine:
         self._metrics = metrics
         self._base = config.served_model_name
         self._stop_ids, self.default_sampling = _generation_defaults(config.weights_dir, tokenizer)
+        self.vocabulary_tokens = int(model.get_input_embeddings().weight.shape[0])
         self._cache_tokens = _cache_tokens(model)
         self.context_tokens = min(_context(config, model), self._cache_tokens)
         self._waiting: deque[_Row] = deque()
@@ -286,11 +287,26 @@ class TransformersEngine:
             held_off = row.generated < row.generation.min_tokens
             row.choice.forbidden_ids = tuple(self._stops(row)) if held_off else ()
         tokens = choose(logits, [row.choice for row in rows])
-        finished = [row for row, token in zip(rows, tokens, strict=True) if self._take(row, token)]
-        self._leave(finished)
+        chosen = zip(rows, tokens, strict=True)
+        self._leave([row for row, token in chosen if self._ends(row, token)])
 
     def _stops(self, row: _Row) -> frozenset[int]:
         return self._stop_ids | row.generation.stop_token_ids
+
+    def _ends(self, row: _Row, token: int | Exception) -> bool:
+        """Whether a row ends, with its next token or with a fault of its own."""
+        if isinstance(token, Exception):
+            return self._end_badly(row, token)
+        try:
+            return self._take(row, token)
+        except Exception as error:  # noqa: BLE001 - told to this row; the others go on
+            return self._end_badly(row, error)
+
+    def _end_badly(self, row: _Row, error: Exception) -> Literal[True]:
+        """One row's fault says nothing of the model: it does not count towards `is_broken`."""
+        log.error("row failed model=%s", row.generation.model, exc_info=error)
+        row.stream.deliver(GenerationFailedError(str(error)))
+        return True
 
     def _take(self, row: _Row, token: int) -> bool:
         """Give a row its next token; whether that was its last."""

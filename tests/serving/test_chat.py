@@ -74,6 +74,16 @@ def test_what_kaitos_examples_send_is_taken(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
+    "ids", [[-1], [-99999], [999_999_999], int("9" * 40), [0, 321], list(range(320))]
+)
+def test_a_token_that_the_model_has_not_is_refused(server: Running, ids: Any) -> None:
+    options = {"max_new_tokens": 4, "min_new_tokens": 2, "eos_token_id": ids}
+    response = server.client.post("/chat", json={"prompt": "a", "generate_kwargs": options})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "generate_kwargs.eos_token_id"
+
+
+@pytest.mark.parametrize(
     ("body", "param", "message"),
     [
         (

@@ -15,7 +15,13 @@ SCORES = [math.log(share) for share in (0.5, 0.3, 0.15, 0.05)]
 
 def draws(rules: Sampling, count: int = 2000) -> Counter[int]:
     choice = Choice(rules, (), random.Random(3))
-    return Counter(choose(torch.tensor([SCORES]), [choice])[0] for _ in range(count))
+    return Counter(token_of(torch.tensor([SCORES]), choice) for _ in range(count))
+
+
+def token_of(logits: torch.Tensor, choice: Choice) -> int:
+    (token,) = choose(logits, [choice])
+    assert isinstance(token, int)
+    return token
 
 
 def test_temperature_nought_takes_the_likeliest() -> None:
@@ -45,7 +51,7 @@ def test_top_k_and_top_p_limit_what_is_drawn(rules: Sampling, allowed: set[int])
 
 def test_top_p_looks_beyond_the_likeliest_thousand_when_it_must() -> None:
     choice = Choice(Sampling(temperature=1, top_p=0.99), (), random.Random(1))
-    tokens = [choose(torch.zeros(1, 5000), [choice])[0] for _ in range(50)]
+    tokens = [token_of(torch.zeros(1, 5000), choice) for _ in range(50)]
     assert len(set(tokens)) > 40
 
 
@@ -63,6 +69,15 @@ def test_the_repetition_penalty_counts_the_prompt() -> None:
 def test_a_forbidden_token_is_never_chosen() -> None:
     choice = Choice(Sampling(), (), random.Random(0), forbidden_ids=(0, 1))
     assert choose(torch.tensor([SCORES]), [choice]) == [2]
+
+
+def test_a_rows_fault_is_its_own() -> None:
+    def row(*forbidden_ids: int) -> Choice:
+        return Choice(Sampling(temperature=1), (), random.Random(9), forbidden_ids=forbidden_ids)
+
+    first, fault, last = choose(torch.tensor([SCORES] * 3), [row(), row(999_999_999), row()])
+    assert isinstance(fault, IndexError)
+    assert [first] == [last] == choose(torch.tensor([SCORES]), [row()])
 
 
 def test_a_row_draws_the_same_in_any_company() -> None:
