@@ -8,6 +8,7 @@ pass the same door. Used by downloads of datasets, and where the plan has a prog
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -25,16 +26,22 @@ METADATA_ADDRESSES = frozenset(
     for text in (
         "169.254.169.254",  # AWS, Azure, Google, OpenStack, Oracle
         "169.254.170.2",  # AWS container credentials
+        "169.254.170.23",  # AWS, EKS pod identities
+        "fd00:ec2::23",  # the same over IPv6
         "168.63.129.16",  # Azure's host channel
         "100.100.100.200",  # Alibaba
         "192.0.0.192",  # Oracle, classic
         "fd00:ec2::254",  # AWS over IPv6
         "fd20:ce::254",  # Google over IPv6
+        "169.254.0.23",  # Tencent
+        "169.254.42.42",  # Scaleway
+        "fd00:42::42",  # Scaleway over IPv6
     )
 )
 METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 NAT64 = IPv6Network("64:ff9b::/96")
 ADDRESSES_TRIED = 4
+_FIX = "use a public address, or mount the data as a volume"
 
 
 def system_addresses(host: str, port: int) -> list[str]:
@@ -47,6 +54,14 @@ def system_addresses(host: str, port: int) -> list[str]:
     except UnicodeError as error:
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def written_addresses(host: str, port: int) -> list[str]:  # noqa: ARG001
+    """The host itself where it is written as an address; no name is asked for."""
+    try:
+        return [str(ip_address(host))]
+    except ValueError:
+        return []
 
 
 def why_refused(address: Address, *, allow_local_addresses: bool) -> str | None:
@@ -80,10 +95,21 @@ class GuardedBackend(httpcore2.NetworkBackend):
     """Opens connections to allowed addresses only."""
 
     def __init__(
-        self, *, allow_local_addresses: bool = False, resolve: Resolver = system_addresses
+        self,
+        *,
+        allow_local_addresses: bool = False,
+        home: str | None = None,
+        resolve: Resolver = system_addresses,
+        fix: str = _FIX,
     ) -> None:
+        """Args: home: a host that a person has named: it may lie inside, and then others may too.
+
+        fix: what to do about a host that is refused.
+        """
         self._allow_local = allow_local_addresses
+        self._home = home
         self._resolve = resolve
+        self._fix = fix
         self._sockets = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -112,22 +138,30 @@ class GuardedBackend(httpcore2.NetworkBackend):
         """The host's addresses; one that is not allowed refuses them all."""
         name = host.rstrip(".").lower()
         if name in METADATA_NAMES:
-            raise _not_allowed(host, "a metadata service")
-        if not self._allow_local and (name == "localhost" or name.endswith(".localhost")):
-            raise _not_allowed(host, "this machine itself")
+            raise self._not_allowed(host, "a metadata service")
+        allow_local = self._allow_local or host == self._home or self._is_home_inside
+        if not allow_local and (name == "localhost" or name.endswith(".localhost")):
+            raise self._not_allowed(host, "this machine itself")
         addresses = list(self._resolve(host, port))
         for text in addresses:
-            why = why_refused(ip_address(text), allow_local_addresses=self._allow_local)
+            why = why_refused(ip_address(text), allow_local_addresses=allow_local)
             if why:
-                raise _not_allowed(host, why if text == host else f"{text}, {why}")
+                raise self._not_allowed(host, why if text == host else f"{text}, {why}")
         return addresses
 
+    @cached_property
+    def _is_home_inside(self) -> bool:
+        if self._home is None:
+            return False
+        if self._home == "localhost" or self._home.endswith(".localhost"):
+            return True
+        found = self._resolve(self._home, 0)
+        return any(why_refused(ip_address(text), allow_local_addresses=False) for text in found)
 
-def _not_allowed(host: str, found: str) -> AddressForbidden:
-    return AddressForbidden(
-        f"cannot connect to {host}: it is {found}, which is not allowed; "
-        "use a public address, or mount the data as a volume"
-    )
+    def _not_allowed(self, host: str, found: str) -> AddressForbidden:
+        return AddressForbidden(
+            f"cannot connect to {host}: it is {found}, which is not allowed; {self._fix}"
+        )
 
 
 class GuardedTransport(httpx2.BaseTransport):
@@ -151,7 +185,7 @@ class GuardedTransport(httpx2.BaseTransport):
                     target=request.url.raw_path,
                 ),
                 headers=request.headers.raw,
-                content=request.read(),
+                content=request.stream,
                 extensions=request.extensions,
             )
         )

@@ -7,23 +7,30 @@ wrong.
 """
 
 import hashlib
+import json
 import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
+from urllib.request import getproxies
 
 import httpcore2
 import httpx2
 
 from tasks.errors import ImageReferenceInvalid, RegistryDenied, RegistryUnavailable
-from tasks.guard import GuardedBackend, GuardedTransport
-from tasks.image.pod.authority import RegistryAuth
+from tasks.guard import (
+    GuardedBackend,
+    GuardedTransport,
+    system_addresses,
+    written_addresses,
+)
+from tasks.image.pod.authority import RegistryAuth, read_words
 from tasks.image.pod.credentials import describe_credentials, read_credentials
 from tasks.image.pod.manifest import (
     DOCKER_INDEX_TYPE,
@@ -40,6 +47,8 @@ _DOCKER_HUB_API = "registry-1.docker.io"
 _MANIFEST_TYPES = f"{MANIFEST_TYPE}, {INDEX_TYPE}, {DOCKER_MANIFEST_TYPE}, {DOCKER_INDEX_TYPE}"
 _MANIFEST_MAX_BYTES = 4 * 2**20  # the distribution specification's own limit
 _CHUNK_BYTES = 2**20
+_HOPS_MAX = 20
+_WORDS_MAX_CHARS = 300
 # Reading waits for a registry that digests a large upload before it answers.
 _TIMEOUT = httpx2.Timeout(10.0, read=300.0, write=60.0)
 _FAULTS = (
@@ -89,12 +98,19 @@ class Repository:
             f"repository:{reference.repository}:{access}",
             lambda: read_credentials(docker_config, reference),
         )
+        # A proxy resolves the names itself: then only addresses that are written out are judged.
+        self._is_proxied = not (reference.is_loopback or public_only) and _has_proxy()
+        self._backend = GuardedBackend(
+            home=None if public_only else self._base_url.host,
+            resolve=written_addresses if self._is_proxied else system_addresses,
+            fix="have the registry serve it itself, or from a public address",
+        )
         self._client = httpx2.Client(
-            auth=self._auth,
             headers={"Accept-Encoding": "identity", "User-Agent": "kaitoflow"},
             timeout=_TIMEOUT,
-            transport=_guarded() if public_only else None,
-            follow_redirects=True,
+            transport=None
+            if self._is_proxied
+            else GuardedTransport(self._backend, tls=httpx2.create_ssl_context()),
             trust_env=not reference.is_loopback,  # no proxy leads to this machine
         )
 
@@ -230,12 +246,41 @@ class Repository:
         content: bytes | Iterable[bytes] | None = None,
     ) -> Iterator[httpx2.Response]:
         try:
-            with self._client.stream(method, url, headers=headers, content=content) as answer:
+            request = self._client.build_request(method, url, headers=headers, content=content)
+            with closing(self._ask(request)) as answer:
                 yield answer
         except _FAULTS as error:
             if isinstance(reason := _root_cause(error), ssl.SSLError):
                 raise self._untrusted(reason) from error
             raise self._transient(str(error) or type(error).__name__) from error
+
+    def _ask(self, request: httpx2.Request) -> httpx2.Response:
+        """What a request comes to: challenges are answered, redirects followed, each hop judged."""
+        is_challenged = False
+        for _ in range(_HOPS_MAX):
+            self._auth.sign(request)
+            answer = self._send(request)
+            following = answer.next_request
+            if answer.status_code == httpx2.codes.UNAUTHORIZED and not is_challenged:
+                is_challenged = True
+                following = request if self._auth.can_answer(answer, self._asked) else None
+            if following is None:
+                return answer
+            with closing(answer):
+                read_words(answer)  # a connection that is read to its end is used again
+            request = following
+        raise self._transient(f"it redirects over {_HOPS_MAX} times")
+
+    def _send(self, request: httpx2.Request) -> httpx2.Response:
+        """The answer to one request; before it is sent, its place is judged."""
+        if self._is_proxied:
+            self._backend.allowed_addresses(request.url.host, request.url.port or 0)
+        return self._client.send(request, stream=True)
+
+    @contextmanager
+    def _asked(self, request: httpx2.Request) -> Iterator[httpx2.Response]:
+        with closing(self._send(request)) as answer:
+            yield answer
 
     def _check(self, answer: httpx2.Response) -> None:
         """Nothing if the registry did what it was asked; else the error that its answer means."""
@@ -274,8 +319,8 @@ class Repository:
         )
 
 
-def _guarded() -> GuardedTransport:
-    return GuardedTransport(GuardedBackend(), tls=httpx2.create_ssl_context())
+def _has_proxy() -> bool:
+    return bool(getproxies().keys() & {"http", "https", "all"})
 
 
 class _FileBody:
@@ -295,13 +340,18 @@ class _FileBody:
 
 def _said(answer: httpx2.Response) -> str:
     """The status and the registry's own words: `401 UNAUTHORIZED: authentication required`."""
-    answer.read()
     try:
-        first = answer.json()["errors"][0]
+        first = json.loads(read_words(answer))["errors"][0]
         words = f"{first['code']}: {first.get('message', '')}"
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         words = answer.reason_phrase
-    return f"{answer.status_code} {words}"
+    return f"{answer.status_code} {_quoted(words)}"
+
+
+def _quoted(words: str) -> str:
+    """A stranger's words on one line, and not too many of them."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return line if len(line) <= _WORDS_MAX_CHARS else f"{line[:_WORDS_MAX_CHARS]} ..."
 
 
 def _retry_after_s(answer: httpx2.Response) -> float:

@@ -1,0 +1,195 @@
+"""A registry, and whoever it sends us to, gets no more than is its own."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import (
+    AddressForbidden,
+    ImageReferenceInvalid,
+    KaitoflowError,
+    RegistryDenied,
+    RegistryUnavailable,
+)
+from tasks.guard import GuardedBackend
+from tasks.image.pod.patience import Patience
+from tasks.image.pod.reference import parse_reference
+from tasks.image.pod.registry import Repository
+from tests.cluster.registry import docker_config
+from tests.image.scripted import Answer, Scripted, scripted
+
+DIGEST = "sha256:" + "0" * 64
+BLOB = f"/v2/phi/blobs/{DIGEST}"
+MANIFEST = "/v2/phi/manifests/v1"
+PASSWORD, REFRESH = "canary-password", "canary-refresh"
+
+
+@pytest.fixture
+def home() -> Iterator[Scripted]:
+    """The registry that a person has named."""
+    with scripted() as script:
+        yield script
+
+
+@pytest.fixture
+def other() -> Iterator[Scripted]:
+    """Another origin."""
+    with scripted() as script:
+        yield script
+
+
+@pytest.fixture
+def third() -> Iterator[Scripted]:
+    """And one more."""
+    with scripted() as script:
+        yield script
+
+
+def repository(home: Scripted, folder: Path, *, identity: bool = False) -> Repository:
+    config = folder / "config.json"
+    config.write_text(docker_config(home.host, user="u", password=PASSWORD))
+    if identity:
+        login = {"identitytoken": REFRESH, "username": "u"}
+        config.write_text(json.dumps({"auths": {home.host: login}}))
+    reference = parse_reference(f"{home.host}/phi:v1")
+    return Repository(reference, "pull", docker_config=config, patience=Patience(0))
+
+
+def refusal_of(repository: Repository, folder: Path) -> KaitoflowError:
+    with repository, pytest.raises(KaitoflowError) as refusal:
+        repository.have_blob(DIGEST, 1, folder / "blob")
+    return refusal.value
+
+
+def secrets_of(script: Scripted) -> bool:
+    """Whether a server heard anything that proves who asks."""
+    return any("uthorization" in heard or REFRESH in heard for heard in script.heard)
+
+
+def bearer(realm: str) -> Answer:
+    return Answer(401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="x"'})
+
+
+@pytest.mark.parametrize("identity", [False, True])
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_a_place_that_a_registry_redirects_to_cannot_ask_for_credentials(
+    home: Scripted, other: Scripted, tmp_path: Path, identity: bool, scheme: str
+) -> None:
+    home.answers[f"GET {BLOB}"] = Answer(307, {"Location": f"{other.url}{BLOB}"})
+    challenge = bearer(f"{other.url}/token") if scheme == "Bearer" else basic()
+    other.answers[f"GET {BLOB}"] = challenge
+    error = refusal_of(repository(home, tmp_path, identity=identity), tmp_path)
+    assert isinstance(error, RegistryDenied)
+    assert other.asked == [f"GET {BLOB}"]
+    assert not secrets_of(other)
+
+
+def basic() -> Answer:
+    return Answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
+
+
+@pytest.mark.parametrize("identity", [False, True])
+def test_a_token_service_cannot_send_the_request_on(
+    home: Scripted, other: Scripted, third: Scripted, tmp_path: Path, identity: bool
+) -> None:
+    home.answers[f"GET {BLOB}"] = bearer(f"{other.url}/token")
+    for method in ("GET", "POST"):
+        other.answers[f"{method} /token"] = Answer(307, {"Location": f"{third.url}/token"})
+    error = refusal_of(repository(home, tmp_path, identity=identity), tmp_path)
+    assert isinstance(error, RegistryDenied)
+    assert "another place" in str(error)
+    assert secrets_of(other)
+    assert not third.heard
+
+
+def test_a_token_follows_no_redirect(home: Scripted, other: Scripted, tmp_path: Path) -> None:
+    home.answers["GET /token"] = Answer(body=b'{"token": "t"}')
+    home.answers[f"GET {MANIFEST}"] = bearer(f"{home.url}/token")
+    home.answers[f"GET {BLOB}"] = Answer(302, {"Location": f"{other.url}/x"})
+    with repository(home, tmp_path) as asked:
+        with pytest.raises(RegistryDenied):
+            asked.read_manifest("v1")  # refused for ever: it only gets a token
+        asked._auth._header = "Bearer t"
+        with pytest.raises(ImageReferenceInvalid):
+            asked.have_blob(DIGEST, 1, tmp_path / "blob")
+    assert any("Bearer t" in heard for heard in home.heard)
+    assert other.asked == ["GET /x"]
+    assert not secrets_of(other)
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        "Bearer foo",
+        "Bearer realm=",
+        'Bearer realm="ftp://x/y"',
+        "Bearer",
+        'Bearer realm="http://h:port/"',
+        'Bearer realm="/token"',
+        'Bearer realm="https://"',
+    ],
+)
+def test_a_challenge_that_makes_no_sense_is_a_refusal(
+    home: Scripted, tmp_path: Path, challenge: str
+) -> None:
+    home.answers[f"GET {BLOB}"] = Answer(401, {"WWW-Authenticate": challenge})
+    assert isinstance(refusal_of(repository(home, tmp_path), tmp_path), RegistryDenied)
+    assert not secrets_of(home)
+
+
+@pytest.mark.parametrize("place", ["http://169.254.169.254/x", "http://metadata.google.internal/"])
+def test_nobody_is_sent_to_a_metadata_service(home: Scripted, tmp_path: Path, place: str) -> None:
+    home.answers[f"GET {BLOB}"] = Answer(307, {"Location": place})
+    error = refusal_of(repository(home, tmp_path), tmp_path)
+    assert isinstance(error, AddressForbidden)
+    assert "a metadata service" in str(error)
+
+
+def test_an_upload_is_not_sent_to_a_metadata_service(home: Scripted, tmp_path: Path) -> None:
+    away = {"Location": "http://169.254.169.254/upload"}
+    home.answers["POST /v2/phi/blobs/uploads/"] = Answer(202, away)
+    (tmp_path / "layer").write_bytes(b"weights")
+    with repository(home, tmp_path) as asked, pytest.raises(AddressForbidden):
+        asked.upload(tmp_path / "layer", DIGEST, phase="push")
+
+
+def test_only_a_registry_that_lies_inside_leads_inside() -> None:
+    names = {"public.io": "8.8.8.8", "private.io": "10.0.0.1", "inside": "10.0.0.2"}
+
+    def backend(home: str) -> GuardedBackend:
+        return GuardedBackend(home=home, resolve=lambda host, _port: [names[host]])
+
+    assert backend("private.io").allowed_addresses("private.io", 443) == ["10.0.0.1"]
+    assert backend("private.io").allowed_addresses("inside", 443) == ["10.0.0.2"]
+    with pytest.raises(AddressForbidden, match="inside a private network"):
+        backend("public.io").allowed_addresses("inside", 443)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_words_without_end_are_not_read_to_their_end(
+    home: Scripted, tmp_path: Path, pack: type[bytes]
+) -> None:
+    body = pack(b'{"errors": [{"code": "X", "message": "' + b"a" * 2**22 + b'"}]}')
+    encoding = {} if pack is bytes else {"Content-Encoding": "gzip"}
+    home.answers[f"GET {BLOB}"] = Answer(500, encoding, body)
+    error = refusal_of(repository(home, tmp_path), tmp_path)
+    assert isinstance(error, RegistryUnavailable)
+    assert len(str(error)) < 500
+
+
+def test_a_strangers_words_are_short_and_on_one_line(home: Scripted, tmp_path: Path) -> None:
+    words = json.dumps({"errors": [{"code": "X", "message": "a\n\x1b[31m" + "b" * 1000}]})
+    home.answers[f"GET {BLOB}"] = Answer(400, body=words.encode())
+    error = refusal_of(repository(home, tmp_path), tmp_path)
+    assert isinstance(error, ImageReferenceInvalid)
+    assert str(error).isprintable()
+    assert len(str(error)) < 600
+
+
+def test_redirects_in_a_circle_end(home: Scripted, tmp_path: Path) -> None:
+    home.answers[f"GET {BLOB}"] = Answer(307, {"Location": BLOB})
+    error = refusal_of(repository(home, tmp_path), tmp_path)
+    assert "redirects over 20 times" in str(error)
