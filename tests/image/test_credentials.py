@@ -26,6 +26,7 @@ def write(folder: Path, auths: object) -> Path:
     ("entry", "meant"),
     [
         (auth("bob:pa:ss"), Credentials("bob", "pa:ss")),
+        ({"auth": "bWU6c2VjcmU"}, Credentials("me", "secre")),
         ({"username": "bob", "password": "pass"}, Credentials("bob", "pass")),
         (auth("0000:") | {"identitytoken": "t"}, Credentials("0000", "", "t")),
         ({}, None),

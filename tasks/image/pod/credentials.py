@@ -83,19 +83,33 @@ def _covers(key: str, image: str) -> bool:
     image_host, _, repository = image.partition("/")
     if image_host == DEFAULT_REGISTRY and host in _DOCKER_HUB_NAMES:
         host = DEFAULT_REGISTRY
-    return fnmatchcase(image_host, host) and (not path or f"{repository}/".startswith(f"{path}/"))
+    return _fits(image_host, host) and (not path or f"{repository}/".startswith(f"{path}/"))
+
+
+def _fits(host: str, pattern: str) -> bool:
+    """Whether a host is meant, label for label as kubelet compares: a star stays inside its label.
+
+    Else `*.example.com` would give its password to `a.b.example.com` too.
+    """
+    labels, wanted = host.split("."), pattern.split(".")
+    return len(labels) == len(wanted) and all(map(fnmatchcase, labels, wanted))
 
 
 def _decode(entry: Mapping[str, Any], docker_config: Path) -> Credentials | None:
     username, password = str(entry.get("username", "")), str(entry.get("password", ""))
     if entry.get("auth"):
         try:
-            decoded = base64.b64decode(str(entry["auth"]), validate=True).decode()
+            decoded = base64.b64decode(_padded(str(entry["auth"])), validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             raise _malformed(docker_config, 'an "auth" in it is not base64') from None
         username, _, password = decoded.rstrip("\0").partition(":")
     token = str(entry.get("identitytoken", ""))
     return Credentials(username, password, token) if password or token else None
+
+
+def _padded(encoded: str) -> str:
+    """With the padding that some tools leave out, and docker itself takes either way."""
+    return encoded + "=" * (-len(encoded) % 4)
 
 
 def _malformed(docker_config: Path, found: str) -> RegistryDenied:
