@@ -19,6 +19,7 @@ from tests.image.builders import (
     pull_config,
     push_config,
     read_blob,
+    read_index,
     tree,
     zipped,
 )
@@ -111,7 +112,7 @@ def test_an_image_index_gives_its_linux_amd64_image(layout_dir: Path, tmp_path: 
     index = [
         {
             "digest": one,
-            "size": 1,
+            "size": len(read_blob(layout_dir, one)),
             "platform": {"os": "unknown" if arch == "unknown" else "linux", "architecture": arch},
         }
         for arch, one in entries
@@ -124,12 +125,62 @@ def test_an_image_index_gives_its_linux_amd64_image(layout_dir: Path, tmp_path: 
 def test_an_index_with_one_image_gives_that(layout_dir: Path, tmp_path: Path) -> None:
     digest = add_image(layout_dir, REFERENCE, zipped(member("data/a", b"only")))
     attested = {"platform": {"os": "unknown", "architecture": "unknown"}}
-    index = [{"digest": digest, "size": 1}, {"digest": digest, "size": 1} | attested]
+    entry = {"digest": digest, "size": len(read_blob(layout_dir, digest))}
+    index = [entry, entry | attested]
     add_image(layout_dir, "me.io/index:v1", manifests=index)
     pull_image(pull_config("me.io/index:v1", tmp_path / "target", layout_dir=layout_dir))
     assert tree(tmp_path / "target") == {"a": "only"}
 
 
+def test_an_index_inside_an_index_is_followed(layout_dir: Path, tmp_path: Path) -> None:
+    """As builders make them: the image and what it was built from, together for each platform."""
+    name = "me.io/index"
+    digest = add_image(layout_dir, REFERENCE, zipped(member("data/a", b"inner")))
+    for number in range(4):
+        entry = {"digest": digest, "size": len(read_blob(layout_dir, digest)), "platform": AMD}
+        digest = add_image(layout_dir, f"{name}:{number}", manifests=[entry])
+    pull_image(pull_config(f"{name}:2", tmp_path / "target", layout_dir=layout_dir))
+    assert tree(tmp_path / "target") == {"a": "inner"}
+    with pytest.raises(ImageUnreadable, match="nested over 4 deep"):
+        pull_image(pull_config(f"{name}:3", tmp_path / "target", layout_dir=layout_dir))
+
+
+def test_a_manifest_of_another_size_than_its_index_says_is_refused(
+    layout_dir: Path, tmp_path: Path
+) -> None:
+    digest = add_image(layout_dir, REFERENCE, zipped(member("data/a", b"A")))
+    add_image(layout_dir, OTHER, manifests=[{"digest": digest, "size": 1}])
+    with pytest.raises(ImageUnreadable, match="its index says 1 bytes and it has"):
+        pull_image(pull_config(OTHER, tmp_path / "target", layout_dir=layout_dir))
+
+
+def test_an_artifact_of_plain_files_is_laid_out_by_their_titles(
+    layout_dir: Path, tmp_path: Path
+) -> None:
+    files = {"adapter_config.json": b"{}", "data/weights": b"W", "dataset.jsonl": b"rows"}
+    add_image(layout_dir, REFERENCE, *files.values())
+    manifest = json.loads(read_blob(layout_dir, read_index(layout_dir)[REFERENCE]))
+    for layer, title in zip(manifest["layers"], files, strict=True):
+        layer["mediaType"] = "application/octet-stream"
+        layer["annotations"] = {"org.opencontainers.image.title": title}
+    add_image(layout_dir, REFERENCE, *files.values(), layers=manifest["layers"])
+    pull_image(pull_config(REFERENCE, tmp_path / "target", layout_dir=layout_dir))
+    expected = {"adapter_config.json": "{}", "weights": "W", "dataset.jsonl": "rows"}
+    assert tree(tmp_path / "target") == expected
+
+
+@pytest.mark.parametrize("title", ["../a", "/etc/a", "a/../../b", "", ".", "n" * 300, "d/" * 70])
+def test_a_plain_file_with_an_unsafe_title_is_refused(
+    layout_dir: Path, tmp_path: Path, title: str
+) -> None:
+    layer = json.loads(read_blob(layout_dir, read_index(layout_dir)[REFERENCE]))["layers"][0]
+    layer |= {"annotations": {"org.opencontainers.image.title": title}, "mediaType": "text/plain"}
+    add_image(layout_dir, REFERENCE, layers=[layer])
+    with pytest.raises(ImageUnreadable):
+        pull_image(pull_config(REFERENCE, tmp_path / "target", layout_dir=layout_dir))
+
+
+AMD = {"os": "linux", "architecture": "amd64"}
 ARM = {"os": "linux", "architecture": "arm64"}
 FAR = {"digest": f"sha256:{'0' * 64}", "size": 1}
 
@@ -148,6 +199,13 @@ FAR = {"digest": f"sha256:{'0' * 64}", "size": 1}
             "its manifest has a blob with the digest 'sha256:../../../etc/passwd'",
         ),
         ({"layers": [{"digest": f"sha256:{'0' * 64}"}]}, "its manifest has a blob with"),
+        ({"layers": [FAR | {"size": -1}]}, "its manifest has a blob with the size -1"),
+        ({"layers": [FAR] * 513}, "its manifest lists 513 layers, over 512"),
+        ({"manifests": [FAR] * 513}, "its manifest lists 513 manifests, over 512"),
+        (
+            {"layers": [FAR | {"mediaType": "application/octet-stream"}]},
+            "it has a layer of the type 'application/octet-stream', which is no archive",
+        ),
         ({"layers": ["x"]}, 'the "layers" of its manifest are no list of objects'),
     ],
 )

@@ -7,7 +7,7 @@ data/adapter_model.safetensors, and the model's name on the manifest.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,8 @@ REVISION = "org.opencontainers.image.revision"
 
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+_ARCHIVE_TYPES = {"", "application/x-tar", "application/gzip", "application/zstd"}
+ENTRIES_MAX = 512  # builders stop at 127 layers
 _NOWHERE = "unknown/unknown"  # the platform of attestations, which builders put beside images
 
 
@@ -134,14 +136,18 @@ def _created(source_date_epoch: str | None) -> str:
 
 @dataclass(frozen=True)
 class Blob:
-    """A layer as a manifest names it."""
+    """A layer, or a manifest, as another document names it.
+
+    file_name: of a layer that is one plain file, as `oras push` makes them; "" = an archive.
+    """
 
     digest: str
     size_bytes: int
+    file_name: str = ""
 
 
-def pick_manifest(content: bytes, *, image: str) -> str | None:
-    """The digest of the manifest to use of an index: linux/amd64, or the only one.
+def pick_manifest(content: bytes, *, image: str) -> Blob | None:
+    """The manifest to use of an index: linux/amd64, or the only one.
 
     None = `content` is no index but a manifest itself.
     """
@@ -153,7 +159,7 @@ def pick_manifest(content: bytes, *, image: str) -> str | None:
     if not fitting or (len(fitting) > 1 and _platform(fitting[0]) != "linux/amd64"):
         found = ", ".join(_platform(one) for one in entries) or "nothing"
         raise _unreadable(image, f"it has nothing for linux/amd64 (found: {found})")
-    return _blob(fitting[0], image).digest
+    return _blob(fitting[0], image)
 
 
 def read_layers(content: bytes, *, image: str) -> tuple[Blob, ...]:
@@ -163,13 +169,13 @@ def read_layers(content: bytes, *, image: str) -> tuple[Blob, ...]:
         raise _unreadable(
             image, "its manifest lists no layers (an index, or docker's first format)"
         )
-    return tuple(_blob(layer, image) for layer in _objects(document, "layers", image))
+    return tuple(_layer(entry, image) for entry in _objects(document, "layers", image))
 
 
 def _parse(content: bytes, image: str) -> dict[str, Any]:
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise _unreadable(image, "its manifest is no JSON object")
@@ -180,14 +186,29 @@ def _objects(document: dict[str, Any], key: str, image: str) -> list[dict[str, A
     found = document[key]
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise _unreadable(image, f'the "{key}" of its manifest are no list of objects')
+    if len(found) > ENTRIES_MAX:
+        raise _unreadable(image, f"its manifest lists {len(found)} {key}, over {ENTRIES_MAX}")
     return found
+
+
+def _layer(entry: dict[str, Any], image: str) -> Blob:
+    blob, kind = _blob(entry, image), str(entry.get("mediaType", ""))
+    notes = entry.get("annotations")
+    title = notes.get(TITLE) if isinstance(notes, dict) else None
+    if kind in _ARCHIVE_TYPES or ".tar" in kind:
+        return blob
+    if not isinstance(title, str) or not title:
+        raise _unreadable(image, f"it has a layer of the type {kind!r:.100}, which is no archive")
+    return replace(blob, file_name=title)
 
 
 def _blob(entry: dict[str, Any], image: str) -> Blob:
     """Checked, because a digest becomes part of a path."""
     digest, size_bytes = entry.get("digest"), entry.get("size")
-    if not isinstance(digest, str) or not is_digest(digest) or not isinstance(size_bytes, int):
+    if not isinstance(digest, str) or not is_digest(digest):
         raise _unreadable(image, f"its manifest has a blob with the digest {digest!r:.100}")
+    if not isinstance(size_bytes, int) or size_bytes < 0:
+        raise _unreadable(image, f"its manifest has a blob with the size {size_bytes!r:.100}")
     return Blob(digest, size_bytes)
 
 

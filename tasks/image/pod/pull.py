@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.errors import ImageReferenceInvalid, RegistryDenied
+from tasks.errors import ImageReferenceInvalid, ImageUnreadable, RegistryDenied
 from tasks.image.pod.config import PullConfig
 from tasks.image.pod.layout import Layout
 from tasks.image.pod.manifest import Blob, digest_of, pick_manifest, read_layers
@@ -19,6 +19,8 @@ from tasks.image.pod.registry import Repository
 from tasks.image.pod.target import install, read_marker, staged
 from tasks.image.pod.unpack import Unpacker
 from tasks.podlog import run_program
+
+_INDEXES_MAX = 4
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +86,7 @@ def _fill(
 ) -> Mapping[str, Any]:
     top = source.read_manifest(target)
     digest = digest_of(top)
-    chosen = pick_manifest(top, image=str(reference))
-    layers = read_layers(source.read_manifest(chosen) if chosen else top, image=str(reference))
+    layers = read_layers(_image_manifest(top, source, image=str(reference)), image=str(reference))
     marker = read_marker(config.target_dir)
     changed = marker is None or marker.digest != digest
     if changed:
@@ -102,6 +103,24 @@ def _fill(
     }
 
 
+def _image_manifest(content: bytes, source: ImageSource, *, image: str) -> bytes:
+    """The manifest of the image itself; an index may name another index, as builders nest them."""
+    for _ in range(_INDEXES_MAX):
+        chosen = pick_manifest(content, image=image)
+        if chosen is None:
+            return content
+        content = source.read_manifest(chosen.digest)
+        if len(content) != chosen.size_bytes:
+            raise ImageUnreadable(
+                f"the manifest {chosen.digest} of the image {image} was read; its index says "
+                f"{chosen.size_bytes} bytes and it has {len(content)}; push the image again"
+            )
+    raise ImageUnreadable(
+        f"the image {image} was looked for in its index; indexes are nested over {_INDEXES_MAX} "
+        "deep; push it as an OCI image for linux/amd64"
+    )
+
+
 def _unpack(
     reference: Reference, source: ImageSource, layers: tuple[Blob, ...], staging: Path
 ) -> Path:
@@ -109,7 +128,11 @@ def _unpack(
     files.mkdir()
     unpacker = Unpacker(str(reference), files)
     for layer in layers:
-        unpacker.add_layer(source.have_blob(layer.digest, layer.size_bytes, aside))
+        blob = source.have_blob(layer.digest, layer.size_bytes, aside)
+        if layer.file_name:
+            unpacker.add_file(blob, layer.file_name)
+        else:
+            unpacker.add_layer(blob)
         aside.unlink(missing_ok=True)
     unpacker.finish()
     return files

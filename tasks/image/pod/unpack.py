@@ -7,6 +7,7 @@ in what it shows at the end, and that is checked when all layers are in.
 
 import gzip
 import io
+import os
 import shutil
 import tarfile
 import zlib
@@ -35,9 +36,14 @@ class Limits:
 
     growth: expanded over packed bytes, looked at beyond growth_from_bytes. Text shrinks to a tenth;
     what shrinks to a five-hundredth was made to fill a disk.
+    depth, name_bytes: of folders, and of one name in them; a file system ends at 255 and 4,096 in
+    all, and who removes the folder later may walk it by recursion.
     """
 
     entries: int = 1_000_000
+    depth: int = 64
+    name_bytes: int = 255
+    path_bytes: int = 2048
     expanded_bytes: int = 200 * 2**30
     growth: int = 500
     growth_from_bytes: int = 2**28
@@ -71,6 +77,21 @@ class Unpacker:
         except (tarfile.TarError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile, EOFError) as e:
             raise self._bad(f"a layer is damaged ({e})", "push the image again") from e
 
+    def add_file(self, content: Path, name: str) -> None:
+        """Put one plain file, a layer of its own, where an archive would have it under data/.
+
+        Raises: ImageUnreadable: its name is unsafe, or it is too large.
+        """
+        self._packed_bytes += content.stat().st_size
+        self._meter(content.stat().st_size)
+        self._count_entry()
+        path = self._into / self._safe_name(name).removeprefix(f"{_FOLDER}/")
+        if path == self._into:
+            raise self._bad(f"a file is called {name!r:.100}", "give it a name")
+        self._make_folder(path.parent)
+        _remove(path)
+        shutil.copyfile(content, path)
+
     def finish(self) -> None:
         """Check what only all layers together show: links, and that there is something at all."""
         for path in self._into.rglob("*"):
@@ -97,10 +118,13 @@ class Unpacker:
                 f"it expands to over {limits.growth} times its size", "use an image you trust"
             )
 
-    def _add(self, archive: tarfile.TarFile, member: tarfile.TarInfo, added: set[str]) -> None:
+    def _count_entry(self) -> None:
         self._entries += 1
         if self._entries > self._limits.entries:
             raise self._bad(f"it has over {self._limits.entries} files", "put them into archives")
+
+    def _add(self, archive: tarfile.TarFile, member: tarfile.TarInfo, added: set[str]) -> None:
+        self._count_entry()
         name = self._safe_name(member.name)
         folder, _, last = name.rpartition("/")
         if last.startswith(_WHITEOUT):
@@ -127,7 +151,7 @@ class Unpacker:
             with source, path.open("xb") as file:
                 shutil.copyfileobj(source, file, _CHUNK_BYTES)
         elif member.issym():
-            if not member.linkname:
+            if not member.linkname or len(member.linkname) > self._limits.path_bytes:
                 raise self._bad(f'the link "{member.name}" leads nowhere', "build the image again")
             if member.linkname.startswith("/"):
                 raise self._bad(
@@ -174,7 +198,17 @@ class Unpacker:
         """The member's path without `./`; "" for the root itself."""
         parts = [part for part in name.split("/") if part not in {"", "."}]
         if name.startswith("/") or ".." in parts or "\0" in name:
-            raise self._bad(f'a member is called "{name}"', "use an image you trust")
+            raise self._bad(f'a member is called "{name:.200}"', "use an image you trust")
+        limits, sizes_bytes = self._limits, [len(os.fsencode(part)) for part in parts]
+        if len(parts) > limits.depth or sum(sizes_bytes) + len(parts) > limits.path_bytes:
+            found = (
+                f"folders are nested over {limits.depth} deep, or {limits.path_bytes} bytes long"
+            )
+            raise self._bad(found, "put the files closer to /data")
+        if max(sizes_bytes, default=0) > limits.name_bytes:
+            raise self._bad(
+                f'the name "{name:.60}..." is over {limits.name_bytes} bytes long', "shorten it"
+            )
         return "/".join(parts)
 
     def _path(self, name: str) -> Path:
