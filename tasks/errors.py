@@ -20,6 +20,7 @@
     │   ├── UnknownInstanceType        no such machine in the catalogue
     │   ├── InvalidPriceTable          a price table of a person's own that cannot be read
     │   ├── DeploymentUnusable         no async flow that a worker could import
+    │   ├── NameTaken                  an object of somebody else has the name of one to be made
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
@@ -161,6 +162,10 @@ class UnknownInstanceType(Refused):
 
 class InvalidPriceTable(Refused):
     """A price table of a person's own cannot be read."""
+
+
+class NameTaken(Refused):
+    """An object of somebody else has the name of one that the Workspace is made into."""
 
 
 class SecretNotFound(Refused):

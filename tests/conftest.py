@@ -21,6 +21,7 @@ _AREAS = {
     "tests/crd/": "API server",
     "tests/nodes/": "nodes",
     "tests/platform/test_diagnosis_on_a_cluster.py": "API server",
+    "tests/platform/test_ownership_on_a_cluster.py": "API server",
 }
 _LONGEST_FIRST = ("runs", "watcher", "command line", "API server", "worker", "nodes")
 

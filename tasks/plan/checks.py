@@ -10,6 +10,7 @@ from tasks.plan.check import checked, from_error
 from tasks.plan.findings import Findings
 from tasks.plan.size import Range, Run, memory_here_gib, seconds_here, seconds_on
 from tasks.platform.base import World
+from tasks.platform.ownership import name_taken
 from tasks.workspace import Workspace
 
 _NOTHING_ASKED = Findings()
@@ -75,6 +76,8 @@ def _of_the_workspace(workspace: Workspace, world: World, findings: Findings) ->
         looks["secrets"] = lambda: image.secrets(workspace, world)
     for name, look in looks.items():
         yield checked(name, look)
+    for kind, taken in world.taken:
+        yield from_error("names", name_taken(kind, taken, workspace), result="fail")
 
 
 def _of_this_machine(run: Run | None, world: World, memory_gib: float | None) -> Iterator[Check]:

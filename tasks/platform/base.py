@@ -98,6 +98,7 @@ class World:
     home: where this machine keeps models and images; None = in pods, on their node's disk.
     is_cluster: whether volumes, images as dataset and pod templates can be used, and files cannot.
     docker_config: with which the image is pushed; None = there is none.
+    taken: (kind, name) of objects that are to be made, where one of somebody else has the name.
     """
 
     config_maps: Mapping[str, Mapping[str, str]]
@@ -107,6 +108,7 @@ class World:
     home: Path | None = None
     is_cluster: bool = False
     push: bool = False
+    taken: tuple[tuple[str, str], ...] = ()
     port: int | None = None
     port_is_free: Callable[[int], bool] = lambda _port: True
 

@@ -138,12 +138,24 @@ class KubeApi:
         )
 
     async def delete(
-        self, kind: str, namespace: str | None, name: str, *, body: Object | None = None
+        self,
+        kind: str,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str = "",
+        body: Object | None = None,
     ) -> bool:
-        """Delete an object, and by default all it owns in the background; whether it was there."""
+        """Delete an object, and by default all it owns in the background; whether it was there.
+
+        Args: uid: of the object that is meant: another of its name stays.
+        """
         body = body or {"propagationPolicy": "Background"}
+        if uid:
+            body = body | {"preconditions": {"uid": uid}}
         path = _path(kind, namespace, name)
-        return await self._call("DELETE", path, body=body, none_for=(404,)) is not None
+        gone = (404, 409) if uid else (404,)
+        return await self._call("DELETE", path, body=body, none_for=gone) is not None
 
     async def watch(
         self, kind: str, namespace: str | None, *, labels: Mapping[str, str] | None, version: str

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from tasks.artifacts import Endpoint
 from tasks.errors import KaitoflowError, RunSuperseded, ServerNotReady
@@ -35,6 +34,7 @@ from tasks.platform.manifests import (
     config_map,
     docker_config_path,
     job_name,
+    object_names,
     pod_paths,
     service_url,
     services,
@@ -43,6 +43,7 @@ from tasks.platform.manifests import (
     workspace_labels,
 )
 from tasks.platform.outbox import Outbox
+from tasks.platform.ownership import controller_uid, is_in_the_way, is_of, name_taken
 from tasks.podlog import Event
 from tasks.settings import Settings
 from tasks.status import WorkspaceStatus
@@ -154,11 +155,13 @@ class KubernetesPlatform:
         await outbox.flush()
 
     async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:
-        """The ConfigMap and the Secrets that the Workspace names, as far as they are there."""
+        """What the Workspace names, as far as it is there, and what has the name of its objects."""
         api, namespace = await self.api(), workspace.metadata.namespace
         name = workspace.config_name
         data = await self.read_config_map(workspace, name) if name else None
         secrets = {s: await api.get("Secret", namespace, s) for s in workspace.secret_names}
+        names = object_names(workspace)
+        there = await asyncio.gather(*(api.get(kind, namespace, each) for kind, each in names))
         pushing = secrets.get(workspace.push_secret)
         return World(
             config_maps={name: data} if name and data is not None else {},
@@ -166,6 +169,11 @@ class KubernetesPlatform:
             docker_config=docker_config_of(pushing) if pushing else None,
             is_cluster=True,
             push=push,
+            taken=tuple(
+                about
+                for about, found in zip(names, there, strict=True)
+                if is_in_the_way(found, workspace)
+            ),
             port=port,
         )
 
@@ -231,13 +239,12 @@ class KubernetesPlatform:
 
         A Job that was deleted is gone before its pods are, and two must not push to one tag.
         """
-        api, meta = await self.api(), workspace.metadata
         kept = set()
-        for job in await api.find("Job", meta.namespace, labels=workspace_labels(workspace)):
-            if job["metadata"]["name"] == job_name(workspace) and not _has_failed(job):
+        for job in await self._own(workspace, "Job"):
+            if _name(job) == job_name(workspace) and not _has_failed(job):
                 kept.add(job["metadata"]["uid"])
             else:
-                await api.delete("Job", meta.namespace, job["metadata"]["name"])
+                await self._remove(workspace, "Job", [job])
         await self._wait_until_gone(workspace, labels={POD_LABEL: TUNING}, but_of=kept)
 
     async def _wait_until_gone(
@@ -253,7 +260,7 @@ class KubernetesPlatform:
         deadline = asyncio.get_running_loop().time() + _GONE_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
             pods = await api.find("Pod", meta.namespace, labels=wanted)
-            if all(_owner(pod) in but_of for pod in pods):
+            if all(controller_uid(pod) in but_of for pod in pods):
                 return
             await asyncio.sleep(0.5)
         logger.warning("pods still there workspace=%s after_s=%.0f", workspace, _GONE_TIMEOUT_S)
@@ -280,8 +287,25 @@ class KubernetesPlatform:
             return
         api = await self.api()
         for manifest in manifests:
+            await self._expect_free(workspace, manifest["kind"], manifest["metadata"]["name"])
             await api.apply(manifest)
         self._applied[key] = digest
+
+    async def _expect_free(self, workspace: Workspace, kind: str, name: str) -> None:
+        """Return when no object has the name, or the Workspace's own.
+
+        What an earlier Workspace of this name has left is waited for: it goes by itself.
+        Raises: NameTaken: the object is somebody else's.
+        """
+        api, clock = await self.api(), asyncio.get_running_loop().time
+        deadline = clock() + _GONE_TIMEOUT_S
+        while True:
+            found = await api.get(kind, workspace.metadata.namespace, name)
+            if found is None or is_of(found, workspace):
+                return
+            if is_in_the_way(found, workspace) or clock() > deadline:
+                raise name_taken(kind, name, workspace)
+            await asyncio.sleep(0.5)
 
     def _manifests(self, workspace: Workspace, pod: Pod) -> list[Object]:
         settings = PodSettings(
@@ -336,23 +360,39 @@ class KubernetesPlatform:
         found = await api.get("Workspace", meta.namespace, meta.name)
         if found and found["metadata"]["generation"] != meta.generation:
             name = job_name(workspace)
-            return [f"Job/{name}"] if await api.delete("Job", meta.namespace, name) else []
-        return await self._delete_owned(workspace, ("Job", "StatefulSet"))
+            jobs = [job for job in await self._own(workspace, "Job") if _name(job) == name]
+            return await self._remove(workspace, "Job", jobs)
+        stopped = await self._delete_owned(workspace, ("Job", "StatefulSet"))
+        await self._wait_until_gone(workspace)
+        return stopped
 
     async def delete(self, workspace: Workspace) -> None:
         """Remove everything that was made for the Workspace; return when its pods are gone."""
         await self._delete_owned(workspace, _OWNED_KINDS)
+        await self._wait_until_gone(workspace)
 
     async def _delete_owned(self, workspace: Workspace, kinds: tuple[str, ...]) -> list[str]:
-        api, meta = await self.api(), workspace.metadata
-        removed: list[Object] = []
+        removed = []
         for kind in kinds:
-            for each in await api.find(kind, meta.namespace, labels=workspace_labels(workspace)):
-                if _owner(each) == meta.uid:
-                    await api.delete(kind, meta.namespace, each["metadata"]["name"])
-                    removed.append({"kind": kind, **each})
-        await self._wait_until_gone(workspace)
-        return [f"{each['kind']}/{each['metadata']['name']}" for each in removed]
+            removed += await self._remove(workspace, kind, await self._own(workspace, kind))
+        return removed
+
+    async def _own(self, workspace: Workspace, kind: str) -> list[Object]:
+        """The Workspace's objects of a kind; others may carry the same labels."""
+        api, labels = await self.api(), workspace_labels(workspace)
+        found = await api.find(kind, workspace.metadata.namespace, labels=labels)
+        return [each for each in found if is_of(each, workspace)]
+
+    async def _remove(
+        self, workspace: Workspace, kind: str, objects: Collection[Object]
+    ) -> list[str]:
+        """Have the objects deleted; the names of those that were there."""
+        api, namespace = await self.api(), workspace.metadata.namespace
+        return [
+            f"{kind}/{_name(each)}"
+            for each in objects
+            if await api.delete(kind, namespace, _name(each), uid=each["metadata"]["uid"])
+        ]
 
     async def let_go(self, workspace: Workspace) -> None:
         """Drop our finalizer, so that the API server removes the object."""
@@ -398,9 +438,8 @@ def _applied_key(workspace: Workspace, pod: str) -> str:
     return f"{workspace.metadata.uid} {workspace.metadata.generation} {pod}"
 
 
-def _owner(each: Object) -> str:
-    owners: list[dict[str, Any]] = each["metadata"].get("ownerReferences", [])
-    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+def _name(each: Object) -> str:
+    return str(each["metadata"]["name"])
 
 
 def _has_failed(job: Object) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tasks.platform.base import TUNING, Container, Pod, PodPaths
+from tasks.platform.base import INFERENCE, TUNING, Container, Pod, PodPaths
 from tasks.resource import is_reserved_label
 from tasks.workspace import Workspace
 
@@ -92,6 +92,19 @@ def stateful_set_name(workspace: Workspace) -> str:
     return _short(workspace.metadata.name, _STATEFUL_SET_MAX_CHARS)
 
 
+def object_names(workspace: Workspace) -> list[tuple[str, str]]:
+    """(kind, name) of every object that the Workspace is made into."""
+    names = []
+    if workspace.tuning:
+        names += [("Job", job_name(workspace))]
+        names += [("ConfigMap", _config_map_name(workspace, TUNING))]
+    if workspace.is_served:
+        names += [("Service", workspace.metadata.name), ("Service", _headless_name(workspace))]
+        names += [("StatefulSet", stateful_set_name(workspace))]
+        names += [("ConfigMap", _config_map_name(workspace, INFERENCE))]
+    return names
+
+
 def service_url(workspace: Workspace) -> str:
     """Where the Workspace's Service answers inside the cluster."""
     return f"http://{workspace.metadata.name}.{workspace.metadata.namespace}.svc"
@@ -111,7 +124,7 @@ def config_map(workspace: Workspace, pod: Pod) -> Object:
         .decode()
         for container in pod.containers
     }
-    name = _config_map_name(workspace, pod)
+    name = _config_map_name(workspace, pod.name)
     return _object("v1", "ConfigMap", workspace, name, data={**pod.files, **configs})
 
 
@@ -158,7 +171,7 @@ def stateful_set(workspace: Workspace, pod: Pod, settings: PodSettings) -> Objec
     spec = {
         "replicas": 1 if pod.template is None else workspace.resource.count,
         "podManagementPolicy": "Parallel",
-        "serviceName": _short(f"{workspace.metadata.name}-headless"),
+        "serviceName": _headless_name(workspace),
         "selector": {"matchLabels": {k: labels[k] for k in (WORKSPACE_LABEL, POD_LABEL)}},
         "template": template,
     }
@@ -190,7 +203,7 @@ def services(workspace: Workspace, pod: Pod) -> list[Object]:
             name,
             spec={"type": kind, "selector": selector, "ports": ports},
         ),
-        _object("v1", "Service", workspace, _short(f"{name}-headless"), spec=headless),
+        _object("v1", "Service", workspace, _headless_name(workspace), spec=headless),
     ]
 
 
@@ -334,7 +347,7 @@ def _serving() -> Object:
 
 def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
     volumes: list[Object] = [
-        {"name": "config", "configMap": {"name": _config_map_name(workspace, pod)}},
+        {"name": "config", "configMap": {"name": _config_map_name(workspace, pod.name)}},
         {"name": "dshm", "emptyDir": {"medium": "Memory"}},
         {"name": "tmp", "emptyDir": {}},
     ]
@@ -386,9 +399,13 @@ def _volume_name(path: Path) -> str:
     return _short("-".join(path.parts[1:]).replace(".", "-").replace("_", "-"))
 
 
-def _config_map_name(workspace: Workspace, pod: Pod) -> str:
+def _config_map_name(workspace: Workspace, pod: str) -> str:
     meta = workspace.metadata
-    return _short(f"{meta.name}-{pod.name}-{meta.generation}")
+    return _short(f"{meta.name}-{pod}-{meta.generation}")
+
+
+def _headless_name(workspace: Workspace) -> str:
+    return _short(f"{workspace.metadata.name}-headless")
 
 
 def _short(name: str, limit: int = _NAME_MAX_CHARS) -> str:

@@ -1,0 +1,101 @@
+"""What is not a Workspace's own is neither changed nor deleted by its run."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio import client, config
+
+from tasks.artifacts import Endpoint
+from tasks.errors import NameTaken
+from tasks.platform.base import INFERENCE, Pod
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.kubernetes import KubernetesPlatform
+from tasks.platform.manifests import workspace_labels
+from tasks.settings import Settings
+from tasks.workspace import Workspace, parse_workspace
+from tests.builders import tuning_manifest
+from tests.cluster.control_plane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+POD = Pod(name=INFERENCE, containers=(), template={"spec": {"containers": []}})
+
+
+@pytest.fixture
+async def platform(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[KubernetesPlatform]:
+    async def connect(_context: str | None, *, patience_s: float) -> KubeApi:
+        settings = client.Configuration()
+        # The client library reads KUBECONFIG once, when it is imported.
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
+            str(kubeconfig), client_configuration=settings
+        )
+        return KubeApi(client.ApiClient(settings), patience_s=patience_s)
+
+    monkeypatch.setattr("tasks.platform.kubernetes.connect", connect)
+    platform = KubernetesPlatform(Settings())
+    yield platform
+    await platform.close()
+
+
+@pytest.fixture
+def workspace(namespace: str) -> Workspace:
+    manifest = tuning_manifest("web")
+    manifest["metadata"] |= {"namespace": namespace, "uid": "11111111-2222-3333-4444-555555555555"}
+    return parse_workspace(manifest, source="test")
+
+
+def foreign_service(kubernetes: ControlPlane, workspace: Workspace, **labels: str) -> Any:
+    """A Service that a person made by hand, with the Workspace's name."""
+    namespace = f"--namespace={workspace.metadata.namespace}"
+    kubernetes.kubectl("create", "service", "clusterip", "web", "--tcp=8080", namespace)
+    for key, value in labels.items():
+        kubernetes.kubectl("label", "service", "web", f"{key}={value}", namespace)
+    return service(kubernetes, workspace)
+
+
+def service(kubernetes: ControlPlane, workspace: Workspace) -> Any:
+    get = ("get", "service", "web", f"--namespace={workspace.metadata.namespace}")
+    return json.loads(kubernetes.kubectl(*get, "--output=json"))
+
+
+async def test_a_service_of_somebody_else_stays_and_the_server_is_refused(
+    control_plane: ControlPlane, platform: KubernetesPlatform, workspace: Workspace
+) -> None:
+    before = foreign_service(control_plane, workspace)
+    endpoint = Endpoint(url="http://web", model="web")
+    with pytest.raises(NameTaken, match="Service web was to be made"):
+        async for _ in platform.ensure_server(workspace, POD, endpoint=endpoint):
+            pass
+    assert service(control_plane, workspace) == before
+
+
+async def test_the_look_before_anything_is_made_finds_names_that_are_taken(
+    control_plane: ControlPlane, platform: KubernetesPlatform, workspace: Workspace
+) -> None:
+    assert (await platform.look_around(workspace, push=True, port=None)).taken == ()
+    foreign_service(control_plane, workspace)
+    world = await platform.look_around(workspace, push=True, port=None)
+    assert world.taken == (("Service", "web"),)
+
+
+async def test_what_carries_our_labels_alone_is_not_deleted(
+    control_plane: ControlPlane, platform: KubernetesPlatform, workspace: Workspace
+) -> None:
+    before = foreign_service(control_plane, workspace, **workspace_labels(workspace))
+    await platform.delete(workspace)
+    assert service(control_plane, workspace) == before
+
+
+async def test_another_object_of_a_deleted_ones_name_stays(
+    control_plane: ControlPlane, platform: KubernetesPlatform, workspace: Workspace
+) -> None:
+    before = foreign_service(control_plane, workspace)
+    api, namespace = await platform.api(), workspace.metadata.namespace
+    assert not await api.delete("Service", namespace, "web", uid="another")
+    assert service(control_plane, workspace) == before
+    assert await api.delete("Service", namespace, "web", uid=before["metadata"]["uid"])
