@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     azure_cluster: str = ""
     azure_location: str = ""
 
+    azure_manages_gpus: bool = True
+    """Whether AKS brings driver and device plugin to agent pools with GPUs, which is in preview."""
+
     azure_endpoint: str = ""
     """Another address of Azure Resource Manager; empty = the public cloud's."""
 

@@ -165,4 +165,5 @@ def _aks_fulfiller(
         list_nodes=list_nodes,
         writing=writing,
         installation=chosen.namespace,
+        manages_gpus=chosen.azure_manages_gpus,
     )

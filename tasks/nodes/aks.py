@@ -43,14 +43,16 @@ class AksFulfiller:
         list_nodes: Callable[[], Awaitable[Sequence[Object]]],
         writing: Callable[[], AbstractAsyncContextManager[Any]],
         installation: str,
+        manages_gpus: bool = True,
         look_every_s: float = 5.0,
     ) -> None:
         """Args: writing: held while Azure is written to: a cluster takes one operation at a time.
 
-        installation: see `pool_body`.
+        installation, manages_gpus: see `pool_body`.
         """
         self._pools, self._api, self._list_nodes = pools, api, list_nodes
-        self._writing, self._installation = writing, installation
+        self._writing = writing
+        self._installation, self._manages_gpus = installation, manages_gpus
         self._look_every_s = look_every_s
         self._listed = SharedLook(pools.all, fresh_s=look_every_s)
         self._looked_s: dict[str, float] = {}
@@ -87,7 +89,9 @@ class AksFulfiller:
         name = str(claim["metadata"]["name"])
         async with self._writing():
             if await self._pools.get(name) is None:
-                body = pool_body(claim, installation=self._installation)
+                body = pool_body(
+                    claim, installation=self._installation, manages_gpus=self._manages_gpus
+                )
                 if not await self._pools.begin_create(name, body):
                     return "the cluster is busy with another operation; asked again later"
         return "agent pool is asked for"

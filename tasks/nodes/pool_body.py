@@ -21,12 +21,17 @@ _POOL_LABELS = ("agentpool", "kubernetes.azure.com/agentpool")
 _GIB = 2**30
 _OS_SKUS = {"ubuntu": "Ubuntu", "azurelinux": "AzureLinux"}
 _ANY_PRICE = -1.0  # Azure's word for "up to the on-demand price"
+# Azure's default is the driver alone, and without a device plugin no node ever counts its GPUs.
+_GPU_PROFILE = {"driver": "Install", "nvidia": {"managementMode": "Managed"}}
 
 
-def pool_body(claim: Mapping[str, Any], *, installation: str) -> dict[str, Any]:
+def pool_body(
+    claim: Mapping[str, Any], *, installation: str, manages_gpus: bool = True
+) -> dict[str, Any]:
     """One machine as the claim says, with tags that name its owner.
 
     Args: installation: tells this Kaitoflow's pools from those of another on the same cluster.
+    manages_gpus: whether AKS is to bring driver and device plugin; else the cluster has its own.
     """
     meta, offer = claim["metadata"], offer_of(claim)
     family = meta.get("annotations", {}).get(IMAGE_FAMILY_ANNOTATION, "ubuntu")
@@ -51,6 +56,8 @@ def pool_body(claim: Mapping[str, Any], *, installation: str) -> dict[str, Any]:
             "kaitoflow-workspace-uid": owner_uid(claim),
         },
     }
+    if sku and sku.has_cuda and manages_gpus:
+        properties["gpuProfile"] = _GPU_PROFILE
     if offer.zones:
         properties["availabilityZones"] = [*offer.zones]
     if offer.capacity_type == "spot":

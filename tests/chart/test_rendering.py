@@ -259,6 +259,7 @@ def test_the_worker_alone_is_told_whose_agent_pools_it_makes() -> None:
         "KAITOFLOW_AZURE_RESOURCE_GROUP": "team",
         "KAITOFLOW_AZURE_CLUSTER": "gpus",
         "KAITOFLOW_AZURE_LOCATION": "eastus",
+        "KAITOFLOW_AZURE_MANAGES_GPUS": "true",
     }
     assert "_AZURE_" not in str(environment(objects, "watcher"))
     assert "_AZURE_" not in render_text(VARIANTS["karpenter"])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from azure.mgmt.containerservice.models import GPUDriver, ManagementMode
 
 SUBSCRIPTION, GROUP, CLUSTER, LOCATION = (
     "11111111-2222-3333-4444-555555555555",
@@ -169,6 +170,8 @@ async def _put(arm: Arm, request: web.Request) -> web.Response:
     if arm.one_at_a_time and arm.is_busy:
         busy = "another operation is in progress"
         return _refusal(Fault(409, "OperationNotAllowed", busy))
+    if not _is_gpu_profile(body["properties"].get("gpuProfile")):
+        return _refusal(Fault(400, "InvalidParameter", "gpuProfile has a word that is unknown"))
     arm.puts.append({"name": name, **body})
     pool = {
         "id": f"{_CLUSTER}/agentPools/{name}",
@@ -181,6 +184,25 @@ async def _put(arm: Arm, request: web.Request) -> web.Response:
         await arm.on_asked(pool)
     arm.start(_make(arm, pool))
     return web.json_response(pool, status=201)
+
+
+def counts_gpus(pool: Object) -> bool:
+    """Whether a device plugin is on the pool's nodes: AKS brings one only when asked."""
+    nvidia = (pool["properties"].get("gpuProfile") or {}).get("nvidia") or {}
+    return bool(nvidia.get("managementMode") == "Managed")
+
+
+def _is_gpu_profile(given: Object | None) -> bool:
+    """Whether every word is one that Azure's own client knows."""
+    if given is None:
+        return True
+    nvidia = given.get("nvidia", {})
+    return (
+        given.keys() <= {"driver", "nvidia"}
+        and given.get("driver", "Install") in {each.value for each in GPUDriver}
+        and nvidia.keys() <= {"managementMode"}
+        and nvidia.get("managementMode", "Managed") in {each.value for each in ManagementMode}
+    )
 
 
 async def _make(arm: Arm, pool: Object) -> None:

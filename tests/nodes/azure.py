@@ -8,7 +8,7 @@ from azure.mgmt.containerservice.aio import ContainerServiceClient
 from tasks.nodes.agent_pools import AgentPools, AksCluster
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
-from tests.nodes.arm import CLUSTER, GROUP, Arm, Object
+from tests.nodes.arm import CLUSTER, GROUP, Arm, Object, counts_gpus
 from tests.nodes.karpenter import Conduct, join
 
 
@@ -53,7 +53,7 @@ class Azure:
         if conduct != "no-node":
             own = {"agentpool": name, "node.kubernetes.io/instance-type": size}
             labels = pool["properties"]["nodeLabels"] | own | MANAGED_BY
-            gpus = 0 if conduct == "no-gpu" else 1
+            gpus = 1 if counts_gpus(pool) and conduct != "no-gpu" else 0
             await join(self._api, f"node-{name}", labels=labels, gpus=gpus)
 
     async def _leave(self, pool: Object) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 from tests.cluster.simulated_node import SimulatedNode
 from tests.flows.watcher.clouds import claims_of, joining
 from tests.flows.watcher.installation import Installation
-from tests.nodes.arm import CLUSTER, GROUP, LOCATION, SUBSCRIPTION, Arm, arm_in_a_thread
+from tests.nodes.arm import (
+    CLUSTER,
+    GROUP,
+    LOCATION,
+    SUBSCRIPTION,
+    Arm,
+    arm_in_a_thread,
+    counts_gpus,
+)
 
 Object = dict[str, Any]
 
@@ -54,7 +62,7 @@ class Azure:
             properties["nodeLabels"] | {"agentpool": name},
             instance_type=properties["vmSize"],
             taints=[_taint(each) for each in properties["nodeTaints"]],
-            gpus=1,
+            gpus=1 if counts_gpus(pool) else 0,
         )
         await asyncio.to_thread(node.__enter__)
         self._nodes[name] = node

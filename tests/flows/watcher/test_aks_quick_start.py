@@ -93,6 +93,7 @@ def expected_pool(name: str, *, namespace: str, uid: str, size: str, **more: Any
             "osSKU": "Ubuntu",
             "osDiskSizeGB": 100,
             "enableAutoScaling": False,
+            "gpuProfile": {"driver": "Install", "nvidia": {"managementMode": "Managed"}},
             "nodeLabels": {
                 "app": NAME,
                 "kaito.sh/machine-type": "gpu",
