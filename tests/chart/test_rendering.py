@@ -320,3 +320,43 @@ def test_who_may_reach_whom() -> None:
         "prefect": {"watcher", "worker"},
         "postgresql": {"prefect"},
     }
+
+
+IDENTITY = {"azure.workload.identity/client-id": "0-0"}
+
+
+def pod_labels(values: Object, component: str) -> Object:
+    [found] = [
+        o
+        for o in render(values)
+        if "template" in o.get("spec", {}) and o["metadata"]["name"].endswith(f"-{component}")
+    ]
+    labels: Object = found["spec"]["template"]["metadata"]["labels"]
+    assert found["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    return labels
+
+
+@pytest.mark.parametrize("component", ["watcher", "worker"])
+def test_an_identity_of_azure_reaches_the_pods_of_its_account(component: str) -> None:
+    use = "azure.workload.identity/use"
+    assert use not in pod_labels({}, component)
+    told = {component: {"serviceAccount": {"annotations": IDENTITY}}}
+    assert pod_labels(told, component)[use] == "true"
+    told[component]["podLabels"] = {use: "false"}  # type: ignore[dict-item]
+    assert pod_labels(told, component)[use] == "false"
+
+
+@pytest.mark.parametrize(
+    ("component", "values"),
+    [
+        *((c, {c: {"podLabels": {"team": "ml"}}}) for c in ("watcher", "worker", "prefect")),
+        ("postgresql", {"database": {"postgresql": {"podLabels": {"team": "ml"}}}}),
+    ],
+)
+def test_labels_of_pods_are_added_and_never_hide_a_pod_from_its_owner(
+    component: str, values: Object
+) -> None:
+    assert pod_labels(values, component)["team"] == "ml"
+    label = "app.kubernetes.io/component"
+    text = json.dumps(values).replace("team", label)
+    assert pod_labels(json.loads(text), component)[label] == component

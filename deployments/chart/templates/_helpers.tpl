@@ -34,6 +34,19 @@ app.kubernetes.io/instance: {{ $context.Release.Name }}
 app.kubernetes.io/component: {{ last . }}
 {{- end -}}
 
+{{/* Takes (list CONTEXT NAME COMPONENT): labels of its pods. Azure's webhook gives a pod its identity only
+when it has the label, whatever its service account says. */}}
+{{- define "kaitoflow.podLabels" -}}
+{{- $component := index . 2 -}}
+{{- $account := default dict $component.serviceAccount -}}
+{{- $identity := dict -}}
+{{- if hasKey (default dict $account.annotations) "azure.workload.identity/client-id" -}}
+{{- $identity = dict "azure.workload.identity/use" "true" -}}
+{{- end -}}
+{{- $selector := include "kaitoflow.selector" (list (index . 0) (index . 1)) | fromYaml -}}
+{{- toYaml (merge $selector $component.podLabels $identity) -}}
+{{- end -}}
+
 {{- define "kaitoflow.labels" -}}
 {{- $context := first . -}}
 {{ include "kaitoflow.selector" . }}
