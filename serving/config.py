@@ -36,6 +36,7 @@ class ServerConfig:
 
     served_model_name: the base model's name in requests.
     default_model: which one answers when a request names none (the tuned adapter, if there is one).
+    gpus: how many the pod was given; a server that cannot use them all does not start.
     """
 
     weights_dir: Path
@@ -47,3 +48,4 @@ class ServerConfig:
     max_concurrency: int = 16
     max_queue: int = 64
     max_context_tokens: int | None = None
+    gpus: int = 0

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.config import AdapterSource
+from serving.gpus import asked_device
 from serving.weights import Marker, read_marker
 from tasks.errors import AdapterMismatch, WeightsUnavailable
 from tasks.skus import has_bf16
@@ -65,7 +66,11 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def find_device(device: str = "auto") -> str:
-    """The device that `auto` stands for: the GPU where there is one, else the CPU."""
+    """The device that `auto` stands for: the GPU where there is one, else the CPU.
+
+    KAITOFLOW_DEVICE says otherwise: `cpu` on a node whose GPUs are not to be used.
+    """
+    device = asked_device() if device == "auto" else device
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,7 +98,9 @@ def load_base_model(
     device: cpu, cuda, cuda:N, or auto: spread over all GPUs where there are several, else as
     `find_device` says.
     """
-    place = "auto" if device == "auto" and torch.cuda.device_count() > 1 else find_device(device)
+    place = find_device(device)
+    if device == "auto" and place == "cuda" and torch.cuda.device_count() > 1:
+        place = "auto"
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             weights_dir,

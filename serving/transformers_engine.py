@@ -35,6 +35,7 @@ from serving.engine import (
     Sampling,
     Stream,
 )
+from serving.gpus import require_gpus
 from serving.kv_cache import RowCache
 from serving.metrics import Metrics
 from serving.model import (
@@ -468,10 +469,11 @@ def load_engine(
     """An engine with the model and its adapters in memory; takes seconds to minutes.
 
     dtype: None for the device's preferred one.
-    Raises: WeightsUnavailable, AdapterMismatch.
+    Raises: WeightsUnavailable, AdapterMismatch, GpuIncompatible.
     """
     quiet_libraries()
     started_s = time.monotonic()
+    require_gpus(config.gpus)
     dtype = dtype or preferred_dtype(find_device())
     base = load_base_model(config.weights_dir, dtype=dtype)
     _check_cache(base)

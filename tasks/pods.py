@@ -52,7 +52,7 @@ async def tuning_pod(workspace: Workspace, node: Node, *, push: bool) -> Pod:
         )
     )
     config_file = paths.config_dir / TRAINING_CONFIG_KEY if text is not None else None
-    containers.append(_trainer(workspace, tuning, preset, paths, config_file))
+    containers.append(_trainer(workspace, tuning, paths, config_file, gpus=node.gpus))
     if tuning.output.image:
         containers.append(await _push(workspace, tuning.output.image, preset, paths, push=push))
     volumes = {
@@ -105,6 +105,7 @@ async def inference_pod(
         default_model=default_model(workspace),
         host=address.host,
         port=address.port,
+        gpus=node.gpus,
     )
     assert workspace.preset
     return Pod(
@@ -213,10 +214,12 @@ def _dataset_config(
 def _trainer(
     workspace: Workspace,
     tuning: Tuning,
-    preset: Preset,
     paths: PodPaths,
     config_file: Path | None,
+    *,
+    gpus: int,
 ) -> Container:
+    preset = preset_of(workspace)
     config = TuningConfig(
         weights_dir=paths.weights_dir,
         base_model=preset.model,
@@ -226,6 +229,7 @@ def _trainer(
         training_config=config_file,
         results_dir=paths.results_dir,
         run=str(workspace),
+        gpus=gpus,
     )
     return Container(name=TUNE, program="tasks.tuning.pod", config=config)
 

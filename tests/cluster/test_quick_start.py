@@ -123,7 +123,8 @@ def values_of(registry: str, hub: str) -> dict[str, Any]:
     """The chart's values but its images: what is local here is remote elsewhere."""
     return {
         "pods": {
-            "environment": {"HF_ENDPOINT": f"http://{hub}"},
+            # The node only says that it has a GPU.
+            "environment": {"HF_ENDPOINT": f"http://{hub}", "KAITOFLOW_DEVICE": "cpu"},
             "insecureRegistries": [registry],
             "allowLocalAddresses": True,
         }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tasks.errors import InvalidTuningConfig, ModelDoesNotFit, TrainingDiverged
+from tasks.errors import GpuIncompatible, InvalidTuningConfig, ModelDoesNotFit, TrainingDiverged
 from tasks.tuning.pod import memory
 from tasks.tuning.pod.train import main
 from tests.tuning.runs import Runs, events_in, losses
@@ -199,6 +200,16 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(
     with pytest.raises(ModelDoesNotFit) as raised:
         main(runs.config())
     assert "needs about 1.0 GiB, 0.5 GiB are available; use method qlora" in str(raised.value)
+
+
+def test_a_granted_gpu_that_is_not_there_ends_the_run(runs: Runs) -> None:
+    with pytest.raises(GpuIncompatible, match=r"1 GPU\(s\) were given to this pod"):
+        main(replace(runs.config(), gpus=1))
+
+
+def test_a_run_that_asks_for_the_cpu_needs_no_gpu(runs: Runs) -> None:
+    config = runs.config(training={"use_cpu": True, "max_steps": 1})
+    assert main(replace(config, gpus=1))["steps"] == 1
 
 
 def test_plain_text_and_completions_are_trained_on(runs: Runs, tmp_path: Path) -> None:

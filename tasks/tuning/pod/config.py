@@ -17,6 +17,7 @@ class TuningConfig:
     training_config: the user's training_config.yaml; None = the method's default template.
     results_dir: gets `adapter/` (what is published), `checkpoints/`, `metrics.json`; a results_dir
         with checkpoints of the same run is resumed.
+    gpus: how many the pod was given; a run that cannot use them all ends.
     """
 
     weights_dir: Path
@@ -28,3 +29,4 @@ class TuningConfig:
     training_config: Path | None = None
     results_dir: Path
     run: str = ""
+    gpus: int = 0

@@ -51,7 +51,7 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     """The fields of the result event: adapter, steps, final_loss, tokens, seconds, held_out, ...
 
     Raises: InvalidTuningConfig, DatasetUnreadable, DatasetRowsInvalid, ModelDoesNotFit,
-    WeightsUnavailable, TrainingDiverged, Stopped.
+    WeightsUnavailable, GpuIncompatible, TrainingDiverged, Stopped.
     """
     started_s = time.monotonic()
     config = _with_dataset_digest(config)
@@ -64,6 +64,7 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     for note in settings.notes:
         log.info("setting unused %s", note)
 
+    from serving.gpus import require_gpus
     from serving.model import quiet_libraries
 
     # Before bitsandbytes is imported: it warns while it is.
@@ -72,6 +73,8 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     warnings.filterwarnings("ignore", message=".*removed in v6", category=FutureWarning)
     from tasks.tuning.pod.progress import peak_memory_gib, tell_phase
 
+    if not settings.training.get("use_cpu"):
+        require_gpus(config.gpus)
     tell_phase("load")
     data = _read(config, settings)
     trainer = _build(config, settings, data=data, run=run)

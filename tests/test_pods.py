@@ -1,0 +1,36 @@
+"""What a Workspace's pods are told."""
+
+from pathlib import Path
+
+import pytest
+
+from serving.config import ServerConfig
+from tasks.artifacts import Node, PublishedImage
+from tasks.platform.base import Address
+from tasks.pods import inference_pod, tuning_pod
+from tasks.tuning.pod.config import TuningConfig
+from tests.builders import tuning_workspace
+
+NODE = Node(name="gpu-1", cores=4, memory_gib=16, gpus=2)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAITOFLOW_HOME", str(tmp_path))
+
+
+async def test_trainer_and_server_are_told_of_the_nodes_gpus() -> None:
+    workspace = tuning_workspace()
+    image = PublishedImage(reference="registry.example.com/a:1", digest="sha256:0")
+    address = Address(host="127.0.0.1", port=5000, url="http://127.0.0.1:5000")
+    pods = (
+        await tuning_pod(workspace, NODE, push=False),
+        await inference_pod(workspace, NODE, image, address),
+    )
+    told = [
+        container.config.gpus
+        for pod in pods
+        for container in pod.containers
+        if isinstance(container.config, TuningConfig | ServerConfig)
+    ]
+    assert told == [2, 2]
