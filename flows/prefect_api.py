@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx2
 from pydantic import BaseModel
@@ -133,7 +133,7 @@ class PrefectApi:
         said = ""
         for wait_s in (*self._waits_s, None):
             try:
-                answer = await self._client.request(method, f"{self._url}{route}", json=body)
+                answer = await self._answer(method, route, body)
                 if answer.is_success:
                     return answer.json() if answer.content else None
                 said = f"HTTP {answer.status_code} {answer.text[:200]}"
@@ -149,6 +149,22 @@ class PrefectApi:
             f"{method} {route} was asked of the Prefect server at {self._url}; it said {said}; see "
             "that it runs, and that PREFECT_API_URL and its key are right"
         )
+
+    async def _answer(
+        self, method: str, route: str, body: Mapping[str, Any] | None
+    ) -> httpx2.Response:
+        """The server's answer; one that wants a token for changes is asked for that first."""
+        url = f"{self._url}{route}"
+        answer = await self._client.request(method, url, json=body)
+        if answer.status_code != httpx2.codes.FORBIDDEN or "CSRF" not in answer.text:
+            return answer
+        mine = str(uuid4())
+        token = await self._client.get(f"{self._url}/csrf-token", params={"client": mine})
+        if not token.is_success:
+            return token
+        made = {"Prefect-Csrf-Token": token.json()["token"], "Prefect-Csrf-Client": mine}
+        self._client.headers.update(made)
+        return await self._client.request(method, url, json=body)
 
 
 def _login(environment: Mapping[str, str]) -> dict[str, str]:

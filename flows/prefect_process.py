@@ -1,12 +1,42 @@
 """Prefect's command line in a process set up as ours are: `python -m flows.prefect_process`.
 
-For `server start`, which lives long; everything else it does as `prefect` does.
+For `server start`, which lives long and may answer to some host names only; everything else it does
+as `prefect` does.
 """
 
-from prefect.cli import app
+import os
+from typing import TYPE_CHECKING, Any
 
 from flows.heap import settle_heap
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+HOSTS_VARIABLE = "KAITOFLOW_PREFECT_HOSTS"
+
+
+def answer_only_to(hosts: list[str]) -> None:
+    """Have the server refuse requests for other hosts: names that a page had made to lead here.
+
+    Prefect has no setting for it, so the function that makes its application is wrapped.
+    """
+    from prefect.server.api import server
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    make_app = server.create_app
+
+    def create_app(*arguments: Any, **options: Any) -> "FastAPI":
+        made = make_app(*arguments, **options)
+        made.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+        return made
+
+    server.create_app = create_app
+
+
 if __name__ == "__main__":
+    from prefect.cli import app
+
+    if own_hosts := os.environ.get(HOSTS_VARIABLE):
+        answer_only_to(own_hosts.split(","))
     settle_heap()
     app()

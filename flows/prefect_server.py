@@ -2,12 +2,17 @@
 
 Several commands may use one server; the last of them to end stops it, unless `kaitoflow server`
 holds it. Prefect itself is not imported here: starting it must not wait for that import.
+
+Whoever reaches Prefect's API runs code as the server's owner. By default Prefect asks nobody who
+they are and answers pages of any origin, so a server of ours has a password, which clients and
+workers get by their environment, and answers to its own names and pages only.
 """
 
 import contextlib
 import fcntl
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -21,6 +26,7 @@ from typing import IO
 import httpx2
 import psutil
 
+from flows.prefect_process import HOSTS_VARIABLE
 from tasks.errors import PrefectUnavailable
 from tasks.platform.processes import ProcessRecord
 from tasks.platform.store import write_atomically
@@ -30,6 +36,7 @@ _READY_TIMEOUT_S = 120.0
 _PROBE_S = 0.25
 _STOP_S = 15.0
 _PREFERRED_PORT = 4200
+_OWN_HOSTS = ("127.0.0.1", "localhost")
 # Seven tries outlast a server that is away for four minutes; our loggers go to the run's log.
 _CLIENT_SETTINGS = {
     "PREFECT_CLIENT_MAX_RETRIES": "7",
@@ -39,10 +46,11 @@ _CLIENT_SETTINGS = {
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """A server that answers: its API address and, when it is ours, its process."""
+    """A server that answers: its API address and, when it is ours, its process and password."""
 
     api_url: str
     process: ProcessRecord | None = None
+    password_file: Path | None = None
 
     @property
     def ui_url(self) -> str:
@@ -107,7 +115,9 @@ def _find(home: Path) -> PrefectServer | None:
         process = ProcessRecord(**record["process"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return PrefectServer(record["api_url"], process) if process.process() else None
+    if not process.process():
+        return None
+    return PrefectServer(record["api_url"], process, _password_file(home))
 
 
 def _start(home: Path, port: int) -> PrefectServer:
@@ -121,7 +131,7 @@ def _start(home: Path, port: int) -> PrefectServer:
             env=os.environ | _server_environment(home, port),
         )
     started = ProcessRecord(child.pid, psutil.Process(child.pid).create_time(), "")
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", started)
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", started, _password_file(home))
     write_atomically(
         home / "server.json",
         json.dumps({"api_url": server.api_url, "process": asdict(started)}).encode(),
@@ -139,12 +149,38 @@ def _free_port(preferred: int) -> int:
     raise PrefectUnavailable("a port for the Prefect server was asked for; none is free; free one")
 
 
+def _password_file(home: Path) -> Path:
+    return home / "password"
+
+
+def _password(home: Path) -> str:
+    """The server's `user:password`; made once, and kept so that a browser stays logged in."""
+    file = _password_file(home)
+    kept = file.read_text().strip() if file.exists() else ""
+    if kept:
+        return kept
+    made = f"kaitoflow:{secrets.token_urlsafe(24)}"
+    write_atomically(file, f"{made}\n".encode(), mode=0o600)
+    return made
+
+
 def _server_environment(home: Path, port: int) -> dict[str, str]:
-    return {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+    origins = ",".join(f"http://{host}:{port}" for host in _OWN_HOSTS)
+    return _client_environment(home, f"http://127.0.0.1:{port}/api") | {
+        "PREFECT_SERVER_API_AUTH_STRING": _password(home),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins,
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
+        HOSTS_VARIABLE: ",".join(_OWN_HOSTS),
+    }
+
+
+def _client_environment(home: Path, api_url: str) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_API_AUTH_STRING": _password(home),
     }
 
 
@@ -190,12 +226,13 @@ def _answers(client: httpx2.Client, server: PrefectServer) -> bool:
 
 def _point_at(server: PrefectServer, home: Path) -> None:
     """Settings of the Prefect client in this process; read when Prefect is first imported."""
-    os.environ.update({"PREFECT_API_URL": server.api_url, "PREFECT_HOME": str(home)})
+    os.environ.update(_client_environment(home, server.api_url))
 
 
 def _leave(server: PrefectServer, users: IO[str], home: Path) -> None:
     """Stop the server if nobody else uses it: an exclusive lock can be had only by the last."""
-    os.environ.pop("PREFECT_API_URL", None)
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
+        os.environ.pop(name, None)
     fcntl.flock(users, fcntl.LOCK_UN)
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)

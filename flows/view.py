@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -70,9 +71,10 @@ class RunView:
             self._heading = "prefect"
             self._out.print("starting a Prefect server (10 to 30 s)")
 
-    def started(self, ui_url: str) -> None:
+    def started(self, ui_url: str, password_file: Path | None) -> None:
         """The run can be watched in Prefect's UI, too."""
-        self._out.print(f"run {self._workspace}: watch it at {ui_url}")
+        password = f" (password in {password_file})" if password_file else ""
+        self._out.print(f"run {self._workspace}: watch it at {ui_url}{password}")
 
     def applied(self, context: str) -> None:
         """The Workspace is the cluster's now, and what is shown is its status."""

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 from flows.prefect_server import prefect_server
 
@@ -13,11 +14,18 @@ def serve_prefect() -> int:
     """Serve until interrupted; runs can be started from the form in Prefect's UI."""
     with prefect_server(_say_waiting) as server:
         sys.stdout.write(f"Prefect UI      {server.ui_url}\n")
+        if server.password_file:
+            sys.stdout.write(f"Password        {_password_shown(server.password_file)}\n")
         sys.stdout.flush()
         # The worker starts a process per run: its own interpreter, and this server.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
         asyncio.run(_work(server.ui_url))
     return 0
+
+
+def _password_shown(file: Path) -> str:
+    """The password, to be pasted into the UI; where no terminal shows it, only where it is."""
+    return file.read_text().strip() if sys.stdout.isatty() else f"in {file}"
 
 
 def _say_waiting(waited_s: float) -> None:

@@ -37,7 +37,7 @@ def _run_to_the_end(workspace: Workspace, *, push: bool, port: int | None) -> No
     # This process runs the flow, the server only keeps it; what is shown is the view's.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with run_view(workspace) as view, prefect_server(view.waiting_for_prefect) as server:
-        view.started(server.ui_url)
+        view.started(server.ui_url, server.password_file)
         error = _run_watched(workspace, view, server, push=push, port=port)
     if isinstance(error, asyncio.CancelledError):
         raise KeyboardInterrupt

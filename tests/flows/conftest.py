@@ -97,7 +97,10 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         text=True,
     )
     assert holder.stdout is not None
-    yield holder.stdout.readline().strip()
+    address = holder.stdout.readline().strip()
+    # As `kaitoflow server` does for all that it starts.
+    os.environ["PREFECT_API_AUTH_STRING"] = (home / "prefect" / "password").read_text().strip()
+    yield address
     holder.communicate("", timeout=60)
 
 

@@ -36,6 +36,19 @@ async def test_what_is_refused_is_told_at_once_with_what_to_look_at() -> None:
     assert len(web.asked) == 1
 
 
+async def test_a_server_that_wants_a_token_for_changes_gets_one_and_keeps_it() -> None:
+    def change(handler: Handler) -> None:
+        said = handler.headers.get("Prefect-Csrf-Token", "")
+        handler.answer(*((200, b"[]") if said == "t" else (403, b"Missing CSRF token.")))
+
+    with running_web() as web:
+        web.serve("/api/flow_runs/filter", change)
+        web.serve_bytes("/api/csrf-token", b'{"token": "t"}')
+        async with PrefectApi({"PREFECT_API_URL": f"{web.address}/api"}) as prefect:
+            assert await prefect.crashed_runs() == await prefect.crashed_runs() == []
+    assert len(web.asked) == 4
+
+
 async def test_who_does_not_wait_is_told_at_once_that_it_is_away() -> None:
     async with PrefectApi({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, waits_s=()) as prefect:
         with pytest.raises(PrefectUnavailable, match="ConnectError"):

@@ -11,13 +11,14 @@ import pytest
 from tests.cluster.build import tool
 from tests.cluster.registry import running_registry
 from tests.flows.conftest import FinishedRun
+from tests.flows.prefect import ask
 
 pytestmark = pytest.mark.timeout(600)
 
 
 def prefect(finished: FinishedRun, route: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     url = finished.installation.environment["PREFECT_API_URL"]
-    found: list[dict[str, Any]] = httpx2.post(f"{url}/{route}/filter", json=body).json()
+    found: list[dict[str, Any]] = ask("POST", f"{url}/{route}/filter", json=body).json()
     return found
 
 

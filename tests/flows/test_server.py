@@ -11,6 +11,7 @@ import pytest
 
 from tests.builders import tuning_manifest
 from tests.flows.conftest import Installation
+from tests.flows.prefect import ask
 
 pytestmark = pytest.mark.timeout(300)
 WAIT_S = 120
@@ -35,7 +36,7 @@ def waited_for(installation: Installation, route: str, condition: Any) -> dict[s
     url = installation.environment["PREFECT_API_URL"] + route
     deadline = time.monotonic() + WAIT_S
     while True:
-        answer = httpx2.get(url)
+        answer = ask("GET", url)
         if answer.status_code == httpx2.codes.OK and condition(answer.json()):
             found: dict[str, Any] = answer.json()
             return found
@@ -63,10 +64,10 @@ def test_a_run_from_the_form_is_executed_and_its_refusal_told(
     manifest = tuning_manifest("formed", input={"urls": ["file:///no/such/rows.jsonl"]})
     url = f"{installation.environment['PREFECT_API_URL']}/deployments/{deployment['id']}"
     body = {"parameters": {"workspace": manifest}}
-    answer = httpx2.post(f"{url}/create_flow_run", json=body)
+    answer = ask("POST", f"{url}/create_flow_run", json=body)
     while answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE:  # SQLite has one writer
         time.sleep(1)
-        answer = httpx2.post(f"{url}/create_flow_run", json=body)
+        answer = ask("POST", f"{url}/create_flow_run", json=body)
     run = answer.json()
     ended = waited_for(
         installation,

@@ -18,6 +18,7 @@ from tests.cluster.kubeconfig import write_kubeconfig
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
 from tests.cluster.simulated_node import DIGEST, SimulatedNode
+from tests.flows.prefect import ask
 
 LIMIT_S = 120.0
 ALL = {
@@ -197,13 +198,14 @@ class Installation:
         """All runs of a Workspace, of both flows, that Prefect knows."""
         body = {"flow_runs": {"tags": {"all_": [f"workspace-uid:{uid}"]}}}
 
-        def ask() -> httpx2.Response | None:
-            url = f"{self.prefect_api}/flow_runs/filter"
-            answer = httpx2.post(url, json=body, timeout=60, trust_env=False)
+        def answered() -> httpx2.Response | None:
+            answer = ask("POST", f"{self.prefect_api}/flow_runs/filter", json=body)
             # SQLite has one writer; Prefect's own client tries again too.
             return None if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE else answer
 
-        found: list[dict[str, Any]] = wait_until(ask, "Prefect's answer").raise_for_status().json()
+        found: list[dict[str, Any]] = (
+            wait_until(answered, "Prefect's answer").raise_for_status().json()
+        )
         return found
 
     def expect_one_run(self, namespace: str, *, limit_s: float = LIMIT_S) -> None:

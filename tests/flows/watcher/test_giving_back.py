@@ -12,6 +12,7 @@ from tasks.nodes.claims import node_claim
 from tasks.nodes.offers import Offer
 from tasks.workspace import parse_workspace
 from tests.builders import tuning_manifest
+from tests.flows.prefect import ask
 from tests.flows.watcher.clouds import Cloud, claiming_installation, wanting
 from tests.flows.watcher.conftest import new_namespace
 from tests.flows.watcher.installation import ENDED, Installation, wait_until
@@ -48,12 +49,12 @@ class Prefect:
         self._api = api
 
     def call(self, method: str, route: str, body: Any = None) -> Any:
-        def ask() -> httpx2.Response | None:
-            answer = httpx2.request(method, f"{self._api}{route}", json=body, trust_env=False)
+        def answered() -> httpx2.Response | None:
+            answer = ask(method, f"{self._api}{route}", json=body)
             # SQLite has one writer; the worker may not have registered its deployments yet.
             return answer if answer.is_success else None
 
-        return wait_until(ask, route).json()
+        return wait_until(answered, route).json()
 
     def deployment(self) -> dict[str, Any]:
         found: dict[str, Any] = self.call("GET", "/deployments/name/collect-garbage/kaitoflow")

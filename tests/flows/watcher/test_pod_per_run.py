@@ -16,6 +16,7 @@ import yaml
 
 from tests.chart.rendering import ROOT
 from tests.cluster.simulated_node import DIGEST
+from tests.flows.prefect import ask
 from tests.flows.watcher.installation import Installation, wait_until, workspace_manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -32,7 +33,7 @@ class Pool:
     def __init__(self, api: str) -> None:
         self._api = api
         pool = {"name": POOL["name"], "type": "kubernetes", "base_job_template": {}}
-        httpx2.post(f"{api}/work_pools/", json=pool, trust_env=False)
+        ask("POST", f"{api}/work_pools/", json=pool)
         flow = self.call("POST", "/flows/", {"name": "run-workspace"})
         entry = "flows.run_workspace.run_workspace"
         [described] = [
@@ -50,11 +51,11 @@ class Pool:
         self._deployment = self.call("POST", "/deployments/", made)["id"]
 
     def call(self, method: str, route: str, body: Any = None) -> Any:
-        def ask() -> httpx2.Response | None:
-            answer = httpx2.request(method, f"{self._api}{route}", json=body, trust_env=False)
+        def answered() -> httpx2.Response | None:
+            answer = ask(method, f"{self._api}{route}", json=body)
             return None if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE else answer
 
-        return wait_until(ask, route).raise_for_status().json()
+        return wait_until(answered, route).raise_for_status().json()
 
     def start(self, manifest: dict[str, Any]) -> str:
         """The id of a new run, as the UI's form asks for it."""
@@ -76,6 +77,7 @@ def test_it_runs_the_workspace_beside_the_watchers_run_of_it(
         "PATH": os.environ["PATH"],
         "KUBECONFIG": str(installed.kubeconfig("worker")),
         "PREFECT_API_URL": installed.prefect_api,
+        "PREFECT_API_AUTH_STRING": os.environ["PREFECT_API_AUTH_STRING"],
         "PREFECT__FLOW_RUN_ID": run,
     }
     pod = subprocess.run(

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import httpx2
 import pytest
 
 from tests.chart.rendering import NAMESPACE
 from tests.cluster.simulated_node import DIGEST, Script
+from tests.flows.prefect import ask
 from tests.flows.watcher.installation import (
     ALL,
     ENDED,
@@ -104,7 +104,7 @@ def test_a_run_that_a_person_deletes_before_it_began_is_started_again(
     installed.apply(workspace_manifest(namespace))
     uid = installed.uid(namespace)
     [run] = wait_until(lambda: installed.runs(uid), "its run")
-    deleted = httpx2.delete(f"{installed.prefect_api}/flow_runs/{run['id']}", trust_env=False)
+    deleted = ask("DELETE", f"{installed.prefect_api}/flow_runs/{run['id']}")
     assert deleted.is_success
     [other] = wait_until(lambda: installed.runs(uid), "another run")
     assert other["id"] != run["id"]

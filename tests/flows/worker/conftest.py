@@ -18,6 +18,7 @@ import httpx2
 import pytest
 
 from flows.worker.endpoint import poke_worker
+from tests.flows.prefect import ask
 
 T = TypeVar("T")
 WAIT_S = 90.0
@@ -89,12 +90,12 @@ class Pool:
         return self.folder / "gate"
 
     def call(self, method: str, route: str, body: Any = None) -> Any:
-        def ask() -> list[httpx2.Response]:
-            answer = httpx2.request(method, f"{self.api}{route}", json=body, timeout=60)
+        def answered() -> list[httpx2.Response]:
+            answer = ask(method, f"{self.api}{route}", json=body)
             # SQLite has one writer; Prefect's own client tries again too.
             return [] if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE else [answer]
 
-        answer = wait_until(ask, f"an answer of {route}")[0]
+        answer = wait_until(answered, f"an answer of {route}")[0]
         assert answer.is_success or answer.status_code == httpx2.codes.CONFLICT, answer.text
         return answer.json() if answer.content else None
 

@@ -1,6 +1,7 @@
 """Prefect has what `flows/worker/engine.py` changes; an upgrade that moves it fails here first."""
 
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import AsyncFlowRunEngine
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.worker import engine
 from flows.worker.engine import InProcessEngine
@@ -74,7 +75,10 @@ async def test_what_is_replaced_for_the_process_is_used_by_name_and_put_back(
     assert re.search(rf"\b{name}\(", inspect.getsource(user))
     module = inspect.getmodule(user)
     original = getattr(module, name)
-    async with PrefectClient(prefect_home) as client, engine.many_in_one_process(client):
+    async with (
+        PrefectClient(prefect_home, auth_string=os.environ["PREFECT_API_AUTH_STRING"]) as client,
+        engine.many_in_one_process(client),
+    ):
         assert getattr(module, name) is not original
     assert getattr(module, name) is original
 
@@ -84,7 +88,8 @@ async def test_a_run_that_has_just_begun_is_read_once_without_a_request(prefect_
         AsyncFlowRunEngine.setup_run_context
     )
     begun = FlowRun(flow_id=uuid4())
-    with temporary_settings({PREFECT_API_URL: prefect_home}):
+    login = os.environ["PREFECT_API_AUTH_STRING"]
+    with temporary_settings({PREFECT_API_URL: prefect_home, PREFECT_API_AUTH_STRING: login}):
         async with engine.shared_client("me"):
             client = get_client()
             engine._just_begun.set(begun)

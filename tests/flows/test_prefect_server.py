@@ -1,0 +1,61 @@
+"""A Prefect server of ours listens to its owner: nobody else's programs, and no other page."""
+
+import os
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+
+from flows.prefect_server import _password
+from tests.flows.prefect import ask, login
+
+
+def test_the_password_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    made = _password(tmp_path)
+    assert _password(tmp_path) == made
+    assert (tmp_path / "password").stat().st_mode & 0o777 == 0o600
+    assert len(made) > len("kaitoflow:") + 30
+
+
+def test_an_empty_password_file_is_filled_anew(tmp_path: Path) -> None:
+    (tmp_path / "password").touch()
+    assert _password(tmp_path).startswith("kaitoflow:")
+
+
+@pytest.mark.parametrize("route", ["flows/filter", "flow_runs/filter", "work_pools/filter"])
+def test_who_does_not_know_the_password_is_told_nothing(prefect_home: str, route: str) -> None:
+    token = ask("GET", f"{prefect_home}/csrf-token?client=c").json()["token"]
+    for login_header in ({}, {"Authorization": "Basic a2FpdG9mbG93Og=="}):
+        csrf = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "c"}
+        answer = httpx2.post(f"{prefect_home}/{route}", json={}, headers=login_header | csrf)
+        assert answer.status_code == 401
+    assert ask("POST", f"{prefect_home}/{route}", json={}).status_code == 200
+
+
+def test_a_page_of_another_origin_may_read_nothing(prefect_home: str) -> None:
+    allowed = "access-control-allow-origin"
+    own = prefect_home.removesuffix("/api")
+    for origin, expected in (("http://evil.example", None), ("null", None), (own, own)):
+        asking = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        preflight = httpx2.options(f"{prefect_home}/flows/", headers=asking)
+        answer = httpx2.get(f"{prefect_home}/health", headers={"Origin": origin})
+        assert preflight.headers.get(allowed) == answer.headers.get(allowed) == expected
+
+
+def test_a_name_that_was_made_to_lead_here_is_not_answered(prefect_home: str) -> None:
+    for host, code in (("evil.example", 400), ("localhost:1", 200)):
+        headers = {**login(), "Host": host}
+        assert httpx2.get(f"{prefect_home}/health", headers=headers).status_code == code
+
+
+def test_a_change_needs_a_token_that_no_form_of_a_page_can_send(prefect_home: str) -> None:
+    answer = httpx2.post(f"{prefect_home}/flows/", json={"name": "x"}, headers=login())
+    assert answer.status_code == 403
+
+
+def test_the_password_is_on_no_command_line(prefect_home: str) -> None:
+    assert prefect_home
+    word = os.environ["PREFECT_API_AUTH_STRING"].partition(":")[2]
+    mine = psutil.Process().children(recursive=True)
+    assert not any(word in " ".join(process.cmdline()) for process in mine)
