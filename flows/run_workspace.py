@@ -17,7 +17,7 @@ from tasks.dataset.task import download_dataset, fetch_weights
 from tasks.errors import InternalError, KaitoflowError
 from tasks.image.task import push_image
 from tasks.inference.task import deploy_inference, pull_adapters
-from tasks.nodes.task import give_back_nodes, kept_nodes, provision_node
+from tasks.nodes.task import give_back_nodes, give_back_unused_nodes, kept_nodes, provision_node
 from tasks.plan.task import check_workspace, plan_workspace
 from tasks.platform import current_platform
 from tasks.pods import endpoint_of, inference_pod, tuning_pod
@@ -41,6 +41,7 @@ async def stop_pods(flow: Any, flow_run: FlowRun, state: Any) -> None:  # noqa: 
         await give_back_nodes(workspace)
     status = await platform.read_status(workspace)
     if status.observed_generation == workspace.metadata.generation:
+        await change_status(workspace, _stop_server)
         await change_status(workspace, _stop)
 
 
@@ -69,6 +70,7 @@ async def run_workspace(
             if workspace.is_served:
                 await serve(workspace, node, image, port=port)
         if not workspace.is_served:
+            await change_status(workspace, _serve_no_more)
             await give_back_nodes(workspace)
         status = await change_status(workspace, _succeed)
         await _publish_report(workspace, status, adapter)
@@ -119,11 +121,11 @@ async def recorded_run(workspace: Workspace) -> AsyncIterator[None]:
             raise
         except KaitoflowError as error:
             await _fail(workspace, error)
-            await give_back_nodes(workspace)
+            await give_back_unused_nodes(workspace)
             raise
         except Exception as error:
             await _fail(workspace, InternalError(f"{type(error).__name__}: {error}"))
-            await give_back_nodes(workspace)
+            await give_back_unused_nodes(workspace)
             raise
 
 
@@ -147,8 +149,17 @@ def _stop(status: WorkspaceStatus) -> None:
     )
 
 
+def _stop_server(status: WorkspaceStatus) -> None:
+    status.server_ended(reason="Stopped", message="the run was stopped, and the server with it")
+
+
+def _serve_no_more(status: WorkspaceStatus) -> None:
+    message = 'annotation kaito.sh/serve is "false"; remove it to have the model served'
+    status.server_ended(reason="Stopped", message=message)
+
+
 def _succeed(status: WorkspaceStatus) -> None:
-    status.state = "Ready" if status.endpoint else "Succeeded"
+    status.state = "Succeeded" if status.served_generation is None else "Ready"
     status.set_condition(
         ConditionType.WORKSPACE_SUCCEEDED, status="True", reason="workspaceSucceeded"
     )

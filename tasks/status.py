@@ -17,6 +17,10 @@ from tasks.estimate import duration
 
 # In which a Workspace needs no run, as long as it is not changed.
 SETTLED_STATES = ("Ready", "NotReady", "Succeeded", "Failed", "Stopped")
+# In which the last run has ended and needs its nodes no more.
+_ENDED_STATES = ("Succeeded", "Failed", "Stopped")
+# Why a server that answered once is there no more; any other reason is of one that will come back.
+_SERVER_ENDED_REASONS = ("StopRequested", "Stopped", "ServerReplaced")
 _HISTORY_MAX = 10
 _MESSAGE_MAX_CHARS = 32768  # metav1.Condition's; a status with a longer one is refused whole
 
@@ -31,6 +35,15 @@ class ConditionType(StrEnum):
     JOB_STARTED = "JobStarted"
     INFERENCE_READY = "InferenceReady"
     WORKSPACE_SUCCEEDED = "WorkspaceSucceeded"
+
+
+# What stays true while a newer generation is refused, or tuned.
+_OF_WHAT_SERVES = (
+    ConditionType.NODE_CLAIM_READY,
+    ConditionType.NODES_READY,
+    ConditionType.RESOURCE_READY,
+    ConditionType.INFERENCE_READY,
+)
 
 
 class _Part(BaseModel):
@@ -144,6 +157,22 @@ class WorkspaceStatus(_Part):
         found = self.condition(kind)
         return found is not None and found.status == "True"
 
+    @property
+    def served_generation(self) -> int | None:
+        """The generation whose server answered and was not ended since; None when there is none.
+
+        It may be an older one than what was run last: an edit that was refused, or has failed.
+        """
+        found = self.condition(ConditionType.INFERENCE_READY)
+        if found is None or found.reason in _SERVER_ENDED_REASONS:
+            return None
+        return found.observed_generation
+
+    @property
+    def keeps_nodes(self) -> bool:
+        """Whether a run, or a server of any generation, needs the nodes that the Workspace has."""
+        return self.state not in _ENDED_STATES or self.served_generation is not None
+
     # These two are written as fields, since a column of `kubectl get` can only pick one.
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -165,9 +194,13 @@ class WorkspaceStatus(_Part):
         status: Literal["True", "False", "Unknown"],
         reason: str,
         message: str = "",
+        generation: int | None = None,
         now: datetime | None = None,
     ) -> None:
-        """Set a condition; its transition time moves only when its status does."""
+        """Set a condition; its transition time moves only when its status does.
+
+        Args: generation: that it is about, when it is not the one that was run last.
+        """
         previous = self.condition(kind)
         changed = previous is None or previous.status != status
         condition = Condition(
@@ -175,7 +208,7 @@ class WorkspaceStatus(_Part):
             status=status,
             reason=reason,
             message=message[:_MESSAGE_MAX_CHARS],
-            observed_generation=self.observed_generation,
+            observed_generation=self.observed_generation if generation is None else generation,
             last_transition_time=_moment(now)
             if changed or not previous
             else previous.last_transition_time,
@@ -184,6 +217,13 @@ class WorkspaceStatus(_Part):
             self.conditions[self.conditions.index(previous)] = condition
         else:
             self.conditions.append(condition)
+
+    def server_ended(self, *, reason: str, message: str) -> None:
+        """Note that what served, of whichever generation, is there no more; nothing if none did."""
+        if self.served_generation is not None:
+            self.set_condition(
+                ConditionType.INFERENCE_READY, status="False", reason=reason, message=message
+            )
 
     def remember_image(self, digest: str, *, now: datetime | None = None) -> None:
         """Add this generation and the image that it made to the history; twice is once."""
@@ -199,11 +239,18 @@ def _moment(now: datetime | None) -> str:
 
 
 def fresh_status(generation: int, previous: WorkspaceStatus | None = None) -> WorkspaceStatus:
-    """The status a run starts with: image, endpoint, history and cost stay, attempts count anew."""
+    """The status a run starts with: image, endpoint, history and cost stay, attempts count anew.
+
+    What an older generation serves stays too, with its nodes, until this one takes its place.
+    """
     status = WorkspaceStatus(observed_generation=generation)
     if previous:
         status.image, status.endpoint = previous.image, previous.endpoint
         status.history, status.cost = [*previous.history], previous.cost
         if previous.observed_generation == generation:
             status.attempt = previous.attempt
+        if previous.served_generation is not None:
+            status.conditions = [c for c in previous.conditions if c.type in _OF_WHAT_SERVES]
+            status.worker_nodes = [*previous.worker_nodes]
+            status.performance = previous.performance
     return status

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from tasks.status import ConditionType, Progress, WorkspaceStatus, fresh_status
 
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -73,3 +75,57 @@ def test_the_history_goes_on_in_the_next_generation() -> None:
     earlier = WorkspaceStatus(observed_generation=3)
     earlier.remember_image("sha256:3", now=EARLY)
     assert fresh_status(4, earlier).history == earlier.history
+
+
+def served(generation: int = 1, state: str = "Ready") -> WorkspaceStatus:
+    """A status as a run leaves it whose server answers."""
+    status = WorkspaceStatus(state=state, observed_generation=generation, worker_nodes=["gpu"])
+    for kind in ConditionType:
+        status.set_condition(kind, status="True", reason="R", now=EARLY)
+    return status
+
+
+def test_what_an_older_generation_serves_stays_while_a_newer_one_is_run() -> None:
+    status = fresh_status(2, served())
+    kept = {c.type: (c.status, c.observed_generation) for c in status.conditions}
+    kinds = ("NodeClaimReady", "NodesReady", "ResourceReady", "InferenceReady")
+    assert kept == dict.fromkeys(kinds, ("True", 1))
+    assert (status.served_generation, status.worker_nodes) == (1, ["gpu"])
+
+
+@pytest.mark.parametrize("reason", ["StopRequested", "Stopped", "ServerReplaced"])
+def test_of_a_server_that_was_ended_nothing_stays(reason: str) -> None:
+    earlier = served()
+    earlier.server_ended(reason=reason, message="m")
+    status = fresh_status(2, earlier)
+    assert (status.conditions, status.worker_nodes, status.served_generation) == ([], [], None)
+
+
+def test_a_server_that_is_not_ready_for_a_while_is_still_served() -> None:
+    status = served()
+    status.set_condition(
+        ConditionType.INFERENCE_READY, status="False", reason="NodeLost", generation=1
+    )
+    assert fresh_status(2, status).served_generation == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "is_served", "expected"),
+    [
+        ("Pending", False, True),
+        ("Running", False, True),
+        ("Ready", True, True),
+        ("NotReady", True, True),
+        ("Failed", False, False),
+        ("Failed", True, True),
+        ("Stopped", False, False),
+        ("Succeeded", False, False),
+    ],
+)
+def test_nodes_are_kept_by_a_run_and_by_what_serves(
+    state: str, is_served: bool, expected: bool
+) -> None:
+    status = served(state=state)
+    if not is_served:
+        status.server_ended(reason="Stopped", message="m")
+    assert status.keeps_nodes is expected

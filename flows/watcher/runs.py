@@ -270,7 +270,7 @@ class Watcher:
         if not found or found["metadata"].get("deletionTimestamp"):
             return
         status = WorkspaceStatus.model_validate(found.get("status") or {})
-        if str(status.observed_generation) != meta["labels"].get(GENERATION_LABEL):
+        if str(status.served_generation) != meta["labels"].get(GENERATION_LABEL):
             return
         changed = with_readiness(status, None if is_gone else pod)
         if changed:

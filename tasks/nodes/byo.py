@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from tasks.cost import HeldMachine
 from tasks.errors import KubernetesUnavailable, NodeNotReady
 from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.nodes.selection import Selection, select_nodes
@@ -61,8 +62,15 @@ class ByoProvisioner:
         except KubernetesUnavailable as error:
             return error
 
-    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
+    async def release(
+        self,
+        workspace: Workspace,  # noqa: ARG002
+        *,
+        is_final: bool = True,  # noqa: ARG002
+        keep: Collection[str] = (),  # noqa: ARG002
+    ) -> tuple[HeldMachine, ...]:
         """Nothing: who brought the nodes keeps them."""
+        return ()
 
 
 def _reason(found: Selection | KubernetesUnavailable) -> str:

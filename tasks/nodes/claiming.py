@@ -221,16 +221,18 @@ class ClaimingProvisioner:
             are_claims_ready=False,
         )
 
-    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
-        """Give all claims of the Workspace back; return when no machine of them is left.
+    async def release(
+        self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
+    ) -> tuple[HeldMachine, ...]:
+        """Give claims of the Workspace back; return when no machine of them is left.
 
         One whose node another Workspace still runs on becomes that Workspace's.
-        Args: is_final: see `Provisioner`.
+        Args: is_final, keep: see `Provisioner`.
         Raises: CloudUnavailable: a machine is still there after half an hour. CloudDenied.
         """
         meta = workspace.metadata
         deadline = asyncio.get_running_loop().time() + _RELEASE_WITHIN_S
-        claims = await self._left_of(meta)
+        claims = await self._left_of(meta, keep=keep)
         there = None if is_final else {claim["metadata"]["uid"] for claim in claims}
         while claims:
             others = heirs(await self._list_workspaces(), but_uid=meta.uid)
@@ -249,17 +251,23 @@ class ClaimingProvisioner:
                     "nodeclaim`, and the cloud's portal"
                 )
             await asyncio.sleep(min(self._deadlines.look_again_s, 1.0))
-            claims = await self._left_of(meta, among=there)
+            claims = await self._left_of(meta, among=there, keep=keep)
+        kept = [c for c in await self._ledger.claims_of(meta) if node_name_of(c) in keep]
+        return _held(kept)
 
     async def _left_of(
-        self, meta: ObjectMeta, *, among: Collection[str] | None = None
+        self, meta: ObjectMeta, *, among: Collection[str] | None = None, keep: Collection[str]
     ) -> list[dict[str, Any]]:
-        """The Workspace's claims that are ours to bring to their end; of those uids, when named."""
+        """The Workspace's claims that are ours to bring to their end.
+
+        Args: among: only claims of these uids. keep: nodes whose claims stay.
+        """
         claims = await self._ledger.claims_of(meta)
         return [
             claim
             for claim in claims
             if (among is None or claim["metadata"]["uid"] in among)
+            and (is_leaving(claim) or node_name_of(claim) not in keep)
             and (self._fulfiller.finalizers or not is_leaving(claim))
         ]
 

@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.nodes.claims import NAMESPACE_LABEL, WORKSPACE_LABEL
+from tasks.status import WorkspaceStatus
 from tasks.workspace import ObjectMeta
 
 Object = Mapping[str, Any]
 
-_ENDED = {"Failed", "Stopped", "Succeeded"}
-
 
 def has_ended(workspace: Object) -> bool:
     """Whether its last run has ended and kept no node, and no newer generation is to be run."""
-    status = workspace.get("status") or {}
-    is_current = status.get("observedGeneration") == workspace["metadata"].get("generation")
-    return status.get("state") in _ENDED and is_current
+    status = WorkspaceStatus.model_validate(workspace.get("status") or {})
+    is_current = status.observed_generation == workspace["metadata"].get("generation")
+    return is_current and not status.keeps_nodes
 
 
 def living(workspaces: Sequence[Object]) -> list[Object]:

@@ -1,8 +1,9 @@
 """The node that is this machine."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from tasks.artifacts import Node
+from tasks.cost import HeldMachine
 from tasks.nodes.provisioner import NodeNeed, ReadyNodes, WaitingListener
 from tasks.workspace import Workspace
 
@@ -31,5 +32,12 @@ class LocalProvisioner:
         detail = f"{node.name}: {node.cores} cores, {node.memory_gib:.1f} GiB free"
         return ReadyNodes(nodes=(node,), detail=detail)
 
-    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
+    async def release(
+        self,
+        workspace: Workspace,  # noqa: ARG002
+        *,
+        is_final: bool = True,  # noqa: ARG002
+        keep: Collection[str] = (),  # noqa: ARG002
+    ) -> tuple[HeldMachine, ...]:
         """Nothing: the machine stays."""
+        return ()

@@ -5,7 +5,7 @@ nodes makes them in `ensure_nodes` and gives them back in `release`. Both ensure
 is safe, whatever happened in between, and so is a call by another run of the same Workspace.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -126,8 +126,12 @@ class Provisioner(Protocol):
         Raises: NodeNotReady: the deadline passed; says how many nodes lack what.
         """
 
-    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
-        """Give back what was made for the Workspace; nothing is done twice.
+    async def release(
+        self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
+    ) -> tuple[HeldMachine, ...]:
+        """Give back what was made for the Workspace; the machines that stay. Twice is once.
 
-        Args: is_final: also what is made meanwhile; False = that is of the next run, and stays.
+        Args:
+            is_final: also what is made meanwhile; False = that is of the next run, and stays.
+            keep: names of nodes that are still used, and stay.
         """

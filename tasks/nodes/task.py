@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -17,6 +17,7 @@ from tasks.nodes import current_provisioner
 from tasks.nodes.need import need_of
 from tasks.nodes.offers import CapacityType
 from tasks.nodes.provisioner import ReadyNodes, Waiting
+from tasks.platform import current_platform
 from tasks.settings import settings
 from tasks.skus.prices import price_table
 from tasks.status import ConditionType, WorkspaceStatus
@@ -81,13 +82,52 @@ async def give_back_nodes(workspace: Workspace) -> None:
 
     Its claim stays until its machine is gone, and the Workspace does not go before its claims.
     """
+    await _give_back(workspace, keep=frozenset())
+
+
+async def give_back_unused_nodes(workspace: Workspace) -> None:
+    """Only nodes on which the Workspace's server runs are left, when a run has failed.
+
+    A server that answers, of this generation or of the one before, is not taken down by a run that
+    was refused, or failed, beside it.
+    """
+    if not current_provisioner().makes_nodes:
+        return
+    platform = current_platform()
+    status = await platform.read_status(workspace)
+    served = status.served_generation
+    seen = None if served is None else await platform.server_nodes(workspace, served)
+    await _give_back(workspace, keep=nodes_of_server(status, seen))
+
+
+def nodes_of_server(status: WorkspaceStatus, seen: Collection[str] | None) -> frozenset[str]:
+    """The nodes without which what serves would serve no more.
+
+    Args: seen: on which pods of the served generation are; empty while they are on their way to a
+    node, None when that generation has no server any more.
+    """
+    if status.served_generation is None or seen is None:
+        return frozenset()
+    return frozenset(seen or status.worker_nodes)
+
+
+async def _give_back(workspace: Workspace, *, keep: frozenset[str]) -> None:
+    if not current_provisioner().makes_nodes:
+        return
     try:
-        await current_provisioner().release(workspace, is_final=False)
+        kept = await current_provisioner().release(workspace, is_final=False, keep=keep)
     except KaitoflowError as error:
         logger.warning("nodes not given back yet workspace=%s: %s", workspace, error)
         return
-    if current_provisioner().makes_nodes:
-        await change_status(workspace, lambda status: _hold(status, ()))
+
+    def change(status: WorkspaceStatus) -> None:
+        _hold(status, kept)
+        status.worker_nodes = sorted(keep)
+        if not keep:
+            message = "its nodes were given back; run the Workspace again to have it served"
+            status.server_ended(reason="Stopped", message=message)
+
+    await change_status(workspace, change)
 
 
 def _not_ready(status: WorkspaceStatus, waiting: Waiting) -> None:
@@ -105,7 +145,9 @@ def _not_ready(status: WorkspaceStatus, waiting: Waiting) -> None:
 
 
 def _ready(status: WorkspaceStatus, ready: ReadyNodes) -> None:
-    status.worker_nodes = sorted(node.name for node in ready.nodes)
+    older = status.served_generation not in (None, status.observed_generation)
+    still_used = status.worker_nodes if older else ()
+    status.worker_nodes = sorted({node.name for node in ready.nodes} | set(still_used))
     if ready.are_claimed:
         _claims_ready(status)
         _hold(status, ready.machines)

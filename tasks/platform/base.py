@@ -7,7 +7,7 @@ safe, whatever happened in between.
 """
 
 import base64
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,6 +173,9 @@ class Platform(Protocol):
         self, workspace: Workspace, pod: Pod, *, endpoint: Endpoint
     ) -> AsyncGenerator[Event | str]:
         """Ensure that a pod's server runs and answers; yields what it says until it is ready."""
+
+    async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:
+        """Names of the nodes on which a generation's server runs; None when it has no server."""
 
     async def stop(self, workspace: Workspace) -> list[str]:
         """Stop everything that runs for the Workspace; the names of what was stopped."""

@@ -290,6 +290,17 @@ class KubernetesPlatform:
             await self._expect_free(workspace, manifest["kind"], manifest["metadata"]["name"])
             await api.apply(manifest)
         self._applied[key] = digest
+        if pod.name == INFERENCE:
+            await self._note_replaced(workspace)
+
+    async def _note_replaced(self, workspace: Workspace) -> None:
+        """An older generation's server ends when the StatefulSet is this one's, and not before."""
+        status = await self.read_status(workspace)
+        older, newer = status.served_generation, workspace.metadata.generation
+        if older not in (None, newer):
+            message = f"generation {older} is served no more; generation {newer} takes its place"
+            status.server_ended(reason="ServerReplaced", message=message)
+            await self.write_status(workspace, status)
 
     async def _expect_free(self, workspace: Workspace, kind: str, name: str) -> None:
         """Return when no object has the name, or the Workspace's own.
@@ -349,6 +360,17 @@ class KubernetesPlatform:
                     "logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S"
                 )
             await informers.pods.wait(key, timeout_s=_LOOK_AGAIN_S)
+
+    async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:
+        """Names of the nodes on which a generation's server runs; None when it has no server."""
+        api, meta = await self.api(), workspace.metadata
+        labels = workspace_labels(workspace) | {GENERATION_LABEL: str(generation)}
+        servers = await api.find("StatefulSet", meta.namespace, labels=labels)
+        if not any(controller_uid(each) == meta.uid for each in servers):
+            return None
+        pods = await api.find("Pod", meta.namespace, labels=labels | {POD_LABEL: INFERENCE})
+        nodes = (str((pod.get("spec") or {}).get("nodeName", "")) for pod in pods)
+        return {node for node in nodes if node}
 
     async def stop(self, workspace: Workspace) -> list[str]:
         """End the Job with its pods, and the server; the names of what was stopped.

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 import httpx2
@@ -235,6 +235,10 @@ class LocalPlatform:
     def is_serving(self, workspace: Workspace) -> bool:
         """Whether the Workspace's server process lives."""
         return ContainerProcess(self.store.generation_dir(workspace), SERVER).running() is not None
+
+    async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:  # noqa: ARG002
+        """Empty: no node is made for a server, and none has to be kept."""
+        return ()
 
     async def stop(self, workspace: Workspace) -> list[str]:
         """Stop the run, its pod programs and the server; the names of what was stopped."""

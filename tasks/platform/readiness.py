@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod
-from tasks.status import ConditionType, WorkspaceStatus
+from tasks.status import SETTLED_STATES, ConditionType, WorkspaceStatus
 
 
 def with_readiness(
@@ -14,28 +14,32 @@ def with_readiness(
 
     Args: pod: None = it is gone.
     """
-    if status.state not in ("Ready", "NotReady"):
+    served = status.served_generation
+    if served is None or status.state not in SETTLED_STATES:
         return None
     is_ready = pod is not None and _is_ready(pod)
     changed = status.model_copy(deep=True)
     if is_ready:
         url = status.endpoint.url if status.endpoint else "the server"
-        changed.state = "Ready"
         changed.set_condition(
             ConditionType.INFERENCE_READY,
             status="True",
             reason="WorkspaceInferenceStatusSuccess",
             message=f"{url} answers",
+            generation=served,
         )
     else:
         diagnosis = diagnose_pod(pod) if pod else None
-        changed.state = "NotReady"
         changed.set_condition(
             ConditionType.INFERENCE_READY,
             status="False",
             reason=diagnosis.reason if diagnosis else "WorkspaceInferenceStatusPending",
             message=diagnosis.message if diagnosis else describe_waiting(pod or {}),
+            generation=served,
         )
+    # A newer generation that has failed is told by the state, whatever the older one serves.
+    if status.state in ("Ready", "NotReady"):
+        changed.state = "Ready" if is_ready else "NotReady"
     return None if changed == status else changed
 
 

@@ -245,6 +245,19 @@ async def test_what_the_next_run_claims_meanwhile_is_not_given_back(
     assert not is_leaving(kept)
 
 
+async def test_the_nodes_that_are_still_used_are_not_given_back(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    cluster.play()
+    workspace = wanting(GOOD)
+    ready = await cluster.ensure(workspace, replace(NEED, nodes=2))
+    kept = ready.nodes[0].name
+    [held] = await cluster.provisioner().release(workspace, is_final=False, keep={kept})
+    assert [f"node-{name}" for name in await cluster.claims()] == [kept]
+    assert held.name in await cluster.claims()
+    assert await cluster.provisioner().release(workspace) == ()
+
+
 async def test_a_claim_of_another_workspace_of_that_name_is_left_alone(
     cluster: Cluster, wanting: Wanting
 ) -> None:

@@ -29,11 +29,23 @@ def ago(seconds: float) -> str:
 GIVEN_BACK: Object = {"deletionTimestamp": ago(3600)}
 
 
+def ended_condition(
+    ended_s: float, kind: str = "WorkspaceSucceeded", generation: int = 1
+) -> Object:
+    return {
+        "type": kind,
+        "status": "True",
+        "reason": "R",
+        "observedGeneration": generation,
+        "lastTransitionTime": ago(ended_s),
+    }
+
+
 def workspace(
     state: str = "Ready", *, uid: str = "1", ended_s: float = 3600, **meta: Any
 ) -> Object:
     """A Workspace as the API server lists it; `ended_s`: when its conditions last changed."""
-    condition = {"type": "WorkspaceSucceeded", "lastTransitionTime": ago(ended_s)}
+    condition = ended_condition(ended_s)
     return {
         "metadata": {
             "name": f"tuned-{uid}",
@@ -117,6 +129,17 @@ def leaks(
 
 def kinds(found: list[Leak]) -> list[LeakKind]:
     return [leak.kind for leak in found]
+
+
+def test_what_an_older_generation_is_served_on_is_kept_when_an_edit_fails() -> None:
+    edited = workspace("Failed", generation=2)
+    edited["status"] |= {
+        "observedGeneration": 2,
+        "conditions": [ended_condition(3600, "InferenceReady")],
+    }
+    assert leaks(claim(), workspaces=[edited], nodes=[node()]) == []
+    edited["status"]["conditions"] = [ended_condition(3600)]
+    assert kinds(leaks(claim(), workspaces=[edited], nodes=[node()])) == [LeakKind.ENDED_WORKSPACE]
 
 
 def test_a_claim_whose_workspace_is_gone_is_a_leak_with_its_price() -> None:

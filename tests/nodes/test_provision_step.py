@@ -1,12 +1,13 @@
 """The step tells in the Workspace's conditions what it waits for, and what it got."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.artifacts import Node
+from tasks.cost import HeldMachine
 from tasks.errors import NodeNotReady
 from tasks.nodes import task as step
 from tasks.nodes.byo import ByoProvisioner
@@ -14,6 +15,7 @@ from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListen
 from tasks.platform import current_platform, local_platform
 from tasks.settings import settings
 from tasks.status import ConditionType, WorkspaceStatus
+from tasks.steps import change_status
 from tasks.workspace import Manifests, Workspace
 from tests.builders import tuning_workspace
 from tests.nodes.test_byo import node
@@ -96,6 +98,7 @@ class Maker:
 
     def __init__(self) -> None:
         self.held: list[list[str]] = []
+        self.kept: Collection[str] = ()
 
     async def ensure_nodes(
         self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
@@ -107,8 +110,11 @@ class Maker:
         made = machine("b", instance_type="Standard_NC6s_v3")
         return ReadyNodes(nodes=(node,), detail="d", are_claimed=True, machines=(made,))
 
-    async def release(self, workspace: Workspace, *, is_final: bool = True) -> None:
-        pass
+    async def release(
+        self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
+    ) -> tuple[HeldMachine, ...]:
+        self.kept = keep
+        return (machine("b"),) if "b" in keep else ()
 
 
 async def test_every_machine_is_in_the_cost_until_it_is_held_no_more(
@@ -126,3 +132,53 @@ async def test_every_machine_is_in_the_cost_until_it_is_held_no_more(
         ("a", 7.346),
         ("b", 3.06),
     ]
+
+
+SERVED = ConditionType.INFERENCE_READY
+
+
+def test_what_an_older_generation_serves_keeps_its_nodes_when_an_edit_is_refused() -> None:
+    status = WorkspaceStatus(state="Failed", observed_generation=2, worker_nodes=["gpu", "new"])
+    status.set_condition(SERVED, status="True", reason="R", generation=1)
+    assert step.nodes_of_server(status, {"gpu"}) == {"gpu"}
+    assert step.nodes_of_server(status, ()) == {"gpu", "new"}  # its pod is on its way to a node
+    assert step.nodes_of_server(status, None) == set()  # the newer generation took its place
+
+
+def test_a_failed_run_that_nothing_is_served_of_keeps_no_node() -> None:
+    status = WorkspaceStatus(state="Failed", worker_nodes=["gpu"])
+    assert step.nodes_of_server(status, {"gpu"}) == set()
+    status.set_condition(SERVED, status="False", reason="StopRequested")
+    assert step.nodes_of_server(status, {"gpu"}) == set()
+
+
+@pytest.mark.parametrize("is_served", [True, False])
+async def test_a_failed_run_gives_back_all_nodes_but_those_of_the_server(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, is_served: bool
+) -> None:
+    maker = Maker()
+    monkeypatch.setattr(step, "current_provisioner", lambda: maker)
+    await step.provision_node.fn(workspace)
+    if is_served:
+        await change_status(
+            workspace, lambda status: status.set_condition(SERVED, status="True", reason="R")
+        )
+    await step.give_back_unused_nodes(workspace)
+    expected = ["b"] if is_served else []
+    status = await current_platform().read_status(workspace)
+    assert (sorted(maker.kept), await held(workspace)) == (expected, expected)
+    assert (status.worker_nodes, status.is_true(SERVED)) == (expected, is_served)
+
+
+async def test_a_newer_generation_s_nodes_are_added_to_those_of_what_serves(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(status: WorkspaceStatus) -> None:
+        status.observed_generation, status.worker_nodes = 2, ["gpu"]
+        status.set_condition(SERVED, status="True", reason="R", generation=1)
+
+    monkeypatch.setattr(step, "current_provisioner", Maker)
+    await change_status(workspace, serve)
+    await step.provision_node.fn(workspace)
+    status = await current_platform().read_status(workspace)
+    assert status.worker_nodes == ["b", "gpu"]

@@ -31,6 +31,8 @@ SPOT = {
     "spotMaxPrice": 0.25,
 }
 SAID_WITHIN_S = 10.0
+# A run that gave its nodes back would have by then.
+LEFT_ALONE_S = 3.0
 # Of two offers, until both are refused and gone: looks at one pool, and at all of them.
 LOOKS = 20
 QUOTA_SAYS = (
@@ -136,9 +138,29 @@ def test_the_quick_start_gets_a_pool_is_served_on_it_and_leaves_none(
     assert status["workerNodes"] == [f"aks-{name}-vmss000000"]
     assert claim["status"]["nodeName"] == f"aks-{name}-vmss000000"
     expect_its_cost(status, claim)
+    edit_in_vain(installed, namespace)
+    assert (claims_of(installed), [*arm.pools]) == ([claim], [name])
     delete(installed, namespace)
     assert (arm.pools, claims_of(installed)) == ({}, [])
     assert (arm.calls["PUT"], arm.calls["DELETE"]) == (1, 1)
+
+
+def edit_in_vain(installed: Installation, namespace: str) -> None:
+    """Name a ConfigMap that is not there: the edit is refused, and what serves goes on."""
+    before = true_conditions(installed.get("workspace", namespace, NAME)["status"])
+    edited = quick_start(namespace)
+    edited["tuning"]["config"] = "not-there"
+    installed.apply(edited)
+    status = installed.wait_for(
+        namespace, lambda s: why_not(s, "Accepted")[0] == "ConfigMapNotFound", name=NAME
+    )
+    assert true_conditions(status) == before & {
+        *("NodeClaimReady", "NodesReady", "ResourceReady", "InferenceReady")
+    }
+    assert (status["state"], status["observedGeneration"]) == ("Failed", 2)
+    assert status["endpoint"]["url"]
+    time.sleep(LEFT_ALONE_S)
+    assert installed.get("workspace", namespace, NAME)["status"]["workerNodes"]
 
 
 def expect_its_cost(status: dict[str, Any], claim: dict[str, Any]) -> None:
