@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
-from flows.objects import Place
+from flows.places.place import Place
 
 app = App(
     name="kaitoflow",
@@ -250,7 +250,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _report(error: Exception) -> int:
-    from tasks.errors import KaitoflowError
+    from tasks.contract.errors import KaitoflowError
 
     if not isinstance(error, KaitoflowError):
         raise error

@@ -5,7 +5,7 @@ import logging
 from prefect import flow
 
 from flows.prefect_api import PrefectApi
-from tasks.nodes import current_collector
+from tasks.nodes.current import current_collector
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import httpx2
 from pydantic import BaseModel
 
-from tasks.errors import PrefectUnavailable
+from tasks.contract.errors import PrefectUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ import httpx2
 import psutil
 
 from flows.prefect_process import HOSTS_VARIABLE
-from tasks.errors import PrefectUnavailable
+from tasks.contract.errors import PrefectUnavailable
 from tasks.platform.processes import ProcessRecord
 from tasks.platform.store import write_atomically
 from tasks.settings import settings

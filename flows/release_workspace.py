@@ -2,9 +2,9 @@
 
 from prefect import flow
 
-from tasks.nodes import current_provisioner
-from tasks.platform import current_platform
-from tasks.workspace import ObjectMeta, Workspace
+from tasks.contract.workspace import ObjectMeta, Workspace
+from tasks.nodes.current import current_provisioner
+from tasks.platform.current import current_platform
 
 
 @flow(name="release-workspace", flow_run_name="release {metadata}")

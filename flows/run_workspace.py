@@ -12,20 +12,20 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
-from tasks.artifacts import Endpoint, Node, PublishedImage, TunedAdapter
+from tasks.contract.artifacts import Endpoint, Node, PublishedImage, TunedAdapter
+from tasks.contract.errors import InternalError, KaitoflowError
+from tasks.contract.status import ConditionType, Progress, WorkspaceStatus, fresh_status
+from tasks.contract.workspace import Workspace
 from tasks.dataset.task import download_dataset, fetch_weights
-from tasks.errors import InternalError, KaitoflowError
 from tasks.image.task import push_image
 from tasks.inference.task import deploy_inference, pull_adapters
 from tasks.nodes.task import give_back_nodes, give_back_unused_nodes, kept_nodes, provision_node
 from tasks.plan.task import check_workspace, plan_workspace
-from tasks.platform import current_platform
+from tasks.platform.current import current_platform
 from tasks.pods import endpoint_of, inference_pod, tuning_pod
 from tasks.report import loss_curve, run_report
-from tasks.status import ConditionType, Progress, WorkspaceStatus, fresh_status
 from tasks.steps import change_status
 from tasks.tuning.task import tune_model
-from tasks.workspace import Workspace
 
 # Prefect forwards these loggers to the run's log; without a level they would say nothing.
 for _name in ("tasks", "flows"):

@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from tasks.nodes import current_provisioner
-from tasks.workspace import ObjectMeta, Workspace
+from tasks.contract.workspace import ObjectMeta, Workspace
+from tasks.nodes.current import current_provisioner
 
 
 @flow(name="stop-workspace", flow_run_name="stop {metadata}")

@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tasks.artifacts import Plan
-from tasks.estimate import duration
-from tasks.status import Progress, WorkspaceStatus
-from tasks.workspace import Workspace
+from tasks.contract.artifacts import Plan
+from tasks.contract.status import Progress, WorkspaceStatus
+from tasks.contract.units import duration
+from tasks.contract.workspace import Workspace
 
 _PLAIN_EVERY_S = 5.0
 _PLAIN_WIDTH = 200

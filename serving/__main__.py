@@ -15,11 +15,11 @@ from typing import Any
 import uvicorn
 
 from serving.app import Server, create_app, prove
-from serving.config import ServerConfig
 from serving.cpus import share_cpus
 from serving.metrics import Metrics
-from tasks.errors import InvalidWorkspace, PortInUse
-from tasks.podlog import Stopped, emit, run_program
+from tasks.contract.errors import InvalidWorkspace, PortInUse
+from tasks.contract.podlog import Stopped, emit, run_program
+from tasks.contract.programs.serving import ServerConfig
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from serving import errors
 from serving.answers import ChatShape, TextShape, answer, collect, submit, unless_gone
-from serving.config import ServerConfig
 from serving.engine import Engine, Generation
 from serving.errors import ApiError
 from serving.generations import from_kaito, from_openai, kaito_result
@@ -27,6 +26,7 @@ from serving.protocol import (
     RequestBody,
     parse,
 )
+from tasks.contract.programs.serving import ServerConfig
 
 _MAX_BODY_BYTES = 1024 * 1024
 

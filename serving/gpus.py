@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tasks.errors import GpuIncompatible, InvalidWorkspace
+from tasks.contract.errors import GpuIncompatible, InvalidWorkspace
 
 _FIX = (
     "update the node's NVIDIA driver or choose another machine; KAITOFLOW_DEVICE=cpu in the pod's "

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.errors import DiskFull, DownloadFailed, KaitoflowError, WeightsUnavailable
+from tasks.contract.errors import DiskFull, DownloadFailed, KaitoflowError, WeightsUnavailable
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

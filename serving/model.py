@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from serving.config import AdapterSource
 from serving.gpus import asked_device
 from serving.weights import Marker, read_marker
-from tasks.errors import AdapterMismatch, WeightsUnavailable
+from tasks.contract.errors import AdapterMismatch, WeightsUnavailable
+from tasks.contract.programs.serving import AdapterSource
 from tasks.skus import has_bf16
 
 if TYPE_CHECKING:

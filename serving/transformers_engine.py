@@ -23,7 +23,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from serving.config import ServerConfig
 from serving.engine import (
     FinishReason,
     Generation,
@@ -50,7 +49,8 @@ from serving.model import (
 from serving.prompts import Prompts
 from serving.sampling import Choice, choose
 from serving.text import TextStream
-from tasks.errors import WeightsUnavailable
+from tasks.contract.errors import WeightsUnavailable
+from tasks.contract.programs.serving import ServerConfig
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from serving import hub, wheel
-from serving.config import WeightsConfig
-from tasks.errors import WeightsUnavailable
-from tasks.podlog import emit, run_program
+from tasks.contract.errors import WeightsUnavailable
+from tasks.contract.podlog import emit, run_program
+from tasks.contract.programs.serving import WeightsConfig
 
 log = logging.getLogger(__name__)
 

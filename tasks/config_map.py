@@ -1,8 +1,8 @@
 """The ConfigMap that a tuning Workspace names, in KAITO's form."""
 
-from tasks.errors import ConfigMapNotFound
-from tasks.platform import current_platform
-from tasks.workspace import Workspace
+from tasks.contract.errors import ConfigMapNotFound
+from tasks.contract.workspace import Workspace
+from tasks.platform.current import current_platform
 
 TRAINING_CONFIG_KEY = "training_config.yaml"
 

@@ -7,18 +7,18 @@ on a cluster its containers follow each other without anybody's help.
 from dataclasses import replace
 from pathlib import Path
 
-from serving.config import AdapterSource, ServerConfig, WeightsConfig
-from tasks.artifacts import Endpoint, Node, PublishedImage
 from tasks.config_map import TRAINING_CONFIG_KEY, read_training_config_text
-from tasks.dataset.pod.config import DatasetColumns, DatasetConfig
-from tasks.image.pod.config import PullConfig, PushConfig
-from tasks.platform import current_platform
+from tasks.contract.artifacts import Endpoint, Node, PublishedImage
+from tasks.contract.programs.dataset import DatasetColumns, DatasetConfig
+from tasks.contract.programs.image import PullConfig, PushConfig
+from tasks.contract.programs.serving import AdapterSource, ServerConfig, WeightsConfig
+from tasks.contract.programs.tuning import TuningConfig
+from tasks.contract.training_config import TrainingConfig, parse_training_config
+from tasks.contract.workspace import BAD_ROWS_ANNOTATION, Adapter, Tuning, Workspace
 from tasks.platform.base import INFERENCE, TUNING, Address, Container, Pod, PodPaths
+from tasks.platform.current import current_platform
 from tasks.presets import Preset, find_preset
 from tasks.settings import settings
-from tasks.tuning.pod.config import TuningConfig
-from tasks.tuning.pod.training_config import TrainingConfig, parse_training_config
-from tasks.workspace import BAD_ROWS_ANNOTATION, Adapter, Tuning, Workspace
 
 FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
     "fetch-weights",

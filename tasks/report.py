@@ -4,9 +4,9 @@ import base64
 from typing import Any
 from xml.sax.saxutils import escape
 
-from tasks.artifacts import Endpoint, PublishedImage
-from tasks.cost import Cost
-from tasks.status import WorkspaceStatus
+from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.held_cost import Cost
+from tasks.contract.status import WorkspaceStatus
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 240, 44
 

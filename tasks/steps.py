@@ -9,11 +9,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from tasks.platform import current_platform
+from tasks.contract.podlog import Event
+from tasks.contract.status import Condition, FinishedStep, Progress, WorkspaceStatus
+from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
-from tasks.podlog import Event
-from tasks.status import Condition, FinishedStep, Progress, WorkspaceStatus
-from tasks.workspace import Workspace
+from tasks.platform.current import current_platform
 
 logger = logging.getLogger(__name__)
 

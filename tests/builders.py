@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.workspace import Workspace, parse_workspace
+from tasks.contract.workspace import Workspace, parse_workspace
 
 
 def tuning_manifest(name: str = "tuned", **changes: Any) -> dict[str, Any]:

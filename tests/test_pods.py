@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from serving.config import ServerConfig
-from tasks.artifacts import Node, PublishedImage
+from tasks.contract.artifacts import Node, PublishedImage
+from tasks.contract.programs.serving import ServerConfig
+from tasks.contract.programs.tuning import TuningConfig
 from tasks.platform.base import Address
 from tasks.pods import inference_pod, tuning_pod
-from tasks.tuning.pod.config import TuningConfig
 from tests.builders import tuning_workspace
 
 NODE = Node(name="gpu-1", cores=4, memory_gib=16, gpus=2)

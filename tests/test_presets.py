@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.errors import UnknownPreset
+from tasks.contract.errors import UnknownPreset
 from tasks.presets import catalogue, find_preset
 
 

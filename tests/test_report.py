@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from tasks.artifacts import Endpoint, PublishedImage
-from tasks.cost import Cost, HeldMachine
+from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.held_cost import Cost, HeldMachine
+from tasks.contract.status import FinishedStep, WorkspaceStatus
 from tasks.report import loss_curve, run_report
-from tasks.status import FinishedStep, WorkspaceStatus
 
 HISTORY = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 3, "loss": 1.0}]
 

@@ -4,9 +4,9 @@ import json
 import sys
 from collections.abc import Iterator
 
-from flows.objects import Place, open_objects
-from flows.objects.base import Objects, find_workspace
-from tasks.errors import ServerNotReady
+from flows.places.base import Objects, find_workspace
+from flows.places.place import Place, open_objects
+from tasks.contract.errors import ServerNotReady
 from tasks.platform.store import StoredWorkspace
 
 Message = dict[str, str]

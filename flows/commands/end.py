@@ -2,9 +2,9 @@
 
 import sys
 
-from flows.objects import Place, open_objects
-from flows.objects.base import find_workspace
-from tasks.errors import InvalidWorkspace
+from flows.places.base import find_workspace
+from flows.places.place import Place, open_objects
+from tasks.contract.errors import InvalidWorkspace
 
 
 def stop_workspace(name: str, *, namespace: str | None, place: Place) -> int:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from flows.commands.show import columns
-from flows.objects import Place, open_objects
-from flows.objects.base import age
+from flows.places.base import age
+from flows.places.place import Place, open_objects
 
 if TYPE_CHECKING:
     # It knows the API server's client, whose import takes a second.
-    from tasks.nodes.garbage import Leak
+    from tasks.nodes.garbage.leaks import Leak
 
 
 def show_leaks(*, collect: bool, output: str, place: Place) -> int:

@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from flows.objects import Place, open_objects
-from flows.objects.base import Objects
+from flows.places.base import Objects
+from flows.places.place import Place, open_objects
 from flows.view import print_plan
-from tasks.errors import InvalidWorkspace
+from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.workspace import Manifests, parse_manifests
 from tasks.plan.data import with_absolute_files
-from tasks.workspace import Manifests, parse_manifests
 
 _REFUSED = 3
 

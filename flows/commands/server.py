@@ -44,7 +44,7 @@ async def _work(ui_url: str) -> None:
 
 
 async def _deploy_and_work(ui_url: str) -> None:
-    from flows.worker import deploy, make_worker
+    from flows.worker.deployments import deploy, make_worker
 
     deployment_id = await deploy()
     sys.stdout.write(f"Start a run     {ui_url}/deployments/deployment/{deployment_id}/run\n")

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import yaml
 from rich.table import Table
 
-from flows.objects import Place, open_objects
-from flows.objects.base import Manifest, Objects, Row, age, find_workspace, not_found
+from flows.places.base import Manifest, Objects, Row, age, find_workspace, not_found
+from flows.places.place import Place, open_objects
 from flows.view import console, describe_progress
-from tasks.podlog import parse_event
+from tasks.contract.podlog import parse_event
 
 _KIND_WORDS = {"workspace", "workspaces", "wk", "wks"}
 _WATCH_S = 1.0

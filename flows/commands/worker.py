@@ -13,9 +13,9 @@ import httpx2
 
 from flows.heap import settle_heap
 from flows.prefect_server import prefect_server
-from flows.worker import CLUSTER_POOL, deploy
+from flows.worker.deployments import CLUSTER_POOL, deploy
 from flows.worker.settings import WorkerSettings
-from tasks.errors import PrefectUnavailable
+from tasks.contract.errors import PrefectUnavailable
 
 _SERVER_TIMEOUT_S = 300.0
 _PROBE_S = 1.0

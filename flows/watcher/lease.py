@@ -8,7 +8,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 
-from tasks.errors import KaitoflowError, LeadershipLost
+from tasks.contract.errors import KaitoflowError, LeadershipLost
 from tasks.platform.kube_api import KubeApi, Object
 
 logger = logging.getLogger(__name__)

@@ -16,22 +16,22 @@ from uuid import UUID
 from flows.prefect_api import PrefectApi, Run, uid_tag
 from flows.watcher.freshness import Freshness
 from flows.watcher.settings import WatcherSettings
-from flows.worker import CLUSTER_POOL
+from flows.worker.deployments import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
-from tasks.errors import InvalidWorkspace
-from tasks.platform.kube_api import KubeApi
-from tasks.platform.kubernetes import KubernetesPlatform
-from tasks.platform.manifests import GENERATION_LABEL, WORKSPACE_LABEL
-from tasks.platform.outbox import status_patch
-from tasks.platform.readiness import with_readiness
-from tasks.status import SETTLED_STATES, ConditionType, WorkspaceStatus
-from tasks.workspace import (
+from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.status import SETTLED_STATES, ConditionType, WorkspaceStatus
+from tasks.contract.workspace import (
     FINALIZER,
     STOPPED_ANNOTATION,
     ObjectMeta,
     Workspace,
     parse_workspace,
 )
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.kubernetes import KubernetesPlatform
+from tasks.platform.manifests import GENERATION_LABEL, WORKSPACE_LABEL
+from tasks.platform.outbox import status_patch
+from tasks.platform.readiness import with_readiness
 
 logger = logging.getLogger(__name__)
 

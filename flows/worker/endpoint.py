@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 from aiohttp import web
 
-from tasks.errors import PortInUse
+from tasks.contract.errors import PortInUse
 
 _POKE_TIMEOUT_S = 2.0
 

@@ -42,7 +42,7 @@ from flows.worker.engine import (
 from flows.worker.orphans import Orphans
 from flows.worker.runs import FlowSource, HeldRun, make_owner
 from flows.worker.settings import WorkerSettings
-from tasks.errors import KaitoflowError, WorkerNameTaken
+from tasks.contract.errors import KaitoflowError, WorkerNameTaken
 
 logger = get_logger("kaitoflow.worker")  # ours would go to a run's log
 

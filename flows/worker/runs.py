@@ -22,7 +22,7 @@ from flows.worker.engine import (
     make_engine,
     schedule_again,
 )
-from tasks.errors import DeploymentUnusable
+from tasks.contract.errors import DeploymentUnusable
 
 _HELD_BY = "held by "
 # Of use when many runs of one deployment start at once; a changed deployment counts soon.

@@ -5,11 +5,11 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import Dataset
+from tasks.contract.artifacts import Dataset
+from tasks.contract.workspace import Workspace
 from tasks.platform.base import TUNING, Pod
 from tasks.pods import FETCH_DATASET, FETCH_WEIGHTS, preset_of
 from tasks.steps import recorded_step, run_container
-from tasks.workspace import Workspace
 
 
 @task(name="fetch weights", task_run_name="fetch weights {workspace}", cache_policy=NO_CACHE)

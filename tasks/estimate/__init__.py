@@ -9,7 +9,6 @@ from tasks.estimate.cost import cost_usd
 from tasks.estimate.memory import (
     GIB,
     TuningMemory,
-    TuningShape,
     batch_that_fits,
     lora_parameters,
     tuning_memory,
@@ -19,7 +18,6 @@ from tasks.estimate.serving import nodes_for_serving, serving_memory_gib
 from tasks.estimate.storage import disk_gib
 from tasks.estimate.time import (
     cpu_operations_per_s,
-    duration,
     gpu_operations_per_s,
     tuning_seconds,
 )
@@ -27,12 +25,10 @@ from tasks.estimate.time import (
 __all__ = [
     "GIB",
     "TuningMemory",
-    "TuningShape",
     "batch_that_fits",
     "cost_usd",
     "cpu_operations_per_s",
     "disk_gib",
-    "duration",
     "gpu_operations_per_s",
     "lora_parameters",
     "nodes_for_serving",

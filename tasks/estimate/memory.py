@@ -7,9 +7,8 @@ tensors; that the sum is the process's peak is measured (tests/estimate/measured
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from tasks.presets import ModelShape
+from tasks.contract.shapes import ModelShape, TuningShape
 
 GIB = 2**30
 _BF16, _FLOAT32 = 2, 4
@@ -47,31 +46,6 @@ _LOSS_BYTES = _BF16 + _FLOAT32 + _BF16
 _LOSS_TILE_TOKENS, _LOSS_TILE_VOCABULARY = 4096, 32768
 # A pass of fewer tokens leaves the processor idle; more than these gain 5 % (SmolLM2, 2 cores).
 _TOKENS_WORTH_A_PASS = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningShape:
-    """The settings of a tuning run that memory follows from.
-
-    weight_bits: of the frozen linear layers. compute_bytes: of a number in matrix products.
-    target_modules: last names of the layers that get an adapter; None = every linear layer.
-    rows, row_tokens: of one forward and backward pass, rows padded to the longest.
-    """
-
-    weight_bits: Literal[4, 8, 16, 32] = 16
-    compute_bytes: Literal[2, 4] = 2
-    lora_rank: int = 8
-    target_modules: tuple[str, ...] | None = None
-    optimizer: str = "adamw_torch"
-    rows: int = 1
-    row_tokens: int = 1024
-    gradient_checkpointing: bool = False
-    on_gpu: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one pass."""
-        return self.rows * self.row_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

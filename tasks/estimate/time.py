@@ -50,11 +50,3 @@ def gpu_operations_per_s(sku: Sku, *, quantized: bool) -> float | None:
     # Azure sells parts of an A10: a sixth to a half of one.
     share = min(1.0, sku.gpu_memory_gib / 24) if sku.gpu == "A10" else 1.0
     return dense * 1e12 * share * (_REACHED_QUANTIZED if quantized else _REACHED)
-
-
-def duration(seconds: float) -> str:
-    """A duration as a person would say it: `45 s`, `3 min`, `2 h`, `4 days`."""
-    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= size):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -6,13 +6,13 @@ from prefect import task
 from prefect.artifacts import acreate_link_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import PublishedImage
-from tasks.image.pod.config import PushConfig
+from tasks.contract.artifacts import PublishedImage
+from tasks.contract.programs.image import PushConfig
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
 from tasks.pods import PUSH
-from tasks.status import WorkspaceStatus
 from tasks.steps import again_may_help, change_status, recorded_step, run_container
-from tasks.workspace import Workspace
 
 
 @task(

@@ -6,13 +6,13 @@ from prefect import task
 from prefect.artifacts import acreate_link_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import Endpoint
-from tasks.platform import current_platform
+from tasks.contract.artifacts import Endpoint
+from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
+from tasks.platform.current import current_platform
 from tasks.pods import FETCH_WEIGHTS, SERVE
-from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status, recorded_step, run_container, tell
-from tasks.workspace import Workspace
 
 
 @task(name="pull adapters", task_run_name="pull adapters {workspace}", cache_policy=NO_CACHE)

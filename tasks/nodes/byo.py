@@ -5,11 +5,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from tasks.cost import HeldMachine
-from tasks.errors import KubernetesUnavailable, NodeNotReady
+from tasks.contract.errors import KubernetesUnavailable, NodeNotReady
+from tasks.contract.held_cost import HeldMachine
+from tasks.contract.workspace import Workspace
 from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.nodes.selection import Selection, select_nodes
-from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Collection
 
-from tasks.artifacts import Node
-from tasks.cost import HeldMachine
+from tasks.contract.artifacts import Node
+from tasks.contract.held_cost import HeldMachine
+from tasks.contract.workspace import Workspace
 from tasks.nodes.provisioner import NodeNeed, ReadyNodes, WaitingListener
-from tasks.workspace import Workspace
 
 
 class LocalProvisioner:

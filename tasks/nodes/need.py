@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.contract.quantity import parse_quantity
+from tasks.contract.resource_rules import is_reserved_label
+from tasks.contract.workspace import Workspace
 from tasks.estimate import serving_memory_gib
 from tasks.nodes.provisioner import NodeNeed
 from tasks.presets import find_preset
-from tasks.quantity import parse_quantity
-from tasks.resource import is_reserved_label
-from tasks.workspace import Workspace
 
 GPU = "nvidia.com/gpu"
 _BYPASS_ANNOTATION = "kaito.sh/bypass-resource-checks"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from tasks.errors import InvalidWorkspace
-from tasks.workspace import Workspace
+from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.workspace import Workspace
 
 CapacityType = Literal["on-demand", "spot"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from tasks.artifacts import Node
-from tasks.cost import HeldMachine
+from tasks.contract.artifacts import Node
+from tasks.contract.held_cost import HeldMachine
+from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import CapacityType
-from tasks.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.artifacts import Node
-from tasks.errors import InvalidWorkspace
+from tasks.contract.artifacts import Node
+from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.quantity import parse_quantity
 from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.diagnosis.facts import expression_text
 from tasks.platform.manifests import TOLERATIONS
-from tasks.quantity import parse_quantity
 
 Object = Mapping[str, Any]
 

@@ -10,19 +10,19 @@ from typing import cast
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import Node
-from tasks.cost import Cost, HeldMachine
-from tasks.errors import InvalidPriceTable, KaitoflowError
-from tasks.nodes import current_provisioner
+from tasks.contract.artifacts import Node
+from tasks.contract.errors import InvalidPriceTable, KaitoflowError
+from tasks.contract.held_cost import Cost, HeldMachine
+from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.workspace import Workspace
+from tasks.nodes.current import current_provisioner
 from tasks.nodes.need import need_of
 from tasks.nodes.offers import CapacityType
 from tasks.nodes.provisioner import ReadyNodes, Waiting
-from tasks.platform import current_platform
+from tasks.platform.current import current_platform
 from tasks.settings import settings
 from tasks.skus.prices import price_table
-from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status, recorded_step
-from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

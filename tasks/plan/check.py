@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from tasks.artifacts import Check
-from tasks.errors import KaitoflowError, Refused
+from tasks.contract.artifacts import Check
+from tasks.contract.errors import KaitoflowError, Refused
 
 
 def checked(name: str, look: Callable[[], Check | str]) -> Check:

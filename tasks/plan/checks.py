@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tasks.artifacts import Check, Plan
-from tasks.errors import KaitoflowError, Refused
+from tasks.contract.artifacts import Check, Plan
+from tasks.contract.errors import KaitoflowError, Refused
+from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import Offer
 from tasks.plan import cost, data, image, machine, model, nodes
 from tasks.plan.check import checked, from_error
@@ -11,7 +12,6 @@ from tasks.plan.findings import Findings
 from tasks.plan.size import Range, Run, memory_here_gib, seconds_here, seconds_on
 from tasks.platform.base import World
 from tasks.platform.ownership import name_taken
-from tasks.workspace import Workspace
 
 _NOTHING_ASKED = Findings()
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from tasks.artifacts import Check, Price
-from tasks.errors import KaitoflowError
-from tasks.estimate import cost_usd, duration
+from tasks.contract.artifacts import Check, Price
+from tasks.contract.errors import KaitoflowError
+from tasks.contract.units import duration
+from tasks.contract.workspace import Workspace
+from tasks.estimate import cost_usd
 from tasks.nodes.offers import CapacityType, Offer
 from tasks.plan.findings import Findings
 from tasks.plan.size import Range
-from tasks.workspace import Workspace
 
 _SLOW_SECONDS = 24 * 3600
 

@@ -3,13 +3,18 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tasks.artifacts import Check
-from tasks.errors import AddressForbidden, DatasetUnreachable, InvalidWorkspace, KaitoflowError
-from tasks.image.pod.reference import parse_reference
+from tasks.contract.artifacts import Check
+from tasks.contract.errors import (
+    AddressForbidden,
+    DatasetUnreachable,
+    InvalidWorkspace,
+    KaitoflowError,
+)
+from tasks.contract.image_reference import parse_reference
+from tasks.contract.workspace import DataSource, Workspace
 from tasks.plan.check import not_told
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
-from tasks.workspace import DataSource, Workspace
 
 _NAME = "dataset"
 _MIB = 2**20

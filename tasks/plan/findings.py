@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import KaitoflowError
+from tasks.contract.errors import KaitoflowError
 from tasks.skus.prices import PriceTable
 
 if TYPE_CHECKING:
-    from tasks.nodes.quota import Quotas
+    from tasks.nodes.aks.quota import Quotas
 
 
 @dataclass(frozen=True, kw_only=True)

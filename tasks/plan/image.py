@@ -1,12 +1,12 @@
 """The image that is published, whether it may be, and the Secrets that are named. Pure."""
 
-from tasks.artifacts import Check
-from tasks.errors import AddressForbidden, InvalidWorkspace, KaitoflowError, SecretNotFound
-from tasks.image.pod.reference import parse_reference
+from tasks.contract.artifacts import Check
+from tasks.contract.errors import AddressForbidden, InvalidWorkspace, KaitoflowError, SecretNotFound
+from tasks.contract.image_reference import parse_reference
+from tasks.contract.workspace import Workspace
 from tasks.plan.check import not_told
 from tasks.plan.findings import Findings
 from tasks.platform.base import World
-from tasks.workspace import Workspace
 
 _NAME = "image"
 

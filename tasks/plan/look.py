@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.dataset.pod.config import LookConfig
-from tasks.errors import (
+from tasks.contract.errors import (
     CloudUnavailable,
     DownloadFailed,
     KaitoflowError,
@@ -20,17 +19,18 @@ from tasks.errors import (
     RegistryUnavailable,
     error_from_reason,
 )
-from tasks.image.pod.config import PushConfig
-from tasks.image.pod.reference import parse_reference
+from tasks.contract.image_reference import parse_reference
+from tasks.contract.programs.dataset import LookConfig
+from tasks.contract.programs.image import PushConfig
+from tasks.contract.workspace import Workspace
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.plan.programs import run_here
 from tasks.platform.base import World
 from tasks.settings import Settings
 from tasks.skus.prices import PriceTable, price_table
-from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.nodes.quota import Quotas
+    from tasks.nodes.aks.quota import Quotas
 
 T = TypeVar("T")
 Nodes = Sequence[Mapping[str, Any]]
@@ -140,16 +140,16 @@ async def _quotas(settings: Settings) -> "Quotas | None":
         return None
     # Azure's clients take half a second to import: not in the loop that all runs share.
     azure_login = await asyncio.to_thread(_azure)
-    from tasks.nodes.quota import read_quotas
+    from tasks.nodes.aks.quota import read_quotas
 
     async with azure_login.compute_client(settings) as client:
         return await read_quotas(client, settings.azure_location)
 
 
 def _azure() -> Any:
-    from tasks.nodes import azure_login, quota  # noqa: F401  its client comes with it
+    from tasks.nodes.aks import login, quota  # noqa: F401  its client comes with it
 
-    return azure_login
+    return login
 
 
 def _prices(settings: Settings) -> PriceTable | KaitoflowError:

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from tasks.artifacts import Check, Node
-from tasks.errors import DiskFull, ModelDoesNotFit, PortInUse
+from tasks.contract.artifacts import Check, Node
+from tasks.contract.errors import DiskFull, ModelDoesNotFit, PortInUse
 from tasks.platform.base import World
 from tasks.presets import Preset
 

@@ -2,13 +2,14 @@
 
 import os
 
-from tasks.artifacts import Check
 from tasks.config_map import config_map_text
-from tasks.errors import InvalidWorkspace, Refused
+from tasks.contract.artifacts import Check
+from tasks.contract.errors import InvalidWorkspace, Refused
+from tasks.contract.shapes import ModelShape
+from tasks.contract.training_config import TrainingConfig, parse_training_config
+from tasks.contract.workspace import Workspace
 from tasks.platform.base import World
-from tasks.presets import ModelShape, Preset, find_preset
-from tasks.tuning.pod.training_config import TrainingConfig, parse_training_config
-from tasks.workspace import Workspace
+from tasks.presets import Preset, find_preset
 
 
 def base_model(workspace: Workspace, world: World) -> Check | str:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from tasks.artifacts import Check
-from tasks.errors import (
+from tasks.contract.artifacts import Check
+from tasks.contract.errors import (
     CloudUnavailable,
     InsufficientQuota,
     KaitoflowError,
     ModelDoesNotFit,
     UnknownInstanceType,
 )
+from tasks.contract.workspace import Workspace
 from tasks.nodes.need import need_of
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.selection import select_nodes
@@ -18,7 +19,6 @@ from tasks.plan.findings import Findings
 from tasks.plan.size import Fit, Run, fit_on, serving_lacks_gib
 from tasks.skus import Sku, catalogue, find_sku
 from tasks.skus.prices import PriceTable
-from tasks.workspace import Workspace
 
 _GPU_FIT, _NODES, _QUOTA = "GPU fit", "nodes", "quota"
 _BYPASS_ANNOTATION = "kaito.sh/bypass-resource-checks"

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tasks.errors import ContainerKilled, error_from_reason
-from tasks.podlog import Event, parse_event
+from tasks.contract.errors import ContainerKilled, error_from_reason
+from tasks.contract.podlog import Event, parse_event
 
 # Each is a Python interpreter's start, most of a second of a core: one that plans hundreds of runs
 # at once asks for the first few, and then for one every half minute.

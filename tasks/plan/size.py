@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from math import inf
 
-from tasks.artifacts import Node
+from tasks.contract.artifacts import Node
+from tasks.contract.shapes import ModelShape, TuningShape
+from tasks.contract.training_config import TrainingConfig
+from tasks.contract.workspace import Workspace
 from tasks.estimate import (
-    TuningShape,
     batch_that_fits,
     cpu_operations_per_s,
     gpu_operations_per_s,
@@ -15,10 +17,8 @@ from tasks.estimate import (
     tuning_seconds,
 )
 from tasks.plan.model import approximate_shape
-from tasks.presets import ModelShape, Preset
+from tasks.presets import Preset
 from tasks.skus import Sku
-from tasks.tuning.pod.training_config import TrainingConfig
-from tasks.workspace import Workspace
 
 _SERVED_CONTEXT_TOKENS = 4096
 # Loading libraries and weights, the report, the push and the server's start, on two cores.

@@ -4,16 +4,16 @@ from prefect import task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import Plan
-from tasks.errors import error_from_reason
-from tasks.nodes import current_node_lister
+from tasks.contract.artifacts import Plan
+from tasks.contract.errors import error_from_reason
+from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.workspace import Workspace
+from tasks.nodes.current import current_node_lister
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
-from tasks.platform import current_platform
+from tasks.platform.current import current_platform
 from tasks.settings import settings
-from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status
-from tasks.workspace import Workspace
 
 
 @task(name="plan", task_run_name="plan {workspace}", cache_policy=NO_CACHE)

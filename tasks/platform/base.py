@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.artifacts import Endpoint, Node
-from tasks.podlog import Event
-from tasks.status import WorkspaceStatus
-from tasks.workspace import Workspace
+from tasks.contract.artifacts import Endpoint, Node
+from tasks.contract.podlog import Event
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import Workspace
 
 TUNING, INFERENCE = "tuning", "inference"
 

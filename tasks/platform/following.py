@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.errors import (
+from tasks.contract.errors import (
     ContainerKilled,
     KaitoflowError,
     KubernetesRefused,
     KubernetesUnavailable,
     error_from_reason,
 )
+from tasks.contract.podlog import Event, parse_event
 from tasks.platform.diagnosis import (
     Diagnosis,
     describe_waiting,
@@ -27,7 +28,6 @@ from tasks.platform.diagnosis import (
 )
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi, Object
-from tasks.podlog import Event, parse_event
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
 
-from tasks.errors import KaitoflowError
+from tasks.contract.errors import KaitoflowError
 from tasks.platform.kube_api import KubeApi, Object
 
 logger = logging.getLogger(__name__)

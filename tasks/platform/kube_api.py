@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 from kubernetes.aio import client, config
 
-from tasks.errors import KubernetesRefused, KubernetesUnavailable
+from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
 
 logger = logging.getLogger(__name__)
 # It warns, twice, of what `connect` raises.

@@ -8,8 +8,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from tasks.artifacts import Endpoint
-from tasks.errors import KaitoflowError, RunSuperseded, ServerNotReady
+from tasks.contract.artifacts import Endpoint
+from tasks.contract.errors import KaitoflowError, RunSuperseded, ServerNotReady
+from tasks.contract.podlog import Event
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import FINALIZER, Workspace
 from tasks.platform.base import (
     INFERENCE,
     TUNING,
@@ -44,10 +47,7 @@ from tasks.platform.manifests import (
 )
 from tasks.platform.outbox import Outbox
 from tasks.platform.ownership import controller_uid, is_in_the_way, is_of, name_taken
-from tasks.podlog import Event
 from tasks.settings import Settings
-from tasks.status import WorkspaceStatus
-from tasks.workspace import FINALIZER, Workspace
 
 logger = logging.getLogger(__name__)
 

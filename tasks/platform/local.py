@@ -12,8 +12,11 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tasks.artifacts import Endpoint, Node
-from tasks.errors import RunInProgress, ServerNotReady
+from tasks.contract.artifacts import Endpoint, Node
+from tasks.contract.errors import RunInProgress, ServerNotReady
+from tasks.contract.podlog import Event
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.base import Address, Container, Pod, PodPaths, World, docker_config_of
 from tasks.platform.processes import (
     ContainerProcess,
@@ -22,10 +25,7 @@ from tasks.platform.processes import (
     raise_for_verdict,
 )
 from tasks.platform.store import Store, write_atomically
-from tasks.podlog import Event
 from tasks.settings import Settings
-from tasks.status import WorkspaceStatus
-from tasks.workspace import Manifests, Workspace
 
 SERVER = "serve"
 HOST = "127.0.0.1"

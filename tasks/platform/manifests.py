@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tasks.contract.resource_rules import is_reserved_label
+from tasks.contract.workspace import Workspace
 from tasks.platform.base import INFERENCE, TUNING, Container, Pod, PodPaths
-from tasks.resource import is_reserved_label
-from tasks.workspace import Workspace
 
 Object = dict[str, Any]
 
@@ -30,8 +30,8 @@ _NAME_MAX_CHARS = 63
 # A StatefulSet's pods carry its name and a hash of ten more characters in a label.
 _STATEFUL_SET_MAX_CHARS = 52
 _BACKOFF_LIMIT = 2
-# What a pod program says by its exit code (tasks/podlog.py): these would end the same way again,
-# and so would a container that took more memory than there is (137, when its node stays).
+# What a pod program says by its exit code (tasks/contract/podlog.py): these would end the same
+# way again, and so would one that took more memory than there is (137, when its node stays).
 _FINAL_EXIT_CODES = [1, 3, 137]
 # GPU nodes are tainted so that nothing else lands on them; spot ones so that it is wanted.
 TOLERATIONS = [

@@ -11,10 +11,10 @@ import hashlib
 import logging
 from datetime import UTC, datetime
 
-from tasks.errors import KaitoflowError
+from tasks.contract.errors import KaitoflowError
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import Workspace
 from tasks.platform.kube_api import KubeApi, Object
-from tasks.status import WorkspaceStatus
-from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

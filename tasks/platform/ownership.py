@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.errors import NameTaken
-from tasks.workspace import Workspace
+from tasks.contract.errors import NameTaken
+from tasks.contract.workspace import Workspace
 
 Object = Mapping[str, Any]
 

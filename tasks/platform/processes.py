@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 from pydantic import TypeAdapter
 
-from tasks.errors import ContainerKilled, error_from_reason
+from tasks.contract.errors import ContainerKilled, error_from_reason
+from tasks.contract.podlog import Event, parse_event
 from tasks.platform.base import Container
 from tasks.platform.store import write_atomically
-from tasks.podlog import Event, parse_event
 
 _POLL_S = 0.1
 _KILL_WAIT_S = 5.0

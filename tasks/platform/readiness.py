@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.contract.status import SETTLED_STATES, ConditionType, WorkspaceStatus
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod
-from tasks.status import SETTLED_STATES, ConditionType, WorkspaceStatus
 
 
 def with_readiness(

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.status import WorkspaceStatus
-from tasks.workspace import Manifests, Workspace
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import Manifests, Workspace
 
 _SECRET_MODE = 0o600
 

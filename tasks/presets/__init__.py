@@ -8,30 +8,12 @@ from importlib.resources import files
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import UnknownPreset
+from tasks.contract.errors import UnknownPreset
+from tasks.contract.shapes import ModelShape
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _BYTES_PER_PARAMETER = 2  # bfloat16, the type that most models are published in
 _GIB = 2**30
-
-
-class ModelShape(BaseModel):
-    """The numbers that memory and time follow from.
-
-    kv_hidden: width of keys and of values, all heads together; 0 = as wide as queries.
-    tied_embeddings: the output head is the embedding.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    parameters: int
-    layers: int
-    hidden: int
-    intermediate: int
-    vocabulary: int
-    heads: int = 0
-    kv_hidden: int = 0
-    tied_embeddings: bool = False
 
 
 class Preset(BaseModel):

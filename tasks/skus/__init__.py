@@ -9,7 +9,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import UnknownInstanceType
+from tasks.contract.errors import UnknownInstanceType
 
 _FIRST_WITH_BF16 = (8, 0)  # Ampere
 # What the torch of requirements/pods.txt (2.15, CUDA 13.2) has kernels for begins with Turing; CUDA

@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import InvalidPriceTable
+from tasks.contract.errors import InvalidPriceTable
 
 
 class Price(BaseModel):

@@ -7,12 +7,12 @@ from prefect import task
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import TunedAdapter
+from tasks.contract.artifacts import TunedAdapter
+from tasks.contract.status import ConditionType, Progress, WorkspaceStatus
+from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
 from tasks.pods import TUNE
-from tasks.status import ConditionType, Progress, WorkspaceStatus
 from tasks.steps import again_may_help, change_status, recorded_step, run_container
-from tasks.workspace import Workspace
 
 
 @task(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.nodes.ledger import owner_uid
+from tasks.nodes.claims.ledger import owner_uid
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tasks.nodes.claims import AGENT_POOL_FINALIZER, Object, node_claim
+from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, Object, node_claim
 from tasks.nodes.offers import Offer
 from tests.builders import tuning_workspace
 from tests.chart.rendering import VARIANTS, render_text

@@ -20,7 +20,7 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client, config
 
-from tasks.errors import KaitoflowError
+from tasks.contract.errors import KaitoflowError
 from tasks.platform.kube_api import KubeApi
 
 logger = logging.getLogger(__name__)

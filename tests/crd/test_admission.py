@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import InvalidWorkspace
-from tasks.workspace import parse_workspace
+from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.workspace import parse_workspace
 from tests.cluster.control_plane import ControlPlane
 from tests.crd.samples import (
     Edit,

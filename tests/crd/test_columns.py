@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flows.view import describe_progress
-from tasks.artifacts import Endpoint, PublishedImage
-from tasks.status import (
+from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.status import (
     ConditionType,
     FinishedStep,
     Metric,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.workspace import parse_workspace
+from tasks.contract.workspace import parse_workspace
 from tests.cluster.control_plane import ControlPlane
 from tests.crd.samples import manifest
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.contract.errors import DatasetRowsInvalid
 from tasks.dataset.pod.docstrings import documented_names, first_sentences, write_docstring_dataset
-from tasks.errors import DatasetRowsInvalid
 
 
 def rows_of(path: Path) -> list[list[dict[str, str]]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contract.errors import DatasetUnreachable, DiskFull, DownloadFailed
 from tasks.dataset.pod import fetch
 from tasks.dataset.pod.fetch import Fetched, download, open_client
 from tasks.dataset.pod.files import gather_files
-from tasks.errors import DatasetUnreachable, DiskFull, DownloadFailed
 from tests.dataset.disk import small_disk
 from tests.dataset.web import HURRIED, Bench, Web
 

@@ -16,11 +16,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.errors import DatasetUnreadable
 from tasks.dataset.pod import formats
 from tasks.dataset.pod.formats import open_rows
 from tasks.dataset.pod.rows import BadRow, Row
 from tasks.dataset.pod.shapes import KNOWN_COLUMNS
-from tasks.errors import DatasetUnreadable
 from tests.dataset.web import jsonl
 
 ROWS = [{"question": f"what is {n}", "answer": f"it is\n{n} é"} for n in range(20)]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contract.errors import DatasetUnreachable
 from tasks.dataset.pod.fetch import download, open_client
-from tasks.errors import DatasetUnreachable
-from tasks.guard import GuardedBackend, why_refused
+from tasks.remote.guard import GuardedBackend, why_refused
 from tests.dataset.web import HURRIED, Web
 
 INSIDE = """127.0.0.1 127.9.9.9 10.0.0.1 172.16.3.4 192.168.1.1 169.254.169.254 100.64.0.1

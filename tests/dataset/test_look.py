@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from tasks.dataset.pod.config import LookConfig
+from tasks.contract.errors import AddressForbidden, DatasetUnreachable, DownloadFailed
+from tasks.contract.programs.dataset import LookConfig
 from tasks.dataset.pod.look import look
-from tasks.errors import AddressForbidden, DatasetUnreachable, DownloadFailed
 from tests.cluster.ports import free_port
 from tests.dataset.web import Handler, Web
 

@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.pod.config import DatasetColumns
+from tasks.contract.errors import (
+    DatasetRowsInvalid,
+    DatasetUnreachable,
+    DatasetUnreadable,
+    DiskFull,
+)
+from tasks.contract.programs.dataset import DatasetColumns
 from tasks.dataset.pod.docstrings import write_docstring_dataset
 from tasks.dataset.pod.prepare import prepare_dataset, spread
-from tasks.errors import DatasetRowsInvalid, DatasetUnreachable, DatasetUnreadable, DiskFull
 from tests.dataset.disk import small_disk
 from tests.dataset.web import Bench, Web, chat, jsonl
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.dataset.pod.config import DatasetColumns
+from tasks.contract.programs.dataset import DatasetColumns
 from tasks.dataset.pod.rows import Unfit
 from tasks.dataset.pod.shapes import normalise
 from tests.dataset.web import chat

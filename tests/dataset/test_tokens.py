@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.errors import WeightsUnavailable
 from tasks.dataset.pod.rows import Unfit
 from tasks.dataset.pod.shapes import Message, NormalRow
 from tasks.dataset.pod.tokens import TokenCounter
-from tasks.errors import WeightsUnavailable
 from tests.dataset.web import chat
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}

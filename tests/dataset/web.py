@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tasks.dataset.pod.config import DatasetConfig
+from tasks.contract.programs.dataset import DatasetConfig
 from tasks.dataset.pod.fetch import Patience
 from tasks.dataset.pod.prepare import Report, prepare_dataset
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from tasks.podlog import parse_event
-from tasks.tuning.pod.training_config import parse_training_config
+from tasks.contract.podlog import parse_event
+from tasks.contract.training_config import parse_training_config
 from tests.models import ROOT, fetch_smollm2
 from tests.tuning.tiny import chat, write_rows
 

@@ -6,14 +6,9 @@ from typing import Literal
 
 import pytest
 
-from tasks.estimate import (
-    TuningShape,
-    batch_that_fits,
-    lora_parameters,
-    tuning_memory,
-    tuning_memory_gib,
-)
-from tasks.presets import ModelShape, find_preset
+from tasks.contract.shapes import ModelShape, TuningShape
+from tasks.estimate import batch_that_fits, lora_parameters, tuning_memory, tuning_memory_gib
+from tasks.presets import find_preset
 from tests.estimate.measured import MEASURED, Run, estimated_gib, measure
 
 BOUND = 0.15

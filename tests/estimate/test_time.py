@@ -2,11 +2,11 @@
 
 import pytest
 
+from tasks.contract.units import duration
 from tasks.estimate import (
     cost_usd,
     cpu_operations_per_s,
     disk_gib,
-    duration,
     gpu_operations_per_s,
     lora_parameters,
     tuning_seconds,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.workspace import Manifests
 from tasks.platform.store import Store
-from tasks.status import ConditionType, WorkspaceStatus
-from tasks.workspace import Manifests
 from tests.builders import tuning_manifest, tuning_workspace
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from flows.prefect_api import PrefectApi
-from tasks.errors import PrefectUnavailable
+from tasks.contract.errors import PrefectUnavailable
 from tests.dataset.web import Handler, running_web
 
 

@@ -9,10 +9,11 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tasks.image.pod.config import PullConfig, PushConfig
+from tasks.contract.programs.image import PullConfig, PushConfig
+from tasks.image.pod.documents import describe_image
 from tasks.image.pod.layer import Layer
 from tasks.image.pod.layout import Layout
-from tasks.image.pod.manifest import describe_image, digest_of
+from tasks.remote.manifest import digest_of
 
 PATIENCE_S = 5.0
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import AdapterInvalid
+from tasks.contract.errors import AdapterInvalid
 from tasks.image.pod.adapter import adapter_files
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import ImageUnreadable
-from tasks.image.pod.config import PushConfig
+from tasks.contract.errors import ImageUnreadable
+from tasks.contract.programs.image import PushConfig
 from tasks.image.pod.layout import Layout
 from tasks.image.pod.push import push_image
 from tests.image.builders import push_config, read_blob, read_index, write_adapter

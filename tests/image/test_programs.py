@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.image.pod.config import PullConfig, PushConfig
+from tasks.contract.programs.image import PullConfig, PushConfig
 from tests.cluster.registry import RunningRegistry
 from tests.image.builders import pull_config, push_config, read_index, write_adapter
 from tests.image.faulty import Fault, faulty_registry

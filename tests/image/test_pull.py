@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import (
+from tasks.contract.errors import (
     ImageReferenceInvalid,
     ImageUnreadable,
     RegistryDenied,

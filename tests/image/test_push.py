@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tasks.errors import ImageReferenceInvalid, RegistryDenied, RegistryUnavailable
+from tasks.contract.errors import ImageReferenceInvalid, RegistryDenied, RegistryUnavailable
 from tasks.image.pod.push import check_push_access, push_image
 from tests.cluster.registry import RunningRegistry, docker_config
 from tests.image.builders import PATIENCE_S, push_config, read_blob, write_adapter

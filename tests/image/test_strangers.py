@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import (
+from tasks.contract.errors import (
     AddressForbidden,
     ImageReferenceInvalid,
     KaitoflowError,
     RegistryDenied,
     RegistryUnavailable,
 )
-from tasks.guard import GuardedBackend
-from tasks.image.pod.patience import Patience
-from tasks.image.pod.reference import parse_reference
-from tasks.image.pod.registry import Repository
+from tasks.contract.image_reference import parse_reference
+from tasks.remote.guard import GuardedBackend
+from tasks.remote.patience import Patience
+from tasks.remote.registry import Repository
 from tests.cluster.registry import docker_config
 from tests.image.scripted import Answer, Scripted, scripted
 

@@ -8,7 +8,7 @@ import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import ImageUnreadable
+from tasks.contract.errors import ImageUnreadable
 from tasks.image.pod.unpack import Limits, Unpacker
 from tests.image.builders import archive, member, tree, zipped
 

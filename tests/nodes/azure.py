@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 
-from tasks.nodes.agent_pools import AgentPools, AksCluster
+from tasks.nodes.aks.agent_pools import AgentPools, AksCluster
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
 from tests.nodes.arm import CLUSTER, GROUP, Arm, Object, counts_gpus

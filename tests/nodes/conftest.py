@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 
-from tasks.nodes.claims import CLAIM
+from tasks.contract.workspace import Workspace, parse_workspace
+from tasks.nodes.claims.node_claim import CLAIM
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
-from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
 from tests.nodes.karpenter import claims_crd

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.nodes.claims import CLAIM, offer_of
+from tasks.nodes.claims.node_claim import CLAIM, offer_of
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.platform.manifests import MANAGED_BY
 from tests.cluster.build import GO_ENVIRONMENT, MODULES_DIR, find_go

@@ -17,15 +17,15 @@ from typing import Any, Literal
 import aiohttp
 from kubernetes.aio import client, config
 
-from tasks.nodes.agent_pools import AgentPools, AksCluster
-from tasks.nodes.aks import AksFulfiller
-from tasks.nodes.claiming import ClaimingProvisioner
-from tasks.nodes.deadlines import Deadlines
-from tasks.nodes.ledger import Ledger
+from tasks.contract.workspace import Workspace, parse_workspace
+from tasks.nodes.aks.agent_pools import AgentPools, AksCluster
+from tasks.nodes.aks.fulfiller import AksFulfiller
+from tasks.nodes.claims.claiming import ClaimingProvisioner
+from tasks.nodes.claims.deadlines import Deadlines
+from tasks.nodes.claims.ledger import Ledger
+from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.provisioner import NodeNeed, Waiting
-from tasks.nodes.unavailable import UnavailableOffers
 from tasks.platform.kube_api import KubeApi
-from tasks.workspace import Workspace, parse_workspace
 from tests.nodes.arm import CLUSTER, GROUP, Arm
 from tests.nodes.test_agent_pools import client_of
 

@@ -9,7 +9,7 @@ from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 
-from tasks.errors import (
+from tasks.contract.errors import (
     CloudDenied,
     CloudUnavailable,
     InsufficientCapacity,
@@ -17,7 +17,7 @@ from tasks.errors import (
     KaitoflowError,
     SkuNotAvailable,
 )
-from tasks.nodes.agent_pools import AgentPools, AksCluster, failure_of
+from tasks.nodes.aks.agent_pools import AgentPools, AksCluster, failure_of
 from tests.nodes.arm import CLUSTER, GROUP, SUBSCRIPTION, Arm, Fault, running_arm
 
 SIZE = "Standard_NC24ads_A100_v4"

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import InvalidWorkspace, KubernetesUnavailable, NodeNotReady
+from tasks.contract.errors import InvalidWorkspace, KubernetesUnavailable, NodeNotReady
+from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.need import need_of
 from tasks.nodes.provisioner import NodeNeed, Waiting
 from tasks.nodes.selection import Selection, select_nodes
-from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
 
 Object = dict[str, Any]

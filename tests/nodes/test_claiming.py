@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import NoOfferLeft
-from tasks.nodes.aks import AksFulfiller
-from tasks.nodes.claiming import ClaimingProvisioner
-from tasks.nodes.claims import CLAIM, is_leaving, node_claim
-from tasks.nodes.deadlines import Deadlines
-from tasks.nodes.karpenter import KarpenterFulfiller
-from tasks.nodes.ledger import Ledger
+from tasks.contract.errors import NoOfferLeft
+from tasks.contract.workspace import Workspace
+from tasks.nodes.aks.fulfiller import AksFulfiller
+from tasks.nodes.claims.claiming import ClaimingProvisioner
+from tasks.nodes.claims.deadlines import Deadlines
+from tasks.nodes.claims.karpenter import KarpenterFulfiller
+from tasks.nodes.claims.ledger import Ledger
+from tasks.nodes.claims.node_claim import CLAIM, is_leaving, node_claim
+from tasks.nodes.claims.unavailable import NAME as REFUSED_OFFERS
+from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting
-from tasks.nodes.unavailable import NAME as REFUSED_OFFERS
-from tasks.nodes.unavailable import UnavailableOffers
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
-from tasks.workspace import Workspace
 from tests.nodes.arm import Arm, running_arm
 from tests.nodes.azure import Azure
 from tests.nodes.karpenter import Conduct, Karpenter

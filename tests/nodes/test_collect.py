@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import CloudUnavailable
-from tasks.nodes.claims import CLAIM
-from tasks.nodes.collector import GarbageCollector, WithRun
-from tasks.nodes.garbage import LeakKind
+from tasks.contract.errors import CloudUnavailable
+from tasks.contract.workspace import FINALIZER, Workspace, parse_workspace
+from tasks.nodes.claims.node_claim import CLAIM
+from tasks.nodes.garbage.collector import GarbageCollector, WithRun
+from tasks.nodes.garbage.leaks import LeakKind
 from tasks.platform.kube_api import KubeApi
 from tasks.skus.prices import price_table
-from tasks.workspace import FINALIZER, Workspace, parse_workspace
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
 from tests.nodes.arm import CLUSTER, GROUP, SUBSCRIPTION, Arm, Fault, running_arm

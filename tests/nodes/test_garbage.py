@@ -6,13 +6,21 @@ from typing import Any
 
 import pytest
 
-from tasks.nodes.claims import AGENT_POOL_FINALIZER, node_claim
-from tasks.nodes.garbage import Evidence, Leak, LeakKind, Suspects, Terms, find_leaks, given_back
+from tasks.contract.status import SETTLED_STATES
+from tasks.contract.workspace import FINALIZER, STOPPED_ANNOTATION, parse_workspace
+from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, node_claim
+from tasks.nodes.garbage.leaks import (
+    Evidence,
+    Leak,
+    LeakKind,
+    Suspects,
+    Terms,
+    find_leaks,
+    given_back,
+)
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import Machine
 from tasks.skus.prices import price_table
-from tasks.status import SETTLED_STATES
-from tasks.workspace import FINALIZER, STOPPED_ANNOTATION, parse_workspace
 from tests.builders import tuning_manifest
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -19,10 +19,10 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from tasks.nodes.agent_pools import AgentPools, AksCluster
-from tasks.nodes.claims import CLAIM, WORKSPACE_LABEL
-from tasks.nodes.collector import GarbageCollector
-from tasks.nodes.garbage import LeakKind
+from tasks.nodes.aks.agent_pools import AgentPools, AksCluster
+from tasks.nodes.claims.node_claim import CLAIM, WORKSPACE_LABEL
+from tasks.nodes.garbage.collector import GarbageCollector
+from tasks.nodes.garbage.leaks import LeakKind
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
 from tasks.skus.prices import price_table

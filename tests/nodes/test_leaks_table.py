@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from flows.commands.leaks import leaks_table
-from tasks.nodes.garbage import Leak, LeakKind
+from tasks.nodes.garbage.leaks import Leak, LeakKind
 
 LEAK = Leak(
     kind=LeakKind.NO_CLAIM,

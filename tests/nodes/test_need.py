@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.need import need_of
-from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest, tuning_workspace
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from azure.mgmt.containerservice.models import AgentPool
 
-from tasks.nodes.claims import node_claim
+from tasks.contract.workspace import parse_workspace
+from tasks.nodes.aks.pool_body import pool_body, pool_of
+from tasks.nodes.claims.node_claim import node_claim
 from tasks.nodes.offers import Offer
-from tasks.nodes.pool_body import pool_body, pool_of
-from tasks.workspace import parse_workspace
 from tests.builders import tuning_manifest
 from tests.nodes.arm import counts_gpus
 

@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import Node
-from tasks.cost import HeldMachine
-from tasks.errors import NodeNotReady
+from tasks.contract.artifacts import Node
+from tasks.contract.errors import NodeNotReady
+from tasks.contract.held_cost import HeldMachine
+from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.workspace import Manifests, Workspace
 from tasks.nodes import task as step
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListener
-from tasks.platform import current_platform, local_platform
+from tasks.platform.current import current_platform, local_platform
 from tasks.settings import settings
-from tasks.status import ConditionType, WorkspaceStatus
 from tasks.steps import change_status
-from tasks.workspace import Manifests, Workspace
 from tests.builders import tuning_workspace
+from tests.contract.test_held_cost import machine
 from tests.nodes.test_byo import node
-from tests.test_cost import machine
 
 CONDITIONS = (ConditionType.NODES_READY, ConditionType.RESOURCE_READY)
 

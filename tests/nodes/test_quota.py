@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import Check
-from tasks.errors import CloudDenied, CloudUnavailable, KaitoflowError
-from tasks.nodes.azure_login import compute_client
+from tasks.contract.artifacts import Check
+from tasks.contract.errors import CloudDenied, CloudUnavailable, KaitoflowError
+from tasks.nodes.aks.login import compute_client
+from tasks.nodes.aks.quota import Quota, Quotas, read_quotas
 from tasks.nodes.offers import Offer
-from tasks.nodes.quota import Quota, Quotas, read_quotas
 from tasks.plan.findings import Findings
 from tasks.plan.nodes import quota
 from tasks.settings import Settings

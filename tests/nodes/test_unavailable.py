@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tasks.errors import (
+from tasks.contract.errors import (
     InsufficientCapacity,
     InsufficientQuota,
     NodeLaunchTimedOut,
     OfferUnavailable,
     SkuNotAvailable,
 )
-from tasks.nodes.unavailable import Refusals
+from tasks.nodes.claims.unavailable import Refusals
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import Check, Node
+from tasks.contract.artifacts import Check, Node
+from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.plan.checks import make_plan
 from tasks.plan.data import with_absolute_files
 from tasks.platform.base import World
-from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_workspace
 
 NODE = Node(name="here", cores=2, memory_gib=16.0)

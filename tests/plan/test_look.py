@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import ContainerKilled, DatasetUnreachable, KaitoflowError, RegistryDenied
+from tasks.contract.errors import (
+    ContainerKilled,
+    DatasetUnreachable,
+    KaitoflowError,
+    RegistryDenied,
+)
 from tasks.plan import programs
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.plan.look import look

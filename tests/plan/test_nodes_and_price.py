@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import Check, Plan
-from tasks.errors import (
+from tasks.contract.artifacts import Check, Plan
+from tasks.contract.errors import (
     AddressForbidden,
     CloudDenied,
     DatasetUnreachable,
     DownloadFailed,
     RegistryDenied,
 )
-from tasks.nodes.quota import Quota, Quotas
+from tasks.contract.workspace import Workspace, parse_workspace
+from tasks.nodes.aks.quota import Quota, Quotas
 from tasks.plan.checks import make_plan
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
 from tasks.skus.prices import price_table
-from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
 
 CLUSTER = World(config_maps={}, has_secret=lambda _name: True, is_cluster=True, push=True)

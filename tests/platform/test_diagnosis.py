@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks import errors
+from tasks.contract import errors
 from tasks.platform.diagnosis import (
     Diagnosis,
     describe_waiting,

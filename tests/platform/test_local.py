@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import RunInProgress
+from tasks.contract.errors import RunInProgress
+from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.base import Pod
 from tasks.platform.local import LocalPlatform, is_free
 from tasks.settings import Settings
-from tasks.workspace import Manifests, Workspace
 from tests.builders import tuning_workspace
 from tests.platform.test_processes import toy
 

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from tasks.errors import KubernetesRefused
+from tasks.contract.errors import KubernetesRefused
+from tasks.contract.status import WorkspaceStatus
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.outbox import Outbox
-from tasks.status import WorkspaceStatus
 from tests.builders import tuning_workspace
 
 

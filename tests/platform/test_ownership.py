@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.plan.checks import make_plan
 from tasks.platform.base import World
 from tasks.platform.manifests import object_names, owner_reference
 from tasks.platform.ownership import is_in_the_way, is_of
-from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
 
 WORLD = World(config_maps={}, has_secret=lambda _name: True, is_cluster=True)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 
-from tasks.artifacts import Endpoint
-from tasks.errors import NameTaken
+from tasks.contract.artifacts import Endpoint
+from tasks.contract.errors import NameTaken
+from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.platform.base import INFERENCE, Pod
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import workspace_labels
 from tasks.settings import Settings
-from tasks.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.errors import ContainerKilled, DatasetUnreadable
+from tasks.contract.errors import ContainerKilled, DatasetUnreadable
+from tasks.contract.podlog import Event
 from tasks.platform.base import Container
 from tasks.platform.processes import ContainerProcess, follow_to_result
-from tasks.podlog import Event
 from tests.platform.toy import ToyConfig
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.status import ConditionType, WorkspaceStatus
 from tasks.platform.readiness import with_readiness
-from tasks.status import ConditionType, WorkspaceStatus
 
 SERVED = ConditionType.INFERENCE_READY
 

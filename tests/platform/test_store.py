@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.store import Store, write_atomically
-from tasks.status import WorkspaceStatus
-from tasks.workspace import Manifests, Workspace
 from tests.builders import tuning_workspace
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import DatasetUnreadable
-from tasks.podlog import emit, run_program
+from tasks.contract.errors import DatasetUnreadable
+from tasks.contract.podlog import emit, run_program
 
 
 @dataclass(frozen=True)

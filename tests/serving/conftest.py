@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from serving.config import AdapterSource, ServerConfig
+from tasks.contract.programs.serving import AdapterSource, ServerConfig
 from tests.serving import toy
 from tests.serving.running import Running, serve
 

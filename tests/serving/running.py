@@ -12,9 +12,9 @@ import torch
 import uvicorn
 
 from serving.app import Server, create_app, prove
-from serving.config import ServerConfig
 from serving.metrics import Metrics
 from serving.transformers_engine import TransformersEngine, load_engine
+from tasks.contract.programs.serving import ServerConfig
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from serving.config import ServerConfig
 from serving.gpus import SeenGpus, asked_device, check_gpus, has_kernels_for, require_gpus, see_gpus
 from serving.metrics import Metrics
 from serving.model import find_device
 from serving.transformers_engine import load_engine
-from tasks.errors import GpuIncompatible, InvalidWorkspace
+from tasks.contract.errors import GpuIncompatible, InvalidWorkspace
+from tasks.contract.programs.serving import ServerConfig
 
 KERNELS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 

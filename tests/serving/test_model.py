@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from serving.config import AdapterSource
 from serving.model import load_adapters, load_base_model, load_tokenizer
-from tasks.errors import AdapterMismatch, WeightsUnavailable
+from tasks.contract.errors import AdapterMismatch, WeightsUnavailable
+from tasks.contract.programs.serving import AdapterSource
 from tests.serving import toy
 
 

@@ -15,9 +15,9 @@ import openai
 import pytest
 
 from serving.__main__ import listen, main
-from serving.config import AdapterSource, ServerConfig
 from serving.cpus import cpu_quota
-from tasks.errors import InvalidWorkspace, PortInUse
+from tasks.contract.errors import InvalidWorkspace, PortInUse
+from tasks.contract.programs.serving import AdapterSource, ServerConfig
 from tests.serving.running import serve
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from serving.config import WeightsConfig
 from serving.weights import ensure_weights, read_marker
-from tasks.errors import DownloadFailed, WeightsUnavailable
+from tasks.contract.errors import DownloadFailed, WeightsUnavailable
+from tasks.contract.programs.serving import WeightsConfig
 from tests.serving.hub_server import Hub, running_hub
 
 FILES = {
@@ -178,7 +178,8 @@ def test_the_program_tells_progress_and_outcome(hub: Hub, tmp_path: Path) -> Non
 def test_a_complete_folder_is_known_without_the_model_libraries(hub: Hub, tmp_path: Path) -> None:
     ensure_weights(config_of(tmp_path))
     code = (
-        "import sys; from pathlib import Path; from serving.config import WeightsConfig;"
+        "import sys; from pathlib import Path;"
+        "from tasks.contract.programs.serving import WeightsConfig;"
         "from serving.weights import ensure_weights;"
         "c = WeightsConfig(model_id='owner/model', revision='main', weights_dir=Path(sys.argv[1]));"
         "assert ensure_weights(c)['source'] == 'cache';"

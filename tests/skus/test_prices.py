@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import InvalidPriceTable
+from tasks.contract.errors import InvalidPriceTable
 from tasks.skus import catalogue
 from tasks.skus.prices import price_table
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tasks.errors import UnknownInstanceType
+from tasks.contract.errors import UnknownInstanceType
 from tasks.skus import catalogue, find_sku
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from tasks.podlog import parse_event
-from tasks.tuning.pod.config import TuningConfig
+from tasks.contract.podlog import parse_event
+from tasks.contract.programs.tuning import TuningConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 # One thread: a tiny model gains nothing from two, and sums come in one order.

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import DatasetRowsInvalid, DatasetUnreadable, InvalidTuningConfig
+from tasks.contract.errors import DatasetRowsInvalid, DatasetUnreadable, InvalidTuningConfig
+from tasks.contract.training_config import DatasetSettings
 from tasks.tuning.pod.data import (
     NO_LOSS,
     Example,
@@ -16,7 +17,6 @@ from tasks.tuning.pod.data import (
     read_rows,
     tokenise,
 )
-from tasks.tuning.pod.training_config import DatasetSettings
 from tests.tuning.tiny import CHATML, MISTRAL, TEMPLATES, WITHOUT_END, chat, tiny_tokenizer
 
 ENDS = {

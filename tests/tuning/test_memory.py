@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.errors import ModelDoesNotFit, WeightsUnavailable
-from tasks.estimate import TuningShape
-from tasks.presets import ModelShape
+from tasks.contract.errors import ModelDoesNotFit, WeightsUnavailable
+from tasks.contract.shapes import ModelShape, TuningShape
+from tasks.contract.training_config import parse_training_config
 from tasks.tuning.pod.memory import available_memory_gib, read_shape, settle_batch
-from tasks.tuning.pod.training_config import parse_training_config
 from tests.tuning.tiny import tiny_llama
 
 SEVEN_B = ModelShape(

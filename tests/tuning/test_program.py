@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.podlog import parse_event
-from tasks.tuning.pod.config import TuningConfig
+from tasks.contract.podlog import parse_event
+from tasks.contract.programs.tuning import TuningConfig
 from tasks.tuning.pod.train import main
 from tests.tuning.runs import Runs, events_in, losses
 

@@ -18,7 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tasks.errors import InvalidTuningConfig
+from tasks.contract.errors import InvalidTuningConfig
 from tasks.tuning.pod.targets import check_target_modules, find_target_modules
 
 SIZES: dict[str, Any] = {

@@ -12,7 +12,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tasks.errors import GpuIncompatible, InvalidTuningConfig, ModelDoesNotFit, TrainingDiverged
+from tasks.contract.errors import (
+    GpuIncompatible,
+    InvalidTuningConfig,
+    ModelDoesNotFit,
+    TrainingDiverged,
+)
 from tasks.tuning.pod import memory
 from tasks.tuning.pod.train import main
 from tests.tuning.runs import Runs, events_in, losses

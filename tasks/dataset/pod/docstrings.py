@@ -23,7 +23,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.errors import DatasetRowsInvalid
+from tasks.contract.errors import DatasetRowsInvalid
 
 Kind = Literal["module", "thing", "action"]
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

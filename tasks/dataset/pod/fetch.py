@@ -23,9 +23,9 @@ from pathlib import Path
 import httpcore2
 import httpx2
 
-from tasks import guard
+from tasks.contract.errors import DatasetUnreachable, DiskFull, DownloadFailed, KaitoflowError
 from tasks.dataset.pod.progress import Progress
-from tasks.errors import DatasetUnreachable, DiskFull, DownloadFailed, KaitoflowError
+from tasks.remote import guard
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tasks import guard
+from tasks.contract.errors import DatasetUnreachable
+from tasks.contract.programs.dataset import DatasetConfig
 from tasks.dataset.pod import fetch
-from tasks.dataset.pod.config import DatasetConfig
 from tasks.dataset.pod.progress import Progress
-from tasks.errors import DatasetUnreachable
+from tasks.remote import guard
 
 # What lies beside data in published datasets, by name; everything else must be readable.
 SIDE_FILE = re.compile(

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tasks.dataset.pod.config import LookConfig
+from tasks.contract.podlog import run_program
+from tasks.contract.programs.dataset import LookConfig
 from tasks.dataset.pod.fetch import probe, shown
-from tasks.podlog import run_program
 
 _AT_ONCE = 8
 _WEB_PAGE = "text/html"

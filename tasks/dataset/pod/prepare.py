@@ -18,8 +18,9 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
+from tasks.contract.errors import DatasetRowsInvalid, DatasetUnreadable
+from tasks.contract.programs.dataset import DatasetConfig
 from tasks.dataset.pod import files as dataset_files
-from tasks.dataset.pod.config import DatasetConfig
 from tasks.dataset.pod.fetch import disk_full_explained, file_sha256
 from tasks.dataset.pod.files import DataFile
 from tasks.dataset.pod.formats import open_rows
@@ -27,7 +28,6 @@ from tasks.dataset.pod.progress import Progress
 from tasks.dataset.pod.rows import BadRow, Row, Unfit
 from tasks.dataset.pod.shapes import KNOWN_COLUMNS, NormalRow, normalise
 from tasks.dataset.pod.tokens import TokenCounter
-from tasks.errors import DatasetRowsInvalid, DatasetUnreadable
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import time
 
-from tasks.podlog import emit
+from tasks.contract.podlog import emit
 
 
 class Progress:

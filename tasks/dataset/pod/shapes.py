@@ -12,7 +12,7 @@ A turn after the last assistant turn is allowed: it is harmless, as nothing is l
 import json
 from collections.abc import Mapping, Sequence
 
-from tasks.dataset.pod.config import DatasetColumns
+from tasks.contract.programs.dataset import DatasetColumns
 from tasks.dataset.pod.rows import Unfit
 
 Message = dict[str, str]

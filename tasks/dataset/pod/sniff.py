@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Collection
 
-from tasks.errors import DatasetUnreadable
+from tasks.contract.errors import DatasetUnreadable
 
 HEAD_BYTES = 64 * 1024
 SUPPORTED = "parquet, arrow, json, jsonl, csv or txt, plain or inside gzip or zstd"

@@ -16,9 +16,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from tasks.contract.errors import WeightsUnavailable
 from tasks.dataset.pod.rows import Unfit
 from tasks.dataset.pod.shapes import NormalRow
-from tasks.errors import WeightsUnavailable
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 

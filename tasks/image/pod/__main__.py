@@ -2,9 +2,9 @@
 
 import sys
 
-from tasks.image.pod.config import PushConfig
+from tasks.contract.podlog import run_program
+from tasks.contract.programs.image import PushConfig
 from tasks.image.pod.push import push_image
-from tasks.podlog import run_program
 
 if __name__ == "__main__":
     sys.exit(run_program(PushConfig, push_image, sys.argv))

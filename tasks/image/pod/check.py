@@ -4,10 +4,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.image.pod.config import PushConfig
+from tasks.contract.image_reference import parse_push_reference
+from tasks.contract.podlog import run_program
+from tasks.contract.programs.image import PushConfig
 from tasks.image.pod.push import check_push_access
-from tasks.image.pod.reference import parse_push_reference
-from tasks.podlog import run_program
 
 
 def check_push(config: PushConfig) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from typing_extensions import Buffer
 
-from tasks.image.pod.progress import CountedFile, Progress
+from tasks.remote.copy_progress import CountedFile, Progress
 
 # Weights hardly shrink at any level: bfloat16 noise to 80.2 % at level 1 and 79.5 % at level 6,
 # which takes three times as long.

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import ImageUnreadable
-from tasks.image.pod.manifest import INDEX_TYPE, MANIFEST_TYPE, descriptor, digest_of, encode
+from tasks.contract.errors import ImageUnreadable
+from tasks.remote.manifest import INDEX_TYPE, MANIFEST_TYPE, descriptor, digest_of, encode
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _FILE_MODE = 0o644  # whatever the umask: containers of other users read the layout too

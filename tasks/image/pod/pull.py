@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.errors import ImageReferenceInvalid, ImageUnreadable, RegistryDenied
-from tasks.image.pod.config import PullConfig
+from tasks.contract.errors import ImageReferenceInvalid, ImageUnreadable, RegistryDenied
+from tasks.contract.image_reference import Reference, parse_reference
+from tasks.contract.podlog import run_program
+from tasks.contract.programs.image import PullConfig
 from tasks.image.pod.layout import Layout
-from tasks.image.pod.manifest import Blob, digest_of, pick_manifest, read_layers
-from tasks.image.pod.patience import Patience
-from tasks.image.pod.reference import Reference, parse_reference
-from tasks.image.pod.registry import Repository
 from tasks.image.pod.target import install, read_marker, staged
 from tasks.image.pod.unpack import Unpacker
-from tasks.podlog import run_program
+from tasks.remote.manifest import Blob, digest_of, pick_manifest, read_layers
+from tasks.remote.patience import Patience
+from tasks.remote.registry import Repository
 
 _INDEXES_MAX = 4
 

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import RegistryUnavailable
+from tasks.contract.errors import RegistryUnavailable
+from tasks.contract.image_reference import Reference, parse_push_reference
+from tasks.contract.programs.image import PushConfig
 from tasks.image.pod.adapter import adapter_files, read_adapter_config
-from tasks.image.pod.config import PushConfig
+from tasks.image.pod.documents import Image, describe_image, image_annotations
 from tasks.image.pod.layer import pack_layer
 from tasks.image.pod.layout import Layout
-from tasks.image.pod.manifest import Image, describe_image, digest_of, image_annotations
-from tasks.image.pod.patience import Patience
-from tasks.image.pod.reference import Reference, parse_push_reference
-from tasks.image.pod.registry import Repository
+from tasks.remote.manifest import digest_of
+from tasks.remote.patience import Patience
+from tasks.remote.registry import Repository
 
 DATASET_DIGEST = "io.kaitoflow.dataset.digest"
 

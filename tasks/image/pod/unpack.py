@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from tasks.errors import ImageUnreadable
+from tasks.contract.errors import ImageUnreadable
 
 _FOLDER = "data"
 _WHITEOUT = ".wh."

@@ -1,6 +1,6 @@
 """Why a container does not start, or how it ended."""
 
-from tasks.errors import (
+from tasks.contract.errors import (
     ConfigMapNotFound,
     ContainerCrashLoopBackOff,
     ContainerKilled,

@@ -2,7 +2,7 @@
 
 import re
 
-from tasks.errors import (
+from tasks.contract.errors import (
     DeadlineExceeded,
     DiskFull,
     NodeDiskPressure,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from tasks.quantity import parse_quantity
+from tasks.contract.quantity import parse_quantity
 
 Object = Mapping[str, Any]
 # The kubelet mounts again after two minutes at the latest, the Job controller creates after one:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from tasks.errors import DiskFull, ImagePullError, RegistryUnavailable
+from tasks.contract.errors import DiskFull, ImagePullError, RegistryUnavailable
 from tasks.platform.diagnosis.facts import ContainerFacts, Object, name_of
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
 

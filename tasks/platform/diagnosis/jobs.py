@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.errors import DeadlineExceeded, JobFailed, PodForbidden, QuotaExceeded
+from tasks.contract.errors import DeadlineExceeded, JobFailed, PodForbidden, QuotaExceeded
 from tasks.platform.diagnosis.facts import Object, condition, events_of, name_of
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from tasks.errors import Unschedulable
+from tasks.contract.errors import Unschedulable
 from tasks.platform.diagnosis.facts import (
     Object,
     condition,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tasks.errors import KaitoflowError, error_from_reason
+from tasks.contract.errors import KaitoflowError, error_from_reason
 
 _QUOTED_CHARACTERS = 400
 
@@ -13,7 +13,7 @@ _QUOTED_CHARACTERS = 400
 class Diagnosis:
     """What is wrong with a pod or with what should make one.
 
-    reason: KAITO's where KAITO has one; always the name of a class in `tasks.errors`.
+    reason: KAITO's where KAITO has one; always the name of a class in `tasks.contract.errors`.
     message: what was asked, what was found, what to do.
     is_final: nothing but a change by a person, or a new pod, helps: the step may fail now.
     """

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from tasks.errors import (
+from tasks.contract.errors import (
     ConfigMapNotFound,
     ContainerStartError,
     SecretNotFound,

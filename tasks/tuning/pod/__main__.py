@@ -3,8 +3,8 @@
 import os
 import sys
 
-from tasks.podlog import run_program
-from tasks.tuning.pod.config import TuningConfig
+from tasks.contract.podlog import run_program
+from tasks.contract.programs.tuning import TuningConfig
 from tasks.tuning.pod.train import main
 
 if __name__ == "__main__":

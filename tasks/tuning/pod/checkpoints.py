@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.podlog import Stopped
+from tasks.contract.podlog import Stopped
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from tasks.errors import DatasetRowsInvalid, DatasetUnreadable, InvalidTuningConfig
-from tasks.tuning.pod.training_config import DatasetSettings
+from tasks.contract.errors import DatasetRowsInvalid, DatasetUnreadable, InvalidTuningConfig
+from tasks.contract.training_config import DatasetSettings
 
 NO_LOSS = -100
 # Fewer rows than this are all trained on: a tenth of them would say little.

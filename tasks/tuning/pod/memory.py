@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 
-from tasks.errors import ModelDoesNotFit, WeightsUnavailable
-from tasks.estimate import GIB, TuningShape, batch_that_fits, tuning_memory_gib
-from tasks.presets import ModelShape
-from tasks.tuning.pod.training_config import TrainingConfig
+from tasks.contract.errors import ModelDoesNotFit, WeightsUnavailable
+from tasks.contract.shapes import ModelShape, TuningShape
+from tasks.contract.training_config import TrainingConfig
+from tasks.estimate import GIB, batch_that_fits, tuning_memory_gib
 
 log = logging.getLogger(__name__)
 

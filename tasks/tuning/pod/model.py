@@ -8,11 +8,11 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from serving.model import find_device, load_base_model, load_tokenizer, preferred_dtype
-from tasks.errors import InvalidTuningConfig
+from tasks.contract.errors import InvalidTuningConfig
+from tasks.contract.training_config import TrainingConfig
 from tasks.estimate.memory import PLAIN_ATTENTION_UP_TO
 from tasks.tuning.pod.heap import give_back_holes
 from tasks.tuning.pod.targets import check_target_modules, find_target_modules
-from tasks.tuning.pod.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from peft import LoraConfig

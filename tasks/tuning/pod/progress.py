@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.errors import TrainingDiverged
+from tasks.contract.errors import TrainingDiverged
+from tasks.contract.podlog import emit
 from tasks.estimate import GIB
-from tasks.podlog import emit
 
 Phase = Literal["load", "train", "evaluate", "save"]
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tasks.errors import InvalidTuningConfig
+from tasks.contract.errors import InvalidTuningConfig
 
 # `model.layers.0.`: the blocks are the one list of alike modules that linear layers repeat in.
 _IN_A_BLOCK = re.compile(r"\.\d+\.")

@@ -17,9 +17,9 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.podlog import Stopped
-from tasks.tuning.pod.config import TuningConfig
-from tasks.tuning.pod.training_config import (
+from tasks.contract.podlog import Stopped
+from tasks.contract.programs.tuning import TuningConfig
+from tasks.contract.training_config import (
     TOKENS_PER_PASS,
     TOKENS_PER_PASS_ON_GPU,
     TrainingConfig,

@@ -16,13 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from tasks.errors import InvalidTuningConfig
+from tasks.contract.errors import InvalidTuningConfig
+from tasks.contract.training_config import TrainingConfig
 from tasks.tuning.pod.answer_loss import has_plain_head, summed_answer_loss
 from tasks.tuning.pod.batches import BatchPlan, RowsByLength
 from tasks.tuning.pod.checkpoints import SaveInTime, seal
 from tasks.tuning.pod.data import Example
 from tasks.tuning.pod.progress import TellProgress
-from tasks.tuning.pod.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.status import ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, WorkspaceStatus
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
 from tests.flows.watcher.conftest import installed

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import Endpoint
+from tasks.contract.artifacts import Endpoint
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.enclosure import Site, forwarded, running_enclosure

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tasks.artifacts import Endpoint, PublishedImage
-from tasks.status import ConditionType, FinishedStep, Progress, WorkspaceStatus
+from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.status import ConditionType, FinishedStep, Progress, WorkspaceStatus
 from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import (
     SECRET,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.cost import Cost, HeldMachine
+from tasks.contract.held_cost import Cost, HeldMachine
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import running_control_plane
 from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for

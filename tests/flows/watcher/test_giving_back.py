@@ -8,9 +8,9 @@ import httpx2
 import pytest
 import yaml
 
-from tasks.nodes.claims import node_claim
+from tasks.contract.workspace import parse_workspace
+from tasks.nodes.claims.node_claim import node_claim
 from tasks.nodes.offers import Offer
-from tasks.workspace import parse_workspace
 from tests.builders import tuning_manifest
 from tests.flows.prefect import ask
 from tests.flows.watcher.clouds import Cloud, claiming_installation, wanting

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from flows.worker.endpoint import poke_worker, serve_endpoint
-from tasks.errors import PortInUse
+from tasks.contract.errors import PortInUse
 
 
 async def test_a_poke_arrives() -> None:

@@ -1,0 +1,153 @@
+"""The seam between the commands and where Workspaces are kept.
+
+A command speaks to `Objects` and to nothing else, so that it reads the same for this machine and
+for a cluster.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tasks.contract.artifacts import Plan
+from tasks.contract.errors import KaitoflowError
+from tasks.contract.workspace import Manifests, Workspace
+from tasks.platform.base import World, docker_config_of
+from tasks.platform.store import StoredWorkspace
+
+if TYPE_CHECKING:
+    # It knows the API server's client, whose import takes a second.
+    from tasks.nodes.garbage.leaks import Leak
+
+Manifest = dict[str, Any]
+Tell = Callable[[str], None]
+
+
+class WorkspaceNotFound(KaitoflowError):
+    """No Workspace of that name was applied."""
+
+
+class WrongUsage(KaitoflowError):
+    """An option that means nothing where the command is to act."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `get`: heading to value."""
+
+    namespace: str
+    name: str
+    values: Mapping[str, str]
+
+
+class Objects(Protocol):
+    """The Workspaces of one place."""
+
+    @property
+    def namespace(self) -> str:
+        """Where a name is looked for when no namespace is given."""
+
+    def rows(self, namespace: str | None, *, wide: bool) -> list[Row]:
+        """A line for each Workspace, by namespace and name; namespace None = of all."""
+
+    def manifests(self, namespace: str | None) -> list[Manifest]:
+        """The Workspaces as kubectl would print them."""
+
+    def find(self, namespace: str, name: str) -> StoredWorkspace | None:
+        """A Workspace by name; None when there is none."""
+
+    def is_serving(self, workspace: Workspace) -> bool:
+        """Whether the Workspace's server runs now."""
+
+    def events(self, workspace: Workspace) -> list[Mapping[str, str]]:
+        """What happened to the Workspace, oldest first: heading to value."""
+
+    def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
+        """What a run would need, and whether it may. Nothing is created."""
+
+    def run(self, manifests: Manifests, *, push: bool, port: int | None) -> int:
+        """Run a file's Workspace to the end, showing its progress; the exit code."""
+
+    def log_lines(
+        self, workspace: Workspace, *, step: str | None, follow: bool, previous: bool
+    ) -> Iterator[tuple[str, str]]:
+        """What was said, as (step, line), in the order in which the steps run.
+
+        Args: follow: go on while the run or its server lasts. previous: of the start before.
+        Raises: WorkspaceNotFound: there is no log of that step; names those there are.
+        """
+
+    def ask(self, stored: StoredWorkspace, body: Mapping[str, Any]) -> Iterator[str]:
+        """The lines that the server answers to POST /v1/chat/completions, as they come.
+
+        Raises: ServerNotReady: it does not answer, or says no.
+        """
+
+    def stop(self, workspace: Workspace, tell: Tell) -> list[str]:
+        """Stop the run and the server; the names of what was stopped.
+
+        Args: tell: hears what is waited for.
+        """
+
+    def delete(self, workspace: Workspace, tell: Tell) -> None:
+        """Stop everything and forget the Workspace; returns when it is gone."""
+
+    def leaks(self) -> Sequence["Leak"]:
+        """Machines that were made for Workspaces, and that nobody needs."""
+
+    def collect_leaks(self) -> Sequence["Leak"]:
+        """Remove those that may be removed; which that were."""
+
+
+def find_workspace(objects: Objects, name: str, namespace: str | None) -> StoredWorkspace:
+    """The Workspace of that name.
+
+    Raises: WorkspaceNotFound: there is none; offers near names.
+    """
+    wanted = namespace or objects.namespace
+    found = objects.find(wanted, name)
+    if found:
+        return found
+    raise not_found(name, wanted, [row.name for row in objects.rows(wanted, wide=False)])
+
+
+def not_found(name: str, namespace: str, known: list[str]) -> WorkspaceNotFound:
+    """The error that offers names near the one that was asked for."""
+    near = difflib.get_close_matches(name, known, n=3)
+    offer = f"did you mean {', '.join(near)}?" if near else "`kaitoflow get -A` lists all"
+    return WorkspaceNotFound(
+        f"workspace {name!r} was asked for; namespace {namespace} has {len(known)} and this is "
+        f"none of them; {offer}"
+    )
+
+
+def no_such_log(step: str, known: list[str]) -> WorkspaceNotFound:
+    """The error that names the steps of which there are logs."""
+    return WorkspaceNotFound(
+        f"the log of step {step!r} was asked for; there are logs of: "
+        f"{', '.join(known) or 'none yet'}; choose one of those with --step"
+    )
+
+
+def with_file_objects(world: World, manifests: Manifests) -> World:
+    """The world as it will be once the file's ConfigMaps and Secrets are applied."""
+    pushing = manifests.secrets.get(manifests.workspace.push_secret)
+    return dataclasses.replace(
+        world,
+        docker_config=docker_config_of(pushing) if pushing else world.docker_config,
+        config_maps={**world.config_maps, **manifests.config_maps},
+        has_secret=lambda name: name in manifests.secrets or world.has_secret(name),
+    )
+
+
+def age(since: datetime) -> str:
+    """Time passed, as kubectl prints it: 45s, 12m, 3h, 2d."""
+    seconds = int((datetime.now(UTC) - since).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

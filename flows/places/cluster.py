@@ -1,0 +1,294 @@
+"""The Workspaces of a cluster: what its API server keeps, and what its watcher does with them.
+
+Nothing runs here: `run` applies and watches, `stop` and `delete` ask and wait.
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from flows.places import apply, end, watch
+from flows.places.base import Manifest, Row, Tell, WrongUsage, with_file_objects
+from flows.places.events import events_of
+from flows.places.kubeconfig import chosen_context
+from flows.places.leaks import collect_leaks, find_leaks
+from flows.places.pod_logs import pod_log_lines
+from flows.places.resume import begin_again
+from flows.view import run_view
+from tasks.contract.artifacts import Check, Plan
+from tasks.contract.errors import KaitoflowError, KubernetesRefused, ServerNotReady
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import Manifests, Workspace, parse_workspace
+from tasks.nodes.garbage.leaks import Leak
+from tasks.plan.checks import make_plan
+from tasks.plan.look import look
+from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kubernetes import KubernetesPlatform
+from tasks.platform.manifests import stateful_set_name
+from tasks.platform.store import StoredWorkspace
+from tasks.settings import Settings
+
+_ANSWER_S = 600.0
+_NOT_FOUND = 404
+_GONE = {404, 502, 503}
+
+T = TypeVar("T")
+
+
+class ClusterObjects:
+    """See `flows.places.base.Objects`."""
+
+    def __init__(self, settings: Settings, *, context: str | None) -> None:
+        """Args: context: of the kubeconfig; None = its current one."""
+        self._context, self._settings = chosen_context(context), settings
+        self._platform = KubernetesPlatform(settings, context=context)
+        self._runner = asyncio.Runner()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._wait_for(self._platform.close())
+        self._runner.close()
+
+    @property
+    def namespace(self) -> str:
+        """The context's."""
+        return self._context.namespace
+
+    def rows(self, namespace: str | None, *, wide: bool) -> list[Row]:
+        """The columns and values that the API server prints."""
+        return self._wait_for(self._rows(namespace, wide=wide))
+
+    async def _rows(self, namespace: str | None, *, wide: bool) -> list[Row]:
+        with _expecting_workspaces("list Workspaces"):
+            table = await (await self._api()).table("Workspace", namespace)
+        columns = [
+            (position, column["name"].upper())
+            for position, column in enumerate(table["columnDefinitions"])
+            if wide or column["priority"] == 0
+        ]
+        rows = []
+        for row in table["rows"]:
+            meta, cells = row["object"]["metadata"], row["cells"]
+            values = {
+                heading: "" if cells[position] is None else str(cells[position])
+                for position, heading in columns
+            }
+            rows.append(Row(meta["namespace"], meta["name"], values))
+        return rows
+
+    def manifests(self, namespace: str | None) -> list[Manifest]:
+        """The objects, without what only the API server needs."""
+        return self._wait_for(self._manifests(namespace))
+
+    async def _manifests(self, namespace: str | None) -> list[Manifest]:
+        with _expecting_workspaces("list Workspaces"):
+            found = await (await self._api()).find("Workspace", namespace)
+        head = {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace"}
+        for each in found:
+            each["metadata"].pop("managedFields", None)
+        return [head | each for each in found]
+
+    def find(self, namespace: str, name: str) -> StoredWorkspace | None:
+        """A Workspace by name."""
+        return self._wait_for(self._find(namespace, name))
+
+    async def _find(self, namespace: str, name: str) -> StoredWorkspace | None:
+        found = await (await self._api()).get("Workspace", namespace, name)
+        if found is None:
+            return None
+        created = datetime.fromisoformat(found["metadata"]["creationTimestamp"])
+        return StoredWorkspace(_typed(found), watch.status_of(found), created)
+
+    def is_serving(self, workspace: Workspace) -> bool:
+        """Whether a pod of the StatefulSet is ready."""
+        return self._wait_for(self._is_serving(workspace))
+
+    async def _is_serving(self, workspace: Workspace) -> bool:
+        name, namespace = stateful_set_name(workspace), workspace.metadata.namespace
+        found = await (await self._api()).get("StatefulSet", namespace, name)
+        return bool(found and found.get("status", {}).get("readyReplicas", 0) > 0)
+
+    def events(self, workspace: Workspace) -> list[Mapping[str, str]]:
+        """The Workspace's Events."""
+        return self._wait_for(self._events(workspace))
+
+    async def _events(self, workspace: Workspace) -> list[Mapping[str, str]]:
+        return await events_of(await self._api(), workspace)
+
+    def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:  # noqa: ARG002
+        """The verdict with the cluster's eyes; its API server's rules are one of the checks."""
+        _expect_no_port(port)
+        return self._wait_for(self._plan(manifests))
+
+    async def _plan(self, manifests: Manifests) -> Plan:
+        api, workspace = await self._api(), manifests.workspace
+        # On a cluster an image is always pushed.
+        seen = await self._platform.look_around(workspace, push=True, port=None)
+        world = with_file_objects(seen, manifests)
+        told = await look(workspace, world, self._settings, list_nodes=self._platform.list_nodes)
+        plan = make_plan(workspace, world, told)
+        try:
+            await apply.rehearse(api, manifests)
+            said = Check(name="API server", result="ok", detail="accepts every object of the file")
+        except KaitoflowError as error:
+            found, _, fix = str(error).rpartition("; ")
+            said = Check(
+                name="API server", result="fail", detail=found, fix=fix, reason=error.reason
+            )
+        return plan.model_copy(update={"checks": [*plan.checks, said]})
+
+    def run(self, manifests: Manifests, *, push: bool, port: int | None) -> int:  # noqa: ARG002
+        """Apply the file's objects and watch the run that the cluster's watcher starts."""
+        _expect_no_port(port)
+        workspace, previous_run = self._wait_for(self._apply(manifests))
+        name = workspace.metadata.name
+        try:
+            with run_view(workspace) as view:
+                view.applied(self._context.name)
+                watching = self._watch(workspace, view.show, previous_run=previous_run)
+                status = self._wait_for(watching)
+        except KeyboardInterrupt:
+            sys.stderr.write(
+                f"stopped watching; the run goes on in the cluster: kaitoflow get {name} -w "
+                f"watches it, kaitoflow stop {name} ends it\n"
+            )
+            raise
+        view.print_outcome(status)
+        return 0
+
+    async def _apply(self, manifests: Manifests) -> tuple[Workspace, str | None]:
+        """The Workspace as it is kept, and the run whose end is no news."""
+        api, meta = await self._api(), manifests.workspace.metadata
+        await apply.rehearse(api, manifests)
+        before = await api.get("Workspace", meta.namespace, meta.name)
+        workspace = _typed(await apply.apply(api, manifests))
+        return workspace, await begin_again(api, workspace, before)
+
+    async def _watch(
+        self, workspace: Workspace, show: watch.Show, *, previous_run: str | None
+    ) -> WorkspaceStatus:
+        api = await self._api()
+        return await watch.watch_run(api, workspace, show, previous_run=previous_run)
+
+    def log_lines(
+        self, workspace: Workspace, *, step: str | None, follow: bool, previous: bool
+    ) -> Iterator[tuple[str, str]]:
+        """What the pods' containers wrote."""
+        return self._each(self._log_lines(workspace, step, follow=follow, previous=previous))
+
+    async def _log_lines(
+        self, workspace: Workspace, step: str | None, *, follow: bool, previous: bool
+    ) -> AsyncGenerator[tuple[str, str]]:
+        api = await self._api()
+
+        async def says_more() -> bool:
+            meta = workspace.metadata
+            status = watch.status_of(await api.get("Workspace", meta.namespace, meta.name))
+            if watch.is_under_way(workspace, status):
+                return True
+            return step in (None, "serve") and await self._is_serving(workspace)
+
+        lines = pod_log_lines(
+            api, workspace, step=step, follow=follow, previous=previous, says_more=says_more
+        )
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                yield line
+
+    def ask(self, stored: StoredWorkspace, body: Mapping[str, Any]) -> Iterator[str]:
+        """What the Service answers, through the API server: no port has to be forwarded."""
+        return self._each(self._ask(stored.workspace, dict(body)))
+
+    async def _ask(self, workspace: Workspace, body: Object) -> AsyncGenerator[str]:
+        meta = workspace.metadata
+        lines = (await self._api()).ask_service(
+            meta.namespace,
+            f"{meta.name}:80",
+            "v1/chat/completions",
+            body,
+            read_timeout_s=_ANSWER_S,
+        )
+        try:
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    yield line.rstrip("\r")
+        except KubernetesRefused as error:
+            fix = "see `kaitoflow logs`" if error.status in _GONE else "try again"
+            raise ServerNotReady(
+                f"Service {meta.namespace}/{meta.name} was asked to answer; it said: "
+                f"{error.said}; {fix}"
+            ) from None
+
+    def stop(self, workspace: Workspace, tell: Tell) -> list[str]:
+        """Ask the watcher to end the run and its pods, and wait until none of them is left."""
+        return self._wait_for(self._stop(workspace, tell))
+
+    async def _stop(self, workspace: Workspace, tell: Tell) -> list[str]:
+        return await end.stop(await self._api(), workspace, tell)
+
+    def delete(self, workspace: Workspace, tell: Tell) -> None:
+        """Delete the object, and wait until its finalizer has let it go."""
+        self._wait_for(self._delete(workspace, tell))
+
+    async def _delete(self, workspace: Workspace, tell: Tell) -> None:
+        await end.delete(await self._api(), workspace, tell)
+
+    def leaks(self) -> Sequence[Leak]:
+        """Of claims; and of the cloud's machines, where the settings say which cloud."""
+        return self._wait_for(find_leaks(self._platform, self._settings))
+
+    def collect_leaks(self) -> Sequence[Leak]:
+        """Remove them from here, as the schedule on the cluster does."""
+        return self._wait_for(collect_leaks(self._platform, self._settings))
+
+    async def _api(self) -> KubeApi:
+        return await self._platform.api()
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def _each(self, lines: AsyncGenerator[T]) -> Iterator[T]:
+        """The same lines, for who does not run an event loop."""
+
+        async def next_line() -> T:
+            return await anext(lines)
+
+        try:
+            while True:
+                try:
+                    yield self._wait_for(next_line())
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._wait_for(_close(lines))
+
+
+async def _close(lines: AsyncGenerator[T]) -> None:
+    await lines.aclose()
+
+
+def _typed(found: Object) -> Workspace:
+    meta = found["metadata"]
+    head = {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace"}
+    return parse_workspace(head | found, source=f"{meta['namespace']}/{meta['name']}")
+
+
+@contextlib.contextmanager
+def _expecting_workspaces(asked: str) -> Iterator[None]:
+    try:
+        yield
+    except KubernetesRefused as error:
+        if error.status != _NOT_FOUND:
+            raise
+        raise apply.not_installed(f"the cluster was asked to {asked}") from None
+
+
+def _expect_no_port(port: int | None) -> None:
+    if port is not None:
+        raise WrongUsage(
+            f"--port {port} was given; on a cluster the Workspace's Service answers on port 80; "
+            "leave --port away"
+        )

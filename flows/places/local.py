@@ -1,0 +1,213 @@
+"""The Workspaces of this machine: files, and processes that run."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from flows.places.base import Manifest, Row, Tell, age, no_such_log, with_file_objects
+from flows.places.local_run import run_here
+from flows.view import describe_progress, print_plan
+from tasks.contract.artifacts import Plan
+from tasks.contract.errors import ServerNotReady
+from tasks.contract.status import ConditionType
+from tasks.contract.workspace import Manifests, Workspace
+from tasks.plan.checks import make_plan
+from tasks.plan.look import look
+from tasks.platform.current import local_platform
+from tasks.platform.store import StoredWorkspace
+from tasks.settings import settings
+
+if TYPE_CHECKING:
+    # It knows the API server's client, whose import takes a second.
+    from tasks.nodes.garbage.leaks import Leak
+
+_REFUSED = 3
+_FOLLOW_S = 0.2
+_CONNECT_S, _ANSWER_S = 5.0, 600.0
+_STEP_ORDER = ("fetch-weights", "fetch-dataset", "tune", "push-image", "serve")
+
+
+class LocalObjects:
+    """See `flows.places.base.Objects`."""
+
+    namespace = "default"
+
+    def __init__(self) -> None:
+        """What is kept under KAITOFLOW_HOME."""
+        self._platform = local_platform()
+        self._store = self._platform.store
+
+    def rows(self, namespace: str | None, *, wide: bool) -> list[Row]:
+        """A line for each Workspace, by namespace and name."""
+        return [
+            Row(
+                stored.workspace.metadata.namespace,
+                stored.workspace.metadata.name,
+                self._columns(stored, wide=wide),
+            )
+            for stored in self._store.list(namespace)
+        ]
+
+    def manifests(self, namespace: str | None) -> list[Manifest]:
+        """The Workspaces as kubectl would print them."""
+        return [_as_manifest(stored) for stored in self._store.list(namespace)]
+
+    def find(self, namespace: str, name: str) -> StoredWorkspace | None:
+        """A Workspace by name."""
+        return self._store.find(namespace, name)
+
+    def is_serving(self, workspace: Workspace) -> bool:
+        """Whether the server's process lives."""
+        return self._platform.is_serving(workspace)
+
+    def events(self, workspace: Workspace) -> list[Mapping[str, str]]:  # noqa: ARG002
+        """None: the log of a run on this machine tells them."""
+        return []
+
+    def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
+        """The verdict of this machine."""
+        return asyncio.run(self._plan(manifests, push=push, port=port))
+
+    async def _plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
+        workspace = manifests.workspace
+        seen = await self._platform.look_around(workspace, push=push, port=port)
+        world = with_file_objects(seen, manifests)
+        found = await look(workspace, world, settings(), list_nodes=None)
+        return make_plan(workspace, world, found)
+
+    def run(self, manifests: Manifests, *, push: bool, port: int | None) -> int:
+        """Run the flow in this process."""
+        self._platform.expect_no_run(manifests.workspace)
+        plan = self.plan(manifests, push=push, port=port)
+        print_plan(plan)
+        if plan.refused:
+            return _REFUSED
+        run_here(manifests, push=push, port=port)
+        return 0
+
+    def log_lines(
+        self, workspace: Workspace, *, step: str | None, follow: bool, previous: bool
+    ) -> Iterator[tuple[str, str]]:
+        """What the steps' processes wrote."""
+        folder = self._store.generation_dir(workspace) / "logs"
+
+        def is_live() -> bool:
+            says_more = step in (None, "serve") and self.is_serving(workspace)
+            return follow and (says_more or self._platform.run_holder(workspace) is not None)
+
+        return _log_lines(folder, step, previous=previous, is_live=is_live)
+
+    def ask(self, stored: StoredWorkspace, body: Mapping[str, Any]) -> Iterator[str]:
+        """What the server on loopback answers."""
+        assert stored.status.endpoint
+        base = stored.status.endpoint.url
+        timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S)
+        url = f"{base}/v1/chat/completions"
+        with httpx2.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
+            if response.status_code != httpx2.codes.OK:
+                error = json.loads(response.read())["error"]["message"]
+                raise ServerNotReady(f"{base} was asked to answer; it said: {error}; try again")
+            yield from response.iter_lines()
+
+    def stop(self, workspace: Workspace, tell: Tell) -> list[str]:  # noqa: ARG002
+        """Stop the processes; the files stay, so that `run` resumes."""
+        stopped = asyncio.run(self._platform.stop(workspace))
+        status = self._store.read_status(workspace)
+        if status.is_true(ConditionType.INFERENCE_READY):
+            status.set_condition(
+                ConditionType.INFERENCE_READY,
+                status="False",
+                reason="Stopped",
+                message="the server was stopped; `kaitoflow run` or the run's form starts it again",
+            )
+            self._store.write_status(workspace, status)
+        return stopped
+
+    def delete(self, workspace: Workspace, tell: Tell) -> None:  # noqa: ARG002
+        """Stop the processes and remove the Workspace's folder."""
+        asyncio.run(self._platform.delete(workspace))
+
+    def leaks(self) -> Sequence["Leak"]:
+        """None: no machine is made."""
+        return ()
+
+    def collect_leaks(self) -> Sequence["Leak"]:
+        """None, as above."""
+        return ()
+
+    def _columns(self, stored: StoredWorkspace, *, wide: bool) -> dict[str, str]:
+        def shown(kind: ConditionType) -> str:
+            condition = stored.status.condition(kind)
+            return condition.status if condition else ""
+
+        status = stored.status
+        serving = shown(ConditionType.INFERENCE_READY)
+        if serving == "True" and not self.is_serving(stored.workspace):
+            serving = "False"
+        row = {
+            "NAME": stored.workspace.metadata.name,
+            "INSTANCE": stored.workspace.resource.instance_type,
+            "RESOURCEREADY": shown(ConditionType.RESOURCE_READY),
+            "INFERENCEREADY": serving,
+            "WORKSPACEREADY": shown(ConditionType.WORKSPACE_SUCCEEDED),
+        }
+        if wide:
+            row |= {
+                "JOBSTARTED": shown(ConditionType.JOB_STARTED),
+                "STATE": status.state,
+                "PROGRESS": describe_progress(status.progress).replace("  ", " "),
+                "REASON": status.reason,
+                "URL": status.endpoint.url if status.endpoint else "",
+            }
+        return row | {"AGE": age(stored.created)}
+
+
+def _as_manifest(stored: StoredWorkspace) -> Manifest:
+    """The Workspace as the object that kubectl would print."""
+    manifest = stored.workspace.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
+    )
+    head = {"apiVersion": stored.workspace.api_version, "kind": "Workspace"}
+    metadata = stored.workspace.metadata.model_dump(mode="json", by_alias=True)
+    metadata["creationTimestamp"] = stored.created.strftime("%Y-%m-%dT%H:%M:%SZ")
+    status = stored.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return head | manifest | {"metadata": metadata, "status": status}
+
+
+def _log_lines(
+    folder: Path, step: str | None, *, previous: bool, is_live: Callable[[], bool]
+) -> Iterator[tuple[str, str]]:
+    suffix = ".previous.log" if previous else ".log"
+    steps = (step,) if step else _STEP_ORDER
+    files = {name: folder / f"{name}{suffix}" for name in steps}
+    if step and not files[step].exists():
+        known = [path.name.removesuffix(suffix) for path in sorted(folder.glob(f"*{suffix}"))]
+        raise no_such_log(step, known)
+    offsets = dict.fromkeys(files, 0)
+    while True:
+        goes_on = is_live()  # looked at before reading, so that the last lines are not missed
+        for name, file in files.items():
+            for line in _new_lines(file, offsets, name):
+                yield name, line
+        if not goes_on:
+            return
+        time.sleep(_FOLLOW_S)
+
+
+def _new_lines(file: Path, offsets: dict[str, int], name: str) -> Iterator[str]:
+    if not file.exists():
+        return
+    if file.stat().st_size < offsets[name]:
+        offsets[name] = 0  # a fresh start of the step began the file anew
+    with file.open("rb") as log:
+        log.seek(offsets[name])
+        for line in log:
+            if not line.endswith(b"\n"):
+                break
+            offsets[name] += len(line)
+            yield line.decode(errors="replace").rstrip("\n")

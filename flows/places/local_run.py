@@ -1,0 +1,135 @@
+"""A run on this machine: the flow in this process, watched until it has ended."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from flows.prefect_server import PrefectServer, prefect_server, restart_if_ended
+from flows.view import RunView, run_view
+from tasks.contract.errors import Refused
+from tasks.contract.workspace import Manifests, Workspace
+from tasks.platform.current import local_platform
+
+_REFRESH_S = 0.2
+
+
+def run_here(manifests: Manifests, *, push: bool, port: int | None) -> None:
+    """Run a Workspace's flow to the end, showing its progress.
+
+    Raises: the typed error of the step that failed; KeyboardInterrupt.
+    """
+    store = local_platform().store
+    workspace = store.apply(manifests)
+    try:
+        _run_to_the_end(workspace, push=push, port=port)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing is left running, run it again to resume\n")
+        raise
+    except Refused:
+        store.forget_refused(workspace)
+        raise
+
+
+def _run_to_the_end(workspace: Workspace, *, push: bool, port: int | None) -> None:
+    # This process runs the flow, the server only keeps it; what is shown is the view's.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    with run_view(workspace) as view, prefect_server(view.waiting_for_prefect) as server:
+        view.started(server.ui_url, server.password_file)
+        error = _run_watched(workspace, view, server, push=push, port=port)
+    if isinstance(error, asyncio.CancelledError):
+        raise KeyboardInterrupt
+    if error:
+        raise error
+    view.print_outcome(local_platform().store.read_status(workspace))
+
+
+class FlowThread(threading.Thread):
+    """The flow in a thread of its own, so that it can be watched and stopped from this one.
+
+    Not for speed: in a main thread Prefect answers SIGTERM by raising wherever the loop happens to
+    be, and the pod programs would not be stopped in order.
+    """
+
+    def __init__(self, workspace: Workspace, *, push: bool, port: int | None) -> None:
+        """Args: as the flow's parameters."""
+        super().__init__(name=f"run {workspace}")
+        self.error: BaseException | None = None
+        self._workspace, self._push, self._port = workspace, push, port
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._stop_asked = False
+
+    def run(self) -> None:
+        """Run the flow to its end; `error` is how it ended, if not well."""
+        try:
+            asyncio.run(self._run_flow())
+        except BaseException as error:  # noqa: BLE001  carried to the thread that watches
+            self.error = error
+
+    def stop(self, *_: Any) -> None:
+        """Cancel the flow; it stops its pod programs before it ends. Safe as a signal handler."""
+        self._stop_asked = True
+        if self._loop and self._task:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def _run_flow(self) -> None:
+        from flows.run_workspace import run_workspace
+
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.ensure_future(
+            run_workspace(self._workspace, push=self._push, port=self._port)
+        )
+        if self._stop_asked:
+            self._task.cancel()
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            await _mark_cancelled(self._workspace)
+            raise
+        finally:
+            await _send_what_is_pending()
+
+
+def _run_watched(
+    workspace: Workspace, view: RunView, server: PrefectServer, *, push: bool, port: int | None
+) -> BaseException | None:
+    """Run the flow, showing its status until it has ended; how it ended, if not well."""
+    flow = FlowThread(workspace, push=push, port=port)
+    previous = {n: signal.signal(n, flow.stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    store = local_platform().store
+    try:
+        flow.start()
+        while flow.is_alive():
+            flow.join(_REFRESH_S)
+            restart_if_ended(server)
+            view.show(store.read_status(workspace))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return flow.error
+
+
+async def _mark_cancelled(workspace: Workspace) -> None:
+    """Tell Prefect that a person ended the run; it takes the cancellation for a crash."""
+    from prefect import get_client
+    from prefect.states import Cancelled
+
+    status = local_platform().store.read_status(workspace)
+    if not status.flow_run_id:
+        return
+    async with get_client() as client:
+        state: Any = Cancelled(message="stopped by the user")
+        await client.set_flow_run_state(status.flow_run_id, state, force=True)
+
+
+async def _send_what_is_pending() -> None:
+    """Hand Prefect the last logs and task states: its server may be stopped right after."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    await APILogHandler.aflush()
+    drained: Any = EventsWorker.drain_all()
+    await drained

@@ -1,0 +1,145 @@
+"""A run on a cluster, watched from outside: its status, until it has ended."""
+
+import asyncio
+from collections.abc import Callable
+
+from tasks.contract.errors import (
+    Failed,
+    InternalError,
+    KaitoflowError,
+    KubernetesUnavailable,
+    Refused,
+    RunSuperseded,
+    error_from_reason,
+)
+from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.workspace import Workspace
+from tasks.platform.kube_api import KubeApi, Object
+from tasks.settings import settings
+
+LOOK_AGAIN_S = 0.5
+Show = Callable[[WorkspaceStatus], None]
+
+_OUTAGE_MAX_S = 300.0
+_ENDED_WELL, _ENDED_BADLY = {"Ready", "Succeeded"}, {"Failed", "Stopped"}
+_ENDED = _ENDED_WELL | _ENDED_BADLY | {"NotReady"}
+
+
+class NoWatcher(Failed):
+    """Nothing in the cluster acts on the Workspace."""
+
+
+class RunStopped(Failed):
+    """Somebody stopped the run that was watched."""
+
+
+class WorkspaceDeleted(Failed):
+    """Somebody deleted the Workspace whose run was watched."""
+
+
+def status_of(found: Object | None) -> WorkspaceStatus:
+    """The status of a Workspace as the API server keeps it; an empty one, when none was written."""
+    return WorkspaceStatus.model_validate((found or {}).get("status") or {})
+
+
+def is_under_way(workspace: Workspace, status: WorkspaceStatus) -> bool:
+    """Whether a run of the Workspace's generation has begun and not ended."""
+    return (
+        status.observed_generation == workspace.metadata.generation and status.state not in _ENDED
+    )
+
+
+def has_ended_badly(status: WorkspaceStatus) -> bool:
+    """Whether running again is to begin a new run."""
+    return status.state in _ENDED_BADLY
+
+
+async def watch_run(
+    api: KubeApi,
+    workspace: Workspace,
+    show: Show,
+    *,
+    previous_run: str | None,
+) -> WorkspaceStatus:
+    """The status with which the run ended well; shows every one until then.
+
+    Args: previous_run: a run of this generation that ended before; another one is waited for.
+    Raises: the typed error with which the run ended; NoWatcher, RunStopped, RunSuperseded,
+    WorkspaceDeleted; KubernetesUnavailable when the API server is away for minutes.
+    """
+    clock = asyncio.get_running_loop()
+    patience_s = settings().watcher_timeout_s
+    deadline = clock.time() + patience_s
+    while True:
+        status = status_of(await _look(api, workspace))
+        is_previous = status.flow_run_id == previous_run
+        has_ended = status.state in _ENDED
+        is_picked_up = status.observed_generation == workspace.metadata.generation
+        if is_picked_up and not (is_previous and has_ended):
+            if not is_previous:
+                show(status)
+            if has_ended:
+                _raise_for(workspace, status)
+                return status
+        elif clock.time() > deadline:
+            raise NoWatcher(
+                f"workspace {workspace} was applied; nothing has picked it up within "
+                f"{patience_s:.0f} s, so no watcher seems to run; install it (helm "
+                "install kaitoflow deployments/chart) or see `kubectl get pods -A -l "
+                "app.kubernetes.io/name=kaitoflow`; the Workspace runs as soon as one is there"
+            )
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+async def _look(api: KubeApi, workspace: Workspace) -> Object:
+    """The Workspace now; an API server that is away for a while is waited for."""
+    clock, meta = asyncio.get_running_loop(), workspace.metadata
+    deadline = clock.time() + _OUTAGE_MAX_S
+    while True:
+        try:
+            found = await api.get("Workspace", meta.namespace, meta.name)
+            break
+        except KubernetesUnavailable:
+            if clock.time() > deadline:
+                raise
+            await asyncio.sleep(LOOK_AGAIN_S)
+    if found is None or found["metadata"]["uid"] != meta.uid:
+        raise WorkspaceDeleted(
+            f"the run of workspace {workspace} was watched; it was deleted; apply it again"
+        )
+    generation = found["metadata"]["generation"]
+    if generation != meta.generation:
+        raise RunSuperseded(
+            f"generation {meta.generation} of workspace {workspace} was watched; generation "
+            f"{generation} is there by now; watch that one: kaitoflow get {meta.name} -w"
+        )
+    return found
+
+
+def _raise_for(workspace: Workspace, status: WorkspaceStatus) -> None:
+    """Raise how a run ended, if not well."""
+    if status.state in _ENDED_WELL:
+        return
+    accepted = status.condition(ConditionType.ACCEPTED)
+    served = status.condition(ConditionType.INFERENCE_READY)
+    ended = status.condition(ConditionType.WORKSPACE_SUCCEEDED)
+    if accepted and accepted.status == "False":
+        raise _typed(accepted.reason, accepted.message, otherwise=Refused)
+    if status.state == "Stopped":
+        raise RunStopped(
+            f"the run of workspace {workspace} was watched; it was stopped; run it again to resume"
+        )
+    if status.state == "NotReady" and served:
+        raise _typed(served.reason, served.message, otherwise=Failed)
+    raise _typed(
+        ended.reason if ended else "Failed",
+        ended.message if ended else f"the run of workspace {workspace} failed without a word",
+        otherwise=Failed,
+    )
+
+
+def _typed(reason: str, message: str, *, otherwise: type[KaitoflowError]) -> KaitoflowError:
+    error = error_from_reason(reason, message)
+    if isinstance(error, InternalError) and reason != error.reason:
+        return otherwise(f"{reason}: {message}")
+    return error

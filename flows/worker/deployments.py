@@ -1,0 +1,90 @@
+"""Two workers: one process per run on one machine, and many runs in one process on a cluster.
+
+`local` is Prefect's own process worker: training there uses every core, so one run at a time.
+`kaitoflow` is ours (`in_process.py`): runs on a cluster only wait and call APIs, hundreds of them
+in one event loop. Whatever is private to Prefect is in `engine.py` and nowhere else.
+"""
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.workers.process import ProcessWorker
+
+LOCAL_POOL = "local"
+CLUSTER_POOL = "kaitoflow"
+# Training uses every core; a second run would only slow both.
+_LOCAL_RUNS_AT_ONCE = 1
+_COLLECT_EVERY_S = 600.0
+
+
+async def deploy(pool: str = LOCAL_POOL) -> UUID:
+    """The deployment of `run_workspace` on a pool; all deployments and the pool are up to date.
+
+    Done again, by any number of workers, it changes nothing.
+    """
+    from flows.collect_garbage import collect_garbage
+    from flows.release_workspace import release_workspace
+    from flows.run_workspace import run_workspace
+    from flows.stop_workspace import stop_workspace
+    from tasks.nodes.aks.writing import ensure_writer_limit
+    from tasks.settings import settings
+
+    await _ensure_pool(pool)
+    if settings().provisioner == "aks":
+        await ensure_writer_limit(settings().azure_cluster)
+    if pool != LOCAL_POOL:
+        await _deploy(release_workspace, pool, "Remove what a deleted Workspace leaves.")
+        await _deploy(stop_workspace, pool, "Give back the nodes of a stopped Workspace.")
+    if settings().provisioner in ("karpenter", "aks"):
+        await _deploy(
+            collect_garbage, pool, "Remove nodes that nobody needs.", every_s=_COLLECT_EVERY_S
+        )
+    return await _deploy(run_workspace, pool, "Tune, publish and serve one Workspace.")
+
+
+def make_worker() -> "ProcessWorker":
+    """A worker that executes the runs of the local pool."""
+    from prefect.workers.process import ProcessWorker
+
+    return ProcessWorker(work_pool_name=LOCAL_POOL, name="kaitoflow")
+
+
+async def _ensure_pool(name: str) -> None:
+    from prefect import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    from flows.worker.in_process import ensure_pool
+
+    async with get_client() as client:
+        if name != LOCAL_POOL:
+            await ensure_pool(client, name)
+            return
+        local = WorkPoolCreate(name=name, type="process", concurrency_limit=_LOCAL_RUNS_AT_ONCE)
+        with contextlib.suppress(ObjectAlreadyExists):
+            await client.create_work_pool(local)
+
+
+async def _deploy(
+    flow: "Flow[..., Any]", pool: str, description: str, *, every_s: float | None = None
+) -> UUID:
+    """Args: every_s: on a schedule; a run that is due while one lasts is cancelled."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
+    from prefect.runner.storage import LocalStorage
+
+    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    deployment = await flow.ato_deployment(
+        name=pool,
+        work_pool_name=pool,
+        description=description,
+        interval=every_s,
+        concurrency_limit=one if every_s else None,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    # Without it a process for a run copies the working directory, with all that lies there.
+    deployment.storage = LocalStorage(path=".")
+    return await deployment.aapply()

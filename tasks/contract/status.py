@@ -1,0 +1,256 @@
+"""A Workspace's status: conditions, state, progress, results. Pure: nothing here reads or writes.
+
+Condition types and reasons are KAITO's where KAITO has one; `Accepted` is ours (the verdict of all
+cheap checks). Times are UTC, in Kubernetes' format.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic.alias_generators import to_camel
+
+from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.held_cost import Cost
+from tasks.contract.units import duration
+
+# In which a Workspace needs no run, as long as it is not changed.
+SETTLED_STATES = ("Ready", "NotReady", "Succeeded", "Failed", "Stopped")
+# In which the last run has ended and needs its nodes no more.
+_ENDED_STATES = ("Succeeded", "Failed", "Stopped")
+# Why a server that answered once is there no more; any other reason is of one that will come back.
+_SERVER_ENDED_REASONS = ("StopRequested", "Stopped", "ServerReplaced")
+_HISTORY_MAX = 10
+_MESSAGE_MAX_CHARS = 32768  # metav1.Condition's; a status with a longer one is refused whole
+
+
+class ConditionType(StrEnum):
+    """What a condition is about; in the order in which a healthy run makes them True."""
+
+    ACCEPTED = "Accepted"
+    NODE_CLAIM_READY = "NodeClaimReady"
+    NODES_READY = "NodesReady"
+    RESOURCE_READY = "ResourceReady"
+    JOB_STARTED = "JobStarted"
+    INFERENCE_READY = "InferenceReady"
+    WORKSPACE_SUCCEEDED = "WorkspaceSucceeded"
+
+
+# What stays true while a newer generation is refused, or tuned.
+_OF_WHAT_SERVES = (
+    ConditionType.NODE_CLAIM_READY,
+    ConditionType.NODES_READY,
+    ConditionType.RESOURCE_READY,
+    ConditionType.INFERENCE_READY,
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Condition(_Part):
+    """metav1.Condition."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+
+
+class Progress(_Part):
+    """Where the step that runs now stands."""
+
+    step_name: str = ""
+    phase: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+    memory_gib: float | None = None
+
+    @property
+    def percent(self) -> float:
+        """0 to 100."""
+        return 100.0 * self.step / self.steps if self.steps else 0.0
+
+    def __str__(self) -> str:
+        """One line, such as `tune train 3/10 loss 1.234 ETA 4 min`; empty when nothing is done."""
+        if not self.step_name:
+            return ""
+        parts = [self.step_name, self.phase, f"{self.step}/{self.steps}" if self.steps else ""]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3f}")
+        if self.tokens_per_s:
+            parts.append(f"{self.tokens_per_s:.0f} tokens/s")
+        if self.eta_s is not None:
+            parts.append(f"ETA {duration(self.eta_s)}")
+        return " ".join(part for part in parts if part)
+
+
+class FinishedStep(_Part):
+    """One line of what a run has done so far."""
+
+    name: str
+    seconds: float
+    detail: str
+
+
+class FinishedGeneration(_Part):
+    """One generation that ended well, and the image that it made."""
+
+    generation: int
+    digest: str
+    finished: str
+
+
+class Metric(_Part):
+    """One measured figure of a server; the value as text, as KAITO writes it."""
+
+    description: str
+    value: str
+    unit: str = ""
+    config: dict[str, str] = {}
+
+
+class Performance(_Part):
+    """What a server was measured to do."""
+
+    metrics: dict[str, Metric] = {}
+
+
+class WorkspaceStatus(_Part):
+    """What the world looks like, as far as the last run saw it.
+
+    attempt: how often a run of this generation was started anew after it was lost.
+    target_node_count: nodes that the Workspace needs; None until that is known.
+    history: the generations that ended well, oldest first; the last ten.
+    cost: of the machines that were made for it, of all generations.
+    """
+
+    state: str = "Pending"
+    observed_generation: int = 0
+    attempt: int = 0
+    conditions: list[Condition] = []
+    progress: Progress = Progress()
+    steps: list[FinishedStep] = []
+    worker_nodes: list[str] = []
+    target_node_count: int | None = None
+    image: PublishedImage | None = None
+    endpoint: Endpoint | None = None
+    held_out: dict[str, Any] = {}
+    performance: Performance | None = None
+    flow_run_id: str = ""
+    history: list[FinishedGeneration] = []
+    cost: Cost = Cost()
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of a type; None while nothing is known."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    def is_true(self, kind: ConditionType) -> bool:
+        """Whether the condition of a type is there and True."""
+        found = self.condition(kind)
+        return found is not None and found.status == "True"
+
+    @property
+    def served_generation(self) -> int | None:
+        """The generation whose server answered and was not ended since; None when there is none.
+
+        It may be an older one than what was run last: an edit that was refused, or has failed.
+        """
+        found = self.condition(ConditionType.INFERENCE_READY)
+        if found is None or found.reason in _SERVER_ENDED_REASONS:
+            return None
+        return found.observed_generation
+
+    @property
+    def keeps_nodes(self) -> bool:
+        """Whether a run, or a server of any generation, needs the nodes that the Workspace has."""
+        return self.state not in _ENDED_STATES or self.served_generation is not None
+
+    # These two are written as fields, since a column of `kubectl get` can only pick one.
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def reason(self) -> str:
+        """Why the Workspace is not there yet: the first condition that is not True."""
+        waiting = next((c for c in self.conditions if c.status != "True"), None)
+        return waiting.reason if waiting else ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def progress_text(self) -> str:
+        """What is under way, in one line; empty when nothing is."""
+        return str(self.progress)
+
+    def set_condition(
+        self,
+        kind: ConditionType,
+        *,
+        status: Literal["True", "False", "Unknown"],
+        reason: str,
+        message: str = "",
+        generation: int | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        """Set a condition; its transition time moves only when its status does.
+
+        Args: generation: that it is about, when it is not the one that was run last.
+        """
+        previous = self.condition(kind)
+        changed = previous is None or previous.status != status
+        condition = Condition(
+            type=kind.value,
+            status=status,
+            reason=reason,
+            message=message[:_MESSAGE_MAX_CHARS],
+            observed_generation=self.observed_generation if generation is None else generation,
+            last_transition_time=_moment(now)
+            if changed or not previous
+            else previous.last_transition_time,
+        )
+        if previous:
+            self.conditions[self.conditions.index(previous)] = condition
+        else:
+            self.conditions.append(condition)
+
+    def server_ended(self, *, reason: str, message: str) -> None:
+        """Note that what served, of whichever generation, is there no more; nothing if none did."""
+        if self.served_generation is not None:
+            self.set_condition(
+                ConditionType.INFERENCE_READY, status="False", reason=reason, message=message
+            )
+
+    def remember_image(self, digest: str, *, now: datetime | None = None) -> None:
+        """Add this generation and the image that it made to the history; twice is once."""
+        earlier = [h for h in self.history if h.generation != self.observed_generation]
+        finished = FinishedGeneration(
+            generation=self.observed_generation, digest=digest, finished=_moment(now)
+        )
+        self.history = [*earlier, finished][-_HISTORY_MAX:]
+
+
+def _moment(now: datetime | None) -> str:
+    return (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def fresh_status(generation: int, previous: WorkspaceStatus | None = None) -> WorkspaceStatus:
+    """The status a run starts with: image, endpoint, history and cost stay, attempts count anew.
+
+    What an older generation serves stays too, with its nodes, until this one takes its place.
+    """
+    status = WorkspaceStatus(observed_generation=generation)
+    if previous:
+        status.image, status.endpoint = previous.image, previous.endpoint
+        status.history, status.cost = [*previous.history], previous.cost
+        if previous.observed_generation == generation:
+            status.attempt = previous.attempt
+        if previous.served_generation is not None:
+            status.conditions = [c for c in previous.conditions if c.type in _OF_WHAT_SERVES]
+            status.worker_nodes = [*previous.worker_nodes]
+            status.performance = previous.performance
+    return status

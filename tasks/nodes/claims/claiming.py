@@ -1,0 +1,324 @@
+"""Nodes that are made: claims in the ledger, fulfilled by somebody, followed against deadlines.
+
+Level-triggered: each look compares what is wanted with claims and nodes as they are, does what is
+missing, and keeps nothing that a crash could lose. A refused or overdue claim is given back, its
+offer rests, and the next offer is tried.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.contract.errors import (
+    CloudUnavailable,
+    InsufficientCapacity,
+    KubernetesUnavailable,
+    NodeClaimNotReady,
+    NodeLimitReached,
+    NodeNotReady,
+    NoOfferLeft,
+    OfferUnavailable,
+)
+from tasks.contract.held_cost import HeldMachine
+from tasks.contract.workspace import ObjectMeta, Workspace
+from tasks.nodes.claims.deadlines import Deadlines, overdue
+from tasks.nodes.claims.heirs import heirs
+from tasks.nodes.claims.ledger import Ledger
+from tasks.nodes.claims.node_claim import (
+    NAMESPACE_LABEL,
+    WORKSPACE_LABEL,
+    held_machine,
+    is_leaving,
+    node_claim,
+    node_name_of,
+    offer_of,
+    slot_of,
+    state_of,
+)
+from tasks.nodes.claims.unavailable import Refusals, UnavailableOffers
+from tasks.nodes.offers import Offer, offers_of
+from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting, WaitingListener
+from tasks.nodes.selection import Selection, select_nodes
+
+logger = logging.getLogger(__name__)
+
+Object = Mapping[str, Any]
+Lister = Callable[[], Awaitable[Sequence[Object]]]
+
+_RELEASE_WITHIN_S = 1800.0
+
+
+class ClaimingProvisioner:
+    """Has nodes made by claims; see `tasks.nodes.provisioner.Provisioner`."""
+
+    makes_nodes = True
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        fulfiller: Fulfiller,
+        unavailable: UnavailableOffers,
+        *,
+        list_nodes: Lister,
+        list_workspaces: Lister,
+        deadlines: Deadlines,
+        max_nodes: int,
+    ) -> None:
+        """Args: max_nodes: of all Workspaces together; it bounds any mistake."""
+        self._ledger, self._fulfiller, self._unavailable = ledger, fulfiller, unavailable
+        self._list_nodes, self._list_workspaces = list_nodes, list_workspaces
+        self._deadlines, self._max_nodes = deadlines, max_nodes
+
+    async def ensure_nodes(
+        self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
+    ) -> ReadyNodes:
+        """As many ready nodes as are asked for; claims those that are missing.
+
+        Raises: NoOfferLeft: none could be had for as long as one may wait. CloudDenied.
+        InvalidWorkspace: it names no instance type.
+        """
+        meta, offers, claimed = workspace.metadata, offers_of(workspace), dict[str, Offer]()
+        own = {WORKSPACE_LABEL: meta.name, NAMESPACE_LABEL: meta.namespace}
+        need = replace(need, labels=need.labels or own)  # else any node of the cluster would do
+        told: Waiting | None = None
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._deadlines.capacity_s
+        while True:
+            try:
+                found = await self._look(workspace, need, offers, claimed)
+            except (CloudUnavailable, KubernetesUnavailable) as error:
+                found = Waiting(reason=error.reason, message=str(error), are_claims_ready=False)
+            if isinstance(found, ReadyNodes):
+                return found
+            if found != told:
+                told = found
+                logger.info("waiting for nodes workspace=%s: %s", workspace, found.message)
+                await on_waiting(found)
+            if clock() > deadline:
+                raise NoOfferLeft(
+                    f"{found.message} (waited {self._deadlines.capacity_s:.0f} s, "
+                    "KAITOFLOW_CAPACITY_WAIT_S)"
+                )
+            await asyncio.sleep(self._deadlines.look_again_s)
+
+    async def _look(
+        self,
+        workspace: Workspace,
+        need: NodeNeed,
+        offers: Sequence[Offer],
+        claimed: dict[str, Offer],
+    ) -> ReadyNodes | Waiting:
+        """One comparison of what is wanted with what is there.
+
+        Args: claimed: the claims seen at the look before that were no node yet; kept up to date.
+        """
+        claims = await self._ledger.claims_of(workspace.metadata)
+        await self._ledger.let_go(claims, self._fulfiller)
+        nodes = await self._list_nodes()
+        selection = select_nodes(need, nodes)
+        there = {str(node["metadata"]["name"]) for node in nodes}
+        if selection.is_enough:
+            for claim in claims:
+                await self._is_coming(claim, there)  # so that each claim says which node it became
+            return ReadyNodes(
+                nodes=selection.nodes,
+                detail=selection.detail,
+                are_claimed=True,
+                machines=_held(claims),
+            )
+        await self._notice_vanished(claims, claimed)
+        used = {node.name for node in selection.nodes}
+        waiting = [claim for claim in claims if node_name_of(claim) not in used]
+        coming = [claim for claim in waiting if await self._is_coming(claim, there)]
+        claimed.clear()
+        claimed.update(
+            {_name(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
+        )
+        missing = need.nodes - len(selection.nodes) - len(coming)
+        if missing > 0:
+            taken = {slot_of(claim) for claim in claims}  # also of those that are on their way back
+            slots = [slot for slot in range(need.nodes + len(taken)) if slot not in taken]
+            told = await self._claim(workspace, need, offers, claimed, slots=slots[:missing])
+        else:
+            told = _waiting_for(need, coming, selection)
+        launched = [
+            each for each in claims if state_of(each).launched
+        ]  # nobody pays for the others
+        return replace(told, machines=_held(launched))
+
+    async def _is_coming(self, claim: Object, there: Collection[str]) -> bool:
+        """Whether a claim may still become a node; one that may not is given back.
+
+        Args: there: names of the nodes that the cluster has.
+        """
+        if is_leaving(claim):
+            return False
+        if state_of(claim).registered and node_name_of(claim) not in there:
+            logger.warning("node lost claim=%s node=%s", _name(claim), node_name_of(claim))
+            await self._ledger.give_back(claim)
+            return False
+        error = overdue(claim, self._deadlines, now=datetime.now(UTC))
+        if error is None:
+            try:
+                await self._fulfiller.advance(claim)
+            except OfferUnavailable as refused:
+                error = refused
+            else:
+                return True
+        logger.warning("claim failed claim=%s: %s", claim["metadata"]["name"], error)
+        await self._unavailable.remember(offer_of(claim), error)
+        await self._ledger.give_back(claim)
+        return False
+
+    async def _notice_vanished(self, claims: Sequence[Object], claimed: dict[str, Offer]) -> None:
+        """A claim that its fulfiller deleted could not be had: it is not claimed in a loop."""
+        there = {_name(claim) for claim in claims if not is_leaving(claim)}
+        for name in claimed.keys() - there:
+            error = InsufficientCapacity(
+                f"a node was claimed ({claimed[name]}); who fulfils claims has deleted it; see its "
+                "log, and the claim's events, for the reason"
+            )
+            await self._unavailable.remember(claimed[name], error)
+
+    async def _claim(
+        self,
+        workspace: Workspace,
+        need: NodeNeed,
+        offers: Sequence[Offer],
+        claimed: dict[str, Offer],
+        *,
+        slots: Sequence[int],
+    ) -> Waiting:
+        """Claim the first offer that is to be had, for each slot; or tell when one may be."""
+        resting = await self._unavailable.resting()
+        offer = next((each for each in offers if each not in resting), None)
+        if offer is None:
+            return _nothing_left(need, {each: resting[each] for each in offers})
+        there = len(await self._ledger.claims())
+        if there + len(slots) > self._max_nodes:
+            return Waiting(
+                reason=NodeLimitReached.__name__,
+                message=f"{_asked(need, offer)}; {there} nodes are claimed already, of at most "
+                f"{self._max_nodes}; delete Workspaces, or raise KAITOFLOW_MAX_NODES",
+                are_claims_ready=False,
+            )
+        for slot in slots:
+            claim = node_claim(
+                workspace,
+                offer,
+                slot=slot,
+                disk_gib=need.disk_gib,
+                finalizers=self._fulfiller.finalizers,
+            )
+            if await self._ledger.want(claim):
+                claimed[_name(claim)] = offer
+        return Waiting(
+            reason=NodeClaimNotReady.__name__,
+            message=f"{_asked(need, offer)}; it is claimed; wait for the machine",
+            are_claims_ready=False,
+        )
+
+    async def release(
+        self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
+    ) -> tuple[HeldMachine, ...]:
+        """Give claims of the Workspace back; return when no machine of them is left.
+
+        One whose node another Workspace still runs on becomes that Workspace's.
+        Args: is_final, keep: see `Provisioner`.
+        Raises: CloudUnavailable: a machine is still there after half an hour. CloudDenied.
+        """
+        meta = workspace.metadata
+        deadline = asyncio.get_running_loop().time() + _RELEASE_WITHIN_S
+        claims = await self._left_of(meta, keep=keep)
+        there = None if is_final else {claim["metadata"]["uid"] for claim in claims}
+        while claims:
+            others = heirs(await self._list_workspaces(), but_uid=meta.uid)
+            for claim in claims:
+                heir = others.get(node_name_of(claim))
+                if heir and not is_leaving(claim):
+                    await self._ledger.hand_over(claim, heir)
+                elif not is_leaving(claim):
+                    await self._ledger.give_back(claim)
+            await self._ledger.let_go(claims, self._fulfiller)
+            if asyncio.get_running_loop().time() > deadline:
+                names = ", ".join(map(_name, claims))
+                raise CloudUnavailable(
+                    f"the nodes of workspace {workspace.metadata} were given back; after "
+                    f"{_RELEASE_WITHIN_S:.0f} s there is still {names}; see `kubectl describe "
+                    "nodeclaim`, and the cloud's portal"
+                )
+            await asyncio.sleep(min(self._deadlines.look_again_s, 1.0))
+            claims = await self._left_of(meta, among=there, keep=keep)
+        kept = [c for c in await self._ledger.claims_of(meta) if node_name_of(c) in keep]
+        return _held(kept)
+
+    async def _left_of(
+        self, meta: ObjectMeta, *, among: Collection[str] | None = None, keep: Collection[str]
+    ) -> list[dict[str, Any]]:
+        """The Workspace's claims that are ours to bring to their end.
+
+        Args: among: only claims of these uids. keep: nodes whose claims stay.
+        """
+        claims = await self._ledger.claims_of(meta)
+        return [
+            claim
+            for claim in claims
+            if (among is None or claim["metadata"]["uid"] in among)
+            and (is_leaving(claim) or node_name_of(claim) not in keep)
+            and (self._fulfiller.finalizers or not is_leaving(claim))
+        ]
+
+
+def _held(claims: Sequence[Object]) -> tuple[HeldMachine, ...]:
+    """The machines of those claims that are not on their way back."""
+    return tuple(held_machine(claim) for claim in claims if not is_leaving(claim))
+
+
+def _asked(need: NodeNeed, offer: Offer) -> str:
+    return f"{need.nodes} node{'s' if need.nodes > 1 else ''} of {offer} asked for"
+
+
+def _nothing_left(need: NodeNeed, resting: Mapping[Offer, Refusals]) -> Waiting:
+    """Why no offer is to be had, and when the first is tried again."""
+    first = min(resting.values(), key=lambda refusals: refusals.rests_until)
+    why = "; ".join(f"{offer}: {refusals.message}" for offer, refusals in resting.items())
+    offers = ", ".join(map(str, resting))
+    return Waiting(
+        reason=next(iter(resting.values())).reason,
+        message=f"{need.nodes} node(s) of {offers} asked for; {why}; tried again at "
+        f"{first.rests_until:%H:%M} UTC; other instance types may be named by annotation "
+        "kaitoflow.io/instance-types",
+        are_claims_ready=False,
+    )
+
+
+def _waiting_for(need: NodeNeed, coming: Sequence[Object], selection: Selection) -> Waiting:
+    """What the slowest claim waits for; of claims that are done, what their nodes lack."""
+    behind = [claim for claim in coming if not state_of(claim).initialized]
+    if not behind:
+        reason = "NodePluginsNotReady" if selection.lacks_plugin else NodeNotReady.__name__
+        return Waiting(reason=reason, message=selection.message, are_claims_ready=True)
+    claim = behind[0]
+    state, offer = state_of(claim), offer_of(claim)
+    found = f"claim {claim['metadata']['name']} is {_stage(claim)}"
+    said = f" ({state.reason}: {state.message})" if state.message else ""
+    return Waiting(
+        reason=state.reason if state.message else NodeClaimNotReady.__name__,
+        message=f"{_asked(need, offer)}; {found}{said}; wait, or see `kubectl describe nodeclaim "
+        f"{claim['metadata']['name']}`",
+        are_claims_ready=False,
+    )
+
+
+def _stage(claim: Object) -> str:
+    state = state_of(claim)
+    if state.registered:
+        return "registered and not initialized yet"
+    return "launched and not registered yet" if state.launched else "not launched yet"
+
+
+def _name(claim: Object) -> str:
+    return str(claim["metadata"]["name"])

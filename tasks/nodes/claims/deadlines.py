@@ -1,0 +1,55 @@
+"""When a claim is given up. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from tasks.contract.errors import (
+    GpuNotReady,
+    NodeLaunchTimedOut,
+    NodeRegistrationTimedOut,
+    OfferUnavailable,
+)
+from tasks.nodes.claims.node_claim import moment_of, offer_of, state_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long each step of a claim may take, in seconds; see `tasks.settings`.
+
+    capacity_s: how long a run waits for any offer at all. look_again_s: between two looks.
+    """
+
+    launch_s: float
+    register_s: float
+    gpu_s: float
+    capacity_s: float
+    look_again_s: float = 2.0
+
+
+def overdue(
+    claim: Mapping[str, Any], deadlines: Deadlines, *, now: datetime
+) -> OfferUnavailable | None:
+    """What a claim that missed a deadline is given back for; None while it is in time."""
+    state = state_of(claim)
+    made, joined = moment_of(claim, "Created"), moment_of(claim, "Registered")
+    said = f"{state.reason}: {state.message}" if state.message else state.reason
+    asked = f"a node was claimed as {claim['metadata']['name']} ({offer_of(claim)})"
+    if not state.launched and now - made > timedelta(seconds=deadlines.launch_s):
+        return NodeLaunchTimedOut(
+            f"{asked}; no machine was made within {deadlines.launch_s:.0f} s ({said}); see that "
+            "who fulfils NodeClaims runs, and that the cloud has such machines"
+        )
+    if not state.registered and now - made > timedelta(seconds=deadlines.register_s):
+        return NodeRegistrationTimedOut(
+            f"{asked}; the machine did not join the cluster within {deadlines.register_s:.0f} s "
+            f"({said}); look at its boot log, network and image"
+        )
+    is_late = state.registered and now - joined > timedelta(seconds=deadlines.gpu_s)
+    if is_late and not state.initialized:
+        return GpuNotReady(
+            f"{asked}; it joined, and its GPUs were not counted within {deadlines.gpu_s:.0f} s "
+            f"({said}); install NVIDIA's device plugin, and see that its pod on the node runs"
+        )
+    return None

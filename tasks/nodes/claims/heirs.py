@@ -1,0 +1,60 @@
+"""Which Workspaces need the node that one of them had made. Pure.
+
+Several may select one label, and share what it finds; the last of them gives it back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import ObjectMeta
+from tasks.nodes.claims.node_claim import NAMESPACE_LABEL, WORKSPACE_LABEL
+
+Object = Mapping[str, Any]
+
+
+def has_ended(workspace: Object) -> bool:
+    """Whether its last run has ended and kept no node, and no newer generation is to be run."""
+    status = WorkspaceStatus.model_validate(workspace.get("status") or {})
+    is_current = status.observed_generation == workspace["metadata"].get("generation")
+    return is_current and not status.keeps_nodes
+
+
+def living(workspaces: Sequence[Object]) -> list[Object]:
+    """Those that run, serve or wait for a node."""
+    return [
+        each
+        for each in workspaces
+        if "deletionTimestamp" not in each["metadata"] and not has_ended(each)
+    ]
+
+
+def heirs(workspaces: Sequence[Object], *, but_uid: str = "") -> dict[str, ObjectMeta]:
+    """Living Workspaces by the nodes that they run on.
+
+    Args: but_uid: of the Workspace that needs its nodes no more.
+    """
+    return {
+        node: ObjectMeta.model_validate(each["metadata"])
+        for each in living(workspaces)
+        if each["metadata"]["uid"] != but_uid
+        for node in (each.get("status") or {}).get("workerNodes") or ()
+    }
+
+
+def is_awaited(node: Object, workspaces: Sequence[Object]) -> bool:
+    """Whether a living Workspace that has no node yet would take this one, by its labels."""
+    labels = (node["metadata"].get("labels") or {}).items()
+    return any(
+        _wanted_labels(each).items() <= labels
+        for each in living(workspaces)
+        if not (each.get("status") or {}).get("workerNodes")
+    )
+
+
+def _wanted_labels(workspace: Object) -> Mapping[str, str]:
+    """As `ClaimingProvisioner.ensure_nodes` looks for nodes: by the selector, else by the name."""
+    meta = workspace["metadata"]
+    selector = (workspace.get("resource") or {}).get("labelSelector") or {}
+    named: Mapping[str, str] = selector.get("matchLabels") or {}
+    return named or {WORKSPACE_LABEL: meta["name"], NAMESPACE_LABEL: meta["namespace"]}

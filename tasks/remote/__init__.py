@@ -1,0 +1,5 @@
+"""What lies on other machines: addresses that may be asked, and registries.
+
+Speaks HTTP by httpx2 and imports the contract only, so that the plan may look with the same code
+that a pod program works with.
+"""

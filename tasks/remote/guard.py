@@ -1,0 +1,212 @@
+"""Which addresses a download may connect to; the rule is applied to the socket, not to the URL.
+
+A name is resolved once, every address it has is checked, and the connection goes to a checked
+one: a name that answers differently the second time (DNS rebinding) gains nothing, and redirects
+pass the same door. Used by downloads of datasets, and where the plan has a program ask a registry.
+"""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from tasks.contract.errors import AddressForbidden
+
+Address = IPv4Address | IPv6Address
+Resolver = Callable[[str, int], Sequence[str]]
+
+# Platform services that give out credentials; two of them have globally routable addresses.
+METADATA_ADDRESSES = frozenset(
+    ip_address(text)
+    for text in (
+        "169.254.169.254",  # AWS, Azure, Google, OpenStack, Oracle
+        "169.254.170.2",  # AWS container credentials
+        "169.254.170.23",  # AWS, EKS pod identities
+        "fd00:ec2::23",  # the same over IPv6
+        "168.63.129.16",  # Azure's host channel
+        "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle, classic
+        "fd00:ec2::254",  # AWS over IPv6
+        "fd20:ce::254",  # Google over IPv6
+        "169.254.0.23",  # Tencent
+        "169.254.42.42",  # Scaleway
+        "fd00:42::42",  # Scaleway over IPv6
+    )
+)
+METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data"})
+NAT64 = IPv6Network("64:ff9b::/96")
+ADDRESSES_TRIED = 4
+_FIX = "use a public address, or mount the data as a volume"
+
+
+def system_addresses(host: str, port: int) -> list[str]:
+    """Every address the system's resolver knows for a host, in its order of preference.
+
+    Raises: socket.gaierror: no such name, or no answer.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def written_addresses(host: str, port: int) -> list[str]:  # noqa: ARG001
+    """The host itself where it is written as an address; no name is asked for."""
+    try:
+        return [str(ip_address(host))]
+    except ValueError:
+        return []
+
+
+def why_refused(address: Address, *, allow_local_addresses: bool) -> str | None:
+    """What speaks against connecting to this address; None when nothing does."""
+    inner = _embedded_ipv4(address)
+    if inner in METADATA_ADDRESSES:
+        return "a metadata service"
+    if inner.is_multicast:
+        return "a multicast address"
+    if allow_local_addresses:
+        return None
+    if inner.is_loopback:
+        return "this machine itself"
+    if inner.is_link_local:
+        return "a link-local address"
+    if not inner.is_global or inner.is_reserved or getattr(inner, "is_site_local", False):
+        return "an address inside a private network"
+    return None
+
+
+def _embedded_ipv4(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, so that it is judged by what it reaches."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+class GuardedBackend(httpcore2.NetworkBackend):
+    """Opens connections to allowed addresses only."""
+
+    def __init__(
+        self,
+        *,
+        allow_local_addresses: bool = False,
+        home: str | None = None,
+        resolve: Resolver = system_addresses,
+        fix: str = _FIX,
+    ) -> None:
+        """Args: home: a host that a person has named: it may lie inside, and then others may too.
+
+        fix: what to do about a host that is refused.
+        """
+        self._allow_local = allow_local_addresses
+        self._home = home
+        self._resolve = resolve
+        self._fix = fix
+        self._sockets = httpcore2.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        """A connection to the first of the host's addresses that takes one.
+
+        Raises: AddressForbidden: the name or any of its addresses is not allowed.
+        """
+        fault: httpcore2.NetworkError | httpcore2.TimeoutException | None = None
+        for address in self.allowed_addresses(host, port)[:ADDRESSES_TRIED]:
+            try:
+                return self._sockets.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
+            except (httpcore2.NetworkError, httpcore2.TimeoutException) as error:
+                fault = error
+        raise fault or socket.gaierror(socket.EAI_NONAME, "the name has no address")
+
+    def allowed_addresses(self, host: str, port: int) -> list[str]:
+        """The host's addresses; one that is not allowed refuses them all."""
+        name = host.rstrip(".").lower()
+        if name in METADATA_NAMES:
+            raise self._not_allowed(host, "a metadata service")
+        allow_local = self._allow_local or host == self._home or self._is_home_inside
+        if not allow_local and (name == "localhost" or name.endswith(".localhost")):
+            raise self._not_allowed(host, "this machine itself")
+        addresses = list(self._resolve(host, port))
+        for text in addresses:
+            why = why_refused(ip_address(text), allow_local_addresses=allow_local)
+            if why:
+                raise self._not_allowed(host, why if text == host else f"{text}, {why}")
+        return addresses
+
+    @cached_property
+    def _is_home_inside(self) -> bool:
+        if self._home is None:
+            return False
+        if self._home == "localhost" or self._home.endswith(".localhost"):
+            return True
+        found = self._resolve(self._home, 0)
+        return any(why_refused(ip_address(text), allow_local_addresses=False) for text in found)
+
+    def _not_allowed(self, host: str, found: str) -> AddressForbidden:
+        return AddressForbidden(
+            f"cannot connect to {host}: it is {found}, which is not allowed; {self._fix}"
+        )
+
+
+class GuardedTransport(httpx2.BaseTransport):
+    """httpx2's way to the network through a GuardedBackend; faults stay httpcore2's.
+
+    No proxy is ever used: behind one, the proxy would resolve the name and the check would be void.
+    """
+
+    def __init__(self, backend: GuardedBackend, *, tls: ssl.SSLContext) -> None:
+        self._pool = httpcore2.ConnectionPool(ssl_context=tls, network_backend=backend)
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request; redirects are the caller's affair."""
+        answer = self._pool.handle_request(
+            httpcore2.Request(
+                method=request.method,
+                url=httpcore2.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions=request.extensions,
+            )
+        )
+        return httpx2.Response(
+            status_code=answer.status,
+            headers=answer.headers,
+            stream=_Body(answer),
+            extensions=answer.extensions,
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+
+class _Body(httpx2.SyncByteStream):
+    def __init__(self, answer: httpcore2.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()

@@ -1,0 +1,52 @@
+"""What a pod program says is read back by its platform, whatever else is in the log."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.contract.podlog import parse_event
+
+
+def run_toy(tmp_path: Path, does: str) -> tuple[int, list[str]]:
+    config = tmp_path / "toy.json"
+    config.write_text(json.dumps({"does": does}))
+    command = [sys.executable, "-m", "tests.platform.toy", str(config)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    return ended.returncode, ended.stdout.splitlines()
+
+
+@pytest.mark.parametrize("line", ["", "loading", "{not json}", '{"no": "event"}', '{"event": 3}'])
+def test_ordinary_log_lines_are_no_events(line: str) -> None:
+    assert parse_event(line) is None
+
+
+def test_an_event_is_read_with_its_fields() -> None:
+    assert parse_event('{"event": "progress", "step": 3}') == {"event": "progress", "step": 3}
+
+
+def test_a_program_that_ends_well_says_its_result_last(tmp_path: Path) -> None:
+    code, lines = run_toy(tmp_path, "work")
+    assert code == 0
+    assert parse_event(lines[-1]) == {"event": "result", "answer": 42}
+
+
+@pytest.mark.parametrize(
+    ("does", "code", "reason", "words"),
+    [
+        ("refuse", 3, "DatasetUnreadable", "asked; found; do"),
+        ("crash", 1, "InternalError", "KeyError: 'x'"),
+        ("fill the disk", 1, "DiskFull", "no space left"),
+        ("eat the memory", 1, "OutOfMemory", "lower the batch size"),
+    ],
+)
+def test_a_failure_becomes_a_verdict(
+    tmp_path: Path, does: str, code: int, reason: str, words: str
+) -> None:
+    ended, lines = run_toy(tmp_path, does)
+    verdict = parse_event(lines[-1])
+    assert verdict is not None
+    assert (ended, verdict["event"], verdict["reason"]) == (code, "verdict", reason)
+    assert words in verdict["message"]

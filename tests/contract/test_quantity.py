@@ -1,0 +1,29 @@
+"""Quantities are read as the API server writes them."""
+
+import pytest
+
+from tasks.contract.quantity import parse_quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("2", 2.0),
+        ("500m", 0.5),
+        ("3920m", 3.92),
+        ("16Gi", 16 * 2**30),
+        ("16406544Ki", 16406544 * 2**10),
+        ("1.5G", 1.5e9),
+        ("1e3", 1000.0),
+        ("12E", 12e18),
+        (4, 4.0),
+    ],
+)
+def test_a_quantity_is_the_number_it_stands_for(text: str, number: float) -> None:
+    assert parse_quantity(text) == pytest.approx(number)
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "16 Gi", "1Q", "one", "1e"])
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no quantity; write a number such as"):
+        parse_quantity(text)

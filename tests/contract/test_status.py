@@ -1,0 +1,131 @@
+"""Conditions move as Kubernetes' do."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tasks.contract.status import ConditionType, Progress, WorkspaceStatus, fresh_status
+
+EARLY = datetime(2026, 1, 1, tzinfo=UTC)
+LATE = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    status = WorkspaceStatus()
+    for now in (EARLY, LATE):
+        status.set_condition(ConditionType.ACCEPTED, status="True", reason="A", now=now)
+    condition = status.condition(ConditionType.ACCEPTED)
+    assert condition is not None
+    assert condition.last_transition_time == "2026-01-01T00:00:00Z"
+
+
+def test_a_condition_gets_a_new_time_when_its_status_moves() -> None:
+    status = WorkspaceStatus()
+    status.set_condition(ConditionType.ACCEPTED, status="False", reason="A", now=EARLY)
+    status.set_condition(ConditionType.ACCEPTED, status="True", reason="B", now=LATE)
+    condition = status.condition(ConditionType.ACCEPTED)
+    assert condition is not None
+    assert (condition.reason, condition.last_transition_time) == ("B", "2026-01-02T00:00:00Z")
+    assert len(status.conditions) == 1
+
+
+def test_the_reason_is_that_of_the_first_condition_that_is_not_true() -> None:
+    status = WorkspaceStatus()
+    status.set_condition(ConditionType.ACCEPTED, status="True", reason="Accepted")
+    status.set_condition(ConditionType.RESOURCE_READY, status="False", reason="NoNode")
+    assert status.reason == "NoNode"
+
+
+def test_a_status_is_written_in_kubernetes_spelling_and_read_back() -> None:
+    status = fresh_status(3)
+    status.set_condition(ConditionType.ACCEPTED, status="True", reason="Accepted", now=EARLY)
+    text = status.model_dump_json(by_alias=True)
+    assert '"lastTransitionTime":"2026-01-01T00:00:00Z"' in text
+    assert WorkspaceStatus.model_validate_json(text) == status
+
+
+def test_the_reason_and_the_progress_are_written_as_text_too() -> None:
+    status = WorkspaceStatus(progress=Progress(step_name="tune", step=3, steps=10, loss=1.5))
+    status.set_condition(ConditionType.RESOURCE_READY, status="False", reason="NoNode")
+    written = status.model_dump(by_alias=True)
+    assert (written["reason"], written["progressText"]) == ("NoNode", "tune 3/10 loss 1.500")
+
+
+def test_a_message_too_long_for_a_condition_is_cut() -> None:
+    status = WorkspaceStatus()
+    status.set_condition(ConditionType.ACCEPTED, status="False", reason="A", message="x" * 99999)
+    assert len(status.conditions[0].message) == 32768
+
+
+def test_the_history_keeps_the_last_ten_generations_each_once() -> None:
+    status = WorkspaceStatus()
+    for generation in [*range(1, 13), 12]:
+        status.observed_generation = generation
+        status.remember_image(f"sha256:{generation}", now=EARLY)
+    assert [past.generation for past in status.history] == list(range(3, 13))
+
+
+def test_attempts_are_counted_for_one_generation() -> None:
+    earlier = WorkspaceStatus(observed_generation=3, attempt=2)
+    assert fresh_status(3, earlier).attempt == 2
+    assert fresh_status(4, earlier).attempt == 0
+
+
+def test_the_history_goes_on_in_the_next_generation() -> None:
+    earlier = WorkspaceStatus(observed_generation=3)
+    earlier.remember_image("sha256:3", now=EARLY)
+    assert fresh_status(4, earlier).history == earlier.history
+
+
+def served(generation: int = 1, state: str = "Ready") -> WorkspaceStatus:
+    """A status as a run leaves it whose server answers."""
+    status = WorkspaceStatus(state=state, observed_generation=generation, worker_nodes=["gpu"])
+    for kind in ConditionType:
+        status.set_condition(kind, status="True", reason="R", now=EARLY)
+    return status
+
+
+def test_what_an_older_generation_serves_stays_while_a_newer_one_is_run() -> None:
+    status = fresh_status(2, served())
+    kept = {c.type: (c.status, c.observed_generation) for c in status.conditions}
+    kinds = ("NodeClaimReady", "NodesReady", "ResourceReady", "InferenceReady")
+    assert kept == dict.fromkeys(kinds, ("True", 1))
+    assert (status.served_generation, status.worker_nodes) == (1, ["gpu"])
+
+
+@pytest.mark.parametrize("reason", ["StopRequested", "Stopped", "ServerReplaced"])
+def test_of_a_server_that_was_ended_nothing_stays(reason: str) -> None:
+    earlier = served()
+    earlier.server_ended(reason=reason, message="m")
+    status = fresh_status(2, earlier)
+    assert (status.conditions, status.worker_nodes, status.served_generation) == ([], [], None)
+
+
+def test_a_server_that_is_not_ready_for_a_while_is_still_served() -> None:
+    status = served()
+    status.set_condition(
+        ConditionType.INFERENCE_READY, status="False", reason="NodeLost", generation=1
+    )
+    assert fresh_status(2, status).served_generation == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "is_served", "expected"),
+    [
+        ("Pending", False, True),
+        ("Running", False, True),
+        ("Ready", True, True),
+        ("NotReady", True, True),
+        ("Failed", False, False),
+        ("Failed", True, True),
+        ("Stopped", False, False),
+        ("Succeeded", False, False),
+    ],
+)
+def test_nodes_are_kept_by_a_run_and_by_what_serves(
+    state: str, is_served: bool, expected: bool
+) -> None:
+    status = served(state=state)
+    if not is_served:
+        status.server_ended(reason="Stopped", message="m")
+    assert status.keeps_nodes is expected
