@@ -9,23 +9,34 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from flows.prefect_api import PrefectApi, Run, uid_tag
+from flows.watcher.decide import (
+    Action,
+    Hold,
+    Known,
+    Refuse,
+    Release,
+    Resume,
+    Start,
+    Stop,
+    decide,
+    is_ours,
+    longest_unasked,
+    lost,
+    stopped,
+)
 from flows.watcher.freshness import Freshness
 from flows.watcher.settings import WatcherSettings
 from flows.worker.deployments import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
-from tasks.contract.errors import InvalidWorkspace
-from tasks.contract.status import SETTLED_STATES, ConditionType, WorkspaceStatus
+from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import (
     FINALIZER,
-    STOPPED_ANNOTATION,
     ObjectMeta,
-    Workspace,
-    parse_workspace,
 )
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
@@ -40,17 +51,14 @@ _CANCEL_TIMEOUT_S = 60.0
 _CREATIONS_AT_ONCE = 4
 _LOOK_AGAIN_S = 0.5
 _ASKED_AT_ONCE = 5
-_LONGEST_BACKOFF_S = 600.0
 
 
 @dataclass
-class _Known:
-    """What the watcher remembers of a Workspace; forgotten, it is found out again."""
+class _Seen:
+    """A Workspace that was looked at; one look at a time."""
 
-    started: tuple[int, int] | None = None
-    releases: int = 0
+    known: Known = field(default_factory=Known)
     asked_s: float = 0.0
-    not_before: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -67,7 +75,7 @@ class Watcher:
         """Args: prefect: an open client of the server whose worker runs the deployments."""
         self._platform, self._api = platform, api
         self._prefect, self._settings = prefect, settings
-        self._known: dict[str, _Known] = {}
+        self._seen: dict[str, _Seen] = {}
         self._deployments: dict[str, UUID] = {}
         self._freshness = Freshness()
         self._creations = asyncio.Semaphore(_CREATIONS_AT_ONCE)
@@ -75,68 +83,50 @@ class Watcher:
     async def look(self, manifest: Mapping[str, Any]) -> None:
         """Ensure what a Workspace, as it is now, asks for; one look at a time."""
         meta = manifest["metadata"]
-        if not self._is_ours(meta):
+        if not is_ours(meta, self._settings.namespaces):
             return
-        known = self._known.setdefault(meta["uid"], _Known())
         self._freshness.show(meta["uid"], meta["resourceVersion"])
-        async with known.lock:
-            await self._ensure(manifest, known)
+        await self._ensure(manifest)
 
     def forget(self, manifest: Mapping[str, Any]) -> None:
         """A Workspace is gone."""
-        self._known.pop(manifest["metadata"]["uid"], None)
+        self._seen.pop(manifest["metadata"]["uid"], None)
         self._freshness.forget(manifest["metadata"]["uid"])
 
-    async def _ensure(self, manifest: Mapping[str, Any], known: _Known) -> None:
-        meta = manifest["metadata"]
-        if meta.get("deletionTimestamp"):
-            if FINALIZER in meta.get("finalizers", []):
-                await self._release(manifest, known)
-            return
-        status = WorkspaceStatus.model_validate(manifest.get("status") or {})
-        workspace = await self._parsed(manifest, status)
-        if workspace is None:
-            return
-        if FINALIZER not in meta.get("finalizers", []):
-            await self._hold(manifest)
-        is_current = status.observed_generation == meta["generation"]
-        if STOPPED_ANNOTATION in workspace.metadata.annotations:
-            await self._stop(workspace, status)
-        elif is_current and _was_asked_to_stop(status):
-            await self._start(workspace, known, attempt=await self._next_attempt(workspace, status))
-        elif not is_current or status.state not in SETTLED_STATES:
-            await self._start(workspace, known, attempt=status.attempt if is_current else 0)
+    async def _ensure(self, manifest: Mapping[str, Any]) -> None:
+        seen = self._seen.setdefault(manifest["metadata"]["uid"], _Seen())
+        async with seen.lock:
+            for action in decide(manifest, seen.known, datetime.now(UTC)):
+                await self._do(action, manifest, seen.known)
 
-    async def _parsed(
-        self, manifest: Mapping[str, Any], status: WorkspaceStatus
-    ) -> Workspace | None:
-        """The typed Workspace; None, and told in its status, when a rule is broken."""
-        try:
-            return parse_workspace(dict(manifest), source=manifest["metadata"]["name"])
-        except InvalidWorkspace as error:
-            refused = status.model_copy(deep=True)
-            refused.observed_generation = manifest["metadata"]["generation"]
-            refused.state = "Failed"
-            refused.set_condition(
-                ConditionType.ACCEPTED, status="False", reason=error.reason, message=str(error)
-            )
-            if refused != status:
-                await self._write(ObjectMeta.model_validate(manifest["metadata"]), refused)
-            return None
+    async def _do(self, action: Action, manifest: Mapping[str, Any], known: Known) -> None:
+        match action:
+            case Hold():
+                await self._hold(manifest)
+            case Refuse() | Resume():
+                await self._write(action.meta, action.status)
+            case Stop():
+                await self._stop(action)
+            case Start():
+                await self._start(action, known)
+            case Release():
+                await self._release(action, known)
 
-    async def _start(self, workspace: Workspace, known: _Known, *, attempt: int) -> None:
-        """Have the run of this generation and attempt; older generations' runs end first."""
-        generation = workspace.metadata.generation
-        if known.started == (generation, attempt) or datetime.now(UTC) < known.not_before:
-            return
-        if generation > 1:
-            await self._cancel_runs(workspace.metadata, but_generation=generation)
+    async def _start(self, start: Start, known: Known) -> None:
+        """Have the run; one that is there and was lost is planned again, each time later."""
+        workspace, attempt = start.workspace, start.attempt
+        meta = workspace.metadata
+        if start.has_older:
+            await self._cancel_runs(meta, but_generation=meta.generation)
         parameters = {"workspace": workspace.model_dump(mode="json", by_alias=True)}
-        run = await self._create_run("run-workspace", workspace.metadata, attempt, parameters)
+        run = await self._create_run("run-workspace", meta, attempt, parameters)
         if run.state_type == "CRASHED":
-            await self._again_later(workspace, known, attempt)
+            known.wait(attempt, backoff_s=self._settings.backoff_s, now=datetime.now(UTC))
+            status = await self._status(meta)
+            await self._write(meta, lost(status, generation=meta.generation, attempt=attempt))
+            logger.warning("run lost workspace=%s attempt=%d", workspace, attempt)
             return
-        known.started = (generation, attempt)
+        known.started = (meta.generation, attempt)
         logger.info("run ensured workspace=%s run=%s state=%s", workspace, run.name, run.state_name)
 
     async def _create_run(
@@ -167,56 +157,24 @@ class Watcher:
             self._deployments[flow] = await self._prefect.deployment_id(flow, CLUSTER_POOL)
         return self._deployments[flow]
 
-    async def _again_later(self, workspace: Workspace, known: _Known, attempt: int) -> None:
-        """Plan the next attempt of a run that was lost; each waits twice as long as the last."""
-        self._wait(known, attempt)
-        status = await self._status(workspace.metadata)
-        status.observed_generation, status.attempt = workspace.metadata.generation, attempt + 1
-        await self._write(workspace.metadata, status)
-        logger.warning("run lost workspace=%s attempt=%d", workspace, attempt)
-
-    def _wait(self, known: _Known, attempt: int) -> None:
-        pause_s = min(self._settings.backoff_s * 2**attempt, _LONGEST_BACKOFF_S)
-        known.not_before = datetime.now(UTC) + timedelta(seconds=pause_s)
-
-    async def _next_attempt(self, workspace: Workspace, status: WorkspaceStatus) -> int:
-        status = status.model_copy(deep=True)
-        status.attempt, status.state, status.conditions = status.attempt + 1, "Pending", []
-        await self._write(workspace.metadata, status)
-        return status.attempt
-
-    async def _stop(self, workspace: Workspace, status: WorkspaceStatus) -> None:
-        """End the run, its pods and the server; nodes go back, other things stay for the next."""
-        if _was_asked_to_stop(status):
-            return
-        meta = workspace.metadata
+    async def _stop(self, stop: Stop) -> None:
+        meta = stop.workspace.metadata
         await self._cancel_runs(meta)
         # The run that would give nodes back on being cancelled may have ended long ago.
         parameters = {"metadata": meta.model_dump(mode="json", by_alias=True)}
-        await self._create_run("stop-workspace", meta, status.attempt, parameters)
+        await self._create_run("stop-workspace", meta, stop.attempt, parameters)
         status = await self._status(meta)
-        status.observed_generation, status.state = meta.generation, "Stopped"
-        status.cost = status.cost.holding((), datetime.now(UTC))
-        for kind in (ConditionType.INFERENCE_READY, ConditionType.WORKSPACE_SUCCEEDED):
-            status.set_condition(
-                kind,
-                status="False",
-                reason="StopRequested",
-                message=f"annotation {STOPPED_ANNOTATION} is set; remove it to run again",
-            )
-        await self._write(meta, status)
-        await self._platform.stop(workspace)
+        await self._write(meta, stopped(status, generation=meta.generation, now=datetime.now(UTC)))
+        await self._platform.stop(stop.workspace)
 
-    async def _release(self, manifest: Mapping[str, Any], known: _Known) -> None:
-        """Cancel what runs, then start the way back; a release that was lost is started again."""
-        if datetime.now(UTC) < known.not_before:
-            return
-        meta = ObjectMeta.model_validate(manifest["metadata"])
+    async def _release(self, release: Release, known: Known) -> None:
+        """Have the way back begin; one that was lost is begun again."""
+        meta = release.meta
         await self._cancel_runs(meta)
         parameters = {"metadata": meta.model_dump(mode="json", by_alias=True)}
-        run = await self._create_run("release-workspace", meta, known.releases, parameters)
+        run = await self._create_run("release-workspace", meta, release.attempt, parameters)
         if run.state_type in ("CRASHED", "FAILED", "CANCELLED"):
-            self._wait(known, known.releases)
+            known.wait(release.attempt, backoff_s=self._settings.backoff_s, now=datetime.now(UTC))
             known.releases += 1
 
     async def _cancel_runs(self, meta: ObjectMeta, *, but_generation: int | None = None) -> None:
@@ -241,7 +199,6 @@ class Watcher:
             await self._prefect.set_state(run, "CANCELLING")
 
     async def _hold(self, manifest: Mapping[str, Any]) -> None:
-        """Put our finalizer on: the object stays until everything of it has gone."""
         meta = manifest["metadata"]
         patch = {
             "metadata": {
@@ -263,7 +220,7 @@ class Watcher:
     async def look_at_server(self, pod: Mapping[str, Any], *, is_gone: bool) -> None:
         """Keep InferenceReady true to a server's pod when no run does."""
         meta = pod["metadata"]
-        if not self._is_ours(meta):
+        if not is_ours(meta, self._settings.namespaces):
             return
         name = meta["labels"].get(WORKSPACE_LABEL, "")
         found = await self._api.get("Workspace", meta["namespace"], name)
@@ -288,19 +245,17 @@ class Watcher:
 
     async def _look_at_all(self) -> None:
         found = await self._api.find("Workspace")
-        manifests = [m for m in found if self._is_ours(m["metadata"])]
+        ours = self._settings.namespaces
+        manifests = [m for m in found if is_ours(m["metadata"], ours)]
         self._freshness.compare(
             {m["metadata"]["uid"]: m["metadata"]["resourceVersion"] for m in manifests}
         )
-        lost = await self._lost_runs()
-        orphaned = await self._without_run(manifests)
+        for uid in await self._lost_runs() | await self._without_run(manifests):
+            if uid in self._seen:
+                self._seen[uid].known.started = None
         for manifest in manifests:
-            known = self._known.setdefault(manifest["metadata"]["uid"], _Known())
-            if manifest["metadata"]["uid"] in lost or manifest in orphaned:
-                known.started = None
             try:
-                async with known.lock:
-                    await self._ensure(manifest, known)
+                await self._ensure(manifest)
             except Exception:  # of one Workspace: the others are looked at all the same
                 logger.exception("look failed workspace=%s", _name(manifest["metadata"]))
 
@@ -309,39 +264,24 @@ class Watcher:
         runs = await self._prefect.crashed_runs()
         return {uid for run in runs for uid in run.workspace_uids}
 
-    async def _without_run(self, manifests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Workspaces under way whose run a person has deleted in Prefect.
+    async def _without_run(self, manifests: Sequence[Mapping[str, Any]]) -> set[str]:
+        """Uids of Workspaces under way whose run a person has deleted in Prefect.
 
-        Each is asked for on its own, so of many only a few at each resync: those that were not
-        asked for the longest.
+        Each is asked for on its own, so of many only a few at each resync.
         """
-        waiting = [
-            (known.asked_s, manifest)
-            for manifest in manifests
-            if (known := self._known.get(manifest["metadata"]["uid"])) and known.started
-            if (manifest.get("status") or {}).get("state") not in SETTLED_STATES
-        ]
-        found = []
-        for _, manifest in sorted(waiting, key=lambda each: each[0])[:_ASKED_AT_ONCE]:
+        asked_s = {uid: seen.asked_s for uid, seen in self._seen.items() if seen.known.started}
+        found = set()
+        for manifest in longest_unasked(manifests, asked_s, limit=_ASKED_AT_ONCE):
             uid = manifest["metadata"]["uid"]
-            self._known[uid].asked_s = asyncio.get_running_loop().time()
+            self._seen[uid].asked_s = asyncio.get_running_loop().time()
             if not await self._prefect.runs_with([uid_tag(uid)]):
-                found.append(manifest)
+                found.add(uid)
         return found
-
-    def _is_ours(self, meta: Mapping[str, Any]) -> bool:
-        named = self._settings.namespaces
-        return not named or meta["namespace"] in named
 
     @property
     def is_well(self) -> bool:
         """Whether the watch has shown, not too long ago, what a list shows."""
         return self._freshness.age_s < self._settings.watch_dead_s
-
-
-def _was_asked_to_stop(status: WorkspaceStatus) -> bool:
-    condition = status.condition(ConditionType.WORKSPACE_SUCCEEDED)
-    return condition is not None and condition.reason == "StopRequested"
 
 
 def _name(meta: Mapping[str, Any]) -> str:
