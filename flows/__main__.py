@@ -3,6 +3,7 @@
 Exit codes: 0 ok, 1 failed, 2 usage, 3 refused by a check, 130 interrupted.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -229,6 +230,8 @@ def version() -> int:
 
 def main() -> int:
     """Run one command; its exit code."""
+    # For all that it starts: a tasks.py or yaml.py in the current folder is somebody else's.
+    os.environ["PYTHONSAFEPATH"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         # `bind` apart from the call: only a wrong command line is a usage error.

@@ -36,6 +36,7 @@ _READY_TIMEOUT_S = 120.0
 _PROBE_S = 0.25
 _STOP_S = 15.0
 _PREFERRED_PORT = 4200
+_START = ("server", "start")
 _OWN_HOSTS = ("127.0.0.1", "localhost")
 # Seven tries outlast a server that is away for four minutes; our loggers go to the run's log.
 _CLIENT_SETTINGS = {
@@ -123,7 +124,9 @@ def _find(home: Path) -> PrefectServer | None:
 def _start(home: Path, port: int) -> PrefectServer:
     with (home / "server.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "flows.prefect_process", "server", "start", "--port", str(port)],
+            # -P and a folder of its own: it imports nothing from where somebody works.
+            [sys.executable, "-P", "-m", "flows.prefect_process", *_START, "--port", str(port)],
+            cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

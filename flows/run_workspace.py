@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -20,6 +21,7 @@ from tasks.dataset.task import download_dataset, fetch_weights
 from tasks.image.task import push_image
 from tasks.inference.task import deploy_inference, pull_adapters
 from tasks.nodes.task import give_back_nodes, give_back_unused_nodes, kept_nodes, provision_node
+from tasks.plan.data import with_absolute_files
 from tasks.plan.task import check_workspace, plan_workspace
 from tasks.platform.current import current_platform
 from tasks.pods import endpoint_of, inference_pod, tuning_pod
@@ -57,6 +59,9 @@ async def run_workspace(
         port: where the server listens on this machine; empty = the first free one from 5000 on.
     """
     platform = current_platform()
+    if not platform.is_cluster:
+        # Pods have folders of their own; what the UI's form says counts from this process's.
+        workspace = with_absolute_files(workspace, Path.cwd())
     workspace = await platform.apply(workspace)
     push = push or platform.is_cluster
     async with recorded_run(workspace):

@@ -109,7 +109,7 @@ class LocalPlatform:
             write_atomically(path, docker_config_of(manifest), mode=0o600)
             return path
         own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
-        return own if own.exists() else None
+        return own.absolute() if own.exists() else None
 
     async def node(self) -> Node:
         """This machine."""

@@ -90,8 +90,10 @@ class ContainerProcess:
             self.log.replace(self.log.with_suffix(".previous.log"))
         with self.log.open("wb") as log:
             # Its own session: Ctrl-C in the terminal reaches the flow, which stops it in order.
+            # -P and its own folder: a tasks.py where somebody works is not ours to run.
             self._child = subprocess.Popen(
-                [sys.executable, "-m", program, str(self._config)],
+                [sys.executable, "-P", "-m", program, str(self._config)],
+                cwd=self.log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -181,4 +183,8 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
 def _pod_environment() -> dict[str, str]:
     """The environment of a pod program: ours, without what belongs to Prefect."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    return kept | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return kept | {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

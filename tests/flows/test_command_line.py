@@ -179,5 +179,17 @@ def test_a_plan_as_json_carries_its_verdict(kaitoflow: Command, tmp_path: Path) 
     assert {"name", "result", "detail", "fix"} <= set(plan["checks"][0])
 
 
+def test_modules_of_the_current_folder_are_not_ours(
+    kaitoflow: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tasks", "yaml", "serving", "cyclopts", "psutil"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken for a module of ours')")
+    monkeypatch.chdir(tmp_path)
+    ended = kaitoflow("plan", written(tmp_path, tuning_manifest()), "-o", "json")
+    assert ended.stderr == ""
+    assert json.loads(ended.stdout)["accepted"] is True
+    assert "no verdict" not in ended.stdout
+
+
 def test_version_names_what_a_report_needs(kaitoflow: Command) -> None:
     assert {"kaitoflow", "(Prefect", "Python"} <= set(kaitoflow("version").stdout.split())

@@ -54,6 +54,13 @@ def test_a_change_needs_a_token_that_no_form_of_a_page_can_send(prefect_home: st
     assert answer.status_code == 403
 
 
+def test_it_imports_nothing_from_the_folder_where_it_was_started(prefect_home: str) -> None:
+    port = prefect_home.removesuffix("/api").rpartition(":")[2]
+    [server] = [p for p in psutil.Process().children(recursive=True) if port in p.cmdline()]
+    assert server.cmdline()[1] == "-P"
+    assert Path(server.cwd()).name == "prefect"
+
+
 def test_the_password_is_on_no_command_line(prefect_home: str) -> None:
     assert prefect_home
     word = os.environ["PREFECT_API_AUTH_STRING"].partition(":")[2]

@@ -100,6 +100,21 @@ async def test_a_reused_process_id_is_not_taken_for_ours(process: ContainerProce
     assert process.running() is None
 
 
+async def test_nothing_is_imported_from_the_current_folder(
+    process: ContainerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("tasks.py", "yaml.py", "pydantic.py"):
+        (project / name).write_text("raise SystemExit('taken for a module of ours')")
+    monkeypatch.chdir(project)
+    following = asyncio.ensure_future(followed(process, toy("work slowly")))
+    running = await started(process)
+    assert Path(running.cwd()) == process.log.parent
+    assert running.environ()["PYTHONSAFEPATH"] == "1"
+    assert (await following)[-1] == {"event": "result", "answer": 42}
+
+
 async def test_prefects_settings_stay_out_of_pod_programs(
     process: ContainerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
