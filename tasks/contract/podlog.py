@@ -8,16 +8,19 @@ key `event`:
     verdict    the last line of a run that did not: reason (an error class), message, retryable
 
 The local platform sends both streams to one file, Kubernetes to one container log; `parse_event`
-tells events from log lines. Exit codes: 0 result, 1 failed, 3 refused, 75 failed in a way that may
-go well the next time, 143 asked to stop.
+tells events from log lines. Each event carries the nonce that its platform put into the container's
+environment, so that no text of others, however it gets into the log, becomes an event.
+
+Exit codes: 0 result, 1 failed, 3 refused, 75 failed in a way that may go well the next time, 143
+asked to stop.
 """
 
+import errno
 import json
 import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -26,9 +29,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from tasks.contract.errors import DiskFull, InternalError, KaitoflowError, OutOfMemory
+from tasks.contract.redaction import OneLineFormatter, keep_secrets_out_of_logs, redacted
 
 # EX_TEMPFAIL of sysexits.h: a Job starts a new pod after it, and not after 1 or 3.
 _TRY_AGAIN = 75
+_NONCE = "nonce"
+EVENT_NONCE = "KAITOFLOW_EVENT_NONCE"
+
+logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config")
 Event = dict[str, Any]
@@ -42,20 +50,28 @@ class Stopped(SystemExit):
 
 
 def emit(event: str, fields: Mapping[str, Any]) -> None:
-    """Write one event line, whole and at once."""
-    sys.stdout.write(json.dumps({"event": event, **fields}, default=str) + "\n")
+    """Write one event line, whole and at once; no secret of a URL is in it."""
+    nonce = os.environ.get(EVENT_NONCE)
+    whole = {"event": event, **fields} | ({_NONCE: nonce} if nonce else {})
+    sys.stdout.write(redacted(json.dumps(whole, default=str)) + "\n")
     sys.stdout.flush()
 
 
-def parse_event(line: str) -> Event | None:
-    """The event in a log line; None for an ordinary log line."""
+def parse_event(line: str, *, nonce: str = "") -> Event | None:
+    """The event in a log line; None for an ordinary log line.
+
+    Args: nonce: of the container whose line it is; "" believes every line, which is for showing it.
+    """
     if not line.startswith("{"):
         return None
     try:
         parsed = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) and isinstance(parsed.get("event"), str) else None
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("event"), str):
+        return None
+    said_nonce = parsed.pop(_NONCE, "")
+    return parsed if said_nonce == nonce or not nonce else None
 
 
 def run_program(
@@ -66,18 +82,22 @@ def run_program(
     `main` returns the fields of the `result` event. A KaitoflowError becomes a verdict, a full disk
     and exhausted memory become theirs, anything else an InternalError with its trace on stderr.
     """
-    logging.basicConfig(
-        level=os.environ.get("KAITOFLOW_LOG_LEVEL", "INFO"),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    _log_to_stderr()
     signal.signal(signal.SIGTERM, _stop)
-    config = TypeAdapter(config_type).validate_json(Path(argv[1]).read_bytes())
     try:
+        config = TypeAdapter(config_type).validate_json(Path(argv[1]).read_bytes())
         emit("result", main(config))
     except Exception as error:  # noqa: BLE001  the edge: every error becomes a verdict
         return _report(_typed(error))
     return 0
+
+
+def _log_to_stderr() -> None:
+    keep_secrets_out_of_logs()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    level = os.environ.get("KAITOFLOW_LOG_LEVEL", "INFO")
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -87,14 +107,23 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 def _typed(error: Exception) -> KaitoflowError:
     if isinstance(error, KaitoflowError):
         return error
-    if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
-        return DiskFull(f"cannot write {error.filename or 'a file'}: no space left; free some disk")
+    if _is_disk_full(error):
+        file = getattr(error, "filename", None) or "a file"
+        return DiskFull(f"cannot write {file}; no space left; free some disk")
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return OutOfMemory(
             f"the program ran out of memory ({error}); lower the batch size or length"
         )
-    traceback.print_exception(error)
+    logger.error("ended by a defect", exc_info=error)
     return InternalError(f"{type(error).__name__}: {error}; please report it with the log above")
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """By its number, or by its words: safetensors and others written in Rust keep only those."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    return (isinstance(error, OSError) and error.errno in numbers) or any(
+        words in str(error) for words in ("No space left on device", "Disk quota exceeded")
+    )
 
 
 def _report(error: KaitoflowError) -> int:

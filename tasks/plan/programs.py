@@ -7,6 +7,7 @@ password is gone with its folder.
 import asyncio
 import contextlib
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tasks.contract.errors import ContainerKilled, error_from_reason
-from tasks.contract.podlog import Event, parse_event
+from tasks.contract.podlog import EVENT_NONCE, Event, parse_event
 
 # Each is a Python interpreter's start, most of a second of a core: one that plans hundreds of runs
 # at once asks for the first few, and then for one every half minute.
@@ -57,6 +58,7 @@ async def run_here(program: str, config: Any, folder: Path) -> Event:
             f"{program} was to look; many runs begin at once, so it was left out; to have it look, "
             "use `kaitoflow plan`"
         )
+    nonce = secrets.token_hex(16)
     file = folder / "config.json"
     file.write_bytes(TypeAdapter(type(config)).dump_json(config))
     process = await asyncio.create_subprocess_exec(
@@ -67,7 +69,8 @@ async def run_here(program: str, config: Any, folder: Path) -> Event:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        | {EVENT_NONCE: nonce},
     )
     try:
         said, _ = await process.communicate()
@@ -76,13 +79,14 @@ async def run_here(program: str, config: Any, folder: Path) -> Event:
             process.kill()
         await process.wait()
         raise
-    return _outcome(program, said.decode(errors="replace"), process.returncode)
+    lines = said.decode(errors="replace").splitlines()
+    events = [event for line in lines if (event := parse_event(line, nonce=nonce))]
+    return _outcome(program, events, process.returncode)
 
 
-def _outcome(program: str, said: str, code: int | None) -> Event:
-    events = [event for line in said.splitlines() if (event := parse_event(line))]
+def _outcome(program: str, events: list[Event], code: int | None) -> Event:
     last = events[-1] if events else {"event": ""}
-    if last["event"] == "result":
+    if last["event"] == "result" and code == 0:
         return last
     if last["event"] == "verdict":
         raise error_from_reason(last["reason"], last["message"])

@@ -60,9 +60,10 @@ class Informers:
 
 @dataclass(frozen=True)
 class _Instance:
-    """One start of the container: the pod, and the runtime's name for the start."""
+    """One start of the container: the pod, its uid, and the runtime's name for the start."""
 
     pod: str
+    uid: str
     container_id: str
 
 
@@ -94,7 +95,9 @@ class ContainerFollower:
                 if isinstance(said, dict) and said["event"] in ("result", "verdict"):
                     outcome = said
             if outcome and outcome["event"] == "result":
-                return
+                if not self._exit_code(started):
+                    return
+                outcome = None
             self._tried.add(started)
             self._error = await self._what_went_wrong(outcome)
             if not self._error.retryable:
@@ -148,7 +151,7 @@ class ContainerFollower:
                     if moment[:19] == newest[:19]:
                         seen_this_second.add((moment, text))
                     self._tail = [*self._tail[-_TAIL_LINES:], text]
-                    yield parse_event(text) or text
+                    yield parse_event(text, nonce=started.uid) or text
             except KubernetesUnavailable as error:
                 logger.info("log interrupted pod=%s: %s", started.pod, error)
             except KubernetesRefused as error:
@@ -206,17 +209,28 @@ class ContainerFollower:
         status = _status_of(pod, self._container) if pod else None
         if not pod or not status or not status["state"].keys() & {"running", "terminated"}:
             return None
-        started = _Instance(pod["metadata"]["name"], status.get("containerID", ""))
+        meta = pod["metadata"]
+        started = _Instance(meta["name"], meta["uid"], status.get("containerID", ""))
         return None if started in self._tried else started
 
     def _is_over(self, started: _Instance) -> bool:
         """Whether this start has ended, or its pod is no more."""
+        status = self._status(started)
+        return not status or "running" not in status["state"]
+
+    def _exit_code(self, started: _Instance) -> int | None:
+        """How this start ended; None when nobody knows any more."""
+        status = self._status(started) or {"state": {}}
+        code: int | None = status["state"].get("terminated", {}).get("exitCode")
+        return code
+
+    def _status(self, started: _Instance) -> Object | None:
+        """The container's status, as long as it is of this start."""
         pods = self._informers.pods.select(self._key)
         pod = next((p for p in pods if p["metadata"]["name"] == started.pod), None)
         status = _status_of(pod, self._container) if pod else None
-        if not status or status.get("containerID", "") != started.container_id:
-            return True
-        return "running" not in status["state"]
+        is_same = status is not None and status.get("containerID", "") == started.container_id
+        return status if is_same else None
 
 
 def _as_told(verdict: Event) -> KaitoflowError:

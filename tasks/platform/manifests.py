@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tasks.contract.podlog import EVENT_NONCE
 from tasks.contract.resource_rules import is_reserved_label
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import INFERENCE, TUNING, Container, Pod, PodPaths
@@ -312,6 +313,9 @@ def _container(
         {"name": name, "value": value} for name, value in settings.environment
     ]
     environment += [{"name": "HOME", "value": _TMP_DIR}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
+    # The uid is known to who may read the pod, and to nobody whose text the program logs.
+    uid = {"fieldRef": {"fieldPath": "metadata.uid"}}
+    environment.append({"name": EVENT_NONCE, "valueFrom": uid})
     if pod.hub_secret and container.name == "fetch-weights":
         reference = {"name": pod.hub_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})

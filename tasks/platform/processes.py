@@ -9,11 +9,12 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import psutil
 from pydantic import TypeAdapter
 
 from tasks.contract.errors import ContainerKilled, error_from_reason
-from tasks.contract.podlog import Event, parse_event
+from tasks.contract.podlog import EVENT_NONCE, Event, parse_event
 from tasks.platform.base import Container
 from tasks.platform.store import write_atomically
 
@@ -36,6 +37,7 @@ class ProcessRecord:
     pid: int
     started: float
     config_digest: str
+    nonce: str = ""
 
     def process(self) -> psutil.Process | None:
         """The process, if it is still this one and no zombie."""
@@ -73,6 +75,10 @@ class ContainerProcess:
         record = self.record()
         return record.process() if record else None
 
+    def exit_code(self) -> int | None:
+        """How the process ended; None while it lives, and when it was another's child."""
+        return self._child.poll() if self._child is not None else None
+
     async def ensure_started(self, container: Container, *, grace_s: float) -> None:
         """Have the container's process running with this config; one that runs is kept."""
         config = TypeAdapter(type(container.config)).dump_json(container.config, indent=1)
@@ -88,6 +94,7 @@ class ContainerProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
+        nonce = secrets.token_hex(16)
         with self.log.open("wb") as log:
             # Its own session: Ctrl-C in the terminal reaches the flow, which stops it in order.
             # -P and its own folder: a tasks.py where somebody works is not ours to run.
@@ -98,14 +105,16 @@ class ContainerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=_pod_environment(),
+                env=_pod_environment() | {EVENT_NONCE: nonce},
             )
         started = psutil.Process(self._child.pid).create_time()
-        record = {"pid": self._child.pid, "started": started, "config_digest": digest}
-        write_atomically(self._record, json.dumps(record).encode())
+        record = ProcessRecord(self._child.pid, started, digest, nonce)
+        write_atomically(self._record, json.dumps(asdict(record)).encode(), mode=0o600)
 
     async def lines(self) -> AsyncGenerator[Event | str]:
         """What the process says, from its start, until it ends: events and log lines."""
+        record = self.record()
+        nonce = record.nonce if record else ""
         with self.log.open("r", encoding="utf-8", errors="replace") as log:
             pending = ""
             while True:
@@ -114,7 +123,7 @@ class ContainerProcess:
                     pending += chunk
                     if pending.endswith("\n"):
                         line, pending = pending.rstrip("\n"), ""
-                        yield parse_event(line) or line
+                        yield parse_event(line, nonce=nonce) or line
                 if not alive:
                     return
                 await asyncio.sleep(_POLL_S)
@@ -154,6 +163,11 @@ async def follow_to_result(
             await asyncio.shield(process.stop(grace_s=grace_s))
         raise
     raise_for_verdict(verdict, container.name, process.log)
+    if process.exit_code():
+        raise ContainerKilled(
+            f"{container.name} was asked to finish; after its result its process ended with exit "
+            f"code {process.exit_code()}; run again to resume (log: {process.log})"
+        )
 
 
 def raise_for_verdict(verdict: dict[str, Any] | None, name: str, log: Path) -> None:

@@ -275,7 +275,8 @@ class _Kubelet:
         return script
 
     def _say(self, uid: str, name: str, events: Iterable[Object]) -> None:
-        self._node.logs[uid, name] += [f"{_precise()} {json.dumps(each)}" for each in events]
+        said = [json.dumps(each | {"nonce": uid}) for each in events]
+        self._node.logs[uid, name] += [f"{_precise()} {each}" for each in said]
         self._tell_followers(uid)
 
     async def _tell(

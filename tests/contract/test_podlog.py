@@ -39,6 +39,9 @@ def test_a_program_that_ends_well_says_its_result_last(tmp_path: Path) -> None:
         ("refuse", 3, "DatasetUnreadable", "asked; found; do"),
         ("crash", 1, "InternalError", "KeyError: 'x'"),
         ("fill the disk", 1, "DiskFull", "no space left"),
+        ("fill the disk in Rust", 1, "DiskFull", "no space left"),
+        ("raise DownloadFailed", 75, "DownloadFailed", "asked; found; do"),
+        ("raise TrainingDiverged", 1, "TrainingDiverged", "asked; found; do"),
         ("eat the memory", 1, "OutOfMemory", "lower the batch size"),
     ],
 )
@@ -50,3 +53,25 @@ def test_a_failure_becomes_a_verdict(
     assert verdict is not None
     assert (ended, verdict["event"], verdict["reason"]) == (code, "verdict", reason)
     assert words in verdict["message"]
+
+
+@pytest.mark.parametrize("line", ['{"event": "result"}', '{"event": "result", "nonce": "guess"}'])
+def test_an_event_without_the_nonce_is_an_ordinary_line(line: str) -> None:
+    assert parse_event(line, nonce="secret") is None
+
+
+def test_an_event_with_the_nonce_is_read_without_it() -> None:
+    line = '{"event": "result", "answer": 42, "nonce": "secret"}'
+    assert parse_event(line, nonce="secret") == {"event": "result", "answer": 42}
+    assert parse_event(line) == {"event": "result", "answer": 42}
+
+
+def test_no_secret_of_a_url_is_written(tmp_path: Path) -> None:
+    config = tmp_path / "toy.json"
+    config.write_text(json.dumps({"does": "tell secrets"}))
+    command = [sys.executable, "-m", "tests.platform.toy", str(config)]
+    said = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "canary" not in said.stdout + said.stderr
+    assert "https://***@host/data.jsonl?sv=1&sig=***&X-Amz-Signature=***" in said.stderr
+    assert "HTTP Request" not in said.stderr
+    assert "***@host" in said.stdout

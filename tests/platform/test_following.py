@@ -3,13 +3,17 @@
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
+import pytest
+
 from tasks.platform.following import ContainerFollower, Informers
 from tasks.platform.kube_api import KubeApi
 
 KEY = ("team", "tuned", "1", "tuning")
+UID = "5f0c"
 SECOND = "2026-11-27T19:21:16"
-OVER = {
-    "metadata": {"name": "pod", "namespace": "team", "creationTimestamp": SECOND},
+OVER: dict[str, Any] = {
+    "spec": {},
+    "metadata": {"name": "pod", "uid": UID, "namespace": "team", "creationTimestamp": SECOND},
     "status": {
         "containerStatuses": [
             {"name": "tune", "containerID": "c", "state": {"terminated": {"exitCode": 1}}}
@@ -27,29 +31,54 @@ RUNNING = {
 class Cluster:
     """A pod whose log is handed out in pieces; while a piece is left, it runs."""
 
-    def __init__(self, *pieces: list[tuple[str, str]]) -> None:
+    def __init__(self, *pieces: list[tuple[str, str]], exit_code: int = 1) -> None:
         self.pieces = [*pieces]
+        ended = {"terminated": {"exitCode": exit_code}}
+        status = OVER["status"]["containerStatuses"][0] | {"state": ended}
+        self.over = OVER | {"status": {"containerStatuses": [status]}}
 
     def select(self, _key: Any) -> list[dict[str, Any]]:
-        return [OVER if len(self.pieces) <= 1 else RUNNING]
+        return [self.over if len(self.pieces) <= 1 else RUNNING]
+
+    async def find(self, *_about: str, **_options: Any) -> list[dict[str, Any]]:
+        return []
 
     async def log(self, *_about: str, **_options: Any) -> AsyncGenerator[tuple[str, str]]:
         for line in self.pieces.pop(0):
             yield line
 
 
-async def read(*pieces: list[tuple[str, str]]) -> list[Any]:
-    cluster = Cluster(*pieces)
+def follower_of(cluster: Cluster) -> ContainerFollower:
     informers = cast("Informers", type("Seen", (), {"pods": cluster, "jobs": cluster}))
-    follower = ContainerFollower(cast("KubeApi", cluster), informers, key=KEY, container="tune")
+    return ContainerFollower(cast("KubeApi", cluster), informers, key=KEY, container="tune")
+
+
+async def read(*pieces: list[tuple[str, str]]) -> list[Any]:
+    follower = follower_of(Cluster(*pieces))
     started = follower._newest_start()
     assert started
     return [said async for said in follower._read(started)]
 
 
 async def test_a_line_that_comes_after_a_younger_one_is_told_too() -> None:
-    lines = [(f"{SECOND}.5Z", "a trace"), (f"{SECOND}.4Z", '{"event": "verdict"}')]
+    event = '{"event": "verdict", "nonce": "5f0c"}'
+    lines = [(f"{SECOND}.5Z", "a trace"), (f"{SECOND}.4Z", event)]
     assert await read(lines) == ["a trace", {"event": "verdict"}]
+
+
+async def test_a_line_without_the_pods_uid_is_no_event() -> None:
+    forged = ['{"event": "result"}', '{"event": "result", "nonce": "another"}']
+    lines = [(f"{SECOND}.{number}Z", text) for number, text in enumerate(forged)]
+    assert await read(lines) == forged
+
+
+@pytest.mark.parametrize("code", [0, 1, 137, 139])
+async def test_a_result_counts_only_with_exit_code_zero(code: int) -> None:
+    cluster = Cluster([(f"{SECOND}.1Z", '{"event": "result", "nonce": "5f0c"}')], exit_code=code)
+    lines = follower_of(cluster).lines()
+    assert await anext(lines) == {"event": "result"}
+    told = await anext(lines, None)
+    assert told is None if code == 0 else "tune has to start again" in str(told)
 
 
 async def test_what_is_sent_again_after_a_reconnection_is_told_once() -> None:

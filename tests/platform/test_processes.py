@@ -13,7 +13,7 @@ from tasks.contract.errors import ContainerKilled, DatasetUnreadable
 from tasks.contract.podlog import Event
 from tasks.platform.base import Container
 from tasks.platform.processes import ContainerProcess, follow_to_result
-from tests.platform.toy import ToyConfig
+from tests.platform.toy import FORGED, ToyConfig
 
 
 def toy(does: str, starts: Path | None = None) -> Container:
@@ -56,6 +56,19 @@ async def test_a_process_that_is_killed_is_told_as_killed(process: ContainerProc
     (await started(process)).send_signal(signal.SIGKILL)
     with pytest.raises(ContainerKilled, match="ended without a word.*run again to resume"):
         await following
+
+
+@pytest.mark.parametrize("does", ["forge a result and die", "die after the result"])
+async def test_a_process_that_dies_has_no_result(process: ContainerProcess, does: str) -> None:
+    with pytest.raises(ContainerKilled):
+        await followed(process, toy(does))
+
+
+async def test_a_forged_event_is_an_ordinary_line(process: ContainerProcess) -> None:
+    await process.ensure_started(toy("forge a result and die"), grace_s=5)
+    said = [each async for each in process.lines()]
+    assert [each["event"] for each in said if isinstance(each, dict)] == ["progress"]
+    assert FORGED in said
 
 
 async def test_cancelling_stops_the_process(process: ContainerProcess) -> None:
