@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow prepare-tests check bench bench-control lock clean e2e cluster-up cluster-down mutate
+.PHONY: help setup demo test test-slow prepare-tests prepare-nodes check bench bench-control lock clean e2e cluster-up cluster-down mutate
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,11 +27,14 @@ test: check prepare-tests ## Run every check and every test, but those of make t
 test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, whole runs
 	$(BIN)/python -m pytest -m "slow and not e2e"
 
-prepare-tests: setup
+prepare-tests: setup ## Build what tests run against, once: a registry, Kubernetes, a small model
 	@$(BIN)/python tests/cluster/build.py
 	@$(BIN)/python -m tests.models
 
-e2e: setup ## Run the tests that need a whole Kubernetes cluster, with nodes: as root, on Debian
+prepare-nodes: prepare-tests
+	@$(BIN)/python tests/cluster/build.py coredns kubelet kube-proxy pause
+
+e2e: prepare-nodes ## Run the tests that need a whole Kubernetes cluster, with nodes: as root, on Debian
 	$(BIN)/python -m pytest -m e2e
 
 check: setup ## Formatting, lint, types, import contracts and fresh locks
@@ -41,17 +44,16 @@ check: setup ## Formatting, lint, types, import contracts and fresh locks
 	$(BIN)/lint-imports
 	$(BIN)/python requirements/lock.py --check
 
-bench: setup ## Run every benchmark of tests/bench
-	@$(BIN)/python -m tests.models
+bench: prepare-tests ## Run every benchmark of tests/bench
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
 
-bench-control: setup ## Run the control side's benchmark alone: 200 Workspaces on a real control plane
+bench-control: prepare-tests ## Run the control side's benchmark alone: 200 Workspaces on a real control plane
 	@$(BIN)/python tests/bench/bench_control.py
 
 mutate: setup ## Break modules and see which breaks tests notice; make mutate MODULES="tasks/plan/*.py" N=10
 	@$(BIN)/python -m tests.mutation.mutate --mutants $(or $(N),10) $(or $(MODULES),"tasks/plan/*.py")
 
-cluster-up: setup ## Start a Kubernetes control plane in the background; make cluster-up NODE=1 with nodes
+cluster-up: prepare-$(if $(NODE),nodes,tests) ## Start a Kubernetes control plane in the background; make cluster-up NODE=1 with nodes
 	@$(BIN)/python -m tests.cluster.background up $(if $(NODE),--nodes)
 
 cluster-down: ## Stop it and remove what it kept

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.models import fetch_smollm2
+from tests.models import smollm2
 
 pytest_plugins = ["tests.cluster.fixtures"]
 
@@ -56,4 +56,4 @@ class _ByArea(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no type
 @pytest.fixture(scope="session")
 def smollm2_weights() -> Path:
     """SmolLM2-135M-Instruct in Hugging Face layout."""
-    return fetch_smollm2()
+    return smollm2()

@@ -10,15 +10,26 @@ import sys
 from pathlib import Path
 
 from tasks.presets import find_preset
+from tests.cluster.build import NotPrepared
 
 ROOT = Path(__file__).resolve().parent.parent
+_FOLDER = ROOT / "build" / "models" / "smollm2-135m-instruct"
 _SHALLOW_BLOCKS = 2
 
 
-def fetch_smollm2() -> Path:
-    """The folder of SmolLM2-135M-Instruct in Hugging Face layout."""
-    preset = find_preset("smollm2-135m-instruct")
-    folder = ROOT / "build" / "models" / preset.name
+def smollm2() -> Path:
+    """Return the folder of SmolLM2-135M-Instruct in Hugging Face layout.
+
+    Raises: NotPrepared: it was not fetched yet.
+    """
+    if not (_FOLDER / "kaitoflow.json").exists():  # written last
+        raise NotPrepared("the tests need SmolLM2, which is not fetched: run make prepare-tests")
+    return _FOLDER
+
+
+def fetch_smollm2() -> None:
+    """Fetch SmolLM2-135M-Instruct, 270 MB, unless it is there."""
+    preset, folder = find_preset(_FOLDER.name), _FOLDER
     folder.parent.mkdir(parents=True, exist_ok=True)
     fields = {
         "model_id": preset.model,
@@ -31,7 +42,6 @@ def fetch_smollm2() -> Path:
     config.write_text(json.dumps(fields))
     command = [sys.executable, "-m", "serving.weights", str(config)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return folder
 
 
 def write_shallow(weights: Path, folder: Path) -> Path:

@@ -4,13 +4,15 @@ Each folder of `go/` is a module; its `tool` lines name the programs. A comment 
 the program's name where the package's own says nothing. They land in build/tools/DIGEST/, where
 DIGEST is that of the module's files: a change of one module builds that one anew.
 
-Run as `python tests/cluster/build.py [NAME...]` to build them ahead of the tests; without a name,
-those that `make test` needs. Programs found in the folder KUBEBUILDER_ASSETS are used as they are.
+Run as `python tests/cluster/build.py [NAME...]` (`make prepare-tests`) to build them ahead of the
+tests; without a name, those that `make test` needs. No test builds one: that takes minutes, more
+than a test has. Programs found in the folder KUBEBUILDER_ASSETS are used as they are.
 """
 
 import fcntl
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -37,25 +39,66 @@ USED_BY_TESTS = (
 GO_ENVIRONMENT = {"GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 
 
+class NotPrepared(RuntimeError):
+    """What a test needs was not built before; the message is one sentence that says how to."""
+
+
 def tool(name: str) -> Path:
-    """The built program called `name`, one of the `tool` lines of go/*/go.mod.
+    """Return the built program called `name`, one of the `tool` lines of go/*/go.mod.
+
+    Raises: NotPrepared: it is not built. RuntimeError: there is no such tool.
+    """
+    program = _ready_made(name) or tools_dir(_module_of(name)) / name
+    if not program.exists():
+        target = "prepare-tests" if name in USED_BY_TESTS else "prepare-nodes"
+        raise NotPrepared(
+            f"the tests need the program {name}, which is not built: run make {target}"
+        )
+    return program
+
+
+def build_tool(name: str) -> Path:
+    """Return the program called `name`, built now unless it was before.
 
     Raises: RuntimeError: no fitting Go, no such tool, or it does not build; says what to do.
     """
     if ready_made := _ready_made(name):
         return ready_made
+    module = _module_of(name)
+    program = tools_dir(module) / name
+    with locked(tools_dir(module)):
+        if not program.exists():
+            _build(module, tool_packages(module)[name], program)
+    return program
+
+
+def module_source(name: str, package: str, *, download: bool = False) -> Path:
+    """Return where the source of `package`, pinned by the module go/`name`, lies on this machine.
+
+    Raises: NotPrepared: it was never downloaded, and is not to be now.
+    """
+    answer = subprocess.run(
+        [find_go(), "mod", "download", "-json", package],
+        cwd=MODULES_DIR / name,
+        env=os.environ | GO_ENVIRONMENT | ({} if download else {"GOPROXY": "off"}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0 and not download:
+        raise NotPrepared(f"the tests need the source of {package}: run make prepare-tests")
+    answer.check_returncode()
+    return Path(json.loads(answer.stdout)["Dir"])
+
+
+def _module_of(name: str) -> Path:
     modules = {known: module for module in _modules() for known in tool_packages(module)}
     if name not in modules:
         raise RuntimeError(
             f"the tool {name} was asked for; go.mod has {', '.join(sorted(modules))}; "
             f"add it there with: go get -tool PACKAGE (in a folder of {MODULES_DIR})"
         )
-    module = modules[name]
-    program = tools_dir(module) / name
-    with locked(tools_dir(module)):
-        if not program.exists():
-            _build(module, tool_packages(module)[name], program)
-    return program
+    return modules[name]
 
 
 def tool_packages(module: Path) -> dict[str, str]:
@@ -185,4 +228,5 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     for wanted_name in sys.argv[1:] or USED_BY_TESTS:
-        _say(str(tool(wanted_name)))
+        _say(str(build_tool(wanted_name)))
+    module_source("karpenter", "sigs.k8s.io/karpenter", download=True)

@@ -1,20 +1,20 @@
 """Fixtures of the tests' Kubernetes: one for the session, one namespace for each test."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import images
-from tests.cluster.build import tool
+from tests.cluster.build import NotPrepared
 from tests.cluster.cluster import NODES, Cluster, running_cluster
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build ahead of the tests, whose time-outs a first build would exceed."""
+    """Build the nodes' images ahead of the tests, whose time-outs a first build would exceed."""
     if session.config.option.collectonly:
         return
     # By what they are, not by their names: other tests call theirs `cluster` too.
@@ -25,24 +25,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for name, definitions in item._fixtureinfo.name2fixturedefs.items()
         if definitions[-1].func.__module__ == __name__
     }
-    if "control_plane" in wanted:
-        _why_not(_build_control_plane)
     if "cluster" in wanted:
-        _why_not(_build_cluster)
+        _why_not(images.build)
     if "product_images" in wanted:
         _why_not(_build_product)
 
 
-def _build_control_plane() -> None:
-    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
-        tool(name)
-
-
-def _build_cluster() -> None:
-    _build_control_plane()
-    for name in ("coredns", "kubelet", "kube-proxy"):
-        tool(name)
-    images.build()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say what to run before, and nothing else, where a test lacks what is built ahead."""
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, NotPrepared):
+        report.longrepr = str(call.excinfo.value)
+    return report
 
 
 def _build_product() -> None:
@@ -61,8 +58,6 @@ def _why_not(build: Callable[[], None]) -> str | None:
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A Kubernetes API server with its controllers, and no node; shared: use `namespace`."""
-    if reason := _why_not(_build_control_plane):
-        pytest.skip(f"a Kubernetes control plane cannot be built here: {reason}")
     folder = tmp_path_factory.mktemp("control-plane")
     with running_control_plane(folder, controllers=True) as running:
         yield running
@@ -71,7 +66,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster with a node `cpu` and a node `gpu`, whose GPU is only said to be there."""
-    if reason := _why_not(_build_cluster):
+    if reason := _why_not(images.build):
         pytest.skip(f"a Kubernetes cluster cannot run here: {reason}")
     with running_cluster(tmp_path_factory.mktemp("kubernetes") / "cluster", NODES) as running:
         yield running

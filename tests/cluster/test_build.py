@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,32 @@ def test_a_tool_that_go_mod_lacks_is_told() -> None:
         build.tool("hammer")
 
 
+def test_a_program_that_is_not_built_says_how_to_in_one_sentence(
+    modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    with pytest.raises(
+        build.NotPrepared, match="crane, which is not built: run make prepare-tests$"
+    ):
+        build.tool("crane")
+    with pytest.raises(
+        build.NotPrepared, match="kubelet, which is not built: run make prepare-nodes$"
+    ):
+        build.tool("kubelet")
+
+
+def test_a_test_without_its_programs_shows_that_sentence_and_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("""
+from tests.cluster.build import NotPrepared
+def test_it():
+    raise NotPrepared("there is no crane: run make prepare-tests")
+""")
+    pytest_ = [sys.executable, "-m", "pytest", "-ptests.cluster.fixtures", f"--rootdir={tmp_path}"]
+    said = subprocess.run([*pytest_, str(tmp_path)], check=False, stdout=subprocess.PIPE, text=True)
+    assert "there is no crane: run make prepare-tests" in said.stdout.splitlines()
+    assert "raise" not in said.stdout
+
+
 def test_the_go_on_path_is_used_when_it_is_new_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,4 +128,4 @@ def test_no_go_or_an_old_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_build_that_fails_shows_why(modules: Path) -> None:
     (modules / "registry" / "go.sum").write_text("")
     with pytest.raises(RuntimeError, match=r"(?s)should build with .*missing go\.sum entry"):
-        build.tool("crane")
+        build.build_tool("crane")

@@ -9,7 +9,7 @@ from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.workspace import parse_manifests, parse_workspace
 from tests.builders import tuning_manifest
 
-KAITO = Path(__file__).with_name("kaito")
+KAITO = Path(__file__).parents[1] / "kaito"
 IMAGE = {"image": "registry.example.com/a:1"}
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from tasks.contract.podlog import parse_event
 from tasks.contract.training_config import parse_training_config
-from tests.models import ROOT, fetch_smollm2
+from tests.models import ROOT, smollm2
 from tests.tuning.tiny import chat, write_rows
 
 _STEPS = 3
@@ -93,7 +93,7 @@ def measure(run: Run, folder: Path) -> float:
     ]
     (folder / "training_config.yaml").write_text(run.training_config, encoding="utf-8")
     fields = {
-        "weights_dir": fetch_smollm2(),
+        "weights_dir": smollm2(),
         "base_model": "tests/smollm2",
         "base_revision": "main",
         "train_file": write_rows(folder / "train.jsonl", rows),

@@ -4,19 +4,15 @@ By instance type it can be told to play badly. Everything else is real: the CRD 
 """
 
 import asyncio
-import json
-import os
-import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from tasks.nodes.claims.node_claim import CLAIM, offer_of
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.platform.manifests import MANAGED_BY
-from tests.cluster.build import GO_ENVIRONMENT, MODULES_DIR, find_go
+from tests.cluster.build import module_source
 
 TERMINATION = "karpenter.sh/termination"
 Conduct = Literal["well", "silent", "no-node", "no-gpu", "deletes"]
@@ -26,15 +22,7 @@ _LOOK_EVERY_S = 0.05
 
 def claims_crd() -> str:
     """Karpenter's own definition of NodeClaims, of the version pinned in tests/cluster/go."""
-    answer = subprocess.run(
-        [find_go(), "mod", "download", "-json", "sigs.k8s.io/karpenter"],
-        cwd=MODULES_DIR / "karpenter",
-        env=os.environ | GO_ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    folder = Path(json.loads(answer.stdout)["Dir"])
+    folder = module_source("karpenter", "sigs.k8s.io/karpenter")
     return (folder / "pkg/apis/crds/karpenter.sh_nodeclaims.yaml").read_text()
 
 
