@@ -252,6 +252,7 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
             "runAsGroup": _USER,
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
+        "terminationGracePeriodSeconds": _GRACE_S,
         },
         "tolerations": TOLERATIONS,
         "volumes": _volumes(workspace, pod),
@@ -361,7 +362,7 @@ def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
         items = [{"key": _DOCKER_CONFIG_KEY, "path": "config.json"}]
         volumes.append(
             {
-                "name": _short(f"secret-{secret}".replace(".", "-")),
+                "name": _secret_volume(secret),
                 "secret": {"secretName": secret, "items": items},
             }
         )
@@ -378,7 +379,7 @@ def _mounts(pod: Pod, workspace: Workspace) -> list[Object]:
     mounts += [{"name": _volume_name(path), "mountPath": str(path)} for path in folders]
     mounts += [
         {
-            "name": _short(f"secret-{secret}".replace(".", "-")),
+            "name": _secret_volume(secret),
             "mountPath": str(docker_config_path(secret).parent),
             "readOnly": True,
         }
