@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     insecure_registries: tuple[str, ...] = ()
     """Registries (host:port) spoken to by plain http; those on loopback always are."""
 
+    job_timeout_s: float = Field(default=7 * 86400, ge=60)
+    """How long a tuning Job may take in all, on a cluster: with waiting and every new try."""
+
     server_ready_timeout_s: float = Field(default=300, gt=0)
     """How long the inference server may take until it answers /health."""
 

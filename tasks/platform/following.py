@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.contract.errors import (
     ContainerKilled,
+    DeadlineExceeded,
     KaitoflowError,
     KubernetesRefused,
     KubernetesUnavailable,
@@ -112,8 +113,8 @@ class ContainerFollower:
             job, pod = self._job(), self._pod()
             is_early = now() - began_s < _FIRST_LOOK_S and not _has_failed(job)
             diagnosis = None if is_early else await self._diagnose(job, pod)
-            if _has_failed(job):
-                raise self._error or self._as_error(diagnosis)
+            if job and _has_failed(job):
+                raise self._of_failed(job, diagnosis)
             if diagnosis and diagnosis.is_final:
                 error = diagnosed_error(diagnosis)
                 if not error.retryable:  # else the Job makes a new pod
@@ -125,6 +126,13 @@ class ContainerFollower:
             await self._informers.wait(self._key, timeout_s=pause_s)
             if not is_early:
                 pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
+
+    def _of_failed(self, job: Object, diagnosis: Diagnosis | None) -> KaitoflowError:
+        """Why the Job has failed: a pod's last words, unless its time was over."""
+        of_job = diagnose_job(job)
+        if of_job and of_job.reason == DeadlineExceeded.__name__:
+            return diagnosed_error(of_job)
+        return self._error or self._as_error(diagnosis)
 
     async def _read(self, started: _Instance) -> AsyncGenerator[Event | str]:
         """The log of one start, from its first line to its last, over any number of connections.

@@ -52,7 +52,7 @@ from tasks.settings import Settings
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 5.0
-_GONE_TIMEOUT_S = 60.0
+_GONE_TIMEOUT_S = 180.0  # pods may take two minutes to save what they have
 _OWNED_KINDS = ("Job", "StatefulSet", "Service", "ConfigMap")
 
 
@@ -321,6 +321,7 @@ class KubernetesPlatform:
     def _manifests(self, workspace: Workspace, pod: Pod) -> list[Object]:
         settings = PodSettings(
             image=self._settings.pod_image,
+            job_timeout_s=self._settings.job_timeout_s,
             image_pull_secrets=self._settings.pod_image_pull_secrets,
             environment=tuple(sorted(self._settings.pod_environment.items())),
         )

@@ -31,6 +31,9 @@ _NAME_MAX_CHARS = 63
 # A StatefulSet's pods carry its name and a hash of ten more characters in a label.
 _STATEFUL_SET_MAX_CHARS = 52
 _BACKOFF_LIMIT = 2
+# Asked to end, training saves a checkpoint and a server lets its answers end; the 30 s that are
+# Kubernetes' default are too short for a large adapter on a slow disk.
+_GRACE_S = 120
 # What a pod program says by its exit code (tasks/contract/podlog.py): these would end the same
 # way again, and so would one that took more memory than there is (137, when its node stays).
 _FINAL_EXIT_CODES = [1, 3, 137]
@@ -65,9 +68,11 @@ class PodSettings:
     """What an installation says of its pods.
 
     image: has all pod programs. environment: variables of every container (a hub mirror, ...).
+    job_timeout_s: how long a Job may take in all, with waiting and every new try.
     """
 
     image: str
+    job_timeout_s: float
     image_pull_secrets: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -140,6 +145,7 @@ def tuning_job(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
     }
     spec = {
         "backoffLimit": _BACKOFF_LIMIT,
+        "activeDeadlineSeconds": round(settings.job_timeout_s),
         "podReplacementPolicy": "Failed",  # never two pods that could push to one tag
         "podFailurePolicy": {
             "rules": [
@@ -246,13 +252,13 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
     spec: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_S,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
             "runAsGroup": _USER,
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
-        "terminationGracePeriodSeconds": _GRACE_S,
         },
         "tolerations": TOLERATIONS,
         "volumes": _volumes(workspace, pod),
@@ -398,6 +404,14 @@ def _scratch(workspace: Workspace, pod: Pod) -> list[Path]:
         else [paths.adapter_dir]
     )
     return [path for path in dict.fromkeys(wanted) if path not in pod.volumes]
+
+
+def _secret_volume(secret: str) -> str:
+    """A volume's name, which may have no dots; that of `push.a` is not that of `push-a`."""
+    if "." not in secret:
+        return _short(f"secret-{secret}")
+    plain = secret.replace(".", "-")[: _NAME_MAX_CHARS - len("secret--12345678")]
+    return f"secret-{plain}-{hashlib.sha256(secret.encode()).hexdigest()[:8]}"
 
 
 def _volume_name(path: Path) -> str:

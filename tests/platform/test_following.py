@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from tasks.contract.errors import ContainerKilled, DeadlineExceeded, KaitoflowError
 from tasks.platform.following import ContainerFollower, Informers
 from tasks.platform.kube_api import KubeApi
 
@@ -90,3 +91,18 @@ async def test_what_is_sent_again_after_a_reconnection_is_told_once() -> None:
 async def test_two_equal_lines_are_two() -> None:
     lines = [(f"{SECOND}.1Z", "same"), (f"{SECOND}.2Z", "same")]
     assert await read(lines) == ["same", "same"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"), [("DeadlineExceeded", DeadlineExceeded), ("BackoffLimit", ContainerKilled)]
+)
+async def test_a_job_whose_time_is_over_says_so_whatever_its_pod_said_last(
+    reason: str, error: type[KaitoflowError]
+) -> None:
+    failed = {"type": "Failed", "status": "True", "reason": reason, "message": "m"}
+    job = {"kind": "Job", "metadata": {"name": "tuned-tune-1"}, "status": {"conditions": [failed]}}
+    follower = ContainerFollower(
+        cast("KubeApi", None), cast("Informers", None), key=KEY, container="tune"
+    )
+    follower._error = ContainerKilled("it was asked to finish")
+    assert type(follower._of_failed(job, None)) is error

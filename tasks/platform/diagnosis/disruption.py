@@ -14,7 +14,14 @@ from tasks.contract.errors import (
     PodRejected,
 )
 from tasks.platform.diagnosis.facts import Object, condition, name_of, node_name, phase
-from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
+from tasks.platform.diagnosis.verdict import (
+    RAISE_DEADLINE,
+    Cause,
+    Diagnosis,
+    find_cause,
+    quoted,
+    verdict,
+)
 
 # Reasons with which a kubelet turns down a pod that was bound to its node.
 _REJECTED = re.compile(
@@ -49,7 +56,7 @@ _EVICTED = Cause(
 _OVERDUE = Cause(
     error=DeadlineExceeded,
     meaning="its time was over",
-    fix="raise the deadline, or ask for less in one run",
+    fix=RAISE_DEADLINE,
 )
 _PREEMPTED = Cause(
     error=PodPreempted,

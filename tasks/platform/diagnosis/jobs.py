@@ -6,7 +6,14 @@ from datetime import datetime
 
 from tasks.contract.errors import DeadlineExceeded, JobFailed, PodForbidden, QuotaExceeded
 from tasks.platform.diagnosis.facts import Object, condition, events_of, name_of
-from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
+from tasks.platform.diagnosis.verdict import (
+    RAISE_DEADLINE,
+    Cause,
+    Diagnosis,
+    find_cause,
+    quoted,
+    verdict,
+)
 
 # What the API server says to who makes a pod.
 _REFUSALS = (
@@ -81,11 +88,13 @@ def diagnose_job(
 
 def _failed(job: Object, failed: Object) -> Diagnosis:
     reason, said = failed.get("reason"), quoted(failed.get("message") or "")
+    is_overdue = reason == DeadlineExceeded.__name__
+    look = "read the log of its last pod (kaitoflow logs), correct what it says and run again"
     return verdict(
-        DeadlineExceeded if reason == "DeadlineExceeded" else JobFailed,
+        DeadlineExceeded if is_overdue else JobFailed,
         asked=f"{_title(job)} was asked to run to its end",
         found=f"it has failed ({reason}: {said})",
-        fix="read the log of its last pod (kaitoflow logs), correct what it says and run again",
+        fix=RAISE_DEADLINE if is_overdue else look,
         is_final=True,
     )
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from tasks.contract.errors import KaitoflowError, error_from_reason
 
 _QUOTED_CHARACTERS = 400
+RAISE_DEADLINE = (
+    "raise KAITOFLOW_JOB_TIMEOUT_S (the chart's pods.jobTimeoutSeconds), or ask for less in one run"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,233 @@
+"""What a Workspace's pods are on a cluster, from a Workspace and a pod alone."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.contract.workspace import Workspace, parse_workspace
+from tasks.platform.base import INFERENCE, TUNING, Container, Pod
+from tasks.platform.manifests import (
+    PodSettings,
+    config_map,
+    job_name,
+    pod_paths,
+    services,
+    stateful_set,
+    stateful_set_name,
+    tuning_job,
+)
+from tests.builders import tuning_manifest
+
+Object = dict[str, Any]
+SETTINGS = PodSettings(image="registry.example.com/pod:1", job_timeout_s=3600)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a toy program is told."""
+
+    text: str = ""
+
+
+def workspace(name: str = "tuned", *, annotations: Any = None, **resource: Any) -> Workspace:
+    manifest = tuning_manifest(name)
+    manifest["metadata"] |= {"namespace": "team", "uid": "1", "annotations": annotations or {}}
+    manifest["resource"] = resource
+    return parse_workspace(manifest, source="test")
+
+
+def container(name: str, text: str = "") -> Container:
+    return Container(name=name, program="toy", config=Told(text))
+
+
+def tuning(*names: str, **changes: Any) -> Pod:
+    chosen = names or ("fetch-weights", "fetch-dataset", "tune", "push-image")
+    return Pod(name=TUNING, containers=tuple(map(container, chosen)), **changes)
+
+
+SERVING = Pod(name=INFERENCE, containers=(container("fetch-weights"), container("serve")))
+BROUGHT = Pod(
+    name=INFERENCE,
+    containers=(),
+    template={"metadata": {"labels": {"own": "1"}}, "spec": {"containers": [{"name": "own"}]}},
+)
+
+
+def pod_spec(made: Object) -> Object:
+    return dict(made["spec"]["template"]["spec"])
+
+
+def job_spec(pod: Pod, made_for: Workspace | None = None) -> Object:
+    return pod_spec(tuning_job(made_for or workspace(), pod, SETTINGS))
+
+
+def containers(spec: Object) -> dict[str, Object]:
+    return {each["name"]: each for each in [*spec["initContainers"], *spec["containers"]]}
+
+
+def test_a_jobs_containers_follow_each_other_and_the_last_one_ends_it() -> None:
+    spec = job_spec(tuning())
+    assert [each["name"] for each in spec["containers"]] == ["push-image"]
+    before = ["fetch-weights", "fetch-dataset", "tune"]
+    assert [each["name"] for each in spec["initContainers"]] == before
+    assert spec["restartPolicy"] == "Never"
+
+
+def test_a_job_ends_at_its_deadline() -> None:
+    made = tuning_job(workspace(), tuning(), replace(SETTINGS, job_timeout_s=90.4))
+    assert made["spec"]["activeDeadlineSeconds"] == 90
+
+
+def test_a_job_fails_at_once_where_another_pod_would_fail_too() -> None:
+    rules = tuning_job(workspace(), tuning(), SETTINGS)["spec"]["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["Ignore", "FailJob"]
+    assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert rules[1]["onExitCodes"]["values"] == [1, 3, 137]
+
+
+def test_two_pods_of_a_job_never_push_at_once() -> None:
+    assert tuning_job(workspace(), tuning(), SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [job_spec(tuning()), pod_spec(stateful_set(workspace(), SERVING, SETTINGS))],
+    ids=["tuning", "serving"],
+)
+def test_a_pod_of_ours_has_time_to_save_and_no_rights(spec: Object) -> None:
+    assert spec["terminationGracePeriodSeconds"] == 120
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    for each in containers(spec).values():
+        assert each["image"] == SETTINGS.image
+        context = each["securityContext"]
+        assert (context["readOnlyRootFilesystem"], context["allowPrivilegeEscalation"]) == (
+            True,
+            False,
+        )
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_pod_template_keeps_its_own_time_to_end_and_its_labels() -> None:
+    made = stateful_set(workspace(), BROUGHT, SETTINGS)
+    assert "terminationGracePeriodSeconds" not in pod_spec(made)
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    assert labels["own"] == "1"
+    assert made["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_a_pod_template_is_run_on_as_many_nodes_as_the_workspace_counts() -> None:
+    manifest = tuning_manifest()
+    manifest["resource"] = {"count": 2}
+    manifest["inference"] = {"template": dict(BROUGHT.template or {})}
+    del manifest["tuning"]
+    two = parse_workspace(manifest, source="test")
+    assert stateful_set(two, BROUGHT, SETTINGS)["spec"]["replicas"] == 2
+    assert stateful_set(workspace(), SERVING, SETTINGS)["spec"]["replicas"] == 1
+
+
+def test_the_hubs_token_reaches_the_weights_program_alone_and_is_never_a_file() -> None:
+    spec = job_spec(tuning(hub_secret="hub", secrets=("push",)))
+    told = {name: {v["name"] for v in c["env"]} for name, c in containers(spec).items()}
+    assert [name for name, names in told.items() if "HF_TOKEN" in names] == ["fetch-weights"]
+    assert [v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v] == ["push"]
+
+
+def test_secrets_of_like_names_have_volumes_of_their_own() -> None:
+    long = "s" * 70
+    spec = job_spec(tuning(secrets=("push.a", "push-a", "push.a", f"{long}.a", f"{long}-a")))
+    volumes = {v["name"]: v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v}
+    assert [*volumes.values()] == ["push.a", "push-a", f"{long}.a", f"{long}-a"]
+    assert all(len(name) <= 63 and "." not in name for name in volumes)
+    for each in containers(spec).values():
+        mounted = {m["name"]: m["mountPath"] for m in each["volumeMounts"]}
+        assert {name: mounted[name] for name in volumes} == {
+            name: f"/mnt/secrets/{secret}" for name, secret in volumes.items()
+        }
+
+
+def test_every_mount_has_its_volume_once() -> None:
+    volume = {Path("/mnt/results"): {"persistentVolumeClaim": {"claimName": "kept"}}}
+    spec = job_spec(tuning(secrets=("push",), volumes=volume))
+    names = [each["name"] for each in spec["volumes"]]
+    assert len(names) == len(set(names))
+    for each in containers(spec).values():
+        assert [m["name"] for m in each["volumeMounts"]] == names
+    [kept] = [v for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert kept["persistentVolumeClaim"] == {"claimName": "kept"}
+
+
+def test_gpus_are_asked_for_by_training_and_serving_alone() -> None:
+    def asking(spec: Object) -> dict[str, Object]:
+        found = containers(spec)
+        return {n: c["resources"]["limits"] for n, c in found.items() if "limits" in c["resources"]}
+
+    two = {"nvidia.com/gpu": "2"}
+    assert asking(job_spec(tuning(gpus=2))) == {"tune": two}
+    served = stateful_set(workspace(), replace(SERVING, gpus=2), SETTINGS)
+    assert asking(pod_spec(served)) == {"serve": two}
+    assert asking(job_spec(tuning())) == {}
+
+
+def test_what_an_installation_says_reaches_every_container() -> None:
+    settings = replace(
+        SETTINGS, environment=(("HF_ENDPOINT", "https://hub"),), image_pull_secrets=("pull",)
+    )
+    spec = pod_spec(tuning_job(workspace(), tuning(), settings))
+    for each in containers(spec).values():
+        assert {"name": "HF_ENDPOINT", "value": "https://hub"} in each["env"]
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    assert "imagePullSecrets" not in job_spec(tuning())
+
+
+def test_another_text_of_what_a_server_is_told_makes_another_pod() -> None:
+    other = replace(SERVING, containers=(container("serve", "more"),))
+    made = [stateful_set(workspace(), pod, SETTINGS) for pod in (SERVING, other)]
+    one, two = (each["spec"]["template"]["metadata"]["annotations"] for each in made)
+    assert one != two
+
+
+def test_what_containers_are_told_lies_in_a_file_each() -> None:
+    told = config_map(workspace(), tuning("tune", files={"training_config.yaml": "x"}))["data"]
+    assert told.keys() == {"tune.json", "training_config.yaml"}
+
+
+def test_pods_run_on_nodes_that_the_selector_names_without_kaitos_own_labels() -> None:
+    selector = {
+        "matchLabels": {"apps": "a", "kaito.sh/workspace": "tuned"},
+        "matchExpressions": [{"key": "zone", "operator": "In", "values": ["1"]}],
+    }
+    spec = job_spec(tuning(), workspace(labelSelector=selector))
+    required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    [term] = required["nodeSelectorTerms"]
+    assert [each["key"] for each in term["matchExpressions"]] == ["apps", "zone"]
+    assert "affinity" not in job_spec(tuning())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"), [({}, "ClusterIP"), ({"kaito.sh/enablelb": "True"}, "LoadBalancer")]
+)
+def test_a_load_balancer_is_made_when_it_is_asked_for(annotation: Object, kind: str) -> None:
+    public, headless = services(workspace(annotations=annotation), SERVING)
+    assert (public["spec"]["type"], public["metadata"]["name"]) == (kind, "tuned")
+    assert headless["spec"]["clusterIP"] == "None"
+    selector = stateful_set(workspace(), SERVING, SETTINGS)["spec"]["selector"]["matchLabels"]
+    assert public["spec"]["selector"] == headless["spec"]["selector"] == selector
+
+
+def test_names_that_are_too_long_are_cut_and_stay_apart() -> None:
+    names = [f"{'n' * 62}{end}" for end in "ab"]
+    for name_of, limit in ((job_name, 63), (stateful_set_name, 52)):
+        made = {name_of(workspace(name)) for name in names}
+        assert len(made) == 2
+        assert max(map(len, made)) <= limit
+
+
+def test_a_dataset_that_is_mounted_is_prepared_beside_its_volume() -> None:
+    manifest = tuning_manifest(input={"image": "registry.example.com/data:1"})
+    paths = pod_paths(parse_workspace(manifest, source="test"))
+    assert paths.data_dir != paths.source_dir
+    assert pod_paths(workspace()).data_dir == pod_paths(workspace()).source_dir
