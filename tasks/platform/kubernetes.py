@@ -279,16 +279,22 @@ class KubernetesPlatform:
                 yield said
 
     async def _ensure(self, workspace: Workspace, pod: Pod) -> None:
-        """Have the pod's objects as they should be; asked of the API server once a run."""
+        """Have the pod's objects as they should be; asked of the API server once a run.
+
+        A Job that is there stays as it is, with what its pods are told: another version of ours may
+        have begun it, and neither may change under a pod that trains.
+        """
         manifests = self._manifests(workspace, pod)
         digest = json.dumps(manifests, sort_keys=True)
         key = _applied_key(workspace, pod.name)
         if self._applied.get(key) == digest:
             return
         api = await self.api()
-        for manifest in manifests:
-            await self._expect_free(workspace, manifest["kind"], manifest["metadata"]["name"])
-            await api.apply(manifest)
+        named = [(each["kind"], _name(each)) for each in manifests]
+        there = {kind: await self._expect_free(workspace, kind, name) for kind, name in named}
+        if not there.get("Job"):
+            for manifest in manifests:
+                await api.apply(manifest)
         self._applied[key] = digest
         if pod.name == INFERENCE:
             await self._note_replaced(workspace)
@@ -302,8 +308,8 @@ class KubernetesPlatform:
             status.server_ended(reason="ServerReplaced", message=message)
             await self.write_status(workspace, status)
 
-    async def _expect_free(self, workspace: Workspace, kind: str, name: str) -> None:
-        """Return when no object has the name, or the Workspace's own.
+    async def _expect_free(self, workspace: Workspace, kind: str, name: str) -> bool:
+        """Whether the object is there, as the Workspace's own; False = the name is free.
 
         What an earlier Workspace of this name has left is waited for: it goes by itself.
         Raises: NameTaken: the object is somebody else's.
@@ -313,7 +319,7 @@ class KubernetesPlatform:
         while True:
             found = await api.get(kind, workspace.metadata.namespace, name)
             if found is None or is_of(found, workspace):
-                return
+                return found is not None
             if is_in_the_way(found, workspace) or clock() > deadline:
                 raise name_taken(kind, name, workspace)
             await asyncio.sleep(0.5)
