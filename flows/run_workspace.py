@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage, TunedAdapter
 from tasks.contract.errors import InternalError, KaitoflowError
-from tasks.contract.status import ConditionType, Progress, WorkspaceStatus, fresh_status
+from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus, fresh_status
 from tasks.contract.workspace import Workspace
 from tasks.dataset.task import download_dataset, fetch_weights
 from tasks.image.task import push_image
@@ -138,14 +138,14 @@ async def _fail(workspace: Workspace, error: KaitoflowError) -> None:
     def change(status: WorkspaceStatus) -> None:
         refused = error.exit_code == 3 and not status.is_true(ConditionType.ACCEPTED)
         kind = ConditionType.ACCEPTED if refused else ConditionType.WORKSPACE_SUCCEEDED
-        status.state, status.progress = "Failed", Progress()
+        status.state, status.progress = State.FAILED, Progress()
         status.set_condition(kind, status="False", reason=error.reason, message=str(error))
 
     await change_status(workspace, change)
 
 
 def _stop(status: WorkspaceStatus) -> None:
-    status.state, status.progress = "Stopped", Progress()
+    status.state, status.progress = State.STOPPED, Progress()
     status.set_condition(
         ConditionType.WORKSPACE_SUCCEEDED,
         status="False",
@@ -164,7 +164,7 @@ def _serve_no_more(status: WorkspaceStatus) -> None:
 
 
 def _succeed(status: WorkspaceStatus) -> None:
-    status.state = "Succeeded" if status.served_generation is None else "Ready"
+    status.state = State.SUCCEEDED if status.served_generation is None else State.READY
     status.set_condition(
         ConditionType.WORKSPACE_SUCCEEDED, status="True", reason="workspaceSucceeded"
     )

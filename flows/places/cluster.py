@@ -20,7 +20,7 @@ from flows.places.resume import begin_again
 from flows.view import run_view
 from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import KaitoflowError, KubernetesRefused, ServerNotReady
-from tasks.contract.status import WorkspaceStatus
+from tasks.contract.status import WorkspaceStatus, status_of
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.nodes.garbage.leaks import Leak
 from tasks.plan.checks import make_plan
@@ -100,7 +100,7 @@ class ClusterObjects:
         if found is None:
             return None
         created = datetime.fromisoformat(found["metadata"]["creationTimestamp"])
-        return StoredWorkspace(_typed(found), watch.status_of(found), created)
+        return StoredWorkspace(_typed(found), status_of(found), created)
 
     def is_serving(self, workspace: Workspace) -> bool:
         """Whether a pod of the StatefulSet is ready."""
@@ -186,7 +186,7 @@ class ClusterObjects:
 
         async def says_more() -> bool:
             meta = workspace.metadata
-            status = watch.status_of(await api.get("Workspace", meta.namespace, meta.name))
+            status = status_of(await api.get("Workspace", meta.namespace, meta.name))
             if watch.is_under_way(workspace, status):
                 return True
             return step in (None, "serve") and await self._is_serving(workspace)

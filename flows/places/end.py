@@ -3,8 +3,9 @@
 import asyncio
 
 from flows.places.base import Tell
-from flows.places.watch import LOOK_AGAIN_S, NoWatcher, is_under_way, status_of
+from flows.places.watch import LOOK_AGAIN_S, NoWatcher, is_under_way
 from tasks.contract.errors import DeadlineExceeded
+from tasks.contract.status import status_of
 from tasks.contract.workspace import STOPPED_ANNOTATION, Workspace
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.platform.manifests import workspace_labels

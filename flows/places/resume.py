@@ -3,7 +3,8 @@
 import asyncio
 
 from flows.places.end import Waiting, is_ending, mark_stopped
-from flows.places.watch import LOOK_AGAIN_S, has_ended_badly, status_of
+from flows.places.watch import LOOK_AGAIN_S
+from tasks.contract.status import State, status_of
 from tasks.contract.workspace import STOPPED_ANNOTATION, Workspace
 from tasks.platform.kube_api import KubeApi, Object
 
@@ -19,7 +20,7 @@ async def begin_again(api: KubeApi, workspace: Workspace, before: Object | None)
     status = status_of(before)
     is_stopped = STOPPED_ANNOTATION in before["metadata"].get("annotations", {})
     is_current = status.observed_generation == workspace.metadata.generation
-    has_failed = is_current and has_ended_badly(status)
+    has_failed = is_current and status.state.ended_badly
     if has_failed and not is_stopped:
         await _stop_what_failed(api, workspace)
     elif is_stopped:
@@ -35,7 +36,7 @@ async def _stop_what_failed(api: KubeApi, workspace: Workspace) -> None:
     try:
         while True:
             found = await api.get("Workspace", meta.namespace, meta.name)
-            if found is None or status_of(found).state == "Stopped":
+            if found is None or status_of(found).state == State.STOPPED:
                 return
             waiting.go_on(["its last run"], is_acted_on=await is_ending(api, workspace))
             await asyncio.sleep(LOOK_AGAIN_S)

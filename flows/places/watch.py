@@ -12,7 +12,7 @@ from tasks.contract.errors import (
     RunSuperseded,
     error_from_reason,
 )
-from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus, status_of
 from tasks.contract.workspace import Workspace
 from tasks.platform.kube_api import KubeApi, Object
 from tasks.settings import settings
@@ -21,8 +21,6 @@ LOOK_AGAIN_S = 0.5
 Show = Callable[[WorkspaceStatus], None]
 
 _OUTAGE_MAX_S = 300.0
-_ENDED_WELL, _ENDED_BADLY = {"Ready", "Succeeded"}, {"Failed", "Stopped"}
-_ENDED = _ENDED_WELL | _ENDED_BADLY | {"NotReady"}
 
 
 class NoWatcher(Failed):
@@ -37,21 +35,10 @@ class WorkspaceDeleted(Failed):
     """Somebody deleted the Workspace whose run was watched."""
 
 
-def status_of(found: Object | None) -> WorkspaceStatus:
-    """The status of a Workspace as the API server keeps it; an empty one, when none was written."""
-    return WorkspaceStatus.model_validate((found or {}).get("status") or {})
-
-
 def is_under_way(workspace: Workspace, status: WorkspaceStatus) -> bool:
     """Whether a run of the Workspace's generation has begun and not ended."""
-    return (
-        status.observed_generation == workspace.metadata.generation and status.state not in _ENDED
-    )
-
-
-def has_ended_badly(status: WorkspaceStatus) -> bool:
-    """Whether running again is to begin a new run."""
-    return status.state in _ENDED_BADLY
+    is_current = status.observed_generation == workspace.metadata.generation
+    return is_current and not status.state.is_settled
 
 
 async def watch_run(
@@ -73,7 +60,7 @@ async def watch_run(
     while True:
         status = status_of(await _look(api, workspace))
         is_previous = status.flow_run_id == previous_run
-        has_ended = status.state in _ENDED
+        has_ended = status.state.is_settled
         is_picked_up = status.observed_generation == workspace.metadata.generation
         if is_picked_up and not (is_previous and has_ended):
             if not is_previous:
@@ -118,18 +105,18 @@ async def _look(api: KubeApi, workspace: Workspace) -> Object:
 
 def _raise_for(workspace: Workspace, status: WorkspaceStatus) -> None:
     """Raise how a run ended, if not well."""
-    if status.state in _ENDED_WELL:
+    if status.state.ended_well:
         return
     accepted = status.condition(ConditionType.ACCEPTED)
     served = status.condition(ConditionType.INFERENCE_READY)
     ended = status.condition(ConditionType.WORKSPACE_SUCCEEDED)
     if accepted and accepted.status == "False":
         raise _typed(accepted.reason, accepted.message, otherwise=Refused)
-    if status.state == "Stopped":
+    if status.state == State.STOPPED:
         raise RunStopped(
             f"the run of workspace {workspace} was watched; it was stopped; run it again to resume"
         )
-    if status.state == "NotReady" and served:
+    if status.state == State.NOT_READY and served:
         raise _typed(served.reason, served.message, otherwise=Failed)
     raise _typed(
         ended.reason if ended else "Failed",

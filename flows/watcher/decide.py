@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tasks.contract.errors import InvalidWorkspace
-from tasks.contract.status import SETTLED_STATES, ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus, status_of
 from tasks.contract.workspace import (
     FINALIZER,
     STOPPED_ANNOTATION,
@@ -103,7 +103,7 @@ def decide(manifest: Mapping[str, Any], known: Known, now: datetime) -> tuple[Ac
     meta = manifest["metadata"]
     if meta.get("deletionTimestamp"):
         return _release(meta, known, now)
-    status = WorkspaceStatus.model_validate(manifest.get("status") or {})
+    status = status_of(manifest)
     try:
         workspace = parse_workspace(dict(manifest), source=meta["name"])
     except InvalidWorkspace as error:
@@ -122,7 +122,7 @@ def _refuse(
     meta: Mapping[str, Any], status: WorkspaceStatus, error: InvalidWorkspace, now: datetime
 ) -> tuple[Action, ...]:
     refused = status.model_copy(deep=True)
-    refused.observed_generation, refused.state = meta["generation"], "Failed"
+    refused.observed_generation, refused.state = meta["generation"], State.FAILED
     refused.set_condition(
         ConditionType.ACCEPTED, status="False", reason=error.reason, message=str(error), now=now
     )
@@ -142,7 +142,7 @@ def _ensure(
         again = _next_attempt(status)
         resumed = Resume(meta=workspace.metadata, status=again)
         return (resumed, *_start(workspace, again.attempt, known, now))
-    if is_current and status.state in SETTLED_STATES:
+    if is_current and status.state.is_settled:
         return ()
     return _start(workspace, status.attempt if is_current else 0, known, now)
 
@@ -162,7 +162,7 @@ def was_asked_to_stop(status: WorkspaceStatus) -> bool:
 
 def _next_attempt(status: WorkspaceStatus) -> WorkspaceStatus:
     again = status.model_copy(deep=True)
-    again.attempt, again.state, again.conditions = status.attempt + 1, "Pending", []
+    again.attempt, again.state, again.conditions = status.attempt + 1, State.PENDING, []
     return again
 
 
@@ -176,7 +176,7 @@ def lost(status: WorkspaceStatus, *, generation: int, attempt: int) -> Workspace
 def stopped(status: WorkspaceStatus, *, generation: int, now: datetime) -> WorkspaceStatus:
     """The status of a Workspace whose run and server were ended, and whose nodes go back."""
     ended = status.model_copy(deep=True)
-    ended.observed_generation, ended.state = generation, "Stopped"
+    ended.observed_generation, ended.state = generation, State.STOPPED
     ended.cost = status.cost.holding((), now)
     for kind in (ConditionType.INFERENCE_READY, ConditionType.WORKSPACE_SUCCEEDED):
         ended.set_condition(
@@ -199,7 +199,6 @@ def longest_unasked(
     waiting = [
         manifest
         for manifest in manifests
-        if manifest["metadata"]["uid"] in asked_s
-        and (manifest.get("status") or {}).get("state") not in SETTLED_STATES
+        if manifest["metadata"]["uid"] in asked_s and not status_of(manifest).state.is_settled
     ]
     return sorted(waiting, key=lambda each: asked_s[each["metadata"]["uid"]])[:limit]

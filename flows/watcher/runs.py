@@ -33,7 +33,7 @@ from flows.watcher.freshness import Freshness
 from flows.watcher.settings import WatcherSettings
 from flows.worker.deployments import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
-from tasks.contract.status import WorkspaceStatus
+from tasks.contract.status import WorkspaceStatus, status_of
 from tasks.contract.workspace import (
     FINALIZER,
     ObjectMeta,
@@ -211,7 +211,7 @@ class Watcher:
 
     async def _status(self, meta: ObjectMeta) -> WorkspaceStatus:
         found = await self._api.get("Workspace", meta.namespace, meta.name)
-        return WorkspaceStatus.model_validate((found or {}).get("status") or {})
+        return status_of(found)
 
     async def _write(self, meta: ObjectMeta, status: WorkspaceStatus) -> None:
         patch = status_patch(meta.uid, status)
@@ -226,7 +226,7 @@ class Watcher:
         found = await self._api.get("Workspace", meta["namespace"], name)
         if not found or found["metadata"].get("deletionTimestamp"):
             return
-        status = WorkspaceStatus.model_validate(found.get("status") or {})
+        status = status_of(found)
         if str(status.served_generation) != meta["labels"].get(GENERATION_LABEL):
             return
         changed = with_readiness(status, None if is_gone else pod)

@@ -4,6 +4,7 @@ Condition types and reasons are KAITO's where KAITO has one; `Accepted` is ours 
 cheap checks). Times are UTC, in Kubernetes' format.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -15,14 +16,47 @@ from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
 from tasks.contract.units import duration
 
-# In which a Workspace needs no run, as long as it is not changed.
-SETTLED_STATES = ("Ready", "NotReady", "Succeeded", "Failed", "Stopped")
-# In which the last run has ended and needs its nodes no more.
-_ENDED_STATES = ("Succeeded", "Failed", "Stopped")
 # Why a server that answered once is there no more; any other reason is of one that will come back.
 _SERVER_ENDED_REASONS = ("StopRequested", "Stopped", "ServerReplaced")
 _HISTORY_MAX = 10
 _MESSAGE_MAX_CHARS = 32768  # metav1.Condition's; a status with a longer one is refused whole
+
+
+class State(StrEnum):
+    """How a Workspace stands, in one word; KAITO's words, and Stopped."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    READY = "Ready"
+    NOT_READY = "NotReady"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a Workspace needs no run, as long as it is not changed."""
+        return self not in (State.PENDING, State.RUNNING)
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether the last run did what was asked."""
+        return self in (State.READY, State.SUCCEEDED)
+
+    @property
+    def ended_badly(self) -> bool:
+        """Whether running the same again may do what the last run did not."""
+        return self in (State.FAILED, State.STOPPED)
+
+    @property
+    def is_of_server(self) -> bool:
+        """Whether it is a server that decides between this state and another."""
+        return self in (State.READY, State.NOT_READY)
+
+    @property
+    def keeps_nodes(self) -> bool:
+        """Whether a run, or what it left, needs nodes; see `WorkspaceStatus.keeps_nodes`."""
+        return not self.is_settled or self.is_of_server
 
 
 class ConditionType(StrEnum):
@@ -132,7 +166,7 @@ class WorkspaceStatus(_Part):
     cost: of the machines that were made for it, of all generations.
     """
 
-    state: str = "Pending"
+    state: State = State.PENDING
     observed_generation: int = 0
     attempt: int = 0
     conditions: list[Condition] = []
@@ -171,7 +205,7 @@ class WorkspaceStatus(_Part):
     @property
     def keeps_nodes(self) -> bool:
         """Whether a run, or a server of any generation, needs the nodes that the Workspace has."""
-        return self.state not in _ENDED_STATES or self.served_generation is not None
+        return self.state.keeps_nodes or self.served_generation is not None
 
     # These two are written as fields, since a column of `kubectl get` can only pick one.
     @computed_field  # type: ignore[prop-decorator]
@@ -236,6 +270,11 @@ class WorkspaceStatus(_Part):
 
 def _moment(now: datetime | None) -> str:
     return (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def status_of(workspace: Mapping[str, Any] | None) -> WorkspaceStatus:
+    """The status in a Workspace's manifest; an empty one, when none was written."""
+    return WorkspaceStatus.model_validate((workspace or {}).get("status") or {})
 
 
 def fresh_status(generation: int, previous: WorkspaceStatus | None = None) -> WorkspaceStatus:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import KaitoflowError, RunSuperseded, ServerNotReady
 from tasks.contract.podlog import Event
-from tasks.contract.status import WorkspaceStatus
+from tasks.contract.status import WorkspaceStatus, status_of
 from tasks.contract.workspace import FINALIZER, Workspace
 from tasks.platform.base import (
     INFERENCE,
@@ -127,7 +127,7 @@ class KubernetesPlatform:
             return known.model_copy(deep=True)
         meta = workspace.metadata
         stored = await (await self.api()).get("Workspace", meta.namespace, meta.name)
-        return WorkspaceStatus.model_validate((stored or {}).get("status") or {})
+        return status_of(stored)
 
     async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
         """Replace the status; a Workspace that is gone, or another of its name, stays as it is.
@@ -197,7 +197,7 @@ class KubernetesPlatform:
         found = await self._expect_current(workspace)
         await self._remove_outdated(workspace)
         uid = workspace.metadata.uid
-        self._statuses[uid] = WorkspaceStatus.model_validate(found.get("status") or {})
+        self._statuses[uid] = status_of(found)
         outbox = self._outboxes[uid] = Outbox(await self.api(), workspace)
         try:
             yield

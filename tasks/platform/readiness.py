@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.contract.status import SETTLED_STATES, ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod
 
 
@@ -15,7 +15,7 @@ def with_readiness(
     Args: pod: None = it is gone.
     """
     served = status.served_generation
-    if served is None or status.state not in SETTLED_STATES:
+    if served is None or not status.state.is_settled:
         return None
     is_ready = pod is not None and _is_ready(pod)
     changed = status.model_copy(deep=True)
@@ -38,8 +38,8 @@ def with_readiness(
             generation=served,
         )
     # A newer generation that has failed is told by the state, whatever the older one serves.
-    if status.state in ("Ready", "NotReady"):
-        changed.state = "Ready" if is_ready else "NotReady"
+    if status.state.is_of_server:
+        changed.state = State.READY if is_ready else State.NOT_READY
     return None if changed == status else changed
 
 

@@ -8,7 +8,7 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import TunedAdapter
-from tasks.contract.status import ConditionType, Progress, WorkspaceStatus
+from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
 from tasks.pods import TUNE
@@ -36,7 +36,7 @@ async def tune_model(workspace: Workspace, pod: Pod) -> TunedAdapter:
 
 
 def _job_started(status: WorkspaceStatus) -> None:
-    status.state = "Running"
+    status.state = State.RUNNING
     status.set_condition(
         ConditionType.JOB_STARTED, status="True", reason="WorkspaceTuningJobStatusStarted"
     )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.contract.status import ConditionType, Progress, WorkspaceStatus, fresh_status
+from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus, fresh_status
 
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = datetime(2026, 1, 2, tzinfo=UTC)
@@ -77,7 +77,7 @@ def test_the_history_goes_on_in_the_next_generation() -> None:
     assert fresh_status(4, earlier).history == earlier.history
 
 
-def served(generation: int = 1, state: str = "Ready") -> WorkspaceStatus:
+def served(generation: int = 1, state: State = State.READY) -> WorkspaceStatus:
     """A status as a run leaves it whose server answers."""
     status = WorkspaceStatus(state=state, observed_generation=generation, worker_nodes=["gpu"])
     for kind in ConditionType:
@@ -112,20 +112,31 @@ def test_a_server_that_is_not_ready_for_a_while_is_still_served() -> None:
 @pytest.mark.parametrize(
     ("state", "is_served", "expected"),
     [
-        ("Pending", False, True),
-        ("Running", False, True),
-        ("Ready", True, True),
-        ("NotReady", True, True),
-        ("Failed", False, False),
-        ("Failed", True, True),
-        ("Stopped", False, False),
-        ("Succeeded", False, False),
+        (State.PENDING, False, True),
+        (State.RUNNING, False, True),
+        (State.READY, True, True),
+        (State.NOT_READY, True, True),
+        (State.FAILED, False, False),
+        (State.FAILED, True, True),
+        (State.STOPPED, False, False),
+        (State.SUCCEEDED, False, False),
     ],
 )
 def test_nodes_are_kept_by_a_run_and_by_what_serves(
-    state: str, is_served: bool, expected: bool
+    state: State, is_served: bool, expected: bool
 ) -> None:
     status = served(state=state)
     if not is_served:
         status.server_ended(reason="Stopped", message="m")
     assert status.keeps_nodes is expected
+
+
+def test_what_a_state_means_for_runs_and_nodes() -> None:
+    def those(name: str) -> set[State]:
+        return {state for state in State if getattr(state, name)}
+
+    assert set(State) - those("is_settled") == {State.PENDING, State.RUNNING}
+    assert those("ended_well") == {State.READY, State.SUCCEEDED}
+    assert those("ended_badly") == {State.FAILED, State.STOPPED}
+    assert those("is_of_server") == {State.READY, State.NOT_READY}
+    assert set(State) - those("keeps_nodes") == {State.SUCCEEDED, State.FAILED, State.STOPPED}

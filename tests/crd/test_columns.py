@@ -17,6 +17,7 @@ from tasks.contract.status import (
     Metric,
     Performance,
     Progress,
+    State,
     WorkspaceStatus,
 )
 from tests.cluster.control_plane import ControlPlane
@@ -39,7 +40,7 @@ Read = Callable[..., dict[str, Any]]
 def tuning_status() -> WorkspaceStatus:
     """A status with every field set, in the middle of training."""
     status = WorkspaceStatus(
-        state="Running",
+        state=State.RUNNING,
         observed_generation=1,
         attempt=2,
         progress=Progress(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.contract.workspace import Manifests
 from tasks.platform.store import Store
 from tests.builders import tuning_manifest, tuning_workspace
@@ -42,7 +42,7 @@ def applied(tmp_path: Path) -> Store:
     """A home in which a Workspace is running."""
     store = Store(tmp_path / "home")
     workspace = store.apply(Manifests(workspace=tuning_workspace()))
-    status = WorkspaceStatus(state="Running", observed_generation=1)
+    status = WorkspaceStatus(state=State.RUNNING, observed_generation=1)
     status.set_condition(ConditionType.RESOURCE_READY, status="True", reason="Ready")
     store.write_status(workspace, status)
     return store

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.status import SETTLED_STATES
+from tasks.contract.status import State
 from tasks.contract.workspace import FINALIZER, STOPPED_ANNOTATION, parse_workspace
 from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, node_claim
 from tasks.nodes.garbage.leaks import (
@@ -28,6 +28,7 @@ SIZE = "Standard_NC24ads_A100_v4"
 GRACE_S = 600.0
 TERMS = Terms(price_per_hour=price_table().price_per_hour, grace_s=GRACE_S, now=NOW)
 Object = dict[str, Any]
+SETTLED = [each for each in State if each.is_settled]
 
 
 def ago(seconds: float) -> str:
@@ -261,13 +262,13 @@ def test_a_workspace_that_was_changed_since_its_last_run_wants_one() -> None:
 @pytest.mark.parametrize(
     "idle",
     [
-        *(workspace(state, **HELD) for state in SETTLED_STATES),
+        *(workspace(state, **HELD) for state in SETTLED),
         workspace("Running", annotations={STOPPED_ANNOTATION: ""}, **HELD),
         workspace("Running", deletionTimestamp=ago(3600), **HELD),
         workspace("Running"),
         workspace("Running", ended_s=GRACE_S - 1, **HELD),
     ],
-    ids=[*SETTLED_STATES, "stopped", "deleted", "no watcher's", "young"],
+    ids=[*SETTLED, "stopped", "deleted", "no watcher's", "young"],
 )
 def test_a_workspace_that_needs_no_run_misses_none(idle: Object) -> None:
     assert leaks(workspaces=[idle], with_run=()) == []

@@ -9,7 +9,7 @@ import pytest
 from tasks.contract.artifacts import Node
 from tasks.contract.errors import NodeNotReady
 from tasks.contract.held_cost import HeldMachine
-from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.nodes import task as step
 from tasks.nodes.byo import ByoProvisioner
@@ -138,7 +138,7 @@ SERVED = ConditionType.INFERENCE_READY
 
 
 def test_what_an_older_generation_serves_keeps_its_nodes_when_an_edit_is_refused() -> None:
-    status = WorkspaceStatus(state="Failed", observed_generation=2, worker_nodes=["gpu", "new"])
+    status = WorkspaceStatus(state=State.FAILED, observed_generation=2, worker_nodes=["gpu", "new"])
     status.set_condition(SERVED, status="True", reason="R", generation=1)
     assert step.nodes_of_server(status, {"gpu"}) == {"gpu"}
     assert step.nodes_of_server(status, ()) == {"gpu", "new"}  # its pod is on its way to a node
@@ -146,7 +146,7 @@ def test_what_an_older_generation_serves_keeps_its_nodes_when_an_edit_is_refused
 
 
 def test_a_failed_run_that_nothing_is_served_of_keeps_no_node() -> None:
-    status = WorkspaceStatus(state="Failed", worker_nodes=["gpu"])
+    status = WorkspaceStatus(state=State.FAILED, worker_nodes=["gpu"])
     assert step.nodes_of_server(status, {"gpu"}) == set()
     status.set_condition(SERVED, status="False", reason="StopRequested")
     assert step.nodes_of_server(status, {"gpu"}) == set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contract.status import WorkspaceStatus
+from tasks.contract.status import State, WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.store import Store, write_atomically
 from tests.builders import tuning_workspace
@@ -55,7 +55,7 @@ def test_secrets_are_readable_by_their_owner_only(store: Store, tmp_path: Path) 
 def test_the_status_of_a_deleted_workspace_is_not_brought_back(store: Store) -> None:
     workspace = apply(store, tuning_workspace())
     store.delete(workspace)
-    store.write_status(workspace, WorkspaceStatus(state="Ready"))
+    store.write_status(workspace, WorkspaceStatus(state=State.READY))
     assert store.find("default", "tuned") is None
     assert list(store.list()) == []
 

@@ -6,7 +6,7 @@ Several may select one label, and share what it finds; the last of them gives it
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.contract.status import WorkspaceStatus
+from tasks.contract.status import status_of
 from tasks.contract.workspace import ObjectMeta
 from tasks.nodes.claims.node_claim import NAMESPACE_LABEL, WORKSPACE_LABEL
 
@@ -15,7 +15,7 @@ Object = Mapping[str, Any]
 
 def has_ended(workspace: Object) -> bool:
     """Whether its last run has ended and kept no node, and no newer generation is to be run."""
-    status = WorkspaceStatus.model_validate(workspace.get("status") or {})
+    status = status_of(workspace)
     is_current = status.observed_generation == workspace["metadata"].get("generation")
     return is_current and not status.keeps_nodes
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from tasks.contract.status import SETTLED_STATES
+from tasks.contract.status import status_of
 from tasks.contract.workspace import FINALIZER, STOPPED_ANNOTATION
 from tasks.nodes.aks.pool_body import pool_of
 from tasks.nodes.claims.heirs import has_ended, heirs, is_awaited
@@ -234,13 +234,13 @@ def _run_leak(
 
 def _wants_run(workspace: Object) -> bool:
     """As the watcher sees it: what is under way, or was changed since its last run."""
-    meta, status = workspace["metadata"], workspace.get("status") or {}
+    meta, status = workspace["metadata"], status_of(workspace)
     if "deletionTimestamp" in meta or STOPPED_ANNOTATION in (meta.get("annotations") or {}):
         return False
     if FINALIZER not in meta.get("finalizers", ()):
         return False  # no watcher has taken it on: it is another installation's, or nobody's
-    is_current = status.get("observedGeneration") == meta.get("generation")
-    return not (is_current and status.get("state") in SETTLED_STATES)
+    is_current = status.observed_generation == meta.get("generation")
+    return not (is_current and status.state.is_settled)
 
 
 def _is_needed(nodes: Sequence[Object], evidence: Evidence) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
 from tests.flows.watcher.conftest import installed
@@ -158,7 +158,7 @@ def terminal(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Ite
 
 def running_status(generation: int = 1, *, run: str = "first") -> WorkspaceStatus:
     """The status of a run that has been accepted."""
-    status = WorkspaceStatus(state="Running", observed_generation=generation, flow_run_id=run)
+    status = WorkspaceStatus(state=State.RUNNING, observed_generation=generation, flow_run_id=run)
     status.set_condition(ConditionType.ACCEPTED, status="True", reason="Accepted")
     return status
 
@@ -166,7 +166,7 @@ def running_status(generation: int = 1, *, run: str = "first") -> WorkspaceStatu
 def failed_status(reason: str, message: str, *, run: str = "first") -> WorkspaceStatus:
     """The status of a run that has failed."""
     status = running_status(run=run)
-    status.state = "Failed"
+    status.state = State.FAILED
     status.set_condition(
         ConditionType.WORKSPACE_SUCCEEDED, status="False", reason=reason, message=message
     )

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tasks.contract.artifacts import Endpoint
+from tasks.contract.status import State
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.enclosure import Site, forwarded, running_enclosure
@@ -130,7 +131,10 @@ def have_node(terminal: Terminal) -> None:
 def have_workspace(terminal: Terminal) -> None:
     terminal.create(tuning_manifest())
     status = running_status()
-    status.state, status.endpoint = "Ready", Endpoint(url="http://tuned.default.svc", model="tuned")
+    status.state, status.endpoint = (
+        State.READY,
+        Endpoint(url="http://tuned.default.svc", model="tuned"),
+    )
     terminal.write_status("tuned", status)
     ports = [{"name": "http", "port": 80, "targetPort": 5000}]
     service = {"selector": LABELS, "ports": ports}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.status import State
 from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
 
@@ -36,7 +37,7 @@ def test_stop_marks_the_generation_and_waits_for_the_watcher(applied: Terminal) 
     annotations = applied.object("tuned")["metadata"]["annotations"]
     assert annotations == {"kaitoflow.io/stopped": "1"}
     stopped = failed_status("Stopped", "the run was stopped")
-    stopped.state = "Stopped"
+    stopped.state = State.STOPPED
     applied.write_status("tuned", stopped)
     wait_for(lambda: "waiting for tuned-tune-1-abcde" in stop.said())
     applied.kubectl("delete", "pod", "tuned-tune-1-abcde", "--grace-period=0", "--force")

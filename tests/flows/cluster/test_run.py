@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
-from tasks.contract.status import ConditionType, FinishedStep, Progress, WorkspaceStatus
+from tasks.contract.status import ConditionType, FinishedStep, Progress, State, WorkspaceStatus
 from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import (
     SECRET,
@@ -29,7 +29,7 @@ def started_run(terminal: Terminal) -> Started:
 
 def succeeded_status(*, run: str = "first") -> WorkspaceStatus:
     status = running_status(run=run)
-    status.state = "Ready"
+    status.state = State.READY
     status.steps = [FinishedStep(name="tune", seconds=12.5, detail="loss 3.1 to 1.2")]
     status.image = PublishedImage(
         reference="registry.example.com/adapters/tuned:1", digest="sha256:abc", pushed=True
@@ -92,7 +92,7 @@ def test_ctrl_c_stops_watching_and_not_the_run(terminal: Terminal, number: signa
 
 def test_a_workspace_that_the_run_refuses_exits_with_3(terminal: Terminal) -> None:
     run = started_run(terminal)
-    status = WorkspaceStatus(state="Failed", observed_generation=1, flow_run_id="first")
+    status = WorkspaceStatus(state=State.FAILED, observed_generation=1, flow_run_id="first")
     status.set_condition(
         ConditionType.ACCEPTED, status="False", reason="SecretNotFound", message="no Secret push"
     )
@@ -161,7 +161,7 @@ def test_running_what_failed_has_it_stopped_first_and_waits_for_another_run(
     run = terminal.start("run", terminal.write_tuning())
     stopped = {"kaitoflow.io/stopped": "1"}
     wait_for(lambda: terminal.object("tuned")["metadata"].get("annotations") == stopped)
-    failed.state = "Stopped"
+    failed.state = State.STOPPED
     terminal.write_status("tuned", failed)
     wait_for(lambda: "annotations" not in terminal.object("tuned")["metadata"])
     terminal.write_status("tuned", WorkspaceStatus(observed_generation=1, flow_run_id="first"))
@@ -183,7 +183,7 @@ def test_what_failed_stays_startable_when_there_is_no_watcher(terminal: Terminal
 def test_a_server_that_is_not_ready_any_more_is_told(terminal: Terminal) -> None:
     terminal.create(tuning_manifest())
     status = succeeded_status()
-    status.state = "NotReady"
+    status.state = State.NOT_READY
     status.set_condition(
         ConditionType.INFERENCE_READY, status="False", reason="NodeLost", message="the node left"
     )

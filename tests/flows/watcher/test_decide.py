@@ -21,7 +21,7 @@ from flows.watcher.decide import (
     stopped,
 )
 from tasks.contract.held_cost import Cost, HeldMachine
-from tasks.contract.status import SETTLED_STATES, ConditionType, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.contract.workspace import FINALIZER, STOPPED_ANNOTATION
 from tests.builders import tuning_manifest
 
@@ -46,12 +46,12 @@ def workspace(status: WorkspaceStatus | None = None, *, generation: int = 1, **m
     return manifest
 
 
-def status_of(state: str, *, generation: int = 1, attempt: int = 0) -> WorkspaceStatus:
+def a_status(state: State, *, generation: int = 1, attempt: int = 0) -> WorkspaceStatus:
     return WorkspaceStatus(state=state, observed_generation=generation, attempt=attempt)
 
 
 def was_stopped(*, attempt: int = 0) -> WorkspaceStatus:
-    return stopped(status_of("Ready", attempt=attempt), generation=1, now=NOW)
+    return stopped(a_status(State.READY, attempt=attempt), generation=1, now=NOW)
 
 
 STOPPED_BY_ANNOTATION: Object = {"annotations": {STOPPED_ANNOTATION: "1"}}
@@ -84,33 +84,33 @@ SITUATIONS: dict[str, tuple[Object, Known, list[tuple[Any, ...]]]] = {
     "taken on and not begun": (workspace(), Known(), [(Start, 0, False)]),
     "its run is known to be there": (workspace(), Known(started=(1, 0)), []),
     "under way, seen by another watcher": (
-        workspace(status_of("Running", attempt=2)),
+        workspace(a_status(State.RUNNING, attempt=2)),
         Known(),
         [(Start, 2, False)],
     ),
-    "under way, and known": (workspace(status_of("Running")), Known(started=(1, 0)), []),
+    "under way, and known": (workspace(a_status(State.RUNNING)), Known(started=(1, 0)), []),
     "its run was lost and is planned again": (
-        workspace(status_of("Running", attempt=1)),
+        workspace(a_status(State.RUNNING, attempt=1)),
         Known(started=(1, 0)),
         [(Start, 1, False)],
     ),
     "its run was lost, and it is too early": (
-        workspace(status_of("Running", attempt=1)),
+        workspace(a_status(State.RUNNING, attempt=1)),
         Known(not_before=LATER),
         [],
     ),
     "its run was lost, and the pause is over": (
-        workspace(status_of("Running", attempt=1)),
+        workspace(a_status(State.RUNNING, attempt=1)),
         Known(not_before=NOW),
         [(Start, 1, False)],
     ),
     "edited while it is served": (
-        workspace(status_of("Ready", attempt=3), generation=2),
+        workspace(a_status(State.READY, attempt=3), generation=2),
         Known(started=(1, 3)),
         [(Start, 0, True)],
     ),
     "edited while it runs": (
-        workspace(status_of("Running"), generation=2),
+        workspace(a_status(State.RUNNING), generation=2),
         Known(started=(1, 0)),
         [(Start, 0, True)],
     ),
@@ -125,7 +125,7 @@ SITUATIONS: dict[str, tuple[Object, Known, list[tuple[Any, ...]]]] = {
         [(Stop, 0)],
     ),
     "stopped while it is served": (
-        workspace(status_of("Ready", attempt=2), **STOPPED_BY_ANNOTATION),
+        workspace(a_status(State.READY, attempt=2), **STOPPED_BY_ANNOTATION),
         Known(started=(1, 2)),
         [(Stop, 2)],
     ),
@@ -163,9 +163,9 @@ def test_what_is_done_follows_from_the_situation(situation: str) -> None:
     assert told(decide(manifest, known, NOW)) == expected
 
 
-@pytest.mark.parametrize("state", SETTLED_STATES)
-def test_of_what_is_settled_nothing_is_run_until_it_is_edited(state: str) -> None:
-    settled = status_of(state)
+@pytest.mark.parametrize("state", [each for each in State if each.is_settled])
+def test_of_what_is_settled_nothing_is_run_until_it_is_edited(state: State) -> None:
+    settled = a_status(state)
     assert decide(workspace(settled), Known(), NOW) == ()
     assert told(decide(workspace(settled, generation=2), Known(), NOW)) == [(Start, 0, True)]
 
@@ -189,12 +189,12 @@ def test_one_that_breaks_a_rule_is_refused_once_and_not_held() -> None:
     accepted = refuse.status.condition(ConditionType.ACCEPTED)
     assert accepted
     assert (accepted.status, accepted.reason) == ("False", "InvalidWorkspace")
-    assert (refuse.status.state, refuse.status.observed_generation) == ("Failed", 1)
+    assert (refuse.status.state, refuse.status.observed_generation) == (State.FAILED, 1)
     assert decide(broken(refuse.status, finalizers=[]), Known(), LATER) == ()
 
 
 def test_an_edit_that_breaks_a_rule_is_refused_and_takes_nothing_from_what_serves() -> None:
-    served = status_of("Ready")
+    served = a_status(State.READY)
     served.set_condition(ConditionType.INFERENCE_READY, status="True", reason="R", now=EARLIER)
     [refuse] = decide(broken(served, generation=2), Known(started=(1, 0)), NOW)
     assert isinstance(refuse, Refuse)
@@ -215,12 +215,12 @@ def test_each_loss_is_followed_by_a_pause_twice_as_long_and_never_longer_than_te
 
 
 def test_a_lost_run_leaves_another_attempt_of_its_generation() -> None:
-    after = lost(status_of("Running", attempt=9), generation=2, attempt=1)
+    after = lost(a_status(State.RUNNING, attempt=9), generation=2, attempt=1)
     assert (after.observed_generation, after.attempt, after.state) == (2, 2, "Running")
 
 
 def test_what_is_stopped_serves_nothing_and_holds_no_machine() -> None:
-    running = status_of("Ready")
+    running = a_status(State.READY)
     running.set_condition(ConditionType.INFERENCE_READY, status="True", reason="R")
     machine = HeldMachine(
         name="a", instance_type="t", capacity_type="spot", gpus=1, since="2026-05-01T11:00:00Z"
