@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     pod_environment: dict[str, str] = {}
     """Variables of every container on a cluster, as JSON: HF_ENDPOINT names a mirror of the hub."""
 
+    pod_labels: dict[str, str] = {}
+    """Labels of every pod of a Workspace on a cluster, as JSON; like the next."""
+
+    pod_annotations: dict[str, str] = {}
+    """Annotations of every pod of a Workspace: sidecar.istio.io/inject: "false" keeps one out."""
+
     insecure_registries: tuple[str, ...] = ()
     """Registries (host:port) spoken to by plain http; those on loopback always are."""
 

@@ -8,6 +8,7 @@ from tasks.contract.resource_rules import is_reserved_label
 from tasks.contract.workspace import Workspace
 from tasks.estimate import serving_memory_gib
 from tasks.nodes.provisioner import NodeNeed
+from tasks.platform.tolerations import own_tolerations
 from tasks.presets import find_preset
 
 GPU = "nvidia.com/gpu"
@@ -18,7 +19,7 @@ def need_of(workspace: Workspace, *, memory_gib: float | None = None) -> NodeNee
     """The nodes that the Workspace's pods can run on.
 
     Args: memory_gib: the plan's estimate; None = a server's weights have to fit, at least.
-    Raises: UnknownPreset.
+    Raises: UnknownPreset, InvalidWorkspace.
     """
     resource, template = workspace.resource, _template(workspace)
     gpus, memory_gib = _size(workspace, template, memory_gib)
@@ -35,7 +36,7 @@ def need_of(workspace: Workspace, *, memory_gib: float | None = None) -> NodeNee
             for each in selector.match_expressions
             if not is_reserved_label(str(each.get("key")))
         ),
-        tolerations=tuple(template.get("tolerations") or ()),
+        tolerations=(*(template.get("tolerations") or ()), *own_tolerations(workspace)),
     )
 
 

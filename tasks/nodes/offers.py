@@ -10,6 +10,8 @@ CapacityType = Literal["on-demand", "spot"]
 
 INSTANCE_TYPES_ANNOTATION = "kaitoflow.io/instance-types"
 CAPACITY_TYPES_ANNOTATION = "kaitoflow.io/capacity-types"
+# KAITO's own word, for one of them.
+CAPACITY_TYPE_ANNOTATION = "kaito.sh/capacity-type"
 MAX_PRICE_ANNOTATION = "kaitoflow.io/spot-max-price"
 ZONES_ANNOTATION = "kaitoflow.io/zones"
 
@@ -48,13 +50,16 @@ def offers_of(workspace: Workspace) -> tuple[Offer, ...]:
             "a node is to be made for the Workspace; resource.instanceType is empty; name one, "
             "such as Standard_NC24ads_A100_v4"
         )
-    ways = _listed(annotations.get(CAPACITY_TYPES_ANNOTATION, "")) or ["on-demand"]
+    how = CAPACITY_TYPES_ANNOTATION
+    if how not in annotations and CAPACITY_TYPE_ANNOTATION in annotations:
+        how = CAPACITY_TYPE_ANNOTATION
+    ways = _listed(annotations.get(how, "")) or ["on-demand"]
     zones = tuple(_listed(annotations.get(ZONES_ANNOTATION, "")))
     max_price = _price(annotations.get(MAX_PRICE_ANNOTATION))
     return tuple(
         Offer(
             instance_type=name,
-            capacity_type=_capacity_type(way),
+            capacity_type=_capacity_type(way, how),
             zones=zones,
             max_price=max_price if way == "spot" else None,
         )
@@ -67,11 +72,11 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _capacity_type(text: str) -> CapacityType:
+def _capacity_type(text: str, annotation: str) -> CapacityType:
     known = get_args(CapacityType)
     if text not in known:
         raise InvalidWorkspace(
-            f"annotation {CAPACITY_TYPES_ANNOTATION} asks for {text!r}; there is no such way to "
+            f"annotation {annotation} asks for {text!r}; there is no such way to "
             f"pay; use {' or '.join(known)}, or both with a comma between them"
         )
     return cast("CapacityType", text)

@@ -11,7 +11,7 @@ from tasks.contract.quantity import parse_quantity
 from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.diagnosis.facts import expression_text
-from tasks.platform.manifests import TOLERATIONS
+from tasks.platform.tolerations import TOLERATIONS
 
 Object = Mapping[str, Any]
 

@@ -330,6 +330,8 @@ class KubernetesPlatform:
             job_timeout_s=self._settings.job_timeout_s,
             image_pull_secrets=self._settings.pod_image_pull_secrets,
             environment=tuple(sorted(self._settings.pod_environment.items())),
+            labels=tuple(sorted(self._settings.pod_labels.items())),
+            annotations=tuple(sorted(self._settings.pod_annotations.items())),
         )
         told = config_map(workspace, pod)
         if pod.name == TUNING:

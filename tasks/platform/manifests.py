@@ -16,6 +16,7 @@ from tasks.contract.podlog import EVENT_NONCE
 from tasks.contract.resource_rules import is_reserved_label
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import INFERENCE, TUNING, Container, Pod, PodPaths
+from tasks.platform.tolerations import TOLERATIONS, own_tolerations
 
 Object = dict[str, Any]
 
@@ -25,6 +26,7 @@ GENERATION_LABEL = "kaitoflow.io/generation"
 POD_LABEL = "kaitoflow.io/pod"
 SERVER_PORT, DISTRIBUTED_PORT = 5000, 29500
 LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"
+PRIORITY_CLASS_ANNOTATION = "kaitoflow.io/priority-class"
 
 _USER = 1000
 _NAME_MAX_CHARS = 63
@@ -37,17 +39,6 @@ _GRACE_S = 120
 # What a pod program says by its exit code (tasks/contract/podlog.py): these would end the same
 # way again, and so would one that took more memory than there is (137, when its node stays).
 _FINAL_EXIT_CODES = [1, 3, 137]
-# GPU nodes are tainted so that nothing else lands on them; spot ones so that it is wanted.
-TOLERATIONS = [
-    {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
-    {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
-    {
-        "key": "kubernetes.azure.com/scalesetpriority",
-        "operator": "Equal",
-        "value": "spot",
-        "effect": "NoSchedule",
-    },
-]
 _DOCKER_CONFIG_KEY = ".dockerconfigjson"
 
 PATHS = {
@@ -69,12 +60,15 @@ class PodSettings:
 
     image: has all pod programs. environment: variables of every container (a hub mirror, ...).
     job_timeout_s: how long a Job may take in all, with waiting and every new try.
+    labels, annotations: of every pod; those that a pod has by itself win.
     """
 
     image: str
     job_timeout_s: float
     image_pull_secrets: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 def pod_paths(workspace: Workspace) -> PodPaths:
@@ -170,7 +164,7 @@ def stateful_set(workspace: Workspace, pod: Pod, settings: PodSettings) -> Objec
     """The StatefulSet whose pod serves: the pod's last container stays, those before prepare it."""
     labels = _labels(workspace, pod)
     if pod.template is not None:
-        template = _from_users_template(workspace, pod)
+        template = _from_users_template(workspace, pod, settings)
     else:
         template = _template(workspace, pod, settings)
         *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
@@ -260,30 +254,38 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": TOLERATIONS,
+        "tolerations": [*TOLERATIONS, *own_tolerations(workspace)],
         "volumes": _volumes(workspace, pod),
     }
     if affinity := _affinity(workspace):
         spec["affinity"] = affinity
+    if priority_class := workspace.metadata.annotations.get(PRIORITY_CLASS_ANNOTATION):
+        spec["priorityClassName"] = priority_class
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     # A new text of what the containers are told has to make a new pod of a server.
     digest = _digest(config_map(workspace, pod)["data"])
-    annotations = {"kaitoflow.io/config-digest": digest}
-    return {
-        "metadata": {"labels": _labels(workspace, pod), "annotations": annotations},
-        "spec": spec,
+    metadata = {
+        "labels": dict(settings.labels) | _labels(workspace, pod),
+        "annotations": dict(settings.annotations) | {"kaitoflow.io/config-digest": digest},
     }
+    return {"metadata": metadata, "spec": spec}
 
 
-def _from_users_template(workspace: Workspace, pod: Pod) -> Object:
+def _from_users_template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
     """The user's own pod template, on the Workspace's nodes and found by its labels."""
     assert pod.template is not None
     given = dict(pod.template)
     metadata = dict(given.get("metadata") or {})
-    metadata["labels"] = {**(metadata.get("labels") or {}), **_labels(workspace, pod)}
+    own = metadata.get("labels") or {}
+    metadata["labels"] = dict(settings.labels) | own | _labels(workspace, pod)
+    if annotations := dict(settings.annotations) | (metadata.get("annotations") or {}):
+        metadata["annotations"] = annotations
     spec = dict(given.get("spec") or {})
-    spec["tolerations"] = [*(spec.get("tolerations") or []), *TOLERATIONS]
+    asked = [*(spec.get("tolerations") or []), *own_tolerations(workspace)]
+    spec["tolerations"] = [*asked, *TOLERATIONS]
+    if priority_class := workspace.metadata.annotations.get(PRIORITY_CLASS_ANNOTATION):
+        spec.setdefault("priorityClassName", priority_class)
     if affinity := _affinity(workspace):
         spec["affinity"] = {**(spec.get("affinity") or {}), **affinity}
     return {"metadata": metadata, "spec": spec}

@@ -54,6 +54,12 @@ def test_a_pod_template_says_itself_what_it_needs() -> None:
     assert (need.gpus, need.labels, need.tolerations) == (2, {"zone": "a"}, (toleration,))
 
 
+def test_tolerations_that_are_asked_for_count_when_nodes_are_chosen() -> None:
+    asked = {"kaitoflow.io/tolerations": "team=ml"}
+    need = need_of(inference("phi-4", annotations=asked))
+    assert need.tolerations == ({"key": "team", "operator": "Equal", "value": "ml"},)
+
+
 def test_a_pod_template_without_a_gpu_needs_none() -> None:
     assert need_of(inference(template={"spec": {"containers": [{"name": "own"}]}})).gpus == 0
 

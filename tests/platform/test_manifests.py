@@ -231,3 +231,45 @@ def test_a_dataset_that_is_mounted_is_prepared_beside_its_volume() -> None:
     paths = pod_paths(parse_workspace(manifest, source="test"))
     assert paths.data_dir != paths.source_dir
     assert pod_paths(workspace()).data_dir == pod_paths(workspace()).source_dir
+
+
+ASKING = {"kaitoflow.io/priority-class": "high", "kaitoflow.io/tolerations": "team=ml:NoSchedule"}
+OWN = {"key": "team", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}
+
+
+def test_a_priority_class_and_tolerations_that_are_asked_for_reach_the_pods() -> None:
+    asking = workspace(annotations=ASKING)
+    for spec in (job_spec(tuning(), asking), pod_spec(stateful_set(asking, SERVING, SETTINGS))):
+        assert spec["priorityClassName"] == "high"
+        assert OWN in spec["tolerations"]
+    assert "priorityClassName" not in job_spec(tuning())
+    assert OWN not in job_spec(tuning())["tolerations"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "high"), ({"priorityClassName": "low"}, "low")]
+)
+def test_a_pod_templates_own_priority_class_goes_before_the_annotation(
+    given: Object, expected: str
+) -> None:
+    brought = replace(BROUGHT, template={"spec": {"containers": []} | given})
+    spec = pod_spec(stateful_set(workspace(annotations=ASKING), brought, SETTINGS))
+    assert spec["priorityClassName"] == expected
+    assert OWN in spec["tolerations"]
+
+
+def test_an_installations_labels_and_annotations_never_hide_those_of_a_pod() -> None:
+    chosen = (("team", "ml"), ("kaito.sh/workspace", "other"), ("own", "2"))
+    settings = replace(SETTINGS, labels=chosen, annotations=(("sidecar", "no"),))
+    for made in (
+        tuning_job(workspace(), tuning(), settings),
+        stateful_set(workspace(), SERVING, settings),
+        stateful_set(workspace(), BROUGHT, settings),
+    ):
+        metadata = made["spec"]["template"]["metadata"]
+        assert metadata["annotations"]["sidecar"] == "no"
+        assert (metadata["labels"]["team"], metadata["labels"]["kaito.sh/workspace"]) == (
+            "ml",
+            "tuned",
+        )
+    assert metadata["labels"]["own"] == "1"
