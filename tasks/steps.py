@@ -5,8 +5,9 @@ A step's `task.py` calls `run_container`; nothing else in the project turns even
 
 import contextlib
 import logging
-import time
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from time import monotonic
 from typing import Any
 
 from tasks.contract.podlog import Event
@@ -54,14 +55,14 @@ class Step:
 @contextlib.asynccontextmanager
 async def recorded_step(workspace: Workspace, name: str) -> AsyncIterator[Step]:
     """Show a step as under way, and when it ends well as one finished line with its duration."""
-    started = time.monotonic()
+    started = monotonic()
     step = Step()
 
     def begin(status: WorkspaceStatus) -> None:
         status.progress = Progress(step_name=name)
 
     def finish(status: WorkspaceStatus) -> None:
-        seconds = round(time.monotonic() - started, 1)
+        seconds = round(monotonic() - started, 1)
         status.steps = [s for s in status.steps if s.name != name]
         status.steps.append(FinishedStep(name=name, seconds=seconds, detail=step.detail))
         status.progress = Progress()
@@ -98,8 +99,8 @@ async def tell(
 ) -> Event:
     """Turn what a container says into status, log lines and progress; its last `result` event."""
     result: Event = {}
-    progress, every_s = Progress(step_name=step), current_platform().progress_every_s
-    written_s = 0.0
+    shown = progress = Progress(step_name=step)
+    every_s, written_s = current_platform().progress_every_s, -math.inf
     async for said in lines:
         if isinstance(said, str):
             logger.info("%s: %s", step, said)
@@ -109,13 +110,20 @@ async def tell(
         if said["event"] != "progress":
             continue
         progress = _advance(progress, said)
-        if time.monotonic() - written_s < every_s and progress.step != progress.steps:
+        is_due = monotonic() - written_s >= every_s
+        if not is_due and not _is_news(progress, shown):
             continue
-        written_s = time.monotonic()
+        shown, written_s = progress, monotonic()
         await _show(workspace, progress)
         if on_progress:
             await on_progress(progress)
     return result
+
+
+def _is_news(progress: Progress, shown: Progress) -> bool:
+    """Whether a person is to see it at once: another phase has begun, or the last step is done."""
+    is_last = progress.step == progress.steps != shown.step
+    return progress.phase != shown.phase or is_last
 
 
 def _advance(progress: Progress, event: Event) -> Progress:

@@ -1,0 +1,218 @@
+"""What a container says becomes status, events and a log, and costs few writes."""
+
+import itertools
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import steps
+from tasks.contract.podlog import Event
+from tasks.contract.status import ConditionType, Progress, WorkspaceStatus
+from tasks.contract.workspace import Manifests, Workspace
+from tasks.platform.local import LocalPlatform
+from tasks.settings import Settings
+from tasks.steps import change_status, recorded_step, tell
+from tests.builders import tuning_workspace
+
+HOUR_S = 3600.0
+
+
+class Watched(LocalPlatform):
+    """This machine; it counts the writes, and keeps the events."""
+
+    progress_every_s = HOUR_S
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.written: list[Progress] = []
+        self.events: list[tuple[str, str]] = []
+
+    async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
+        self.written.append(status.progress)
+        await super().write_status(workspace, status)
+
+    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+        self.events.append((reason, message))
+
+
+@pytest.fixture
+def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    watched = Watched(Settings(home=tmp_path))
+    monkeypatch.setattr(steps, "current_platform", lambda: watched)
+    return watched
+
+
+@pytest.fixture
+def workspace(platform: Watched) -> Workspace:
+    return platform.store.apply(Manifests(workspace=tuning_workspace()))
+
+
+def progress(**fields: Any) -> Event:
+    return {"event": "progress", **fields}
+
+
+async def saying(*said: Event | str) -> AsyncGenerator[Event | str]:
+    for each in said:
+        yield each
+
+
+def places(platform: Watched) -> list[tuple[str, int]]:
+    return [(each.phase, each.step) for each in platform.written]
+
+
+async def test_a_line_of_progress_does_not_cost_a_write_each(
+    platform: Watched, workspace: Workspace
+) -> None:
+    lines = [progress(phase="train", step=step, steps=100, loss=1.0) for step in range(1, 100)]
+    await tell(workspace, saying(*lines), step="tune")
+    assert places(platform) == [("train", 1)]
+
+
+async def test_the_last_step_is_shown_at_once_and_once(
+    platform: Watched, workspace: Workspace
+) -> None:
+    lines = [progress(phase="train", step=step, steps=3, loss=1.0) for step in (1, 2, 3, 3)]
+    await tell(workspace, saying(*lines), step="tune")
+    assert places(platform) == [("train", 1), ("train", 3)]
+
+
+async def test_another_phase_is_shown_at_once(platform: Watched, workspace: Workspace) -> None:
+    lines = [progress(phase=phase) for phase in ("load", "load", "train", "train")]
+    await tell(workspace, saying(*lines), step="tune")
+    assert places(platform) == [("load", 0), ("train", 0)]
+
+
+async def test_after_a_while_progress_is_shown_again(
+    platform: Watched, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: Iterator[float] = itertools.count(0.0, HOUR_S / 2)
+    monkeypatch.setattr(steps, "monotonic", lambda: next(moments))
+    lines = [progress(phase="train", step=step, steps=100) for step in (1, 2, 3, 4)]
+    await tell(workspace, saying(*lines), step="tune")
+    assert [step for _, step in places(platform)] == [1, 3]
+
+
+async def test_what_is_known_of_the_progress_stays_until_it_is_told_anew(
+    platform: Watched, workspace: Workspace
+) -> None:
+    lines = [progress(phase="a", step=1, steps=9, loss=2.5), progress(phase="b", loss=None, odd=1)]
+    await tell(workspace, saying(*lines), step="tune")
+    expected = Progress(step_name="tune", phase="b", step=1, steps=9, loss=2.5)
+    assert platform.written[-1] == expected
+
+
+async def test_each_progress_that_is_shown_is_passed_on(
+    platform: Watched, workspace: Workspace
+) -> None:
+    heard: list[Progress] = []
+
+    async def listen(said: Progress) -> None:
+        heard.append(said)
+
+    lines = [progress(step=1, steps=9), progress(step=2, steps=9), progress(step=9, steps=9)]
+    await tell(workspace, saying(*lines), step="tune", on_progress=listen)
+    assert heard == platform.written
+    assert [each.step for each in heard] == [1, 9]
+
+
+async def test_the_last_result_is_what_a_container_answers(workspace: Workspace) -> None:
+    first, last = ({"event": "result", "rows": rows} for rows in (1, 2))
+    assert await tell(workspace, saying(first, "a line", last), step="download") == last
+
+
+async def test_lines_and_losses_are_in_the_log(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="tasks.steps")
+    await tell(workspace, saying("hello", progress(step=1, steps=2, loss=1.23456)), step="tune")
+    assert caplog.messages == ["tune: hello", "tune: step=1 steps=2 loss=1.235"]
+
+
+def turn(*kinds: ConditionType, value: Any, message: str) -> Any:
+    def change(status: WorkspaceStatus) -> None:
+        for kind in kinds:
+            status.set_condition(kind, status=value, reason=f"{kind}Turned", message=message)
+
+    return change
+
+
+NODES = (ConditionType.NODES_READY, ConditionType.RESOURCE_READY)
+
+
+async def test_conditions_that_turn_for_one_cause_are_one_event(
+    platform: Watched, workspace: Workspace
+) -> None:
+    def change(status: WorkspaceStatus) -> None:
+        turn(*NODES, value="True", message="gpu-1")(status)
+        turn(ConditionType.ACCEPTED, value="True", message="all checks passed")(status)
+
+    await change_status(workspace, change)
+    assert platform.events == [
+        ("ResourceReadyTurned", "NodesReady and ResourceReady are True: gpu-1"),
+        ("AcceptedTurned", "Accepted is True: all checks passed"),
+    ]
+
+
+async def test_a_condition_that_stays_is_no_event(platform: Watched, workspace: Workspace) -> None:
+    await change_status(workspace, turn(*NODES, value="False", message="none fits"))
+    await change_status(workspace, turn(*NODES, value="False", message="none fits yet"))
+    await change_status(workspace, turn(*NODES, value="True", message="gpu-1"))
+    assert [message for _, message in platform.events] == [
+        "NodesReady and ResourceReady are False: none fits",
+        "NodesReady and ResourceReady are True: gpu-1",
+    ]
+
+
+async def test_a_step_is_under_way_and_then_one_finished_line(
+    platform: Watched, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([10.0, 12.34])
+    monkeypatch.setattr(steps, "monotonic", lambda: next(moments))
+    async with recorded_step(workspace, "push") as step:
+        assert (await platform.read_status(workspace)).progress == Progress(step_name="push")
+        step.detail = "image"
+    status = await platform.read_status(workspace)
+    assert [(s.name, s.seconds, s.detail) for s in status.steps] == [("push", 2.3, "image")]
+    assert status.progress == Progress()
+
+
+async def test_a_step_that_is_done_again_is_one_line_in_its_new_place(
+    platform: Watched, workspace: Workspace
+) -> None:
+    for name in ("provision", "tune", "provision"):
+        async with recorded_step(workspace, name):
+            pass
+    status = await platform.read_status(workspace)
+    assert [step.name for step in status.steps] == ["tune", "provision"]
+
+
+async def test_a_step_that_fails_is_not_told_as_finished_and_stays_where_it_was(
+    platform: Watched, workspace: Workspace
+) -> None:
+    with pytest.raises(ValueError, match="no"):
+        async with recorded_step(workspace, "tune"):
+            raise ValueError("no")
+    status = await platform.read_status(workspace)
+    assert (status.steps, status.progress) == ([], Progress(step_name="tune"))
+
+
+class Told(Exception):
+    """An error that says whether another try may help."""
+
+    def __init__(self, *, retryable: bool) -> None:
+        self.retryable = retryable
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [(Told(retryable=True), True), (Told(retryable=False), False), (ValueError(), False)],
+)
+def test_a_step_is_tried_again_only_for_errors_that_say_so(data: Any, expected: bool) -> None:
+    class State:
+        pass
+
+    state = State()
+    state.data = data  # type: ignore[attr-defined]
+    assert steps.again_may_help(None, None, state) is expected
