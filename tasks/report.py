@@ -1,18 +1,19 @@
 """The report of a run as Markdown with a drawn loss curve. Pure."""
 
 import base64
-from typing import Any
+from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
+from tasks.contract.programs.tuning import HeldOut, LossAt
 from tasks.contract.status import WorkspaceStatus
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 240, 44
 
 
 def run_report(
-    title: str, status: WorkspaceStatus, metrics: dict[str, Any], *, curve: str | None
+    title: str, status: WorkspaceStatus, history: Sequence[LossAt], *, curve: str | None
 ) -> str:
     """What a run did and how well, for Prefect's UI.
 
@@ -26,14 +27,14 @@ def run_report(
     if curve:
         encoded = base64.b64encode(curve.encode()).decode()
         parts.append(f"## Loss\n\n![training loss](data:image/svg+xml;base64,{encoded})")
-    if metrics.get("history"):
-        parts.append(_first_and_last(metrics["history"]))
+    if history:
+        parts.append(_first_and_last(history))
     return "\n\n".join(part for part in parts if part)
 
 
-def loss_curve(history: list[dict[str, Any]]) -> str | None:
+def loss_curve(history: Sequence[LossAt]) -> str | None:
     """Training loss over steps as SVG; None with fewer than two points."""
-    points = [(h["step"], h["loss"]) for h in history if h.get("loss") is not None]
+    points = [(each.step, each.loss) for each in history]
     if len(points) < 2:
         return None
     steps, losses = [p[0] for p in points], [p[1] for p in points]
@@ -93,25 +94,24 @@ def _steps(status: WorkspaceStatus) -> str:
     return f"## Steps\n\n| step | seconds | result |\n| --- | ---: | --- |\n{rows}"
 
 
-def _held_out(held_out: dict[str, Any]) -> str:
+def _held_out(held_out: HeldOut) -> str:
     lines = [
         "## Held-out answers",
         (
-            f"Loss on {held_out['rows']} answers that were not trained on: "
-            f"**{held_out['loss_before']:.3f}** before, **{held_out['loss_after']:.3f}** after."
+            f"Loss on {held_out.rows} answers that were not trained on: "
+            f"**{held_out.loss_before:.3f}** before, **{held_out.loss_after:.3f}** after."
         ),
     ]
-    sample = held_out.get("sample")
-    if sample:
+    if sample := held_out.sample:
         lines += [
-            f"> {sample['question']}",
-            f"Before: {' '.join(sample['before'].split())}",
-            f"After: {' '.join(sample['after'].split())}",
+            f"> {sample.question}",
+            f"Before: {' '.join(sample.before.split())}",
+            f"After: {' '.join(sample.after.split())}",
         ]
     return "\n\n".join(lines)
 
 
-def _first_and_last(history: list[dict[str, Any]]) -> str:
+def _first_and_last(history: Sequence[LossAt]) -> str:
     first, last = history[0], history[-1]
-    start = f"{first['loss']:.3f} (step {first['step']})"
-    return f"From {start} to {last['loss']:.3f} (step {last['step']})."
+    start = f"{first.loss:.3f} (step {first.step})"
+    return f"From {start} to {last.loss:.3f} (step {last.step})."

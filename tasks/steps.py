@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import Any
 
-from tasks.contract.podlog import Event
+from tasks.contract.podlog import Answer, Event, read_answer
 from tasks.contract.status import Condition, FinishedStep, Progress, WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
@@ -78,16 +78,18 @@ async def run_container(
     pod: Pod,
     name: str,
     *,
+    answers: type[Answer],
     step: str,
     on_progress: ProgressListener | None = None,
-) -> Event:
-    """Run a pod's container to its end, telling its progress; its `result` event.
+) -> Answer:
+    """Run a pod's container to its end, telling its progress; what its program answers.
 
     Raises: the typed error of the container's verdict.
     """
     lines = current_platform().follow(workspace, pod, pod.container(name))
     async with contextlib.aclosing(lines):
-        return await tell(workspace, lines, step=step, on_progress=on_progress)
+        said = await tell(workspace, lines, step=step, on_progress=on_progress)
+    return read_answer(answers, said)
 
 
 async def tell(

@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost, HeldMachine
+from tasks.contract.programs.tuning import HeldOut, LossAt
 from tasks.contract.status import FinishedStep, WorkspaceStatus
 from tasks.report import loss_curve, run_report
 
-HISTORY = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 3, "loss": 1.0}]
+HISTORY = [LossAt(step=1, loss=2.0), LossAt(step=2, loss=1.5), LossAt(step=3, loss=1.0)]
 
 
 def finished_status() -> WorkspaceStatus:
@@ -15,12 +16,12 @@ def finished_status() -> WorkspaceStatus:
         steps=[FinishedStep(name="tune", seconds=12.3, detail="loss 1.0")],
         image=PublishedImage(reference="r/a:1", digest="sha256:abc", pushed=True),
         endpoint=Endpoint(url="http://127.0.0.1:5000", model="a"),
-        held_out={"rows": 30, "loss_before": 2.5, "loss_after": 1.25},
+        held_out=HeldOut(rows=30, loss_before=2.5, loss_after=1.25),
     )
 
 
 def test_the_report_names_image_service_steps_and_held_out_loss() -> None:
-    text = run_report("Run", finished_status(), {}, curve=None)
+    text = run_report("Run", finished_status(), (), curve=None)
     for words in (
         "r/a:1@sha256:abc",
         "http://127.0.0.1:5000",
@@ -41,7 +42,7 @@ def test_the_report_names_what_its_machines_cost() -> None:
         since="2026-01-01T12:00:00Z",
     )
     status.cost = Cost(machines=[held]).at(datetime(2026, 1, 1, 14, tzinfo=UTC))
-    text = run_report("Run", status, {}, curve=None)
+    text = run_report("Run", status, (), curve=None)
     assert "$4.00 for 2.000 GPU-hours" in text
     assert "| wsabc | Standard_NC24ads_A100_v4 | spot |" in text
 
@@ -60,5 +61,5 @@ def test_one_point_is_no_curve() -> None:
 
 
 def test_the_curve_is_part_of_the_report() -> None:
-    text = run_report("Run", finished_status(), {"history": HISTORY}, curve=loss_curve(HISTORY))
+    text = run_report("Run", finished_status(), HISTORY, curve=loss_curve(HISTORY))
     assert "![training loss](data:image/svg+xml;base64," in text

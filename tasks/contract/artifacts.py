@@ -1,10 +1,13 @@
 """What one step hands to the next, and what it tells a reader. Plain data that Prefect can keep."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from tasks.contract.programs.dataset import DatasetReport
+from tasks.contract.programs.tuning import TuningResult
 
 
 class _Artifact(BaseModel):
@@ -70,13 +73,13 @@ class Dataset(_Artifact):
 
     digest: str
     rows: int
-    report: dict[str, Any] = Field(default={}, repr=False)
+    report: DatasetReport = Field(repr=False)
 
 
 class TunedAdapter(_Artifact):
     """What is known of a trained LoRA adapter's quality."""
 
-    metrics: dict[str, Any] = Field(default={}, repr=False)
+    metrics: TuningResult = Field(repr=False)
 
 
 class PublishedImage(_Artifact):

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.contract.errors import DiskFull, InternalError, KaitoflowError, OutOfMemory
 from tasks.contract.redaction import OneLineFormatter, keep_secrets_out_of_logs, redacted
@@ -39,6 +39,7 @@ EVENT_NONCE = "KAITOFLOW_EVENT_NONCE"
 logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config")
+Answer = TypeVar("Answer")
 Event = dict[str, Any]
 
 
@@ -74,19 +75,34 @@ def parse_event(line: str, *, nonce: str = "") -> Event | None:
     return parsed if said_nonce == nonce or not nonce else None
 
 
-def run_program(
-    config_type: type[Config], main: Callable[[Config], Mapping[str, Any]], argv: list[str]
-) -> int:
+def read_answer(answers: type[Answer], fields: Mapping[str, Any]) -> Answer:
+    """What a program answered, from the fields of its `result` event.
+
+    Raises: InternalError: they are not of this type, as from a program of another version.
+    """
+    try:
+        return TypeAdapter(answers).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InternalError(
+            f"a {answers.__name__} was expected of a pod program; its answer cannot be read "
+            f"({first['loc']}: {first['msg']}); use a pod image of the same version"
+        ) from None
+
+
+def run_program(config_type: type[Config], main: Callable[[Config], Any], argv: list[str]) -> int:
     """Run a pod program: read its config file (the only argument), report, return the exit code.
 
-    `main` returns the fields of the `result` event. A KaitoflowError becomes a verdict, a full disk
+    What `main` answers, a frozen dataclass of `tasks.contract.programs`, becomes the fields of the
+    `result` event; `read_answer` gives it back. A KaitoflowError becomes a verdict, a full disk
     and exhausted memory become theirs, anything else an InternalError with its trace on stderr.
     """
     _log_to_stderr()
     signal.signal(signal.SIGTERM, _stop)
     try:
         config = TypeAdapter(config_type).validate_json(Path(argv[1]).read_bytes())
-        emit("result", main(config))
+        answer = main(config)
+        emit("result", TypeAdapter(type(answer)).dump_python(answer, mode="json"))
     except Exception as error:  # noqa: BLE001  the edge: every error becomes a verdict
         return _report(_typed(error))
     return 0

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, computed_field, field_validator
 from pydantic.alias_generators import to_camel
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
+from tasks.contract.programs.tuning import HeldOut
 from tasks.contract.units import duration
 
 # Why a server that answered once is there no more; any other reason is of one that will come back.
@@ -176,11 +177,17 @@ class WorkspaceStatus(_Part):
     target_node_count: int | None = None
     image: PublishedImage | None = None
     endpoint: Endpoint | None = None
-    held_out: dict[str, Any] = {}
+    held_out: HeldOut | None = None
     performance: Performance | None = None
     flow_run_id: str = ""
     history: list[FinishedGeneration] = []
     cost: Cost = Cost()
+
+    @field_validator("held_out", mode="before")
+    @classmethod
+    def _none_when_empty(cls, written: Any) -> Any:
+        """Versions before wrote {} where no row was held out."""
+        return written or None
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type; None while nothing is known."""

@@ -1,11 +1,12 @@
 """Step `download`: the base model's weights and the dataset, verified and counted."""
 
-from typing import Any
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import Dataset
+from tasks.contract.programs.dataset import DatasetReport
+from tasks.contract.programs.image import PullResult
+from tasks.contract.programs.serving import WeightsResult
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import TUNING, Pod
 from tasks.pods import FETCH_DATASET, FETCH_WEIGHTS, preset_of
@@ -18,9 +19,11 @@ async def fetch_weights(workspace: Workspace, pod: Pod) -> None:
     is_second = workspace.tuning is not None and pod.name != TUNING
     name = "weights again" if is_second else "weights"
     async with recorded_step(workspace, name) as step:
-        result = await run_container(workspace, pod, FETCH_WEIGHTS, step=name)
+        result = await run_container(
+            workspace, pod, FETCH_WEIGHTS, answers=WeightsResult, step=name
+        )
         model = preset_of(workspace).model
-        step.detail = f"{model} ({_mib(result['bytes'])}, from {result['source']})"
+        step.detail = f"{model} ({_mib(result.bytes)}, from {result.source})"
 
 
 @task(name="download", task_run_name="download {workspace}", cache_policy=NO_CACHE)
@@ -28,18 +31,21 @@ async def download_dataset(workspace: Workspace, pod: Pod) -> Dataset:
     """The dataset's rows, normalised, counted with the model's tokenizer and pinned by digest."""
     async with recorded_step(workspace, "download") as step:
         for container in pod.containers_between(FETCH_WEIGHTS, FETCH_DATASET):
-            await run_container(workspace, pod, container.name, step="download")
-        report = await run_container(workspace, pod, FETCH_DATASET, step="download")
+            name = container.name
+            await run_container(workspace, pod, name, answers=PullResult, step="download")
+        report = await run_container(
+            workspace, pod, FETCH_DATASET, answers=DatasetReport, step="download"
+        )
         step.detail = _summary(report)
-    return Dataset(digest=report["digest"], rows=report["rows"], report=report)
+    return Dataset(digest=report.digest, rows=report.rows, report=report)
 
 
-def _summary(report: dict[str, Any]) -> str:
-    tokens = report["tokens"]
+def _summary(report: DatasetReport) -> str:
+    tokens = report.tokens
     return (
-        f"{report['rows']} rows, {tokens['total']} tokens "
-        f"(median {tokens['median']:.0f}, p95 {tokens['p95']:.0f}, max {tokens['max']}), "
-        f"{report['truncated_rows']} truncated, {report['duplicate_rows']} duplicates"
+        f"{report.rows} rows, {tokens.total} tokens "
+        f"(median {tokens.median:.0f}, p95 {tokens.p95:.0f}, max {tokens.max}), "
+        f"{report.truncated_rows} truncated, {report.duplicate_rows} duplicates"
     )
 
 

@@ -7,7 +7,7 @@ from prefect.artifacts import acreate_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import PublishedImage
-from tasks.contract.programs.image import PushConfig
+from tasks.contract.programs.image import PushConfig, PushResult
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
@@ -27,13 +27,13 @@ async def push_image(workspace: Workspace, pod: Pod) -> PublishedImage:
     """The published image with its digest; pushing what is there already changes nothing."""
     config: PushConfig = pod.container(PUSH).config
     async with recorded_step(workspace, "push") as step:
-        result = await run_container(workspace, pod, PUSH, step="push")
+        result = await run_container(workspace, pod, PUSH, answers=PushResult, step="push")
         image = PublishedImage(
             reference=config.reference,
-            digest=result["digest"],
+            digest=result.digest,
             layout_dir=config.layout_dir,
-            pushed=result["pushed"],
-            bytes=result["bytes"],
+            pushed=result.pushed,
+            bytes=result.bytes,
         )
         step.detail = f"{image.reference}@{image.digest} ({_where(image)})"
         await change_status(workspace, lambda status: _keep(status, image))

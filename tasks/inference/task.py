@@ -7,6 +7,7 @@ from prefect.artifacts import acreate_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import Endpoint
+from tasks.contract.programs.image import PullResult
 from tasks.contract.status import ConditionType, WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
@@ -19,7 +20,8 @@ from tasks.steps import change_status, recorded_step, run_container, tell
 async def pull_adapters(workspace: Workspace, pod: Pod) -> None:
     """The adapters' images as folders, one after the other."""
     for container in pod.containers_between(FETCH_WEIGHTS, SERVE):
-        await run_container(workspace, pod, container.name, step="pull adapters")
+        name = container.name
+        await run_container(workspace, pod, name, answers=PullResult, step="pull adapters")
 
 
 @task(name="deploy", task_run_name="deploy {workspace}", cache_policy=NO_CACHE)

@@ -1,6 +1,5 @@
 """Step `tune`: a LoRA adapter for the base model, trained on the dataset."""
 
-from typing import Any
 from uuid import UUID
 
 from prefect import task
@@ -8,6 +7,7 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import TunedAdapter
+from tasks.contract.programs.tuning import TuningResult
 from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
@@ -28,7 +28,12 @@ async def tune_model(workspace: Workspace, pod: Pod) -> TunedAdapter:
     async with recorded_step(workspace, "tune") as step:
         await change_status(workspace, _job_started)
         result = await run_container(
-            workspace, pod, TUNE, step="tune", on_progress=_ProgressArtifact(workspace).show
+            workspace,
+            pod,
+            TUNE,
+            answers=TuningResult,
+            step="tune",
+            on_progress=_ProgressArtifact(workspace).show,
         )
         step.detail = _summary(result)
         await change_status(workspace, lambda status: _keep_held_out(status, result))
@@ -42,17 +47,17 @@ def _job_started(status: WorkspaceStatus) -> None:
     )
 
 
-def _keep_held_out(status: WorkspaceStatus, result: dict[str, Any]) -> None:
-    status.held_out = result.get("held_out") or {}
+def _keep_held_out(status: WorkspaceStatus, result: TuningResult) -> None:
+    status.held_out = result.held_out
 
 
-def _summary(result: dict[str, Any]) -> str:
-    held_out = result.get("held_out")
+def _summary(result: TuningResult) -> str:
+    held_out = result.held_out
     if not held_out:
-        return f"loss {result['final_loss']:.3f} after {result['steps']} steps"
+        return f"loss {result.final_loss:.3f} after {result.steps} steps"
     return (
-        f"loss on {held_out['rows']} held-out answers "
-        f"{held_out['loss_before']:.3f} -> {held_out['loss_after']:.3f} ({result['steps']} steps)"
+        f"loss on {held_out.rows} held-out answers "
+        f"{held_out.loss_before:.3f} -> {held_out.loss_after:.3f} ({result.steps} steps)"
     )
 
 

@@ -54,15 +54,35 @@ DATASET = {
     "rows": 8,
     "truncated_rows": 0,
     "duplicate_rows": 0,
-    "tokens": {"total": 80, "median": 10, "p95": 12, "max": 12},
+    "tokens": {"total": 80, "min": 8, "median": 10, "p95": 12, "max": 12},
+    "max_length": 1024,
+    "bad_rows": {"total": 0, "listed": []},
+    "files": [],
+    "train_sha256": "t",
 }
-TUNED = {"event": "result", "final_loss": 1.5, "steps": 4, "history": [], "held_out": None}
+TUNED = {
+    "event": "result",
+    "adapter": "/mnt/results/adapter",
+    "final_loss": 1.5,
+    "steps": 4,
+    "history": [],
+    "tokens": 80,
+    "rows": {"trained": 8, "held_out": 0, "cut": 0, "dropped": 0},
+    "held_out": None,
+    "tokens_per_s": 20.0,
+    "peak_memory_gib": 1.0,
+    "seconds": 4.0,
+}
 DIGEST = "sha256:" + "a" * 64
+IMAGE = {"event": "result", "reference": "r/a:1", "digest": DIGEST, "bytes": 9}
+WEIGHTS = {"event": "result", "bytes": 1024, "source": "hub"}
+PUSHED = IMAGE | {"pushed": True, "layer_digest": DIGEST, "uploaded_bytes": 9, "annotations": {}}
+PULLED = IMAGE | {"source": "registry", "changed": True}
 SCRIPTS = {
-    "fetch-weights": Script(({"event": "result", "bytes": 1024, "source": "hub"},)),
+    "fetch-weights": Script((WEIGHTS | {"weights_dir": "/mnt/w", "revision": "main"},)),
     "fetch-dataset": Script((DATASET,)),
     "tune": Script(({"event": "progress", "step": 4, "steps": 4, "loss": 1.5}, TUNED)),
-    "push-image": Script(({"event": "result", "digest": DIGEST, "pushed": True, "bytes": 9},)),
+    "push-image": Script((PUSHED,)),
     "serve": Script(({"event": "progress", "phase": "ready"},), stays=True),
 }
 
@@ -266,7 +286,7 @@ class _Kubelet:
     async def _play(self, pod: Object, name: str) -> Script:
         """What the container does, done up to its end."""
         uid, namespace = pod["metadata"]["uid"], pod["metadata"]["namespace"]
-        script = self._node.scripts.get(name, Script(({"event": "result"},)))
+        script = self._node.scripts.get(name, Script((PULLED,)))
         self._say(uid, name, (e for e in script.events if e["event"] not in _LAST_WORDS))
         await asyncio.sleep(script.seconds)
         while (namespace, name) in self._node.held:

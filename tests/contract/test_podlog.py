@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tasks.contract.podlog import parse_event
+from tasks.contract.errors import InternalError
+from tasks.contract.podlog import parse_event, read_answer
+from tasks.contract.programs.image import PullResult
 
 
 def run_toy(tmp_path: Path, does: str) -> tuple[int, list[str]]:
@@ -75,3 +78,14 @@ def test_no_secret_of_a_url_is_written(tmp_path: Path) -> None:
     assert "https://***@host/data.jsonl?sv=1&sig=***&X-Amz-Signature=***" in said.stderr
     assert "HTTP Request" not in said.stderr
     assert "***@host" in said.stdout
+
+
+def test_an_answer_comes_back_as_the_type_it_was() -> None:
+    answer = PullResult(reference="r", digest="d", bytes=1, source="layout", changed=True)
+    fields = {"event": "result", **asdict(answer), "of a newer version": 1}
+    assert read_answer(PullResult, fields) == answer
+
+
+def test_an_answer_of_another_version_is_told() -> None:
+    with pytest.raises(InternalError, match=r"a PullResult was expected .*'reference'.*same vers"):
+        read_answer(PullResult, {"event": "result"})

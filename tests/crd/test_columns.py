@@ -11,6 +11,7 @@ import pytest
 
 from flows.view import describe_progress
 from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.programs.tuning import HeldOut, Sample
 from tasks.contract.status import (
     ConditionType,
     FinishedStep,
@@ -51,7 +52,12 @@ def tuning_status() -> WorkspaceStatus:
         target_node_count=1,
         image=PublishedImage(reference="r/a:1", digest="sha256:1", layout_dir=Path("/a"), bytes=9),
         endpoint=Endpoint(url="http://tuned.default", model="tuned"),
-        held_out={"rows": 3, "loss_before": 2.5, "sample": {"question": "?", "before": "!"}},
+        held_out=HeldOut(
+            rows=3,
+            loss_before=2.5,
+            loss_after=1.5,
+            sample=Sample(question="?", before="!", after="."),
+        ),
         performance=Performance(
             metrics={"peak": Metric(description="d", value="1", unit="u", config={"a": "b"})}
         ),

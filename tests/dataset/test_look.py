@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tasks.contract.errors import AddressForbidden, DatasetUnreachable, DownloadFailed
-from tasks.contract.programs.dataset import LookConfig
+from tasks.contract.programs.dataset import LookConfig, LookResult
 from tasks.dataset.pod.look import look
 from tests.cluster.ports import free_port
 from tests.dataset.web import Handler, Web
@@ -17,7 +17,7 @@ def here(*urls: str) -> LookConfig:
 
 def test_each_file_s_size_is_told_in_order(web: Web) -> None:
     urls = web.serve_bytes("/a", b"x" * 10), web.serve_bytes("/b", b"x" * 2000)
-    assert look(here(*urls)) == {"bytes": [10, 2000], "web_pages": []}
+    assert look(here(*urls)) == LookResult(bytes=(10, 2000), web_pages=())
 
 
 def test_a_large_file_is_not_read(web: Web) -> None:
@@ -29,19 +29,19 @@ def test_a_large_file_is_not_read(web: Web) -> None:
 
     url = web.serve("/large", begin)
     try:
-        assert look(here(url))["bytes"] == [10**9]
+        assert look(here(url)).bytes == (10**9,)
     finally:
         goes_on.set()
 
 
 def test_a_server_that_says_no_size_is_no_fault(web: Web) -> None:
     url = web.serve_bytes("/a", b"x", Content_Length="")
-    assert look(here(url))["bytes"] == [None]
+    assert look(here(url)).bytes == (None,)
 
 
 def test_a_web_page_is_named_without_what_may_be_secret(web: Web) -> None:
     url = web.serve_bytes("/blob/a.parquet", b"<html>", Content_Type="text/html; charset=utf-8")
-    assert look(here(f"{url}?token=s3cret"))["web_pages"] == [url]
+    assert look(here(f"{url}?token=s3cret")).web_pages == (url,)
 
 
 def test_what_is_absent_is_unreachable(web: Web) -> None:

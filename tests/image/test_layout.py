@@ -68,8 +68,8 @@ def test_same_weights_give_the_same_digest_whenever_and_by_whomever(tmp_path: Pa
 def test_other_annotations_change_the_image_but_not_its_layer(adapter: Path) -> None:
     one = push_image(push_config(adapter, REFERENCE, push=False))
     two = push_image(push_config(adapter, REFERENCE, push=False, annotations={"run": "2"}))
-    assert one["layer_digest"] == two["layer_digest"]
-    assert one["digest"] != two["digest"]
+    assert one.layer_digest == two.layer_digest
+    assert one.digest != two.digest
 
 
 def test_an_image_says_what_it_is_and_the_caller_has_the_last_word(
@@ -78,7 +78,7 @@ def test_an_image_says_what_it_is_and_the_caller_has_the_last_word(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     wanted = {"org.opencontainers.image.source": "https://git", "sh.kaito.model.name": "phi-4"}
     result = push_image(push_config(adapter, REFERENCE, push=False, annotations=wanted))
-    assert result["annotations"] == wanted | {
+    assert result.annotations == wanted | {
         "org.opencontainers.image.title": "LoRA adapter for phi-3",
         "org.opencontainers.image.base.name": "tests/llama",
         "org.opencontainers.image.created": "1970-01-01T00:00:00Z",
@@ -88,7 +88,7 @@ def test_an_image_says_what_it_is_and_the_caller_has_the_last_word(
 def test_a_local_path_of_the_base_model_is_not_published(adapter: Path) -> None:
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/bob/phi"}')
     result = push_image(push_config(adapter, REFERENCE, push=False))
-    assert "org.opencontainers.image.base.name" not in result["annotations"]
+    assert "org.opencontainers.image.base.name" not in result.annotations
 
 
 def test_images_share_a_layout_and_the_same_name_is_replaced(tmp_path: Path) -> None:

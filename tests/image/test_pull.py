@@ -45,7 +45,7 @@ def test_an_image_of_the_layout_is_not_asked_for_elsewhere(
     layout_dir: Path, tmp_path: Path
 ) -> None:
     result = pull_image(pull_config(REFERENCE, tmp_path / "target", layout_dir=layout_dir))
-    assert (result["source"], result["changed"]) == ("layout", True)
+    assert (result.source, result.changed) == ("layout", True)
     assert tree(tmp_path / "target") == {"a": "A", "f/b": "B"}
 
 
@@ -53,7 +53,7 @@ def test_an_image_that_is_there_is_left_as_it_is(layout_dir: Path, tmp_path: Pat
     config = pull_config(REFERENCE, tmp_path / "target", layout_dir=layout_dir)
     pull_image(config)
     before = (tmp_path / "target").stat()
-    assert pull_image(config)["changed"] is False
+    assert pull_image(config).changed is False
     assert (tmp_path / "target").stat() == before
 
 
@@ -63,7 +63,7 @@ def test_another_image_takes_the_place_of_the_older_and_files_of_others_stay(
     target = tmp_path / "target"
     pull_image(pull_config(REFERENCE, target, layout_dir=layout_dir))
     (target / "mine").write_text("mine")
-    assert pull_image(pull_config(OTHER, target, layout_dir=layout_dir))["changed"]
+    assert pull_image(pull_config(OTHER, target, layout_dir=layout_dir)).changed
     assert tree(target) == {"a": "new", "n": "N", "mine": "mine"}
 
 
@@ -74,7 +74,7 @@ def test_a_pull_that_fails_leaves_the_target_as_it_was(layout_dir: Path, tmp_pat
     with pytest.raises(ImageUnreadable):
         pull_image(pull_config(OTHER, target, layout_dir=layout_dir))
     assert tree(target) == {"a": "A", "f/b": "B"}
-    assert pull_image(pull_config(REFERENCE, target, layout_dir=layout_dir))["changed"] is False
+    assert pull_image(pull_config(REFERENCE, target, layout_dir=layout_dir)).changed is False
 
 
 def test_a_target_that_exists_and_is_empty_is_filled(layout_dir: Path, tmp_path: Path) -> None:
@@ -231,16 +231,16 @@ def test_an_image_that_another_tool_made_is_pulled(
     layers = [f"--new_layer={tmp_path / f'{number}.tar.gz'}" for number in (1, 2)]
     append = [str(crane), "append", "--oci-empty-base", f"--new_tag={reference}", *layers]
     subprocess.run(append, check=True, capture_output=True)
-    assert pull_image(pull_config(reference, tmp_path / "target"))["source"] == "registry"
+    assert pull_image(pull_config(reference, tmp_path / "target")).source == "registry"
     assert tree(tmp_path / "target") == {"train.jsonl": "2", "1": "x", "2": "x"}
 
 
 def test_an_image_is_pulled_by_its_digest(
     registry: RunningRegistry, adapter: Path, tmp_path: Path, name: str
 ) -> None:
-    digest = push_image(push_config(adapter, f"{registry.host}/{name}:v1"))["digest"]
+    digest = push_image(push_config(adapter, f"{registry.host}/{name}:v1")).digest
     result = pull_image(pull_config(f"{registry.host}/{name}@{digest}", tmp_path / "target"))
-    assert result["digest"] == digest
+    assert result.digest == digest
 
 
 def test_each_docker_config_is_tried_after_an_anonymous_try(
@@ -267,7 +267,7 @@ def test_a_public_image_needs_no_password(
     config = pull_config(
         f"{registry.host}/{name}:v1", tmp_path / "target", docker_configs=(absent,)
     )
-    assert pull_image(config)["changed"]
+    assert pull_image(config).changed
 
 
 def test_an_image_that_is_nowhere_is_told(registry: RunningRegistry, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_bytes_that_stay_wrong_are_never_unpacked(
 def test_a_manifest_of_another_digest_is_not_taken(
     registry: RunningRegistry, adapter: Path, tmp_path: Path, name: str
 ) -> None:
-    digest = push_image(push_config(adapter, f"{registry.host}/{name}:v1"))["digest"]
+    digest = push_image(push_config(adapter, f"{registry.host}/{name}:v1")).digest
     manifest = read_blob(adapter.parent / "layout", digest).decode()
     fault = Fault("GET", "/manifests/", status=200, body=f"{manifest} ", times=99)
     with (

@@ -32,15 +32,15 @@ def test_a_pushed_image_is_what_the_registry_serves(
     registry: RunningRegistry, adapter: Path, name: str
 ) -> None:
     result = push_image(push_config(adapter, f"{registry.host}/{name}:v1"))
-    assert result["digest"] == served_digest(registry.url, name)
-    assert result["reference"] == f"{registry.host}/{name}:v1"
-    assert result["pushed"] is True
-    assert result["bytes"] == result["uploaded_bytes"]
+    assert result.digest == served_digest(registry.url, name)
+    assert result.reference == f"{registry.host}/{name}:v1"
+    assert result.pushed is True
+    assert result.bytes == result.uploaded_bytes
 
 
 def test_an_image_that_is_kept_only_is_not_pushed(adapter: Path) -> None:
     result = push_image(push_config(adapter, "nowhere.invalid/phi:v1", push=False))
-    assert (result["pushed"], result["uploaded_bytes"]) == (False, 0)
+    assert (result.pushed, result.uploaded_bytes) == (False, 0)
 
 
 def test_crane_finds_the_image_valid_and_kaitos_files_in_it(
@@ -48,7 +48,7 @@ def test_crane_finds_the_image_valid_and_kaitos_files_in_it(
 ) -> None:
     reference = f"{registry.host}/{name}:v1"
     layout_dir = push_config(adapter, reference).layout_dir
-    digest = push_image(push_config(adapter, reference))["digest"]
+    digest = push_image(push_config(adapter, reference)).digest
     subprocess.run([crane, "validate", "--remote", reference], check=True, capture_output=True)
     manifest = subprocess.run([crane, "manifest", reference], check=True, capture_output=True)
     assert manifest.stdout == read_blob(layout_dir, digest)
@@ -67,7 +67,7 @@ def test_pushing_what_is_there_sends_nothing(
         push_image(config)
         proxy.requests.clear()
         again = push_image(config)
-    assert (again["uploaded_bytes"], again["pushed"]) == (0, True)
+    assert (again.uploaded_bytes, again.pushed) == (0, True)
     assert [one.split()[0] for one in proxy.requests] == ["HEAD"]
 
 
@@ -76,22 +76,22 @@ def test_another_tag_of_the_same_weights_sends_no_weights(
 ) -> None:
     push_image(push_config(adapter, f"{registry.host}/{name}:v1"))
     result = push_image(push_config(adapter, f"{registry.host}/{name}:v2"))
-    manifest = read_blob(adapter.parent / "layout", result["digest"])
-    assert result["uploaded_bytes"] == len(manifest)
+    manifest = read_blob(adapter.parent / "layout", result.digest)
+    assert result.uploaded_bytes == len(manifest)
 
 
 def test_a_tag_moves_to_new_weights(registry: RunningRegistry, tmp_path: Path, name: str) -> None:
     reference = f"{registry.host}/{name}:v1"
     push_image(push_config(write_adapter(tmp_path / "old", seed=1), reference))
     new = push_image(push_config(write_adapter(tmp_path / "new", seed=2), reference))
-    assert served_digest(registry.url, name) == new["digest"]
+    assert served_digest(registry.url, name) == new.digest
 
 
 def test_a_password_opens_a_private_registry(
     private_registry: RunningRegistry, adapter: Path, login: Path, name: str
 ) -> None:
     reference = f"{private_registry.host}/{name}:v1"
-    assert push_image(push_config(adapter, reference, docker_config=login))["pushed"]
+    assert push_image(push_config(adapter, reference, docker_config=login)).pushed
 
 
 def test_no_password_or_a_wrong_one_is_refused_at_once(
@@ -120,7 +120,7 @@ def test_a_corrected_password_is_noticed_while_waiting(
     monkeypatch.setattr("time.sleep", lambda _seconds: login.write_text(right))
     reference = f"{private_registry.host}/{name}:v1"
     config = push_config(adapter, reference, docker_config=login, denied_patience_s=5)
-    assert push_image(config)["pushed"]
+    assert push_image(config).pushed
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408])
@@ -130,7 +130,7 @@ def test_a_registry_that_stumbles_is_tried_again(
 ) -> None:
     adapter = write_adapter(tmp_path / "adapter", seed=status)
     with faulty_registry(registry.host, Fault(method, path, status=status)) as proxy:
-        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1"))["pushed"]
+        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1")).pushed
     assert proxy.count(method, path) == 3  # the broken one, the layer, the config
 
 
@@ -152,7 +152,7 @@ def test_no_broken_request_breaks_a_push(
 ) -> None:
     with faulty_registry(registry.host, replace(fault)) as proxy:
         result = push_image(push_config(adapter, f"{proxy.host}/{name}:v1"))
-        assert result["pushed"]
+        assert result.pushed
         assert proxy.faults[0].times == 0
 
 
@@ -161,7 +161,7 @@ def test_a_registry_that_says_how_long_to_wait_is_obeyed(
 ) -> None:
     fault = Fault("POST", UPLOADS, status=429, headers={"Retry-After": "1"})
     with faulty_registry(registry.host, fault) as proxy:
-        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1"))["pushed"]
+        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1")).pushed
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     waits = [event for event in events if event["phase"] == "wait"]
     assert [(wait["seconds"], wait["reason"]) for wait in waits] == [(1.0, "RegistryUnavailable")]
@@ -226,7 +226,8 @@ def test_a_token_service_is_asked_with_the_password(
     with faulty_registry(registry.host, login="kaito:opensesame") as proxy:
         config = tmp_path / "config.json"
         config.write_text(docker_config(proxy.host))
-        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        result = push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        assert result.pushed
     assert proxy.token_scopes == [[f"repository:{name}:pull,push", "repository:any:pull"]]
 
 
@@ -236,7 +237,8 @@ def test_an_identity_token_is_traded_for_an_access_token(
     with faulty_registry(registry.host, login="kaito:opensesame") as proxy:
         config = tmp_path / "config.json"
         config.write_text(json.dumps({"auths": {proxy.host: {"identitytoken": IDENTITY_TOKEN}}}))
-        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        result = push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        assert result.pushed
 
 
 def test_a_token_that_expires_in_the_middle_is_renewed(
@@ -246,7 +248,8 @@ def test_a_token_that_expires_in_the_middle_is_renewed(
         proxy.token_uses.append(3)  # the next one is the PUT of the layer
         config = tmp_path / "config.json"
         config.write_text(docker_config(proxy.host))
-        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        result = push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        assert result.pushed
     assert proxy.serial == 2
 
 
@@ -267,7 +270,8 @@ def test_a_broken_token_service_is_tried_again(
     with faulty_registry(registry.host, *faults, login="kaito:opensesame") as proxy:
         config = tmp_path / "config.json"
         config.write_text(docker_config(proxy.host))
-        assert push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        result = push_image(push_config(adapter, f"{proxy.host}/{name}:v1", docker_config=config))
+        assert result.pushed
 
 
 def test_the_password_goes_nowhere_but_to_the_registry(

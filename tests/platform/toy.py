@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tasks.contract.errors import DatasetUnreadable, error_from_reason
 from tasks.contract.podlog import emit, run_program
@@ -40,7 +40,14 @@ def tell_secrets() -> NoReturn:
     raise LookupError(f"cannot ask {SECRET_URL}")
 
 
-def main(config: ToyConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ToyAnswer:
+    """What the toy answers."""
+
+    answer: int = 42
+
+
+def main(config: ToyConfig) -> ToyAnswer:
     """Do it."""
     if config.starts:
         with config.starts.open("a") as file:
@@ -73,7 +80,7 @@ def main(config: ToyConfig) -> dict[str, Any]:
         Path("/dev/full").write_text("x")
     if config.does == "eat the memory":
         raise MemoryError
-    return {"answer": 42}
+    return ToyAnswer()
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_the_hub_gives_weights_texts_and_licence_but_no_pickle_or_code(
     hub: Hub, tmp_path: Path
 ) -> None:
     outcome = ensure_weights(config_of(tmp_path))
-    assert outcome["source"] == "hub"
+    assert outcome.source == "hub"
     names = {path.name for path in (tmp_path / "weights").iterdir()}
     wanted = {"config.json", "model.safetensors", "tokenizer.json", "LICENSE"}
     assert names - {".lock"} == wanted | {"kaitoflow.json"}
@@ -53,7 +53,7 @@ def test_the_hub_gives_weights_texts_and_licence_but_no_pickle_or_code(
 def test_a_second_start_finds_the_folder_complete(hub: Hub, tmp_path: Path) -> None:
     first = ensure_weights(config_of(tmp_path))
     hub.asked.clear()
-    assert ensure_weights(config_of(tmp_path)) == first | {"source": "cache"}
+    assert ensure_weights(config_of(tmp_path)) == replace(first, source="cache")
     assert not hub.asked
 
 
@@ -61,7 +61,7 @@ def test_a_damaged_folder_is_filled_again(hub: Hub, tmp_path: Path) -> None:
     ensure_weights(config_of(tmp_path))
     weights = tmp_path / "weights" / "model.safetensors"
     weights.write_bytes(b"cut")
-    assert ensure_weights(config_of(tmp_path))["source"] == "hub"
+    assert ensure_weights(config_of(tmp_path)).source == "hub"
     assert weights.read_bytes() == FILES["model.safetensors"]
 
 
@@ -76,9 +76,7 @@ def test_another_models_folder_is_filled_anew(hub: Hub, tmp_path: Path) -> None:
 def test_two_starters_fetch_once(hub: Hub, tmp_path: Path) -> None:
     sources: list[str] = []
     starters = [
-        threading.Thread(
-            target=lambda: sources.append(ensure_weights(config_of(tmp_path))["source"])
-        )
+        threading.Thread(target=lambda: sources.append(ensure_weights(config_of(tmp_path)).source))
         for _ in range(2)
     ]
     for starter in starters:
@@ -134,7 +132,7 @@ def test_a_hub_that_breaks_in_the_middle_may_be_tried_again(hub: Hub, tmp_path: 
         ensure_weights(config_of(tmp_path))
     assert broken.value.retryable
     hub.refuse_files = None
-    assert ensure_weights(config_of(tmp_path))["source"] == "hub"
+    assert ensure_weights(config_of(tmp_path)).source == "hub"
 
 
 def test_a_model_without_safetensors_is_refused(hub: Hub, tmp_path: Path) -> None:
@@ -182,7 +180,7 @@ def test_a_complete_folder_is_known_without_the_model_libraries(hub: Hub, tmp_pa
         "from tasks.contract.programs.serving import WeightsConfig;"
         "from serving.weights import ensure_weights;"
         "c = WeightsConfig(model_id='owner/model', revision='main', weights_dir=Path(sys.argv[1]));"
-        "assert ensure_weights(c)['source'] == 'cache';"
+        "assert ensure_weights(c).source == 'cache';"
         "assert not {'torch', 'transformers', 'huggingface_hub', 'numpy'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "weights")], check=True)

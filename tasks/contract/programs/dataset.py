@@ -1,4 +1,4 @@
-"""What the dataset program is told; the caller builds it, the program owns it."""
+"""What the dataset programs are told, and what they answer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,3 +48,72 @@ class LookConfig:
 
     urls: tuple[str, ...]
     allow_local_addresses: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookResult:
+    """What servers say of files.
+
+    bytes: of each file, in order; None = its server does not say. web_pages: addresses that answer
+    with a page instead of a file.
+    """
+
+    bytes: tuple[int | None, ...]
+    web_pages: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSpread:
+    """Tokens of all rows, and how they are spread over the rows."""
+
+    total: int
+    min: int
+    median: float
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A row that cannot be trained on, by its number in its file, and why."""
+
+    file: str
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRows:
+    """Rows that were left out: how many, and the first of them."""
+
+    total: int
+    listed: tuple[BadRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFile:
+    """One file of a dataset; url: without what it may carry of secrets, None = from a folder."""
+
+    name: str
+    url: str | None
+    bytes: int
+    sha256: str
+    format: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """A dataset that is ready to train on; `data_dir/report.json` says it too.
+
+    digest: of the bytes of all files. train_sha256: of the normalised rows.
+    """
+
+    digest: str
+    rows: int
+    tokens: TokenSpread
+    truncated_rows: int
+    duplicate_rows: int
+    max_length: int
+    bad_rows: BadRows
+    files: tuple[DatasetFile, ...]
+    train_sha256: str

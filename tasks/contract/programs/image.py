@@ -1,8 +1,9 @@
-"""What the image programs are told; the caller builds it, the program owns it."""
+"""What the image programs are told, and what they answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,30 @@ class PushConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushResult:
+    """What was published.
+
+    reference: in full. bytes: the image's size. pushed: the registry holds it; False = in the
+    layout only. uploaded_bytes: what this run had to send.
+    """
+
+    reference: str
+    digest: str
+    layer_digest: str
+    bytes: int
+    pushed: bool
+    uploaded_bytes: int
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """A push that would be allowed; reference: in full."""
+
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PullConfig:
     """One image whose /data is wanted as files in target_dir (an adapter, a dataset).
 
@@ -51,3 +76,17 @@ class PullConfig:
     docker_configs: tuple[Path, ...] = ()
     insecure: tuple[str, ...] = ()
     patience_s: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullResult:
+    """What a folder holds now.
+
+    reference: in full. bytes: the layers' size. changed: False = it was there.
+    """
+
+    reference: str
+    digest: str
+    bytes: int
+    source: Literal["layout", "registry"]
+    changed: bool

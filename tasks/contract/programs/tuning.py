@@ -1,4 +1,4 @@
-"""What the trainer is told; the caller builds it, the trainer owns it."""
+"""What the trainer is told, and what it answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,3 +30,72 @@ class TuningConfig:
     results_dir: Path
     run: str = ""
     gpus: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossAt:
+    """The training loss at one step."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One question of the held-out rows, with the answers before and after tuning.
+
+    stopped_before, stopped_after: whether the answer came to its end by itself.
+    """
+
+    question: str
+    before: str
+    after: str
+    reference: str = ""
+    stopped_before: bool = False
+    stopped_after: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersStopped:
+    """Of the questions that were asked, how many answers came to their end by themselves."""
+
+    asked: int
+    stopped_before: int
+    stopped_after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The model before and after tuning, on answers that it was not trained on."""
+
+    rows: int
+    loss_before: float
+    loss_after: float
+    sample: Sample | None = None
+    answers: AnswersStopped | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """Where the rows went; cut: trained on without their ends."""
+
+    trained: int
+    held_out: int
+    cut: int
+    dropped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningResult:
+    """A run that ended well; adapter: the folder to publish. held_out: None = no row was."""
+
+    adapter: Path
+    steps: int
+    final_loss: float
+    history: tuple[LossAt, ...]
+    tokens: int
+    rows: RowCounts
+    held_out: HeldOut | None
+    tokens_per_s: float
+    peak_memory_gib: float
+    seconds: float

@@ -5,14 +5,13 @@ From the layout on disk where the image is there, else from its registry.
 
 import logging
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 from tasks.contract.errors import ImageReferenceInvalid, ImageUnreadable, RegistryDenied
 from tasks.contract.image_reference import Reference, parse_reference
 from tasks.contract.podlog import run_program
-from tasks.contract.programs.image import PullConfig
+from tasks.contract.programs.image import PullConfig, PullResult
 from tasks.image.pod.layout import Layout
 from tasks.image.pod.target import install, read_marker, staged
 from tasks.image.pod.unpack import Unpacker
@@ -35,12 +34,8 @@ class ImageSource(Protocol):
         """The blob as a file, checked; `aside` is where it may be put."""
 
 
-def pull_image(config: PullConfig) -> Mapping[str, Any]:
-    """What target_dir holds now; an image that is there already is left as it is.
-
-    Keys: reference (in full), digest, bytes (the layers' size), source (layout or registry),
-    changed (False = it was there).
-    """
+def pull_image(config: PullConfig) -> PullResult:
+    """What target_dir holds now; an image that is there already is left as it is."""
     reference = parse_reference(config.reference)
     layout = Layout(config.layout_dir) if config.layout_dir else None
     digest = layout.find(str(reference)) if layout else None
@@ -49,7 +44,7 @@ def pull_image(config: PullConfig) -> Mapping[str, Any]:
     return _from_registry(config, reference)
 
 
-def _from_registry(config: PullConfig, reference: Reference) -> Mapping[str, Any]:
+def _from_registry(config: PullConfig, reference: Reference) -> PullResult:
     """Ask anonymously first, then with each docker config, as a kubelet does."""
     refusal: RegistryDenied | ImageReferenceInvalid | None = None
     for docker_config in (None, *config.docker_configs):
@@ -82,8 +77,8 @@ def _fill(
     source: ImageSource,
     *,
     target: str,
-    source_name: str,
-) -> Mapping[str, Any]:
+    source_name: Literal["layout", "registry"],
+) -> PullResult:
     top = source.read_manifest(target)
     digest = digest_of(top)
     layers = read_layers(_image_manifest(top, source, image=str(reference)), image=str(reference))
@@ -94,13 +89,13 @@ def _fill(
             files = _unpack(reference, source, layers, staging)
             install(files, config.target_dir, reference=str(reference), digest=digest)
         logger.info("image unpacked reference=%s digest=%s", reference, digest)
-    return {
-        "reference": str(reference),
-        "digest": digest,
-        "bytes": sum(layer.size_bytes for layer in layers),
-        "source": source_name,
-        "changed": changed,
-    }
+    return PullResult(
+        reference=str(reference),
+        digest=digest,
+        bytes=sum(layer.size_bytes for layer in layers),
+        source=source_name,
+        changed=changed,
+    )
 
 
 def _image_manifest(content: bytes, source: ImageSource, *, image: str) -> bytes:

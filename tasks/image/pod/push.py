@@ -3,13 +3,11 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tasks.contract.errors import RegistryUnavailable
 from tasks.contract.image_reference import Reference, parse_push_reference
-from tasks.contract.programs.image import PushConfig
+from tasks.contract.programs.image import PushConfig, PushResult
 from tasks.image.pod.adapter import adapter_files, read_adapter_config
 from tasks.image.pod.documents import Image, describe_image, image_annotations
 from tasks.image.pod.layer import pack_layer
@@ -23,25 +21,21 @@ DATASET_DIGEST = "io.kaitoflow.dataset.digest"
 logger = logging.getLogger(__name__)
 
 
-def push_image(config: PushConfig) -> Mapping[str, Any]:
-    """What was published; doing it again changes nothing.
-
-    Keys: reference (in full), digest, layer_digest, bytes (the image's size), annotations, pushed
-    (the registry holds it; False = in the layout only), uploaded_bytes (what this run had to send).
-    """
+def push_image(config: PushConfig) -> PushResult:
+    """What was published; doing it again changes nothing."""
     reference = parse_push_reference(config.reference)
     layout = Layout(config.layout_dir)
     image = _keep_image(config, reference, layout)
     uploaded_bytes = _send_image(config, reference, layout, image) if config.push else 0
-    return {
-        "reference": str(reference),
-        "digest": image.digest,
-        "layer_digest": image.layer.digest,
-        "bytes": image.size_bytes,
-        "pushed": config.push,
-        "uploaded_bytes": uploaded_bytes,
-        "annotations": dict(image.annotations),
-    }
+    return PushResult(
+        reference=str(reference),
+        digest=image.digest,
+        layer_digest=image.layer.digest,
+        bytes=image.size_bytes,
+        pushed=config.push,
+        uploaded_bytes=uploaded_bytes,
+        annotations=dict(image.annotations),
+    )
 
 
 def check_push_access(config: PushConfig) -> None:
