@@ -40,7 +40,12 @@ async def change_status(
     for (value, message), conditions in changed.items():
         types = " and ".join(condition.type for condition in conditions)
         told = f"{types} {'is' if len(conditions) == 1 else 'are'} {value}: {message}"
-        await platform.record_event(workspace, reason=conditions[-1].reason, message=told)
+        await platform.record_event(
+            workspace,
+            reason=conditions[-1].reason,
+            message=told,
+            is_failure=any(condition.is_failure for condition in conditions),
+        )
     return status
 
 

@@ -28,13 +28,18 @@ class Watched(LocalPlatform):
         super().__init__(settings)
         self.written: list[Progress] = []
         self.events: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
 
     async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
         self.written.append(status.progress)
         await super().write_status(workspace, status)
 
-    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+    async def record_event(
+        self, workspace: Workspace, *, reason: str, message: str, is_failure: bool
+    ) -> None:
         self.events.append((reason, message))
+        if is_failure:
+            self.warnings.append(message)
 
 
 @pytest.fixture
@@ -163,6 +168,30 @@ async def test_a_condition_that_stays_is_no_event(platform: Watched, workspace: 
         "NodesReady and ResourceReady are False: none fits",
         "NodesReady and ResourceReady are True: gpu-1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason", "expected"),
+    [
+        (ConditionType.ACCEPTED, "False", "ConfigMapNotFound", True),
+        (ConditionType.WORKSPACE_SUCCEEDED, "False", "TrainingDiverged", True),
+        (ConditionType.WORKSPACE_SUCCEEDED, "False", "Stopped", False),
+        (ConditionType.WORKSPACE_SUCCEEDED, "True", "workspaceSucceeded", False),
+        (ConditionType.NODES_READY, "False", "NodeNotReady", False),
+    ],
+)
+async def test_only_a_failure_is_a_warning(
+    platform: Watched,
+    workspace: Workspace,
+    kind: ConditionType,
+    value: Any,
+    reason: str,
+    expected: bool,
+) -> None:
+    await change_status(
+        workspace, lambda s: s.set_condition(kind, status=value, reason=reason, message="m")
+    )
+    assert (len(platform.events), bool(platform.warnings)) == (1, expected)
 
 
 async def test_a_step_is_under_way_and_then_one_finished_line(

@@ -17,8 +17,8 @@ from tasks.contract.held_cost import Cost
 from tasks.contract.programs.tuning import HeldOut
 from tasks.contract.units import duration
 
-# Why a server that answered once is there no more; any other reason is of one that will come back.
-_SERVER_ENDED_REASONS = ("StopRequested", "Stopped", "ServerReplaced")
+# Why a run or a server is there no more; for any other reason it failed, or will come back.
+_ENDED_ON_PURPOSE_REASONS = ("StopRequested", "Stopped", "ServerReplaced")
 _HISTORY_MAX = 10
 _MESSAGE_MAX_CHARS = 32768  # metav1.Condition's; a status with a longer one is refused whole
 
@@ -94,6 +94,13 @@ class Condition(_Part):
     message: str = ""
     observed_generation: int = 0
     last_transition_time: str = ""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it says that a run was refused or has failed; one that was stopped has not."""
+        ends_runs = (ConditionType.ACCEPTED, ConditionType.WORKSPACE_SUCCEEDED)
+        was_meant = self.reason in _ENDED_ON_PURPOSE_REASONS
+        return self.status == "False" and self.type in ends_runs and not was_meant
 
 
 class Progress(_Part):
@@ -205,7 +212,7 @@ class WorkspaceStatus(_Part):
         It may be an older one than what was run last: an edit that was refused, or has failed.
         """
         found = self.condition(ConditionType.INFERENCE_READY)
-        if found is None or found.reason in _SERVER_ENDED_REASONS:
+        if found is None or found.reason in _ENDED_ON_PURPOSE_REASONS:
             return None
         return found.observed_generation
 

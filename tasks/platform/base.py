@@ -142,7 +142,9 @@ class Platform(Protocol):
     async def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
         """Replace the status as a whole."""
 
-    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+    async def record_event(
+        self, workspace: Workspace, *, reason: str, message: str, is_failure: bool
+    ) -> None:
         """Tell what happened where the platform keeps events of objects; a failure is a warning."""
 
     async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:

@@ -139,10 +139,12 @@ class KubernetesPlatform:
         async with self._outbox(workspace) as outbox:
             outbox.put_status(kept)
 
-    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+    async def record_event(
+        self, workspace: Workspace, *, reason: str, message: str, is_failure: bool
+    ) -> None:
         """An Event on the Workspace, as `kubectl describe` shows it; sent like a status."""
         async with self._outbox(workspace) as outbox:
-            outbox.put_event(reason=reason, message=message)
+            outbox.put_event(reason=reason, message=message, is_failure=is_failure)
 
     @contextlib.asynccontextmanager
     async def _outbox(self, workspace: Workspace) -> AsyncIterator[Outbox]:

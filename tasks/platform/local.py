@@ -75,7 +75,9 @@ class LocalPlatform:
         """Replace the status as a whole."""
         self.store.write_status(workspace, status)
 
-    async def record_event(self, workspace: Workspace, *, reason: str, message: str) -> None:
+    async def record_event(
+        self, workspace: Workspace, *, reason: str, message: str, is_failure: bool
+    ) -> None:
         """Nothing: the run's log on this machine tells it already."""
 
     async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:

@@ -43,12 +43,12 @@ class Outbox:
         self._status = status
         self._send_on()
 
-    def put_event(self, *, reason: str, message: str) -> None:
+    def put_event(self, *, reason: str, message: str, is_failure: bool = False) -> None:
         """Send an Event, as `kubectl describe` shows it; one that cannot be sent is a warning.
 
         Raises: what kept an earlier status from being sent.
         """
-        self._events.append(_event(self._workspace, reason, message))
+        self._events.append(_event(self._workspace, reason, message, is_failure=is_failure))
         self._send_on()
 
     async def flush(self) -> None:
@@ -105,7 +105,7 @@ def status_patch(uid: str, status: WorkspaceStatus) -> Object:
     return {"metadata": {"uid": uid}, "status": told}
 
 
-def _event(workspace: Workspace, reason: str, message: str) -> Object:
+def _event(workspace: Workspace, reason: str, message: str, *, is_failure: bool) -> Object:
     meta = workspace.metadata
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = message[:_EVENT_MESSAGE_MAX_CHARS]
@@ -124,7 +124,7 @@ def _event(workspace: Workspace, reason: str, message: str) -> Object:
             "name": meta.name,
             "uid": meta.uid,
         },
-        "type": "Normal",
+        "type": "Warning" if is_failure else "Normal",
         "reason": reason,
         "message": text,
         "firstTimestamp": now,

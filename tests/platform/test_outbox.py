@@ -25,6 +25,7 @@ class ApiServer:
     refuses: set[str] = field(default_factory=set)
     states: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self, request: web.Request) -> web.Response:
@@ -34,6 +35,7 @@ class ApiServer:
             return web.json_response({"message": "no"}, status=403)
         if kind == "Event":
             self.events.append(body["reason"])
+            self.types.append(body["type"])
         else:
             self.states.append(body["status"]["state"])
         await self.gate.wait()
@@ -89,6 +91,14 @@ async def test_every_event_is_sent(server: ApiServer, outbox: Outbox) -> None:
         outbox.put_event(reason=reason, message="it is so")
     await outbox.flush()
     assert server.events == ["Accepted", "NodesReady", "JobStarted"]
+
+
+async def test_a_failure_is_a_warning(server: ApiServer, outbox: Outbox) -> None:
+    server.gate.set()
+    outbox.put_event(reason="Accepted", message="it is so", is_failure=False)
+    outbox.put_event(reason="InvalidWorkspace", message="it is not so", is_failure=True)
+    await outbox.flush()
+    assert server.types == ["Normal", "Warning"]
 
 
 async def test_a_status_is_sent_though_an_event_is_refused(
