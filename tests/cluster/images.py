@@ -1,7 +1,8 @@
 """Container images for the tests' nodes, built here: no registry but the tests' own is asked.
 
 They lie in build/images, a registry's own folder, under names that have the digest of what they
-are made of: each is built once. Run as `python -m tests.cluster.images` to build them all.
+are made of: each is built once. Layers lie there alone: those that buildah worked on are removed.
+Run as `python -m tests.cluster.images` to build them all.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from tests.cluster import debian
 from tests.cluster.build import locked, tool
-from tests.cluster.containerfile import build_and_push
+from tests.cluster.containerfile import Builder, running_builder
 from tests.cluster.oci import Images
 from tests.cluster.registry import running_registry
 
@@ -46,6 +47,7 @@ class Workshop:
 
     host: str
     images: Images
+    builder: Builder
     aside: Path
 
 
@@ -94,6 +96,8 @@ def build(*, product: bool = False) -> None:
                 _say(f"building the image {name} (once)")
                 started_s = time.monotonic()
                 push(workshop, name)
+                shutil.rmtree(workshop.aside)  # the next one needs the space
+                workshop.aside.mkdir()
                 _say(f"built {name} in {time.monotonic() - started_s:.0f} s")
 
 
@@ -103,9 +107,10 @@ def _workshop() -> Iterator[Workshop]:
         locked(FOLDER),
         running_registry(FOLDER) as registry,
         Images(registry.host) as images,
+        running_builder(FOLDER / "buildah") as builder,
         tempfile.TemporaryDirectory(dir=FOLDER) as aside,
     ):
-        yield Workshop(registry.host, images, Path(aside))
+        yield Workshop(registry.host, images, builder, Path(aside))
 
 
 def _push_pause(workshop: Workshop, name: str) -> None:
@@ -165,13 +170,12 @@ def _push_built(
     base: str,
     volumes: list[str] | None = None,
 ) -> None:
-    build_and_push(
+    workshop.builder.build_and_push(
         f"{workshop.host}/{name}",
         context,
         containerfile=containerfile,
         arguments={"BASE": f"{workshop.host}/{base}"},
         volumes=volumes or [],
-        storage=FOLDER / "buildah",
     )
 
 

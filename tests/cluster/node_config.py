@@ -40,6 +40,10 @@ conf_dir = "{cni}"
 [plugins."io.containerd.grpc.v1.cri".registry]
 config_path = "{registries}"
 
+# Else each layer lies here twice, packed and unpacked.
+[plugins."io.containerd.grpc.v1.cri".containerd]
+discard_unpacked_layers = true
+
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 
