@@ -7,6 +7,7 @@ it is given at the value that changes nothing.
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from serving.errors import ApiError
 
@@ -18,6 +19,8 @@ Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
 # Bounded, so that tokens are left to choose while none of these may come (min_new_tokens).
 StopIds = Annotated[list[int], Field(max_length=64)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+_UNSUPPORTED = "unsupported"
 
 # Options of OpenAI's API that are taken at these values alone.
 _OPENAI_NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -44,6 +47,19 @@ _OPENAI_NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 # Labels that OpenAI keeps for its own bookkeeping; they never change an answer.
 _OPENAI_LABELS = ("user", "metadata", "safety_identifier", "prompt_cache_key")
+
+# What answers of this server and of others carry beside their text: clients send them back as they
+# came (`messages.append(response.choices[0].message)`).
+_MESSAGE_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "annotations": (None, []),
+    "audio": (None,),
+    "function_call": (None,),
+    "name": (None,),
+    "reasoning": (None, ""),
+    "reasoning_content": (None, ""),
+    "refusal": (None,),
+    "tool_calls": (None, []),
+}
 
 # Options of transformers' generate that KAITO's examples send, at the values that change nothing.
 _GENERATE_NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -77,7 +93,16 @@ class ChatMessage(Body):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str
-    name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_an_answer_back(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        given = _without_neutral(fields, _MESSAGE_NEUTRAL)
+        if given.get("role") == "assistant" and given.get("content") is None:
+            given["content"] = ""
+        return given
 
     @field_validator("content", mode="before")
     @classmethod
@@ -220,14 +245,14 @@ def _is_default(key: str, value: Any) -> bool:
 
 def _without_neutral(fields: dict[str, Any], neutral: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
     for key, allowed in neutral.items():
-        if key in fields and fields[key] not in allowed:
-            raise ApiError(
-                400,
-                f"{key} was asked for, this server does not support it; leave it out",
-                param=key,
-                code="unsupported_parameter",
-            )
+        if key in fields and not any(_same(fields[key], each) for each in allowed):
+            raise PydanticCustomError(_UNSUPPORTED, "", {"key": key})
     return {key: value for key, value in fields.items() if key not in neutral}
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equal as JSON has it, where 0 is not false."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 RequestBody = TypeVar("RequestBody", bound=BaseModel)
@@ -244,8 +269,17 @@ def parse(model: type[RequestBody], body: Any) -> RequestBody:
 
 
 def _refusal(error: ValidationError) -> ApiError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == _UNSUPPORTED:
+        path = ".".join([*where, first["ctx"]["key"]])
+        return ApiError(
+            400,
+            f"{path} was asked for, this server does not support it; leave it out",
+            param=path,
+            code="unsupported_parameter",
+        )
+    path = ".".join(where)
     if first["type"] == "extra_forbidden":
         return ApiError(
             400,

@@ -8,6 +8,9 @@ import pytest
 from tests.serving.running import Running
 
 SHORT = {"max_new_tokens": 8}
+UNSUPPORTED = (
+    "generate_kwargs.num_beams was asked for, this server does not support it; leave it out"
+)
 UNKNOWN = "generate_kwargs.warmth is no option of this endpoint; check the spelling or leave it out"
 
 
@@ -93,8 +96,8 @@ def test_a_token_that_the_model_has_not_is_refused(server: Running, ids: Any) ->
         ),
         (
             {"prompt": "a", "generate_kwargs": {"num_beams": 4}},
-            "num_beams",
-            "num_beams was asked for, this server does not support it; leave it out",
+            "generate_kwargs.num_beams",
+            UNSUPPORTED,
         ),
         ({}, None, "give either prompt or messages"),
         ({"prompt": "a", "messages": []}, "messages", None),

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+import openai
 import pytest
+from openai.types.chat import ChatCompletionMessage
 
 from tests.serving.running import Running
 
@@ -158,6 +160,7 @@ def test_hanging_up_stops_the_generation(
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "invalid_value"),
         ({"messages": "hello"}, "messages", "invalid_value"),
+        ({"logprobs": 0}, "logprobs", "unsupported_parameter"),
         ({"max_tokens": 5000}, "messages", "context_length_exceeded"),
     ],
 )
@@ -180,6 +183,20 @@ def test_text_parts_are_one_text(server: Running) -> None:
     message = {"role": "user", "content": parts}
     answer = server.chat("", messages=[message]).json()
     assert answer["choices"] == server.chat("the cat").json()["choices"]
+
+
+def test_an_answer_is_taken_back_as_it_came(server: Running) -> None:
+    talk: list[Any] = [{"role": "user", "content": "the cat"}]
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+
+        def ask() -> ChatCompletionMessage:
+            answer = client.chat.completions.create(model="toy", messages=talk, max_tokens=4)
+            return answer.choices[0].message
+
+        message = ask()
+        for again in (message, message.model_dump()):
+            talk += [again, {"role": "user", "content": "and then?"}]
+            assert ask().content
 
 
 def test_an_unknown_model_is_told_with_those_there_are(server: Running) -> None:
