@@ -106,7 +106,7 @@ def _started(command: Sequence[str], port: int) -> Iterator[str]:
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "KAITOFLOW_LOG_LEVEL": "WARNING",
-        "OMP_WAIT_POLICY": "PASSIVE",  # what ours sets for itself; without, noise hits the other
+        "GOMP_SPINCOUNT": "1000",  # what ours sets for itself; without, noise hits the other
     }
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as program:
