@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     job_timeout_s: float = Field(default=7 * 86400, ge=60)
     """How long a tuning Job may take in all, on a cluster: with waiting and every new try."""
 
+    step_silence_timeout_s: float = Field(default=7200, gt=0)
+    """How long a container that has started may neither say anything nor end: it holds a GPU."""
+
     server_ready_timeout_s: float = Field(default=300, gt=0)
     """How long the inference server may take until it answers /health."""
 

@@ -3,6 +3,7 @@
 A step's `task.py` calls `run_container`; nothing else in the project turns events into status.
 """
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -10,13 +11,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import Any
 
+from tasks.contract.errors import DeadlineExceeded
 from tasks.contract.podlog import Answer, Event, read_answer
 from tasks.contract.status import Condition, FinishedStep, Progress, WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
 from tasks.platform.current import current_platform
+from tasks.settings import Settings, settings
 
 logger = logging.getLogger(__name__)
+
+_LAST_WORDS_MAX_CHARS = 200
 
 ProgressListener = Callable[[Progress], Awaitable[None]]
 
@@ -89,12 +94,61 @@ async def run_container(
 ) -> Answer:
     """Run a pod's container to its end, telling its progress; what its program answers.
 
-    Raises: the typed error of the container's verdict.
+    Raises: the typed error of the container's verdict. DeadlineExceeded: it said nothing any more.
     """
-    lines = current_platform().follow(workspace, pod, pod.container(name))
+    platform = current_platform()
+
+    async def end() -> None:
+        await platform.end(workspace, pod)
+
+    lines = until_silent(
+        platform.follow(workspace, pod, pod.container(name)), settings(), step=step, end=end
+    )
     async with contextlib.aclosing(lines):
         said = await tell(workspace, lines, step=step, on_progress=on_progress)
     return read_answer(answers, said)
+
+
+async def until_silent(
+    lines: AsyncGenerator[Event | str],
+    limits: Settings,
+    *,
+    step: str,
+    end: Callable[[], Awaitable[None]],
+) -> AsyncGenerator[Event | str]:
+    """Yield what a container says, as long as it says something from time to time, or ends.
+
+    What waits for its start holds no GPU, and may wait as long as its Job may take.
+
+    Raises: DeadlineExceeded: it was silent for too long, and has been ended.
+    """
+    last: Event | str = "nothing"
+    async with contextlib.aclosing(lines):
+        while True:
+            is_waiting = isinstance(last, dict) and last["event"] == "waiting"
+            limit_s = limits.job_timeout_s if is_waiting else limits.step_silence_timeout_s
+            try:
+                async with asyncio.timeout(limit_s) as silence:
+                    said = await anext(lines, None)
+            except TimeoutError as error:
+                if not silence.expired():
+                    raise
+                await end()
+                setting = "JOB_TIMEOUT_S" if is_waiting else "STEP_SILENCE_TIMEOUT_S"
+                raise _silent(step, last, limit_s, setting=setting) from error
+            if said is None:
+                return
+            last = said
+            yield said
+
+
+def _silent(step: str, last: Event | str, limit_s: float, *, setting: str) -> DeadlineExceeded:
+    told = str(last).replace("; ", ", ")[:_LAST_WORDS_MAX_CHARS]
+    return DeadlineExceeded(
+        f"step {step} was to go on or to end; it has done neither for {limit_s:.0f} s, and was "
+        f"ended (the last it said: {told}); run the Workspace again, or raise KAITOFLOW_{setting} "
+        "where a step takes so long"
+    )
 
 
 async def tell(
@@ -114,7 +168,7 @@ async def tell(
             continue
         if said["event"] == "result":
             result = said
-        if said["event"] != "progress":
+        if said["event"] not in ("progress", "waiting"):
             continue
         progress = _advance(progress, said)
         is_due = monotonic() - written_s >= every_s

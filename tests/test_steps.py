@@ -1,5 +1,6 @@
 """What a container says becomes status, events and a log, and costs few writes."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 
 from tasks import steps
+from tasks.contract.errors import DeadlineExceeded
 from tasks.contract.podlog import Event
 from tasks.contract.status import ConditionType, Progress, WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.local import LocalPlatform
 from tasks.settings import Settings
-from tasks.steps import change_status, recorded_step, tell
+from tasks.steps import change_status, recorded_step, tell, until_silent
 from tests.builders import tuning_workspace
 
 HOUR_S = 3600.0
@@ -225,6 +227,74 @@ async def test_a_step_that_fails_is_not_told_as_finished_and_stays_where_it_was(
             raise ValueError("no")
     status = await platform.read_status(workspace)
     assert (status.steps, status.progress) == ([], Progress(step_name="tune"))
+
+
+QUICK = Settings(step_silence_timeout_s=0.05, job_timeout_s=60)
+
+
+class Container:
+    """Says some things, then neither ends nor says anything; `left`: whether it was let go."""
+
+    def __init__(self, *said: Event | str, pause_s: float = 0.0) -> None:
+        self.said, self.pause_s = said, pause_s
+        self.left, self.ended = False, 0
+
+    async def lines(self) -> AsyncGenerator[Event | str]:
+        try:
+            for each in self.said:
+                await asyncio.sleep(self.pause_s)
+                yield each
+            await asyncio.Event().wait()
+        finally:
+            self.left = True
+
+    async def end(self) -> None:
+        self.ended += 1
+
+    async def heard(self) -> list[Event | str]:
+        found: list[Event | str] = []
+        with pytest.raises(DeadlineExceeded, match="KAITOFLOW_STEP_SILENCE_TIMEOUT_S"):
+            await self.hear(found)
+        return found
+
+    async def hear(self, found: list[Event | str]) -> None:
+        async for said in until_silent(self.lines(), QUICK, step="download", end=self.end):
+            found.append(said)  # noqa: PERF401  it raises before the end
+
+
+async def test_a_container_that_says_nothing_any_more_is_ended() -> None:
+    container = Container(progress(step=1), "a; line")
+    assert await container.heard() == [progress(step=1), "a; line"]
+    assert (container.left, container.ended) == (True, 1)
+
+
+async def test_each_line_of_log_counts_as_progress() -> None:
+    lines = [str(number) for number in range(10)]
+    assert await Container(*lines, pause_s=0.02).heard() == lines
+
+
+async def test_silence_counts_from_the_start_on_not_while_a_pod_waits() -> None:
+    waiting: Event = {"event": "waiting", "phase": "no node is free"}
+    container = Container(waiting, {"event": "started"}, pause_s=0.04)
+    assert len(await container.heard()) == 2
+    still = Container(waiting)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(still.hear([]), 0.2)
+    assert still.ended == 0
+
+
+async def test_a_container_that_ends_is_left_as_it_is() -> None:
+    container = Container()
+    said = until_silent(saying("a", "b"), QUICK, step="tune", end=container.end)
+    assert [each async for each in said] == ["a", "b"]
+    assert container.ended == 0
+
+
+async def test_what_a_waiting_pod_waits_for_is_shown(
+    platform: Watched, workspace: Workspace
+) -> None:
+    await tell(workspace, saying({"event": "waiting", "phase": "no node"}), step="tune")
+    assert places(platform) == [("no node", 0)]
 
 
 class Told(Exception):

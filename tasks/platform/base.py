@@ -164,7 +164,7 @@ class Platform(Protocol):
     ) -> AsyncGenerator[Event | str]:
         """Ensure that a container runs and yield what it says until it ends: events and log lines.
 
-        The last event is `result`.
+        The last event is `result`; while the pod waits for its start, it is `waiting`.
         Raises: the typed error of the program's verdict; ContainerKilled when there is none.
         """
 
@@ -178,6 +178,9 @@ class Platform(Protocol):
 
     async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:
         """Names of the nodes on which a generation's server runs; None when it has no server."""
+
+    async def end(self, workspace: Workspace, pod: Pod) -> None:
+        """Have a pod end that is not followed any more and does not end by itself."""
 
     async def stop(self, workspace: Workspace) -> list[str]:
         """Stop everything that runs for the Workspace; the names of what was stopped."""

@@ -82,12 +82,16 @@ class ContainerFollower:
     async def lines(self) -> AsyncGenerator[Event | str]:
         """Everything the container says, each time it is started, until its result.
 
-        While it has not started: what its pod waits for, as progress.
+        While it has not started: what its pod waits for, in `waiting` events; then `started`.
         Raises: the typed error of its verdict, or of what is wrong with its pod; ContainerKilled.
         """
         while True:
+            has_waited = False
             async for waiting in self._until_started():
+                has_waited = True
                 yield waiting
+            if has_waited:
+                yield {"event": "started"}
             started = self._newest_start()
             assert started
             outcome: Event | None = None
@@ -122,7 +126,7 @@ class ContainerFollower:
             waits_for = diagnosis.message if diagnosis else describe_waiting(pod or {})
             if waits_for != told:
                 told = waits_for
-                yield {"event": "progress", "phase": waits_for}
+                yield {"event": "waiting", "phase": waits_for}
             await self._informers.wait(self._key, timeout_s=pause_s)
             if not is_early:
                 pause_s = min(2 * pause_s, _LONGEST_LOOK_S)

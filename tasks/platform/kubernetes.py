@@ -383,6 +383,17 @@ class KubernetesPlatform:
         nodes = (str((pod.get("spec") or {}).get("nodeName", "")) for pod in pods)
         return {node for node in nodes if node}
 
+    async def end(self, workspace: Workspace, pod: Pod) -> None:
+        """Have the Job, or the StatefulSet, of this generation's pod deleted."""
+        kind = "Job" if pod.name == TUNING else "StatefulSet"
+        generation = str(workspace.metadata.generation)
+        of_pod = [
+            each
+            for each in await self._own(workspace, kind)
+            if each["metadata"].get("labels", {}).get(GENERATION_LABEL) == generation
+        ]
+        await self._remove(workspace, kind, of_pod)
+
     async def stop(self, workspace: Workspace) -> list[str]:
         """End the Job with its pods, and the server; the names of what was stopped.
 

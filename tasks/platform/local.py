@@ -242,6 +242,9 @@ class LocalPlatform:
         """Empty: no node is made for a server, and none has to be kept."""
         return ()
 
+    async def end(self, workspace: Workspace, pod: Pod) -> None:
+        """Nothing: a container that is not followed any more has been stopped."""
+
     async def stop(self, workspace: Workspace) -> list[str]:
         """Stop the run, its pod programs and the server; the names of what was stopped."""
         grace_s = self._settings.stop_grace_s
