@@ -105,3 +105,8 @@ def test_the_pod_image_keeps_caches_where_a_pod_may_write() -> None:
     caches = re.findall(r"(\w*CACHE\w*)=(\S+)", final_stage("pod"))
     assert {name for name, _ in caches} >= {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"}
     assert all(path.startswith("/tmp/") for _, path in caches)
+
+
+def test_each_rule_that_ruff_leaves_out_is_named_once() -> None:
+    ignored = PYPROJECT["tool"]["ruff"]["lint"]["ignore"]
+    assert sorted(set(ignored)) == sorted(ignored)
