@@ -36,7 +36,6 @@ class Price(_Artifact):
     per_hour: float
     run: tuple[float, float] | None = None
     dated: str
-    currency: Literal["USD"] = "USD"
 
 
 class Plan(_Artifact):

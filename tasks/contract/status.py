@@ -150,21 +150,6 @@ class FinishedGeneration(_Part):
     finished: str
 
 
-class Metric(_Part):
-    """One measured figure of a server; the value as text, as KAITO writes it."""
-
-    description: str
-    value: str
-    unit: str = ""
-    config: dict[str, str] = {}
-
-
-class Performance(_Part):
-    """What a server was measured to do."""
-
-    metrics: dict[str, Metric] = {}
-
-
 class WorkspaceStatus(_Part):
     """What the world looks like, as far as the last run saw it.
 
@@ -185,7 +170,6 @@ class WorkspaceStatus(_Part):
     image: PublishedImage | None = None
     endpoint: Endpoint | None = None
     held_out: HeldOut | None = None
-    performance: Performance | None = None
     flow_run_id: str = ""
     history: list[FinishedGeneration] = []
     cost: Cost = Cost()
@@ -305,5 +289,4 @@ def fresh_status(generation: int, previous: WorkspaceStatus | None = None) -> Wo
         if previous.served_generation is not None:
             status.conditions = [c for c in previous.conditions if c.type in _OF_WHAT_SERVES]
             status.worker_nodes = [*previous.worker_nodes]
-            status.performance = previous.performance
     return status

@@ -26,20 +26,17 @@ class Sku(BaseModel):
     """One kind of machine.
 
     gpu_memory_gib: of one GPU. compute_capability: NVIDIA's, such as 8.0; empty = no CUDA.
-    nvme_gib: fast disk that comes with the machine. family: of Azure's quota; empty elsewhere.
+    family: of Azure's quota; empty elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     cloud: Literal["azure", "aws"]
-    vendor: Literal["nvidia", "amd", "aws"] = "nvidia"
     gpu: str
     gpus: int
     gpu_memory_gib: float
     compute_capability: str = ""
-    nvme_gib: int = 0
-    arch: Literal["amd64", "arm64"] = "amd64"
     vcpus: int
     memory_gib: float
     family: str = ""

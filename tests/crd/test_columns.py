@@ -15,8 +15,6 @@ from tasks.contract.programs.tuning import HeldOut, Sample
 from tasks.contract.status import (
     ConditionType,
     FinishedStep,
-    Metric,
-    Performance,
     Progress,
     State,
     WorkspaceStatus,
@@ -57,9 +55,6 @@ def tuning_status() -> WorkspaceStatus:
             loss_before=2.5,
             loss_after=1.5,
             sample=Sample(question="?", before="!", after="."),
-        ),
-        performance=Performance(
-            metrics={"peak": Metric(description="d", value="1", unit="u", config={"a": "b"})}
         ),
         flow_run_id="0123",
     )
@@ -171,7 +166,7 @@ def test_v1alpha1_shows_all_of_the_status_but_what_is_new(
     apply(manifest("tuning", {"metadata.name": "seen"}))
     write_status(cluster, room, "seen", tuning_status())
     missing = set(read("seen")["status"]) - set(read("seen", version="v1alpha1")["status"])
-    assert missing == {"state", "targetNodeCount", "performance"}
+    assert missing == {"state", "targetNodeCount"}
 
 
 def test_writing_the_status_makes_no_new_generation(
