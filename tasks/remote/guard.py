@@ -7,7 +7,9 @@ pass the same door. Used by downloads of datasets, and where the plan has a prog
 
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
@@ -41,6 +43,7 @@ METADATA_ADDRESSES = frozenset(
 METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 NAT64 = IPv6Network("64:ff9b::/96")
 ADDRESSES_TRIED = 4
+_PIECE_BYTES = 64 * 2**10
 _FIX = "use a public address, or mount the data as a volume"
 
 
@@ -91,6 +94,80 @@ def _embedded_ipv4(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How slow another machine may be: silent for `start_s`, and `bytes_per_s` over the whole.
+
+    Time-outs alone count from byte to byte: one byte a minute keeps a transfer going for years.
+    """
+
+    start_s: float
+    bytes_per_s: float
+
+
+class PacedStream(httpcore2.NetworkStream):
+    """A connection on which each direction's turn has to keep up a pace."""
+
+    def __init__(
+        self,
+        stream: httpcore2.NetworkStream,
+        pace: Pace,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream, self._pace, self._clock = stream, pace, clock
+        self._turn, self._since_s, self._bytes = "", 0.0, 0
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """What has come.
+
+        Raises: httpcore2.TimeoutException: too slowly.
+        """
+        chunk = self._stream.read(max_bytes, self._left_s("read", timeout))
+        self._bytes += len(chunk)
+        return chunk
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send it.
+
+        Raises: httpcore2.TimeoutException: it is taken too slowly.
+        """
+        for start in range(0, len(buffer), _PIECE_BYTES):
+            piece = buffer[start : start + _PIECE_BYTES]
+            self._stream.write(piece, self._left_s("write", timeout))
+            self._bytes += len(piece)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        """The same connection, encrypted, with the same pace."""
+        inner = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return PacedStream(inner, self._pace, clock=self._clock)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What the connection knows of itself."""
+        return self._stream.get_extra_info(info)
+
+    def _left_s(self, turn: str, timeout: float | None) -> float:
+        now_s = self._clock()
+        if turn != self._turn:
+            self._turn, self._since_s, self._bytes = turn, now_s, 0
+        budget_s = self._pace.start_s + self._bytes / self._pace.bytes_per_s
+        left_s = self._since_s + budget_s - now_s
+        if left_s <= 0:
+            raise httpcore2.ReadTimeout(
+                f"{self._bytes} bytes in {now_s - self._since_s:.0f} s are too few"
+            )
+        return left_s if timeout is None else min(timeout, left_s)
+
+
 class GuardedBackend(httpcore2.NetworkBackend):
     """Opens connections to allowed addresses only."""
 
@@ -101,11 +178,13 @@ class GuardedBackend(httpcore2.NetworkBackend):
         home: str | None = None,
         resolve: Resolver = system_addresses,
         fix: str = _FIX,
+        pace: Pace | None = None,
     ) -> None:
         """Args: home: a host that a person has named: it may lie inside, and then others may too.
 
-        fix: what to do about a host that is refused.
+        fix: what to do about a host that is refused. pace: None = as slow as time-outs allow.
         """
+        self._pace = pace
         self._allow_local = allow_local_addresses
         self._home = home
         self._resolve = resolve
@@ -127,9 +206,10 @@ class GuardedBackend(httpcore2.NetworkBackend):
         fault: httpcore2.NetworkError | httpcore2.TimeoutException | None = None
         for address in self.allowed_addresses(host, port)[:ADDRESSES_TRIED]:
             try:
-                return self._sockets.connect_tcp(
+                stream = self._sockets.connect_tcp(
                     address, port, timeout, local_address, socket_options
                 )
+                return PacedStream(stream, self._pace) if self._pace else stream
             except (httpcore2.NetworkError, httpcore2.TimeoutException) as error:
                 fault = error
         raise fault or socket.gaierror(socket.EAI_NONAME, "the name has no address")

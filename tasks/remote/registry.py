@@ -31,6 +31,7 @@ from tasks.remote.credentials import describe_credentials, read_credentials
 from tasks.remote.guard import (
     GuardedBackend,
     GuardedTransport,
+    Pace,
     system_addresses,
     written_addresses,
 )
@@ -50,6 +51,7 @@ _CHUNK_BYTES = 2**20
 _HOPS_MAX = 20
 _WORDS_MAX_CHARS = 300
 # Reading waits for a registry that digests a large upload before it answers.
+_PUSH_PACE, _PULL_PACE = Pace(300.0, 10 * 2**10), Pace(120.0, 10 * 2**10)
 _TIMEOUT = httpx2.Timeout(10.0, read=300.0, write=60.0)
 _FAULTS = (
     httpx2.RequestError,
@@ -70,7 +72,7 @@ class Repository:
     """What can be asked of the registry about the repository in `reference`.
 
     docker_config: None = anonymous. insecure: registries reached by plain http.
-    public_only: see PushConfig.
+    public_only: see PushConfig. pace: how slow the registry may be; None = as usual.
     Raises, from every method: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid;
         AddressForbidden with public_only.
     """
@@ -84,6 +86,7 @@ class Repository:
         insecure: tuple[str, ...] = (),
         patience: Patience,
         public_only: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         host = _DOCKER_HUB_API if reference.registry == DEFAULT_REGISTRY else reference.registry
         plain = reference.is_loopback or reference.registry in insecure
@@ -103,6 +106,7 @@ class Repository:
         self._backend = GuardedBackend(
             home=None if public_only else self._base_url.host,
             resolve=written_addresses if self._is_proxied else system_addresses,
+            pace=pace or (_PUSH_PACE if "push" in access else _PULL_PACE),
             fix="have the registry serve it itself, or from a public address",
         )
         self._client = httpx2.Client(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpcore2
 import pytest
 
 from tasks.contract.errors import (
@@ -15,7 +16,7 @@ from tasks.contract.errors import (
     RegistryUnavailable,
 )
 from tasks.contract.image_reference import parse_reference
-from tasks.remote.guard import GuardedBackend
+from tasks.remote.guard import GuardedBackend, Pace, PacedStream
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
 from tests.cluster.registry import docker_config
@@ -193,3 +194,67 @@ def test_redirects_in_a_circle_end(home: Scripted, tmp_path: Path) -> None:
     home.answers[f"GET {BLOB}"] = Answer(307, {"Location": BLOB})
     error = refusal_of(repository(home, tmp_path), tmp_path)
     assert "redirects over 20 times" in str(error)
+
+
+def test_a_registry_that_hardly_sends_anything_is_given_up(home: Scripted, tmp_path: Path) -> None:
+    home.answers[f"GET {BLOB}"] = Answer(body=b"x" * 1000, slowly_s=0.05)
+    reference = parse_reference(f"{home.host}/phi:v1")
+    slow = Repository(reference, "pull", patience=Patience(0), pace=Pace(0.3, 1000))
+    with slow, pytest.raises(RegistryUnavailable, match="bytes in 0 s are too few|timed out"):
+        slow.have_blob(DIGEST, 1000, tmp_path / "blob")
+
+
+class Dripping(httpcore2.NetworkStream):
+    """A connection over which a byte comes, or goes, a second."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.timeouts: list[float | None] = []
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.now_s += 1
+        self.timeouts.append(timeout)
+        return b"x"
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.now_s += len(buffer)
+
+
+def dripping(start_s: float, bytes_per_s: float) -> tuple[Dripping, PacedStream]:
+    stream = Dripping()
+    return stream, PacedStream(stream, Pace(start_s, bytes_per_s), clock=lambda: stream.now_s)
+
+
+def read_bytes(paced: PacedStream, count: int) -> None:
+    for _ in range(count):
+        paced.read(1)
+
+
+def test_a_byte_a_second_does_not_go_on_for_ever() -> None:
+    stream, paced = dripping(10, 100)
+    with pytest.raises(httpcore2.TimeoutException):
+        read_bytes(paced, 1000)
+    assert stream.now_s == pytest.approx(11, abs=1)
+
+
+def test_a_byte_a_second_is_enough_where_that_is_the_pace() -> None:
+    stream, paced = dripping(10, 1)
+    read_bytes(paced, 1000)
+    assert stream.now_s == 1000
+
+
+def test_each_turn_has_its_own_time() -> None:
+    _, paced = dripping(10, 1000)
+    for _ in range(100):
+        paced.write(b"x" * 5)
+        for _ in range(5):
+            paced.read(1)
+    with pytest.raises(httpcore2.TimeoutException):
+        paced.write(b"x" * 2**20)
+
+
+def test_a_time_out_of_the_callers_is_kept() -> None:
+    stream, paced = dripping(10, 1)
+    for asked_s in (3.0, 30.0, None):
+        paced.read(1, asked_s)
+    assert stream.timeouts == [3.0, 10.0, 10.0]
