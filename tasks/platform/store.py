@@ -5,7 +5,6 @@ One folder a Workspace; every write replaces a file whole, so a reader never see
 
 import json
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.contract.removal import remove_tree
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace
 
@@ -147,14 +147,14 @@ class Store:
             return
         doomed = folder.with_name(f".deleted-{workspace.metadata.name}-{uuid.uuid4().hex[:8]}")
         folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove_tree(doomed)
 
     def forget_refused(self, workspace: Workspace) -> None:
         """Leave nothing of a generation that was refused; of the first one, nothing at all."""
         if workspace.metadata.generation == 1:
             self.delete(workspace)
         else:
-            shutil.rmtree(self.generation_dir(workspace), ignore_errors=True)
+            remove_tree(self.generation_dir(workspace))
 
     def _workspace_dir(self, namespace: str, name: str) -> Path:
         return self.home / "namespaces" / namespace / "workspaces" / name

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract.errors import ImageUnreadable
+from tasks.contract.removal import remove_tree
 from tasks.remote.manifest import INDEX_TYPE, MANIFEST_TYPE, descriptor, digest_of, encode
 
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -47,12 +47,12 @@ class Layout:
         """A folder to write blobs in; one writer at a time, what a crashed one left is removed."""
         (self._folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         with locked(self._folder):
-            shutil.rmtree(self._incoming, ignore_errors=True)
+            remove_tree(self._incoming)
             self._incoming.mkdir()
             try:
                 yield self._incoming
             finally:
-                shutil.rmtree(self._incoming, ignore_errors=True)
+                remove_tree(self._incoming)
 
     def add_file(self, written: Path, digest: str) -> None:
         """Take over a finished file as the blob `digest`; only while writing."""

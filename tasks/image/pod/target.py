@@ -6,12 +6,12 @@ written last, says that all are in.
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tasks.contract.removal import remove_tree
 from tasks.image.pod.layout import locked
 
 MARKER = ".kaitoflow-image"
@@ -43,12 +43,12 @@ def staged(target: Path) -> Iterator[Path]:
     base = target if target.is_mount() else target.parent
     staging = base / f".{target.name}.incoming"
     with locked(base):
-        shutil.rmtree(staging, ignore_errors=True)
+        remove_tree(staging)
         staging.mkdir()
         try:
             yield staging
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove_tree(staging)
 
 
 def install(files: Path, target: Path, *, reference: str, digest: str) -> None:
@@ -70,6 +70,6 @@ def install(files: Path, target: Path, *, reference: str, digest: str) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         path.unlink(missing_ok=True)

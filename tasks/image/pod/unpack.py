@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from tasks.contract.errors import ImageUnreadable
+from tasks.contract.removal import remove_tree
 
 _FOLDER = "data"
 _WHITEOUT = ".wh."
@@ -264,7 +265,7 @@ def _expanded(layer: Path) -> Iterator[BinaryIO]:
 def _remove(path: Path) -> None:
     """Have nothing at `path`; a link goes, not what it leads to."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         path.unlink(missing_ok=True)
 

@@ -1,0 +1,31 @@
+"""Whatever a stranger put into a folder, it can be removed."""
+
+from pathlib import Path
+
+from tasks.contract.removal import remove_tree
+
+
+def nested(folder: Path, depth: int) -> Path:
+    folder.mkdir()
+    for _ in range(depth):
+        folder /= "d"
+        folder.mkdir()
+    return folder
+
+
+def test_a_folder_nested_deeper_than_python_recurses_is_removed(tmp_path: Path) -> None:
+    (nested(tmp_path / "deep", 1500) / "file").write_text("x")
+    remove_tree(tmp_path / "deep")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_links_go_and_what_they_lead_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    for name in ("folder", "link", "absent"):
+        remove_tree(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
+    assert (tmp_path / "kept" / "file").exists()
