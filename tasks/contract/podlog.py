@@ -104,7 +104,7 @@ def run_program(config_type: type[Config], main: Callable[[Config], Any], argv: 
         answer = main(config)
         emit("result", TypeAdapter(type(answer)).dump_python(answer, mode="json"))
     except Exception as error:  # noqa: BLE001  the edge: every error becomes a verdict
-        return _report(_typed(error))
+        return end_with(_typed(error))
     return 0
 
 
@@ -142,7 +142,8 @@ def _is_disk_full(error: BaseException) -> bool:
     )
 
 
-def _report(error: KaitoflowError) -> int:
+def end_with(error: KaitoflowError) -> int:
+    """The exit code of a program that ends with this error; its verdict is said."""
     emit(
         "verdict",
         {"reason": error.reason, "message": str(error), "retryable": error.retryable},

@@ -2,12 +2,18 @@
 
 import pickle
 
+import pytest
+
 from tasks.contract.errors import (
     DatasetUnreadable,
     DownloadFailed,
     InternalError,
+    KaitoflowError,
+    Refused,
+    _tree,
     error_from_reason,
 )
+from tasks.contract.podlog import end_with, parse_event
 
 
 def test_a_verdict_becomes_the_error_it_names() -> None:
@@ -23,3 +29,49 @@ def test_an_unknown_reason_becomes_an_internal_error() -> None:
 def test_errors_survive_pickling() -> None:
     error = pickle.loads(pickle.dumps(DownloadFailed("a; b; c")))
     assert (type(error), str(error), error.retryable) == (DownloadFailed, "a; b; c", True)
+
+
+# Trying again may help. A class that is not listed is refused or has failed for good: a new one
+# has to be put into one of the three by hand.
+RETRYABLE = """CloudUnavailable ContainerKilled DownloadFailed GpuNotReady InsufficientCapacity
+InsufficientQuota JobFailed KubernetesUnavailable NoOfferLeft NodeClaimNotReady NodeDiskPressure
+NodeLaunchTimedOut NodeLimitReached NodeLost NodeMemoryPressure NodeNotReady
+NodeRegistrationTimedOut OfferUnavailable PodEvicted PodPreempted PodRejected QuotaExceeded
+RegistryUnavailable SkuNotAvailable Unschedulable VolumeMountFailed""".split()
+REFUSED = """AdapterInvalid AdapterMismatch AddressForbidden ConfigMapNotFound DatasetRowsInvalid
+DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid ImageUnreadable
+InvalidPriceTable InvalidTuningConfig InvalidWorkspace ModelDoesNotFit NameTaken PortInUse
+RegistryDenied SecretNotFound UnknownInstanceType UnknownPreset WeightsUnavailable""".split()
+FAILED = """CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
+DeadlineExceeded DiskFull GpuIncompatible ImagePullError InternalError KubernetesRefused
+LeadershipLost OutOfMemory PodForbidden PrefectUnavailable RunInProgress RunSuperseded
+ServerNotReady TrainingDiverged WorkerNameTaken""".split()
+EXIT_CODES = (
+    [(reason, 75) for reason in RETRYABLE]
+    + [(reason, 3) for reason in REFUSED]
+    + [(reason, 1) for reason in FAILED]
+)
+
+
+def test_every_class_is_in_the_table_once() -> None:
+    bases = {"KaitoflowError", "Refused", "Failed"}
+    assert sorted(_tree(KaitoflowError).keys() - bases) == sorted(dict(EXIT_CODES))
+    assert len(EXIT_CODES) == len(dict(EXIT_CODES))
+
+
+@pytest.mark.parametrize(("reason", "exit_code"), EXIT_CODES)
+def test_a_pod_program_ends_with_the_exit_code_of_its_error(
+    reason: str, exit_code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Job starts a new pod after 75 only; the verdict says the same to the run."""
+    error = pickle.loads(pickle.dumps(error_from_reason(reason, "asked; found; do")))
+    assert end_with(error) == exit_code
+    verdict = parse_event(capsys.readouterr().out.strip())
+    assert verdict == {
+        "event": "verdict",
+        "reason": reason,
+        "message": "asked; found; do",
+        "retryable": exit_code == 75,
+    }
+    assert (type(error).__name__, str(error)) == (reason, "asked; found; do")
+    assert issubclass(type(error), Refused) == (exit_code == 3)
