@@ -48,7 +48,7 @@ class Outbox:
 
         Raises: what kept an earlier status from being sent.
         """
-        self._events.append(_event(self._workspace, reason, message, is_failure=is_failure))
+        self._events.append(event_of(self._workspace, reason, message, is_failure=is_failure))
         self._send_on()
 
     async def flush(self) -> None:
@@ -105,7 +105,10 @@ def status_patch(uid: str, status: WorkspaceStatus) -> Object:
     return {"metadata": {"uid": uid}, "status": told}
 
 
-def _event(workspace: Workspace, reason: str, message: str, *, is_failure: bool) -> Object:
+def event_of(
+    workspace: Workspace, reason: str, message: str, *, is_failure: bool = False
+) -> Object:
+    """The Event on a Workspace; the same words of one generation have one name."""
     meta = workspace.metadata
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = message[:_EVENT_MESSAGE_MAX_CHARS]

@@ -60,3 +60,12 @@ def test_without_a_price_the_hours_are_told_and_how_to_give_one() -> None:
 
 def test_who_holds_nothing_has_no_cost_to_tell() -> None:
     assert str(Cost()) == ""
+
+
+def test_each_look_at_a_machine_that_went_back_finds_the_same_cost() -> None:
+    gone = Cost().holding([machine()], after(0.5)).holding([], after(1))
+    looked = gone
+    for hours in (2, 3, 9):
+        looked = looked.holding([], after(hours))
+    assert (looked.gpu_hours, looked.price_usd) == (gone.gpu_hours, gone.price_usd) == (2.0, 7.0)
+    assert looked.machines == gone.machines

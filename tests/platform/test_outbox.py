@@ -13,7 +13,7 @@ from kubernetes.aio import client
 from tasks.contract.errors import KubernetesRefused
 from tasks.contract.status import WorkspaceStatus
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.outbox import Outbox
+from tasks.platform.outbox import Outbox, event_of, status_patch
 from tests.builders import tuning_workspace
 
 
@@ -132,3 +132,22 @@ async def test_after_a_refusal_the_next_status_is_sent(server: ApiServer, outbox
     await put(outbox, "Failed")
     await outbox.flush()
     assert server.states == ["Failed"]
+
+
+def test_a_status_replaces_all_of_the_one_before() -> None:
+    empty = status_patch("1", WorkspaceStatus())
+    assert empty["metadata"] == {"uid": "1"}
+    # A map that is merged keeps what was in it before, and null takes it away.
+    assert (empty["status"]["heldOut"], empty["status"]["cost"]) == (None, None)
+    told = status_patch("1", WorkspaceStatus(held_out={"loss": 3.2}))
+    assert told["status"]["heldOut"] == {"loss": 3.2}
+
+
+def test_one_event_told_twice_is_one_and_a_long_one_is_cut() -> None:
+    workspace = tuning_workspace()
+    one, again, other = (
+        event_of(workspace, "Accepted", text) for text in ("m" * 2000, "m" * 2000, "other")
+    )
+    assert one["metadata"]["name"] == again["metadata"]["name"] != other["metadata"]["name"]
+    assert len(one["message"]) == 1000
+    assert one["involvedObject"]["name"] == "tuned"

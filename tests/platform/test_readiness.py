@@ -1,60 +1,70 @@
-"""InferenceReady follows the server's pod when no run does."""
+"""InferenceReady follows the server's pod once its run has ended."""
 
 from typing import Any
 
 import pytest
 
+from tasks.contract.artifacts import Endpoint
 from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.platform.readiness import with_readiness
 
-SERVED = ConditionType.INFERENCE_READY
+Object = dict[str, Any]
+READY = ConditionType.INFERENCE_READY
 
 
-def a_status(state: State, *, generation: int = 1, reason: str = "R") -> WorkspaceStatus:
-    """A status whose server is that of generation 1."""
-    status = WorkspaceStatus(state=state, observed_generation=generation)
-    status.set_condition(SERVED, status="True", reason=reason, generation=1)
+def served(state: State, *, ready: bool = True) -> WorkspaceStatus:
+    """The status that a run of generation 1 left, whose server answered or not."""
+    status = WorkspaceStatus(state=state, observed_generation=1)
+    status.endpoint = Endpoint(url="http://tuned", model="tuned")
+    reason = "WorkspaceInferenceStatusSuccess" if ready else "WorkspaceInferenceStatusPending"
+    message = "http://tuned answers" if ready else ""
+    status.set_condition(READY, status="True" if ready else "False", reason=reason, message=message)
     return status
 
 
-def pod(*, ready: str, **meta: Any) -> dict[str, Any]:
-    conditions = [{"type": "Ready", "status": ready}]
-    return {"metadata": {"name": "tuned-0", **meta}, "status": {"conditions": conditions}}
+def pod(*, ready: str = "True", **metadata: Any) -> Object:
+    return {
+        "metadata": {"name": "tuned-0", "namespace": "team", **metadata},
+        "spec": {"containers": [{"name": "serve", "image": "i"}], "nodeName": "gpu-1"},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+def test_a_status_that_says_what_the_pod_shows_stays() -> None:
+    status = served(State.READY)
+    assert status.served_generation == 1
+    assert with_readiness(status, pod()) is None
 
 
 @pytest.mark.parametrize(
-    ("seen", "state"),
-    [
-        (None, State.NOT_READY),
-        (pod(ready="False"), State.NOT_READY),
-        (pod(ready="True", deletionTimestamp="2026-01-01T00:00:00Z"), State.NOT_READY),
-        (pod(ready="True"), State.READY),
-    ],
+    "found",
+    [None, pod(ready="False"), pod(deletionTimestamp="2026-01-01T00:00:00Z")],
+    ids=["gone", "not ready", "leaving"],
 )
-def test_the_state_is_the_pod_s(seen: dict[str, Any] | None, state: State) -> None:
-    changed = with_readiness(
-        a_status(State.READY if state == State.NOT_READY else State.NOT_READY), seen
-    )
+def test_a_server_that_does_not_answer_is_told(found: Object | None) -> None:
+    changed = with_readiness(served(State.READY), found)
     assert changed
-    assert (changed.state, changed.is_true(SERVED)) == (state, state == State.READY)
-    assert with_readiness(changed, seen) is None
+    assert (changed.state, changed.is_true(READY)) == (State.NOT_READY, False)
+    condition = changed.condition(READY)
+    assert condition
+    assert condition.reason == "WorkspaceInferenceStatusPending"
+
+
+def test_a_server_that_answers_again_is_told() -> None:
+    changed = with_readiness(served(State.NOT_READY, ready=False), pod())
+    assert changed
+    assert (changed.state, changed.is_true(READY)) == (State.READY, True)
+    condition = changed.condition(READY)
+    assert condition
+    assert condition.message == "http://tuned answers"
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.RUNNING])
-def test_while_a_run_is_at_work_it_has_the_say(state: State) -> None:
-    assert with_readiness(a_status(state), None) is None
+def test_while_a_run_is_at_work_it_tells_itself(state: State) -> None:
+    assert with_readiness(served(state), None) is None
 
 
-def test_a_server_that_was_stopped_says_nothing() -> None:
-    stopped = a_status(State.STOPPED, reason="StopRequested")
-    assert with_readiness(stopped, pod(ready="True")) is None
-
-
-def test_a_failed_edit_stays_failed_whatever_the_older_generation_s_server_does() -> None:
-    changed = with_readiness(a_status(State.FAILED, generation=2), None)
-    assert changed
-    assert (changed.state, changed.served_generation) == ("Failed", 1)
-    assert not changed.is_true(SERVED)
-    again = with_readiness(changed, pod(ready="True"))
-    assert again
-    assert (again.state, again.served_generation, again.is_true(SERVED)) == ("Failed", 1, True)
+def test_what_is_not_served_is_not_ready_for_anybody() -> None:
+    assert (
+        with_readiness(WorkspaceStatus(state=State.SUCCEEDED, observed_generation=1), None) is None
+    )
