@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter, validators
 
 from flows.places.place import Place
+from tasks.contract.redaction import harmless, keep_secrets_out_of_logs, redacted
 
 app = App(
     name="kaitoflow",
@@ -233,6 +234,7 @@ def main() -> int:
     # For all that it starts: a tasks.py or yaml.py in the current folder is somebody else's.
     os.environ["PYTHONSAFEPATH"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
+    keep_secrets_out_of_logs()
     try:
         # `bind` apart from the call: only a wrong command line is a usage error.
         command, bound, _ = app.parse_args(exit_on_error=False, print_error=True)
@@ -257,7 +259,8 @@ def _report(error: Exception) -> int:
 
     if not isinstance(error, KaitoflowError):
         raise error
-    sys.stderr.write(f"{error.reason}: {error}\n")
+    # A registry's or server's words may be in it.
+    sys.stderr.write(harmless(redacted(f"{error.reason}: {error}")) + "\n")
     return error.exit_code
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.contract.artifacts import Plan
+from tasks.contract.redaction import one_line
 from tasks.contract.status import Progress, WorkspaceStatus
 from tasks.contract.units import duration
 from tasks.contract.workspace import Workspace
@@ -174,4 +175,4 @@ def _print_held_out(out: Console, status: WorkspaceStatus) -> None:
     if sample := held_out.sample:
         said = {"question": sample.question, "before": sample.before, "after": sample.after}
         for label, text in said.items():
-            out.print(f"  {label:<9} {' '.join(text.split())}", markup=False)
+            out.print(f"  {label:<9} {one_line(' '.join(text.split()))}", markup=False)

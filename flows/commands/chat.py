@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from flows.places.base import Objects, find_workspace
 from flows.places.place import Place, open_objects
 from tasks.contract.errors import ServerNotReady
+from tasks.contract.redaction import harmless
 from tasks.platform.store import StoredWorkspace
 
 Message = dict[str, str]
@@ -47,7 +48,7 @@ def _answer(objects: Objects, stored: StoredWorkspace, messages: list[Message]) 
     answer = ""
     for words in _stream(objects, stored, messages):
         answer += words
-        sys.stdout.write(words)
+        sys.stdout.write(harmless(words))
         sys.stdout.flush()
     sys.stdout.write("\n")
     return answer

@@ -16,6 +16,7 @@ from flows.places.base import Manifest, Objects, Row, age, find_workspace, not_f
 from flows.places.place import Place, open_objects
 from flows.view import console, describe_progress
 from tasks.contract.podlog import parse_event
+from tasks.contract.redaction import one_line
 
 _KIND_WORDS = {"workspace", "workspaces", "wk", "wks"}
 _WATCH_S = 1.0
@@ -164,7 +165,7 @@ def print_logs(
         workspace = find_workspace(objects, name, namespace).workspace
         lines = objects.log_lines(workspace, step=step, follow=follow, previous=previous)
         for said_by, line in lines:
-            text = _readable(line)
+            text = one_line(_readable(line))
             sys.stdout.write(f"{text}\n" if step else f"{said_by} | {text}\n")
             sys.stdout.flush()
     return 0

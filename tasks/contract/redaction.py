@@ -31,6 +31,11 @@ def one_line(text: str) -> str:
     return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def harmless(text: str) -> str:
+    """The text with its line breaks, and without anything else that a terminal acts on."""
+    return "\n".join(one_line(line) for line in text.split("\n"))
+
+
 class RedactedRecord(logging.LogRecord):
     """A log record that keeps secrets to itself, whichever handler or formatter asks it."""
 

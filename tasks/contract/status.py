@@ -7,14 +7,15 @@ cheap checks). Times are UTC, in Kubernetes' format.
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, computed_field, field_validator
 from pydantic.alias_generators import to_camel
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
 from tasks.contract.programs.tuning import HeldOut
+from tasks.contract.redaction import one_line
 from tasks.contract.units import duration
 
 # Why a run or a server is there no more; for any other reason it failed, or will come back.
@@ -81,6 +82,10 @@ _OF_WHAT_SERVES = (
 )
 
 
+# Holds words of servers and registries, and is printed on terminals.
+Shown = Annotated[str, AfterValidator(one_line)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -91,7 +96,7 @@ class Condition(_Part):
     type: str
     status: Literal["True", "False", "Unknown"]
     reason: str
-    message: str = ""
+    message: Shown = ""
     observed_generation: int = 0
     last_transition_time: str = ""
 
@@ -131,7 +136,7 @@ class Progress(_Part):
             parts.append(f"{self.tokens_per_s:.0f} tokens/s")
         if self.eta_s is not None:
             parts.append(f"ETA {duration(self.eta_s)}")
-        return " ".join(part for part in parts if part)
+        return one_line(" ".join(part for part in parts if part))
 
 
 class FinishedStep(_Part):
@@ -139,7 +144,7 @@ class FinishedStep(_Part):
 
     name: str
     seconds: float
-    detail: str
+    detail: Shown
 
 
 class FinishedGeneration(_Part):

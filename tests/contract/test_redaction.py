@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from tasks.contract.redaction import OneLineFormatter, RedactedRecord, one_line, redacted
+from tasks.contract.redaction import OneLineFormatter, RedactedRecord, harmless, one_line, redacted
+from tasks.contract.status import ConditionType, FinishedStep, Progress, WorkspaceStatus
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,18 @@ def test_secrets_and_only_they_are_masked(text: str, shown: str) -> None:
 def test_characters_that_act_are_written_out() -> None:
     assert one_line("a\nb\r\x1b[31m\u202e\x9b\ud800") == "a\\nb\\r\\x1b[31m\\u202e\\x9b\\ud800"
     assert one_line("Grüße\t日本") == "Grüße\t日本"
+
+
+def test_line_breaks_can_be_kept() -> None:
+    assert harmless("a\nb\r\n\x1b]0;title\x07") == "a\nb\\r\n\\x1b]0;title\\x07"
+
+
+def test_a_status_holds_nothing_that_a_terminal_acts_on() -> None:
+    status = WorkspaceStatus(steps=[FinishedStep(name="n", seconds=1, detail="a\x1b[2J")])
+    status.set_condition(ConditionType.ACCEPTED, status="False", reason="R", message="b\x1b[2J")
+    status.progress = Progress(step_name="tune").model_copy(update={"phase": "c\x1b[2J"})
+    shown = f"{status.steps[0].detail} {status.conditions[0].message} {status.progress}"
+    assert shown == "a\\x1b[2J b\\x1b[2J tune c\\x1b[2J"
 
 
 def test_every_line_of_a_trace_is_indented_and_redacted() -> None:
