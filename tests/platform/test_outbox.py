@@ -11,6 +11,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from tasks.contract.errors import KubernetesRefused
+from tasks.contract.programs.tuning import HeldOut
 from tasks.contract.status import WorkspaceStatus
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.outbox import Outbox, event_of, status_patch
@@ -139,8 +140,9 @@ def test_a_status_replaces_all_of_the_one_before() -> None:
     assert empty["metadata"] == {"uid": "1"}
     # A map that is merged keeps what was in it before, and null takes it away.
     assert (empty["status"]["heldOut"], empty["status"]["cost"]) == (None, None)
-    told = status_patch("1", WorkspaceStatus(held_out={"loss": 3.2}))
-    assert told["status"]["heldOut"] == {"loss": 3.2}
+    held_out = HeldOut(rows=32, loss_before=4.0, loss_after=3.0)
+    told = status_patch("1", WorkspaceStatus(held_out=held_out))["status"]["heldOut"]
+    assert told["rows"] == 32
 
 
 def test_one_event_told_twice_is_one_and_a_long_one_is_cut() -> None:
