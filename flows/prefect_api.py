@@ -146,8 +146,9 @@ class PrefectApi:
             logger.warning("prefect did not answer route=%s: %s", route, said)
             await asyncio.sleep(wait_s)
         raise PrefectUnavailable(
-            f"{method} {route} was asked of the Prefect server at {self._url}; it said {said}; see "
-            "that it runs, and that PREFECT_API_URL and its key are right"
+            f"{method} {route} was asked of the Prefect server at {self._url}",
+            f"it said {said}",
+            "see that it runs, and that PREFECT_API_URL and its key are right",
         )
 
     async def _answer(

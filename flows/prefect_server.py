@@ -149,7 +149,11 @@ def _free_port(preferred: int) -> int:
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", wanted))
                 return int(probe.getsockname()[1])
-    raise PrefectUnavailable("a port for the Prefect server was asked for; none is free; free one")
+    raise PrefectUnavailable(
+        "a port for the Prefect server was asked for",
+        "none is free",
+        "free one",
+    )
 
 
 def _password_file(home: Path) -> Path:
@@ -203,8 +207,9 @@ def _wait_ready(server: PrefectServer, on_wait: Callable[[float], None]) -> bool
 
 def _unavailable(server: PrefectServer, home: Path) -> PrefectUnavailable:
     return PrefectUnavailable(
-        f"a Prefect server was asked for at {server.api_url}; it ended or did not answer within "
-        f"{_READY_TIMEOUT_S:.0f} s; see {home / 'server.log'}, or set PREFECT_API_URL to yours"
+        f"a Prefect server was asked for at {server.api_url}",
+        f"it ended or did not answer within {_READY_TIMEOUT_S:.0f} s",
+        f"see {home / 'server.log'}, or set PREFECT_API_URL to yours",
     )
 
 

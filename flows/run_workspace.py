@@ -129,7 +129,12 @@ async def recorded_run(workspace: Workspace) -> AsyncIterator[None]:
             await give_back_unused_nodes(workspace)
             raise
         except Exception as error:
-            await _fail(workspace, InternalError(f"{type(error).__name__}: {error}"))
+            await _fail(
+                workspace,
+                InternalError(
+                    "", f"{type(error).__name__}: {error}", "please report it with the run's log"
+                ),
+            )
             await give_back_unused_nodes(workspace)
             raise
 

@@ -44,13 +44,15 @@ def _check_names(config: ServerConfig) -> None:
     names = [config.served_model_name, *(source.name for source in config.adapters)]
     if len(set(names)) < len(names):
         raise InvalidWorkspace(
-            f"the served models were named {', '.join(names)}, two of them alike; give each adapter"
-            " a name of its own"
+            f"the served models were named {', '.join(names)}",
+            "two of them alike",
+            "give each adapter a name of its own",
         )
     if config.default_model is not None and config.default_model not in names:
         raise InvalidWorkspace(
-            f"default_model {config.default_model} was asked for, the served models are"
-            f" {', '.join(names)}; name one of them"
+            f"default_model {config.default_model} was asked for",
+            f"the served models are {', '.join(names)}",
+            "name one of them",
         )
 
 
@@ -65,8 +67,9 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise PortInUse(
-            f"the server was asked to listen on {host}:{port}, {_holder(port) or error.strerror};"
-            " stop that program or choose another port"
+            f"the server was asked to listen on {host}:{port}",
+            f"{_holder(port) or error.strerror}",
+            "stop that program or choose another port",
         ) from error
     return listener
 

@@ -41,8 +41,9 @@ def asked_device() -> str:
     device = os.environ.get("KAITOFLOW_DEVICE", "auto")
     if device not in ("auto", "cpu"):
         raise InvalidWorkspace(
-            f"KAITOFLOW_DEVICE is {device!r}, it may be auto (the GPU where there is one) or cpu; "
-            "correct it or leave it out"
+            f"KAITOFLOW_DEVICE is {device!r}",
+            "it may be auto (the GPU where there is one) or cpu",
+            "correct it or leave it out",
         )
     return device
 
@@ -79,14 +80,16 @@ def check_gpus(needed: int, seen: SeenGpus) -> None:
     if len(seen.capabilities) < needed:
         why = f" ({seen.complaint})" if seen.complaint else ""
         raise GpuIncompatible(
-            f"{needed} GPU(s) were given to this pod, PyTorch {torch.__version__} can use "
-            f"{len(seen.capabilities)}{why}; {_FIX}"
+            f"{needed} GPU(s) were given to this pod",
+            f"PyTorch {torch.__version__} can use {len(seen.capabilities)}{why}",
+            f"{_FIX}",
         )
     for index, capability in enumerate(seen.capabilities[:needed]):
         if not has_kernels_for(capability, seen.kernels):
             raise GpuIncompatible(
-                f"GPU {index} has the compute capability {capability[0]}.{capability[1]}, PyTorch "
-                f"{torch.__version__} has kernels for {', '.join(seen.kernels) or 'none'}; {_FIX}"
+                f"GPU {index} has the compute capability {capability[0]}.{capability[1]}",
+                f"PyTorch {torch.__version__} has kernels for {', '.join(seen.kernels) or 'none'}",
+                f"{_FIX}",
             )
 
 

@@ -55,8 +55,9 @@ def download(model_id: str, revision: str, *, into: Path) -> None:
         raise _refusal(error, model_id, revision=revision, endpoint=endpoint) from error
     except LocalEntryNotFoundError as error:
         raise DownloadFailed(
-            f"the files of {model_id} were asked for, {endpoint} stopped answering"
-            f" ({error.__cause__ or error}); start again: finished files are kept"
+            f"the files of {model_id} were asked for",
+            f"{endpoint} stopped answering ({error.__cause__ or error})",
+            "start again: finished files are kept",
         ) from error
     shutil.rmtree(into / ".cache", ignore_errors=True)
 
@@ -79,8 +80,9 @@ def _model_info(model_id: str, revision: str, *, endpoint: str) -> "ModelInfo":
         )
     except HFValidationError as error:
         raise WeightsUnavailable(
-            f"model {model_id!r} is no name a model can have on {endpoint} ({error}); write it as"
-            " owner/name"
+            f"model {model_id!r} was asked for",
+            f"no model of {endpoint} can have that name ({error})",
+            "write it as owner/name",
         ) from error
     except HfHubHTTPError as error:
         if error.response.status_code >= 500:
@@ -103,9 +105,11 @@ def _wanted(info: "ModelInfo", *, model_id: str, endpoint: str) -> dict[str, int
     ]
     if not weights:
         raise WeightsUnavailable(
-            f"safetensors of {model_id} were asked for, {endpoint}/{model_id} has none in its top"
-            f" folder (it has: {', '.join(sorted(sizes)[:8])}); choose a model that comes as"
-            " safetensors: pickled weights can run code and are not loaded"
+            f"safetensors of {model_id} were asked for",
+            f"{endpoint}/{model_id} has none in its top folder (it has: "
+            f"{', '.join(sorted(sizes)[:8])})",
+            "choose a model that comes as safetensors: pickled weights can run code and "
+            "are not loaded",
         )
     texts = [name for name in sizes if name.endswith(_TEXT_SUFFIXES) or name.startswith("LICENSE")]
     return {name: sizes[name] for name in [*weights, *texts]}
@@ -116,8 +120,9 @@ def _check_space(needed_bytes: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed_bytes - there > free:
         raise DiskFull(
-            f"the weights need {needed_bytes / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are"
-            " free; free some disk or give a larger volume"
+            f"the weights need {needed_bytes / 1000000000.0:.1f} GB in {folder}",
+            f"{free / 1000000000.0:.1f} GB are free",
+            "free some disk or give a larger volume",
         )
 
 
@@ -137,32 +142,41 @@ def _refusal(
     has_token = bool(os.environ.get("HF_TOKEN"))
     if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError):
         return WeightsUnavailable(
-            f"revision {revision} of {model_id} was asked for, {page} has no such revision or"
-            " file; name a commit, tag or branch that is listed there"
+            f"revision {revision} of {model_id} was asked for",
+            f"{page} has no such revision or file",
+            "name a commit, tag or branch that is listed there",
         )
     if isinstance(error, GatedRepoError) and has_token:
         return WeightsUnavailable(
-            f"{model_id} is gated, and the account of the token in HF_TOKEN has not been let in"
-            f" ({status}); accept its licence at {page} with that account, then start again"
+            f"{model_id} is gated",
+            f"and the account of the token in HF_TOKEN has not been let in ({status})",
+            f"accept its licence at {page} with that account, then start again",
         )
     if isinstance(error, GatedRepoError):
         return WeightsUnavailable(
-            f"{model_id} is gated, and HF_TOKEN is not set ({status}); accept its licence at {page}"
-            " and put a read token of that account into the secret as HF_TOKEN"
+            f"{model_id} is gated",
+            f"and HF_TOKEN is not set ({status})",
+            f"accept its licence at {page} and put a read token of that account into the "
+            "secret as HF_TOKEN",
         )
     if status in (401, 403) and has_token and not isinstance(error, RepositoryNotFoundError):
         return WeightsUnavailable(
-            f"{model_id} was asked for with the token in HF_TOKEN, {endpoint} refuses that token"
-            f" ({status}: expired, mistyped or without read permission); put a valid read token"
-            f" into the secret as HF_TOKEN; the model's licence is at {page}"
+            f"{model_id} was asked for with the token in HF_TOKEN, {endpoint} refuses that "
+            f"token ({status}: expired, mistyped or without read permission)",
+            "put a valid read token into the secret as HF_TOKEN",
+            f"the model's licence is at {page}",
         )
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403, 404):
         return WeightsUnavailable(
-            f"{model_id} was asked for, {endpoint} has no such model that"
-            f" {'the token in HF_TOKEN' if has_token else 'a visitor without HF_TOKEN'} may see"
-            f" ({status}); check the spelling at {page}, and for a private model put a token of its"
-            " owner into the secret as HF_TOKEN"
+            f"{model_id} was asked for",
+            f"{endpoint} has no such model that "
+            f"{('the token in HF_TOKEN' if has_token else 'a visitor without HF_TOKEN')} "
+            f"may see ({status})",
+            f"check the spelling at {page}, and for a private model put a token of its "
+            "owner into the secret as HF_TOKEN",
         )
     return DownloadFailed(
-        f"the files of {model_id} were asked for, {endpoint} answers {status}; try again later"
+        f"the files of {model_id} were asked for",
+        f"{endpoint} answers {status}",
+        "try again later",
     )

@@ -113,8 +113,10 @@ def load_base_model(
         )
     except (OSError, ValueError) as error:
         raise WeightsUnavailable(
-            f"the model in {weights_dir} was asked for, transformers cannot load it ({error}); the"
-            " folder needs config.json and safetensors of an architecture that transformers knows"
+            f"the model in {weights_dir} was asked for",
+            f"transformers cannot load it ({error})",
+            "the folder needs config.json and safetensors of an architecture that "
+            "transformers knows",
         ) from error
     model.eval()  # type: ignore[no-untyped-call]
     return model
@@ -179,12 +181,15 @@ def _adapter_config(source: AdapterSource) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((source.path / "adapter_config.json").read_text())
     except (OSError, ValueError) as error:
         raise AdapterMismatch(
-            f"adapter {source.name} was asked for, {source.path} has no readable"
-            f" adapter_config.json ({error}); give a folder that PEFT wrote"
+            f"adapter {source.name} was asked for",
+            f"{source.path} has no readable adapter_config.json ({error})",
+            "give a folder that PEFT wrote",
         ) from error
     if config.get("peft_type") != "LORA":
         raise AdapterMismatch(
-            f"adapter {source.name} is of type {config.get('peft_type')}; only LORA can be served"
+            f"adapter {source.name} was asked for",
+            f"it is of type {config.get('peft_type')}, and only LORA can be served",
+            "tune a LoRA adapter",
         )
     return config
 
@@ -202,8 +207,9 @@ def _check_base(source: AdapterSource, config: dict[str, Any], marker: Marker | 
     else:
         return
     raise AdapterMismatch(
-        f"adapter {source.name} was made for {base}, the weights here are {found}; serve it over"
-        " its own base model, or tune it again over this one"
+        f"adapter {source.name} was made for {base}",
+        f"the weights here are {found}",
+        "serve it over its own base model, or tune it again over this one",
     )
 
 
@@ -217,8 +223,9 @@ def _weight_shapes(source: AdapterSource) -> dict[str, tuple[int, ...]]:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise AdapterMismatch(
-            f"adapter {source.name} was asked for, {path} cannot be read ({error}); give a folder"
-            " with adapter_model.safetensors (pickled adapters are not loaded)"
+            f"adapter {source.name} was asked for",
+            f"{path} cannot be read ({error})",
+            "give a folder with adapter_model.safetensors (pickled adapters are not loaded)",
         ) from error
 
 
@@ -233,13 +240,15 @@ def _check_weight(
         layer: Any = model.get_submodule(layer_name)
     except AttributeError:
         raise AdapterMismatch(
-            f"adapter {source.name} changes the layer {layer_name}, the base model has none of that"
-            " name; serve it over the model it was tuned on"
+            f"adapter {source.name} changes the layer {layer_name}",
+            "the base model has none of that name",
+            "serve it over the model it was tuned on",
         ) from None
     side, ours = (shape[1], "in_features") if kind[0] == "A" else (shape[0], "out_features")
     expected = getattr(layer, ours, None)
     if expected is not None and expected != side:
         raise AdapterMismatch(
-            f"adapter {source.name} expects {side} {ours} in {layer_name}, the base model has"
-            f" {expected}; serve it over the model it was tuned on"
+            f"adapter {source.name} expects {side} {ours} in {layer_name}",
+            f"the base model has {expected}",
+            "serve it over the model it was tuned on",
         )

@@ -498,7 +498,7 @@ def _check_cache(model: PreTrainedModel) -> None:
         return
     others = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise WeightsUnavailable(
-        f"a model of type {model.config.model_type} was asked to be served, it keeps more than keys"
-        f" and values ({others}), which this engine cannot batch; choose a model with attention"
-        " layers only"
+        f"a model of type {model.config.model_type} was asked to be served",
+        f"it keeps more than keys and values ({others}), which this engine cannot batch",
+        "choose a model with attention layers only",
     )

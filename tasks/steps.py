@@ -145,9 +145,9 @@ async def until_silent(
 def _silent(step: str, last: Event | str, limit_s: float, *, setting: str) -> DeadlineExceeded:
     told = str(last).replace("; ", ", ")[:_LAST_WORDS_MAX_CHARS]
     return DeadlineExceeded(
-        f"step {step} was to go on or to end; it has done neither for {limit_s:.0f} s, and was "
-        f"ended (the last it said: {told}); run the Workspace again, or raise KAITOFLOW_{setting} "
-        "where a step takes so long"
+        f"step {step} was to go on or to end",
+        f"it has done neither for {limit_s:.0f} s, and was ended (the last it said: {told})",
+        f"run the Workspace again, or raise KAITOFLOW_{setting} where a step takes so long",
     )
 
 

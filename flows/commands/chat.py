@@ -19,8 +19,9 @@ def chat_with(name: str, prompt: str | None, *, namespace: str | None, place: Pl
         stored = find_workspace(objects, name, namespace)
         if not stored.status.endpoint or not objects.is_serving(stored.workspace):
             raise ServerNotReady(
-                f"a chat with workspace {name} was asked for; its server is not running; "
-                "start it with `kaitoflow run WORKSPACE.yaml`"
+                f"a chat with workspace {name} was asked for",
+                "its server is not running",
+                "start it with `kaitoflow run WORKSPACE.yaml`",
             )
         if prompt is not None:
             _answer(objects, stored, [{"role": "user", "content": prompt}])

@@ -36,7 +36,9 @@ def _tell(waits_for: str) -> None:
 def _confirmed(name: str) -> bool:
     if not sys.stdin.isatty():
         raise InvalidWorkspace(
-            f"workspace {name} was to be deleted; nobody is there to confirm it; add --yes"
+            f"workspace {name} was to be deleted",
+            "nobody is there to confirm it",
+            "add --yes",
         )
     answer = input(f"Delete workspace {name} with its logs, checkpoints and adapter? [y/N] ")
     return answer.strip().lower() in ("y", "yes")

@@ -48,7 +48,9 @@ def load_manifests(file: Path, objects: Objects) -> Manifests:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidWorkspace(
-            f"{file} was asked for; it cannot be read ({error}); give a YAML file with a Workspace"
+            f"{file} was asked for",
+            f"it cannot be read ({error})",
+            "give a YAML file with a Workspace",
         ) from None
     manifests = parse_manifests(text, source=str(file))
     workspace = with_absolute_files(manifests.workspace, file.resolve().parent)

@@ -43,8 +43,9 @@ def _await_server(api_url: str) -> None:
                     return
             time.sleep(_PROBE_S)
     raise PrefectUnavailable(
-        f"a Prefect server was asked for at {api_url}; it did not answer within "
-        f"{_SERVER_TIMEOUT_S:.0f} s; see that it runs, or set PREFECT_API_URL to another"
+        f"a Prefect server was asked for at {api_url}",
+        f"it did not answer within {_SERVER_TIMEOUT_S:.0f} s",
+        "see that it runs, or set PREFECT_API_URL to another",
     )
 
 

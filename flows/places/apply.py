@@ -85,7 +85,9 @@ def _explained(error: KubernetesRefused, manifest: Manifest) -> KaitoflowError:
     if error.status == _NOT_FOUND and "namespaces" in error.said:
         namespace = meta["namespace"]
         return InvalidWorkspace(
-            f"{asked}; {error.said}; create it: kubectl create namespace {namespace}"
+            f"{asked}",
+            f"{error.said}",
+            f"create it: kubectl create namespace {namespace}",
         )
     if error.status == _NOT_FOUND:
         return not_installed(asked)
@@ -95,7 +97,9 @@ def _explained(error: KubernetesRefused, manifest: Manifest) -> KaitoflowError:
     )
     if is_refused:
         return InvalidWorkspace(
-            f"{asked}; the API server refuses it: {error.said}; correct these fields"
+            f"{asked}",
+            f"the API server refuses it: {error.said}",
+            "correct these fields",
         )
     return error
 
@@ -103,6 +107,8 @@ def _explained(error: KubernetesRefused, manifest: Manifest) -> KaitoflowError:
 def not_installed(asked: str) -> NotInstalled:
     """The error that says how a cluster gets to know Workspaces."""
     return NotInstalled(
-        f"{asked}; the cluster knows no Workspaces; install them: "
-        "helm install kaitoflow deployments/chart --namespace kaitoflow --create-namespace"
+        f"{asked}",
+        "the cluster knows no Workspaces",
+        "install them: helm install kaitoflow deployments/chart --namespace kaitoflow "
+        "--create-namespace",
     )

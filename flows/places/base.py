@@ -120,16 +120,18 @@ def not_found(name: str, namespace: str, known: list[str]) -> WorkspaceNotFound:
     near = difflib.get_close_matches(name, known, n=3)
     offer = f"did you mean {', '.join(near)}?" if near else "`kaitoflow get -A` lists all"
     return WorkspaceNotFound(
-        f"workspace {name!r} was asked for; namespace {namespace} has {len(known)} and this is "
-        f"none of them; {offer}"
+        f"workspace {name!r} was asked for",
+        f"namespace {namespace} has {len(known)} and this is none of them",
+        f"{offer}",
     )
 
 
 def no_such_log(step: str, known: list[str]) -> WorkspaceNotFound:
     """The error that names the steps of which there are logs."""
     return WorkspaceNotFound(
-        f"the log of step {step!r} was asked for; there are logs of: "
-        f"{', '.join(known) or 'none yet'}; choose one of those with --step"
+        f"the log of step {step!r} was asked for",
+        f"there are logs of: {', '.join(known) or 'none yet'}",
+        "choose one of those with --step",
     )
 
 

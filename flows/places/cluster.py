@@ -23,6 +23,7 @@ from tasks.contract.errors import KaitoflowError, KubernetesRefused, ServerNotRe
 from tasks.contract.status import WorkspaceStatus, status_of
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.nodes.garbage.leaks import Leak
+from tasks.plan.check import from_error
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
 from tasks.platform.kube_api import KubeApi, Object
@@ -134,10 +135,7 @@ class ClusterObjects:
             await apply.rehearse(api, manifests)
             said = Check(name="API server", result="ok", detail="accepts every object of the file")
         except KaitoflowError as error:
-            found, _, fix = str(error).rpartition("; ")
-            said = Check(
-                name="API server", result="fail", detail=found, fix=fix, reason=error.reason
-            )
+            said = from_error("API server", error, result="fail")
         return plan.model_copy(update={"checks": [*plan.checks, said]})
 
     def run(self, manifests: Manifests, *, push: bool, port: int | None) -> int:  # noqa: ARG002
@@ -218,8 +216,9 @@ class ClusterObjects:
         except KubernetesRefused as error:
             fix = "see `kaitoflow logs`" if error.status in _GONE else "try again"
             raise ServerNotReady(
-                f"Service {meta.namespace}/{meta.name} was asked to answer; it said: "
-                f"{error.said}; {fix}"
+                f"Service {meta.namespace}/{meta.name} was asked to answer",
+                f"it said: {error.said}",
+                f"{fix}",
             ) from None
 
     def stop(self, workspace: Workspace, tell: Tell) -> list[str]:
@@ -289,6 +288,7 @@ def _expecting_workspaces(asked: str) -> Iterator[None]:
 def _expect_no_port(port: int | None) -> None:
     if port is not None:
         raise WrongUsage(
-            f"--port {port} was given; on a cluster the Workspace's Service answers on port 80; "
-            "leave --port away"
+            f"--port {port} was given",
+            "on a cluster the Workspace's Service answers on port 80",
+            "leave --port away",
         )

@@ -83,13 +83,16 @@ class Waiting:
         patience_s = settings().watcher_timeout_s
         if waited_s > patience_s and not is_acted_on:
             raise NoWatcher(
-                f"{asked}; nothing has acted on it within {patience_s:.0f} s "
-                f"({', '.join(left)}), so no watcher seems to run; start it, then it is done"
+                f"{asked}",
+                f"nothing has acted on it within {patience_s:.0f} s ({', '.join(left)}), so "
+                "no watcher seems to run",
+                "start it, then it is done",
             )
         if waited_s > _ENDED_WITHIN_S:
             raise DeadlineExceeded(
-                f"{asked}; {', '.join(left)} is still there after {_ENDED_WITHIN_S:.0f} s; "
-                "see `kubectl describe` of it"
+                f"{asked}",
+                f"{', '.join(left)} is still there after {_ENDED_WITHIN_S:.0f} s",
+                "see `kubectl describe` of it",
             )
 
 

@@ -111,7 +111,11 @@ class LocalObjects:
         with httpx2.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
             if response.status_code != httpx2.codes.OK:
                 error = json.loads(response.read())["error"]["message"]
-                raise ServerNotReady(f"{base} was asked to answer; it said: {error}; try again")
+                raise ServerNotReady(
+                    f"{base} was asked to answer",
+                    f"it said: {error}",
+                    "try again",
+                )
             yield from response.iter_lines()
 
     def stop(self, workspace: Workspace, tell: Tell) -> list[str]:  # noqa: ARG002

@@ -70,10 +70,10 @@ async def watch_run(
                 return status
         elif clock.time() > deadline:
             raise NoWatcher(
-                f"workspace {workspace} was applied; nothing has picked it up within "
-                f"{patience_s:.0f} s, so no watcher seems to run; install it (helm "
-                "install kaitoflow deployments/chart) or see `kubectl get pods -A -l "
-                "app.kubernetes.io/name=kaitoflow`; the Workspace runs as soon as one is there"
+                f"workspace {workspace} was applied",
+                f"nothing has picked it up within {patience_s:.0f} s, so no watcher seems to run",
+                "install it (helm install kaitoflow deployments/chart) or see `kubectl get pods -A "
+                "-l app.kubernetes.io/name=kaitoflow`; the Workspace runs as soon as one is there",
             )
         await asyncio.sleep(LOOK_AGAIN_S)
 
@@ -92,13 +92,16 @@ async def _look(api: KubeApi, workspace: Workspace) -> Object:
             await asyncio.sleep(LOOK_AGAIN_S)
     if found is None or found["metadata"]["uid"] != meta.uid:
         raise WorkspaceDeleted(
-            f"the run of workspace {workspace} was watched; it was deleted; apply it again"
+            f"the run of workspace {workspace} was watched",
+            "it was deleted",
+            "apply it again",
         )
     generation = found["metadata"]["generation"]
     if generation != meta.generation:
         raise RunSuperseded(
-            f"generation {meta.generation} of workspace {workspace} was watched; generation "
-            f"{generation} is there by now; watch that one: kaitoflow get {meta.name} -w"
+            f"generation {meta.generation} of workspace {workspace} was watched",
+            f"generation {generation} is there by now",
+            f"watch that one: kaitoflow get {meta.name} -w",
         )
     return found
 
@@ -114,7 +117,9 @@ def _raise_for(workspace: Workspace, status: WorkspaceStatus) -> None:
         raise _typed(accepted.reason, accepted.message, otherwise=Refused)
     if status.state == State.STOPPED:
         raise RunStopped(
-            f"the run of workspace {workspace} was watched; it was stopped; run it again to resume"
+            f"the run of workspace {workspace} was watched",
+            "it was stopped",
+            "run it again to resume",
         )
     if status.state == State.NOT_READY and served:
         raise _typed(served.reason, served.message, otherwise=Failed)
@@ -126,7 +131,7 @@ def _raise_for(workspace: Workspace, status: WorkspaceStatus) -> None:
 
 
 def _typed(reason: str, message: str, *, otherwise: type[KaitoflowError]) -> KaitoflowError:
-    error = error_from_reason(reason, message)
+    error = error_from_reason(reason, asked="", found=message, fix="")
     if isinstance(error, InternalError) and reason != error.reason:
-        return otherwise(f"{reason}: {message}")
+        return otherwise("", f"{reason}: {message}", "")
     return error

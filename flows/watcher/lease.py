@@ -48,8 +48,10 @@ class Lease:
             except (KaitoflowError, TimeoutError) as error:
                 logger.warning("lease not renewed: %s", error)
         raise LeadershipLost(
-            f"{self._identity} was to lead; the Lease {self._namespace}/{_NAME} could not be "
-            "renewed, so another replica may lead by now; start again to follow it"
+            f"{self._identity} was to lead",
+            f"the Lease {self._namespace}/{_NAME} could not be renewed, so another replica "
+            "may lead by now",
+            "start again to follow it",
         )
 
     async def give_up(self) -> None:

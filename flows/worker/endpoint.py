@@ -62,8 +62,9 @@ async def serve_endpoint(
             await site.start()
         except OSError as error:
             raise PortInUse(
-                f"the worker was asked to listen on {host}:{port}; {error.strerror}; "
-                "choose another with --port, or 0 for any"
+                f"the worker was asked to listen on {host}:{port}",
+                f"{error.strerror}",
+                "choose another with --port, or 0 for any",
             ) from error
         yield runner.addresses[0][1]
     finally:

@@ -356,8 +356,9 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         after = await self._namesake()
         if after and after.last_heartbeat_time != before.last_heartbeat_time:
             raise WorkerNameTaken(
-                f"a worker {self.name!r} was to start on work pool {self.pool!r}; another one of "
-                "that name is alive; choose another with --name, or stop it"
+                f"a worker {self.name!r} was to start on work pool {self.pool!r}",
+                "another one of that name is alive",
+                "choose another with --name, or stop it",
             )
 
     async def _namesake(self) -> Worker | None:

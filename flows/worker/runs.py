@@ -67,7 +67,9 @@ class FlowSource:
     async def _entrypoint(self, run: FlowRun) -> str:
         if run.deployment_id is None:
             raise DeploymentUnusable(
-                f"run {run.name} was to be executed; it belongs to no deployment; start it from one"
+                f"run {run.name} was to be executed",
+                "it belongs to no deployment",
+                "start it from one",
             )
         read_s, entrypoint = self._entrypoints.get(run.deployment_id, (0.0, ""))
         if entrypoint and time.monotonic() - read_s < _DEPLOYMENT_CACHE_S:
@@ -79,20 +81,27 @@ class FlowSource:
 
 
 def _import_flow(entrypoint: str) -> Flow[..., Any]:
-    asked = f"a flow was to be loaded from entry point {entrypoint!r}; "
+    asked = f"a flow was to be loaded from entry point {entrypoint!r}"
     if ":" in entrypoint or "." not in entrypoint:
         # A file would be imported a second time, and its folder put first on sys.path.
-        raise DeploymentUnusable(f"{asked}it is no dotted module path; deploy it by module path")
+        raise DeploymentUnusable(
+            asked,
+            "it is no dotted module path",
+            "deploy it by module path",
+        )
     try:
         flow: Flow[..., Any] = load_flow(entrypoint, use_placeholder_flow=False)
     except Exception as error:
         raise DeploymentUnusable(
-            f"{asked}{type(error).__name__}: {error}; deploy a flow this worker can import"
+            asked,
+            f"{type(error).__name__}: {error}",
+            "deploy a flow this worker can import",
         ) from error
     if not flow.isasync or flow.isgenerator:
         raise DeploymentUnusable(
-            f"{asked}the flow is not `async def`, so all runs of this worker would wait for it; "
-            "make it async, or deploy it to a process pool"
+            asked,
+            "the flow is not `async def`, so all runs of this worker would wait for it",
+            "make it async, or deploy it to a process pool",
         )
     return flow
 

@@ -70,15 +70,30 @@
         ├── LeadershipLost             another replica of the watcher leads
         └── InternalError              a defect of ours
 
-Every error carries one string in three parts, so that it survives pickling and JSON.
+Every error carries its three parts as strings, so that it survives pickling and JSON.
 """
 
 
 class KaitoflowError(Exception):
-    """An error a person can act on: what was asked, what was found, what to do."""
+    """An error a person can act on: what was asked, what was found, what to do.
+
+    A part that another has said already is empty, and left out where the error is shown.
+    """
 
     exit_code = 1
     retryable = False
+
+    def __init__(self, asked: str, found: str, fix: str) -> None:
+        super().__init__(asked, found, fix)
+        self.asked, self.found, self.fix = asked, found, fix
+
+    def __str__(self) -> str:
+        return _joined(self.asked, self.found, self.fix)
+
+    @property
+    def problem(self) -> str:
+        """What was asked and what was found, without what to do."""
+        return _joined(self.asked, self.found)
 
     @property
     def reason(self) -> str:
@@ -413,6 +428,10 @@ def _tree(root: type[KaitoflowError]) -> dict[str, type[KaitoflowError]]:
     return found
 
 
-def error_from_reason(reason: str, message: str) -> KaitoflowError:
-    """The typed error that a pod program's verdict stands for; InternalError when unknown."""
-    return _tree(KaitoflowError).get(reason, InternalError)(message)
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def error_from_reason(reason: str, *, asked: str, found: str, fix: str) -> KaitoflowError:
+    """The typed error that a verdict stands for; InternalError when the reason is unknown."""
+    return _tree(KaitoflowError).get(reason, InternalError)(asked, found, fix)

@@ -160,4 +160,8 @@ def _check_tag(text: str, tag: str) -> None:
 
 
 def _invalid(text: str, found: str, fix: str) -> ImageReferenceInvalid:
-    return ImageReferenceInvalid(f'the image name "{text}" cannot be used: {found}; {fix}')
+    return ImageReferenceInvalid(
+        f'the image name "{text}" cannot be used',
+        f"{found}",
+        f"{fix}",
+    )

@@ -5,7 +5,8 @@ key `event`:
 
     progress   where the work stands (step, steps, and whatever the program measures)
     result     the last line of a run that ended well: the program's outcome
-    verdict    the last line of a run that did not: reason (an error class), message, retryable
+    verdict    the last line of a run that did not: reason (an error class) with what was asked,
+               what was found and what to do; retryable
 
 The local platform sends both streams to one file, Kubernetes to one container log; `parse_event`
 tells events from log lines. Each event carries the nonce that its platform put into the container's
@@ -28,7 +29,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.contract.errors import DiskFull, InternalError, KaitoflowError, OutOfMemory
+from tasks.contract.errors import (
+    DiskFull,
+    InternalError,
+    KaitoflowError,
+    OutOfMemory,
+    error_from_reason,
+)
 from tasks.contract.redaction import OneLineFormatter, keep_secrets_out_of_logs, redacted
 
 # EX_TEMPFAIL of sysexits.h: a Job starts a new pod after it, and not after 1 or 3.
@@ -85,9 +92,17 @@ def read_answer(answers: type[Answer], fields: Mapping[str, Any]) -> Answer:
     except ValidationError as error:
         first = error.errors()[0]
         raise InternalError(
-            f"a {answers.__name__} was expected of a pod program; its answer cannot be read "
-            f"({first['loc']}: {first['msg']}); use a pod image of the same version"
+            f"a {answers.__name__} was expected of a pod program",
+            f"its answer cannot be read ({first['loc']}: {first['msg']})",
+            "use a pod image of the same version",
         ) from None
+
+
+def verdict_error(verdict: Event) -> KaitoflowError:
+    """The typed error that a program's `verdict` event stands for."""
+    return error_from_reason(
+        verdict["reason"], asked=verdict["asked"], found=verdict["found"], fix=verdict["fix"]
+    )
 
 
 def run_program(config_type: type[Config], main: Callable[[Config], Any], argv: list[str]) -> int:
@@ -125,13 +140,23 @@ def _typed(error: Exception) -> KaitoflowError:
         return error
     if _is_disk_full(error):
         file = getattr(error, "filename", None) or "a file"
-        return DiskFull(f"cannot write {file}; no space left; free some disk")
+        return DiskFull(
+            f"cannot write {file}",
+            "no space left",
+            "free some disk",
+        )
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return OutOfMemory(
-            f"the program ran out of memory ({error}); lower the batch size or length"
+            "the program asked for memory",
+            f"there is none left ({error})",
+            "lower the batch size or length",
         )
     logger.error("ended by a defect", exc_info=error)
-    return InternalError(f"{type(error).__name__}: {error}; please report it with the log above")
+    return InternalError(
+        f"{type(error).__name__}",
+        f"{error}",
+        "please report it with the log above",
+    )
 
 
 def _is_disk_full(error: BaseException) -> bool:
@@ -146,6 +171,12 @@ def end_with(error: KaitoflowError) -> int:
     """The exit code of a program that ends with this error; its verdict is said."""
     emit(
         "verdict",
-        {"reason": error.reason, "message": str(error), "retryable": error.retryable},
+        {
+            "reason": error.reason,
+            "asked": error.asked,
+            "found": error.found,
+            "fix": error.fix,
+            "retryable": error.retryable,
+        },
     )
     return _TRY_AGAIN if error.retryable else error.exit_code

@@ -162,7 +162,9 @@ def parse_training_config(text: str | None, *, method: str) -> TrainingConfig:
     ]
     if problems:
         raise InvalidTuningConfig(
-            f"training_config.yaml was to configure a {kind} run and cannot: {'; '.join(problems)}"
+            f"training_config.yaml was to configure a {kind} run",
+            "; ".join(problems),
+            "correct these settings",
         )
     return _assembled(kind, defaults, given)
 
@@ -207,7 +209,9 @@ def _method(method: str) -> Method:
         return "lora"
     if lowered == "qlora":
         return "qlora"
-    raise InvalidTuningConfig(f"method {method!r} was asked for; use lora or qlora")
+    raise InvalidTuningConfig(
+        f"method {method!r} was asked for", "there are lora and qlora", "use one of them"
+    )
 
 
 @functools.cache
@@ -244,14 +248,16 @@ def _root(text: str | None) -> Mapping[str, Any]:
         loaded = yaml.safe_load(text or "")
     except yaml.YAMLError as error:
         raise InvalidTuningConfig(
-            f"training_config.yaml cannot be read as YAML ({' '.join(str(error).split())}); "
-            "correct the text of the ConfigMap"
+            "training_config.yaml was to be read as YAML",
+            f"it is none ({' '.join(str(error).split())})",
+            "correct the text of the ConfigMap",
         ) from error
     root = loaded.get(ROOT) if isinstance(loaded, Mapping) else None
     if not isinstance(root, Mapping):
         raise InvalidTuningConfig(
-            f"training_config.yaml has no mapping {ROOT!r} at its top; put the sections "
-            f"{', '.join(_accepted())} under it"
+            "training_config.yaml was to configure the run",
+            f"it has no mapping {ROOT!r} at its top",
+            f"put the sections {', '.join(_accepted())} under it",
         )
     return root
 

@@ -165,8 +165,9 @@ def parse_manifests(text: str, *, source: str) -> Manifests:
     if len(workspaces) != 1:
         kinds = ", ".join(str(d.get("kind")) for d in documents) or "nothing"
         raise InvalidWorkspace(
-            f"{source}: asked to run one object of kind Workspace; found {kinds}; "
-            "give a file with exactly one Workspace (kaito.sh/v1beta1)"
+            f"{source}: asked to run one object of kind Workspace",
+            f"found {kinds}",
+            "give a file with exactly one Workspace (kaito.sh/v1beta1)",
         )
     return Manifests(
         workspace=parse_workspace(workspaces[0], source=source),
@@ -185,8 +186,9 @@ def parse_workspace(manifest: dict[str, Any], *, source: str) -> Workspace:
     except ValidationError as error:
         problems = "\n".join(f"  {_problem(e)}" for e in error.errors())
         raise InvalidWorkspace(
-            f"{source}: asked to read a Workspace; found\n{problems}\n"
-            "correct these fields (`kaitoflow plan FILE` checks without running)"
+            f"{source}: asked to read a Workspace",
+            f"found\n{problems}\n",
+            "correct these fields (`kaitoflow plan FILE` checks without running)",
         ) from None
 
 
@@ -197,13 +199,15 @@ def _documents(text: str, *, source: str) -> list[dict[str, Any]]:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
         raise InvalidWorkspace(
-            f"{source}: asked to read YAML; found{line}: {getattr(error, 'problem', error)}; "
-            "correct the syntax"
+            f"{source}: asked to read YAML",
+            f"found{line}: {getattr(error, 'problem', error)}",
+            "correct the syntax",
         ) from None
     if not all(isinstance(d, dict) for d in documents):
         raise InvalidWorkspace(
-            f"{source}: asked to read Kubernetes objects; found plain text or a list; "
-            "each document needs apiVersion, kind and metadata"
+            f"{source}: asked to read Kubernetes objects",
+            "found plain text or a list",
+            "each document needs apiVersion, kind and metadata",
         )
     return documents
 

@@ -48,7 +48,9 @@ class ByoProvisioner:
             message = found.message if isinstance(found, Selection) else str(found)
             if clock() >= deadline:
                 raise NodeNotReady(
-                    f"{message} (waited {self._timeout_s:.0f} s, KAITOFLOW_NODE_READY_TIMEOUT_S)"
+                    message,
+                    f"waited {self._timeout_s:.0f} s",
+                    "let it wait longer by KAITOFLOW_NODE_READY_TIMEOUT_S",
                 )
             if message != told:
                 told = message

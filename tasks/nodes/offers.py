@@ -47,8 +47,9 @@ def offers_of(workspace: Workspace) -> tuple[Offer, ...]:
     named = [*first, *_listed(annotations.get(INSTANCE_TYPES_ANNOTATION, ""))]
     if not named:
         raise InvalidWorkspace(
-            "a node is to be made for the Workspace; resource.instanceType is empty; name one, "
-            "such as Standard_NC24ads_A100_v4"
+            "a node is to be made for the Workspace",
+            "resource.instanceType is empty",
+            "name one, such as Standard_NC24ads_A100_v4",
         )
     how = CAPACITY_TYPES_ANNOTATION
     if how not in annotations and CAPACITY_TYPE_ANNOTATION in annotations:
@@ -76,8 +77,9 @@ def _capacity_type(text: str, annotation: str) -> CapacityType:
     known = get_args(CapacityType)
     if text not in known:
         raise InvalidWorkspace(
-            f"annotation {annotation} asks for {text!r}; there is no such way to "
-            f"pay; use {' or '.join(known)}, or both with a comma between them"
+            f"annotation {annotation} asks for {text!r}",
+            "there is no such way to pay",
+            f"use {' or '.join(known)}, or both with a comma between them",
         )
     return cast("CapacityType", text)
 
@@ -91,7 +93,8 @@ def _price(text: str | None) -> float | None:
         price = 0.0
     if not 0 < price < float("inf"):
         raise InvalidWorkspace(
-            f"annotation {MAX_PRICE_ANNOTATION} asks for {text!r}; that is no price; give USD per "
-            'hour, such as "1.25"'
+            f"annotation {MAX_PRICE_ANNOTATION} asks for {text!r}",
+            "that is no price",
+            'give USD per hour, such as "1.25"',
         )
     return price

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.contract.artifacts import Node
-from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.errors import InvalidWorkspace, NodeNotReady
 from tasks.contract.quantity import parse_quantity
 from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
@@ -57,15 +57,20 @@ class Selection:
 
     nodes: those that fit, best first, as many as are needed or as there are.
     is_enough: whether they are as many as are needed.
-    message: what was asked, what was found, what to do.
+    lack: why it is not enough, as the error that a run ends with.
     lacks_plugin: whether the node that came nearest only waits for NVIDIA's device plugin.
     """
 
     nodes: tuple[Node, ...]
     is_enough: bool
     detail: str
-    message: str
+    lack: NodeNotReady
     lacks_plugin: bool
+
+    @property
+    def message(self) -> str:
+        """What was asked, what was found and what to do, in one line."""
+        return str(self.lack)
 
 
 def select_nodes(need: NodeNeed, nodes: Sequence[Object]) -> Selection:
@@ -81,7 +86,7 @@ def select_nodes(need: NodeNeed, nodes: Sequence[Object]) -> Selection:
         nodes=tuple(_node(each) for each in chosen),
         is_enough=len(chosen) == need.nodes,
         detail="; ".join([", ".join(map(_describe, chosen)), *_warnings(need, chosen)]),
-        message=f"{_asked(need)}; {_found(len(nodes), len(fitting), unfit)}; {_fix(unfit)}",
+        lack=NodeNotReady(_asked(need), _found(len(nodes), len(fitting), unfit), _fix(unfit)),
         lacks_plugin=bool(unfit) and unfit[-1][1] is _NO_PLUGIN,
     )
 
@@ -117,8 +122,9 @@ def _matches(expression: Object, labels: Mapping[str, str]) -> bool:
             return key not in labels
         case operator:
             raise InvalidWorkspace(
-                f"resource.labelSelector asks for {key!r} with operator {operator!r}; there is no "
-                "such operator; use In, NotIn, Exists or DoesNotExist"
+                f"resource.labelSelector asks for {key!r} with operator {operator!r}",
+                "there is no such operator",
+                "use In, NotIn, Exists or DoesNotExist",
             )
 
 

@@ -26,8 +26,13 @@ def not_told(name: str, error: KaitoflowError, *, before: str = "") -> Check:
 
 
 def from_error(name: str, error: KaitoflowError, *, result: str) -> Check:
-    """The error's last part is the fix."""
-    found, _, fix = str(error).rpartition("; ")
+    """A line that shows an error, with its fix apart."""
     return Check.model_validate(
-        {"name": name, "result": result, "detail": found, "fix": fix, "reason": error.reason}
+        {
+            "name": name,
+            "result": result,
+            "detail": error.problem,
+            "fix": error.fix,
+            "reason": error.reason,
+        }
     )

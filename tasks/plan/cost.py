@@ -8,6 +8,7 @@ from tasks.contract.units import duration
 from tasks.contract.workspace import Workspace
 from tasks.estimate import cost_usd
 from tasks.nodes.offers import CapacityType, Offer
+from tasks.plan.check import from_error
 from tasks.plan.findings import Findings
 from tasks.plan.size import Range
 
@@ -56,8 +57,7 @@ def price(
     """The price of the first offer, beside the other way to pay for it."""
     table = findings.prices
     if isinstance(table, KaitoflowError):
-        found, _, fix = str(table).rpartition("; ")
-        return Check(name="price", result="warn", detail=found, fix=fix, reason=table.reason)
+        return from_error("price", table, result="warn")
     if cost is None or table is None:
         names = ", ".join(dict.fromkeys(offer.instance_type for offer in offers))
         return Check(

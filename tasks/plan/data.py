@@ -39,7 +39,7 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
         return Check(
             name=_NAME,
             result="warn",
-            detail=f"{files}; {str(found).partition('; ')[0]}, and was not asked from here",
+            detail=f"{files}; {found.asked}, and was not asked from here",
             fix="its pod asks, where KAITOFLOW_ALLOW_LOCAL_ADDRESSES lets it",
         )
     if isinstance(found, KaitoflowError):
@@ -58,8 +58,9 @@ def _without_urls(source: DataSource, world: World) -> str:
     if not world.is_cluster:
         kind = "image" if source.image else "volumeSource"
         raise InvalidWorkspace(
-            f"tuning.input.{kind} asks for files from a cluster; "
-            "give tuning.input.urls (http, https or file:) on the local platform"
+            f"tuning.input.{kind} was asked for",
+            "this machine has no files of a cluster",
+            "give tuning.input.urls (http, https or file:) on the local platform",
         )
     where = str(parse_reference(source.image)) if source.image else "a volume"
     return f"{where}, verified before training"
@@ -70,14 +71,16 @@ def _expect_files(source: DataSource, world: World) -> None:
     here = [url for url in source.urls if not url.startswith(("http://", "https://"))]
     if here and world.is_cluster:
         raise DatasetUnreachable(
-            f"{here[0]} was asked for; a pod cannot read files of your machine; "
-            "give an http(s) URL, or an image or a volumeSource"
+            f"{here[0]} was asked for",
+            "a pod cannot read files of your machine",
+            "give an http(s) URL, or an image or a volumeSource",
         )
     missing = [url for url in here if _is_file(url) and not _path(url).is_file()]
     if missing:
         raise DatasetUnreachable(
-            f"{missing[0]} was asked for; there is no such file; "
-            "correct the path (a relative one counts from the Workspace's file)"
+            f"{missing[0]} was asked for",
+            "there is no such file",
+            "correct the path (a relative one counts from the Workspace's file)",
         )
 
 

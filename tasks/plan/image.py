@@ -22,8 +22,9 @@ def image(workspace: Workspace, world: World, findings: Findings) -> Check | str
         return "kept in the volume (output.volumeSource)"
     if not output.image:
         raise InvalidWorkspace(
-            "tuning.output.volumeSource asks for a volume of a cluster; "
-            "give tuning.output.image, which the local platform keeps on disk"
+            "tuning.output.volumeSource was asked for",
+            "this machine has no volumes of a cluster",
+            "give tuning.output.image, which the local platform keeps on disk",
         )
     reference = parse_reference(output.image)
     if not world.push:
@@ -34,7 +35,7 @@ def image(workspace: Workspace, world: World, findings: Findings) -> Check | str
         return Check(
             name=_NAME,
             result="warn",
-            detail=f"{detail}; {str(found).partition('; ')[0]}, and was not asked from here",
+            detail=f"{detail}; {found.asked}, and was not asked from here",
             fix="see that the Secret's user may push there: the pod tries it after the training",
         )
     if isinstance(found, KaitoflowError):
@@ -53,12 +54,14 @@ def secrets(workspace: Workspace, world: World) -> str:
         return ", ".join(names)
     if world.is_cluster:
         raise SecretNotFound(
-            f"Secret {missing[0]!r} was asked for; namespace {workspace.metadata.namespace} has "
-            "none of that name; create it there (kubectl create secret docker-registry ...)"
+            f"Secret {missing[0]!r} was asked for",
+            f"namespace {workspace.metadata.namespace} has none of that name",
+            "create it there (kubectl create secret docker-registry ...)",
         )
     if not world.push and not workspace.inference:
         return f"{', '.join(names)} (used with --push)"
     raise SecretNotFound(
-        f"Secret {missing[0]!r} was asked for; it is neither in the file nor is there a "
-        "docker config of yours; add the Secret to the file or run docker login"
+        f"Secret {missing[0]!r} was asked for",
+        "it is neither in the file nor is there a docker config of yours",
+        "add the Secret to the file or run docker login",
     )

@@ -17,7 +17,6 @@ from tasks.contract.errors import (
     KubernetesUnavailable,
     Refused,
     RegistryUnavailable,
-    error_from_reason,
 )
 from tasks.contract.image_reference import parse_reference
 from tasks.contract.programs.dataset import LookConfig
@@ -76,8 +75,9 @@ async def _within(
             return await work
     except TimeoutError:
         return silence(
-            f"{whom} was asked; there was no answer within {limit_s:g} s; run the plan again, or "
-            "raise KAITOFLOW_PLAN_TIMEOUT_S"
+            f"{whom} was asked",
+            f"there was no answer within {limit_s:g} s",
+            "run the plan again, or raise KAITOFLOW_PLAN_TIMEOUT_S",
         )
     except KaitoflowError as error:
         return error
@@ -118,8 +118,9 @@ async def _push(workspace: Workspace, world: World, settings: Settings) -> bool 
         try:
             await run_here("tasks.image.pod.check", config, Path(folder))
         except KaitoflowError as error:
-            told = str(error).replace(str(login), f"Secret {output.image_push_secret}")
-            raise error_from_reason(error.reason, told) from None
+            secret = f"Secret {output.image_push_secret}"
+            parts = (part.replace(str(login), secret) for part in error.args)
+            raise type(error)(*parts) from None
     return True
 
 

@@ -19,8 +19,9 @@ def port(world: World, number: int) -> str:
     """
     if not world.port_is_free(number):
         raise PortInUse(
-            f"port {number} was asked for; somebody else listens there; "
-            "choose another with --port, or leave --port away to get a free one"
+            f"port {number} was asked for",
+            "somebody else listens there",
+            "choose another with --port, or leave --port away to get a free one",
         )
     return f"{number} is free"
 
@@ -37,7 +38,9 @@ def disk(preset: Preset | None, home: Path) -> str:
     detail = f"about {needed_gib:.1f} GiB of {free_gib:.0f} GiB free for {home}"
     if free_gib < needed_gib:
         raise DiskFull(
-            f"{detail}; free some disk, or set KAITOFLOW_HOME to a folder on a larger one"
+            "",
+            detail,
+            "free some disk, or set KAITOFLOW_HOME to a folder on a larger one",
         )
     return detail
 
@@ -60,7 +63,9 @@ def memory(memory_gib: float | None, node: Node | None) -> Check | str:
     detail = f"peak about {memory_gib:.1f} GiB of {node.memory_gib:.1f} GiB free"
     if memory_gib > node.memory_gib:
         raise ModelDoesNotFit(
-            f"{detail}; choose a smaller preset, method qlora, a smaller max_length or batch size, "
-            "or a machine with more memory"
+            "",
+            detail,
+            "choose a smaller preset, method qlora, a smaller max_length or batch size, or "
+            "a machine with more memory",
         )
     return detail

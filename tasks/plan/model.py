@@ -21,8 +21,9 @@ def base_model(workspace: Workspace, world: World) -> Check | str:
         return "a pod of your own image (inference.template)"
     if not workspace.preset:
         raise InvalidWorkspace(
-            "inference.template asks for a pod of your own image; this platform serves presets; "
-            "apply it to a cluster"
+            "inference.template asks for a pod of your own image",
+            "this platform serves presets",
+            "apply it to a cluster",
         )
     preset = find_preset(workspace.preset.name)
     size = f", {preset.parameters / 1e6:,.0f}M parameters" if preset.parameters else ""

@@ -126,7 +126,7 @@ def _fix_of_unknown(name: str) -> str:
     try:
         find_sku(name)
     except UnknownInstanceType as error:
-        return str(error).rpartition("; ")[2]
+        return error.fix
     return ""
 
 
@@ -147,10 +147,11 @@ def nodes(workspace: Workspace, memory_gib: float | None, findings: Findings) ->
         wanted = ", ".join(map(str, named_offers(workspace)))
         detail = f"none that fits is there; {findings.provisioner} makes one: {wanted}"
         return Check(name=_NODES, result="ok", detail=detail)
-    asked, _, fix = selection.message.rpartition("; ")
+    lack = selection.lack
+    fix = lack.fix
     if findings.provisioner is None:
         fix += ", or let the installation make nodes (nodes.provisioner)"
-    return Check(name=_NODES, result="warn", detail=asked, fix=fix)
+    return Check(name=_NODES, result="warn", detail=lack.problem, fix=fix)
 
 
 def quota(workspace: Workspace, offers: Sequence[Offer], findings: Findings) -> Check | None:
@@ -160,7 +161,7 @@ def quota(workspace: Workspace, offers: Sequence[Offer], findings: Findings) -> 
         return None
     if isinstance(found, KaitoflowError):
         # A quota that cannot be read stops nobody: Azure itself will say.
-        return not_told(_QUOTA, CloudUnavailable(str(found)))
+        return not_told(_QUOTA, CloudUnavailable(found.asked, found.found, found.fix))
     count, known = workspace.resource.count, catalogue()
     lines, wishes, has_room, may_have_room = [], [], False, False
     for offer in offers:

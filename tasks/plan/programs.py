@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tasks.contract.errors import ContainerKilled, error_from_reason
-from tasks.contract.podlog import EVENT_NONCE, Event, parse_event
+from tasks.contract.errors import ContainerKilled
+from tasks.contract.podlog import EVENT_NONCE, Event, parse_event, verdict_error
 
 # Each is a Python interpreter's start, most of a second of a core: one that plans hundreds of runs
 # at once asks for the first few, and then for one every half minute.
@@ -55,8 +55,9 @@ async def run_here(program: str, config: Any, folder: Path) -> Event:
     """
     if not _allowance.take():
         raise ContainerKilled(
-            f"{program} was to look; many runs begin at once, so it was left out; to have it look, "
-            "use `kaitoflow plan`"
+            f"{program} was to look",
+            "many runs begin at once, so it was left out",
+            "to have it look, use `kaitoflow plan`",
         )
     nonce = secrets.token_hex(16)
     file = folder / "config.json"
@@ -89,7 +90,9 @@ def _outcome(program: str, events: list[Event], code: int | None) -> Event:
     if last["event"] == "result" and code == 0:
         return last
     if last["event"] == "verdict":
-        raise error_from_reason(last["reason"], last["message"])
+        raise verdict_error(last)
     raise ContainerKilled(
-        f"{program} was asked to look; it ended with exit code {code} and no verdict; try again"
+        f"{program} was asked to look",
+        f"it ended with exit code {code} and no verdict",
+        "try again",
     )

@@ -43,8 +43,11 @@ async def check_workspace(workspace: Workspace, plan: Plan) -> None:
         await change_status(workspace, _accept)
         return
     first = plan.refused[0]
+    if len(plan.refused) == 1:
+        problem = f"{first.name}: {first.detail}"
+        raise error_from_reason(first.reason, asked="", found=problem, fix=first.fix)
     lines = "\n".join(f"{c.name}: {c.detail}; {c.fix}" for c in plan.refused)
-    raise error_from_reason(first.reason, lines)
+    raise error_from_reason(first.reason, asked="", found=lines, fix="")
 
 
 def _accept(status: WorkspaceStatus) -> None:

@@ -17,9 +17,8 @@ from tasks.contract.errors import (
     KaitoflowError,
     KubernetesRefused,
     KubernetesUnavailable,
-    error_from_reason,
 )
-from tasks.contract.podlog import Event, parse_event
+from tasks.contract.podlog import Event, parse_event, verdict_error
 from tasks.platform.diagnosis import (
     Diagnosis,
     describe_waiting,
@@ -184,8 +183,9 @@ class ContainerFollower:
         if diagnosis:
             return diagnosed_error(diagnosis)
         return ContainerKilled(
-            f"{self._container} was asked to finish; its container ended without a word; "
-            "see `kaitoflow logs`, then run again"
+            f"{self._container} was asked to finish",
+            "its container ended without a word",
+            "see `kaitoflow logs`, then run again",
         )
 
     async def _diagnose(self, job: Object | None, pod: Object | None) -> Diagnosis | None:
@@ -246,7 +246,7 @@ class ContainerFollower:
 
 
 def _as_told(verdict: Event) -> KaitoflowError:
-    error = error_from_reason(verdict["reason"], verdict["message"])
+    error = verdict_error(verdict)
     error.retryable = bool(verdict.get("retryable", error.retryable))
     return error
 

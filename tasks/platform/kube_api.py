@@ -180,8 +180,9 @@ class KubeApi:
                 raise _unavailable(path, error) from error
             if event["type"] == "ERROR":
                 raise KubernetesRefused(
-                    f"a watch of {kind} was asked for; the API server ended it: "
-                    f"{event['object'].get('message')}; list the objects again"
+                    f"a watch of {kind} was asked for",
+                    f"the API server ended it: {event['object'].get('message')}",
+                    "list the objects again",
                 )
             yield event["type"], event["object"]
 
@@ -344,8 +345,9 @@ async def connect(context: str | None = None, *, patience_s: float = PATIENCE_S)
             )
     except (config.ConfigException, OSError) as error:
         raise KubernetesUnavailable(
-            f"a cluster was asked for; no kubeconfig can be used ({error}); "
-            "set KUBECONFIG, or check `kubectl config current-context`"
+            "a cluster was asked for",
+            f"no kubeconfig can be used ({error})",
+            "set KUBECONFIG, or check `kubectl config current-context`",
         ) from None
     return KubeApi(client.ApiClient(settings), patience_s=patience_s)
 
@@ -378,8 +380,9 @@ def _again_may_help(status: int, content: bytes) -> bool:
 def _refused(method: str, path: str, status: int, content: bytes) -> KubernetesRefused:
     said = _message(content)
     error = KubernetesRefused(
-        f"{method} {path} was asked of the API server; it answered {status}: {said}; "
-        "correct the object, or give kaitoflow's service account the right"
+        f"{method} {path} was asked of the API server",
+        f"it answered {status}: {said}",
+        "correct the object, or give kaitoflow's service account the right",
     )
     error.status, error.said = status, said
     return error
@@ -396,6 +399,7 @@ def _message(content: bytes) -> str:
 
 def _unavailable(path: str, error: BaseException) -> KubernetesUnavailable:
     return KubernetesUnavailable(
-        f"{path} was asked of the API server; it did not answer ({type(error).__name__}: {error}); "
-        "check that the cluster can be reached, then try again"
+        f"{path} was asked of the API server",
+        f"it did not answer ({type(error).__name__}: {error})",
+        "check that the cluster can be reached, then try again",
     )

@@ -230,8 +230,9 @@ class KubernetesPlatform:
         if (now.get("uid"), now.get("generation")) != (meta.uid, meta.generation):
             there = f"generation {now['generation']} is there by now" if found else "it is gone"
             raise RunSuperseded(
-                f"generation {meta.generation} of workspace {workspace} was to be run; {there}; "
-                "nothing to do: the newest generation has a run of its own"
+                f"generation {meta.generation} of workspace {workspace} was to be run",
+                f"{there}",
+                "nothing to do: the newest generation has a run of its own",
             )
         assert found
         return found
@@ -366,9 +367,10 @@ class KubernetesPlatform:
                 yield {"event": "progress", "phase": waits_for}
             if asyncio.get_running_loop().time() > deadline:
                 raise ServerNotReady(
-                    f"the server at {endpoint.url} was asked for /health; it was not ready within "
-                    f"{self._settings.server_ready_timeout_s:.0f} s ({waits_for}); see `kaitoflow "
-                    "logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S"
+                    f"the server at {endpoint.url} was asked for /health",
+                    f"it was not ready within {self._settings.server_ready_timeout_s:.0f} s "
+                    f"({waits_for})",
+                    "see `kaitoflow logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S",
                 )
             await informers.pods.wait(key, timeout_s=_LOOK_AGAIN_S)
 

@@ -230,8 +230,9 @@ class LocalPlatform:
                     await asyncio.sleep(_PROBE_S)
         except TimeoutError:
             raise ServerNotReady(
-                f"the server at {url} was asked for /health; it was not ready within "
-                f"{limit_s:.0f} s; see `kaitoflow logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S"
+                f"the server at {url} was asked for /health",
+                f"it was not ready within {limit_s:.0f} s",
+                "see `kaitoflow logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S",
             ) from None
 
     def is_serving(self, workspace: Workspace) -> bool:
@@ -272,8 +273,9 @@ class LocalPlatform:
 def _in_progress(workspace: Workspace) -> RunInProgress:
     name = workspace.metadata.name
     return RunInProgress(
-        f"workspace {workspace} was asked to run; another run holds it; watch that one "
-        f"(kaitoflow get {name} -w) or end it (kaitoflow stop {name})"
+        f"workspace {workspace} was asked to run",
+        "another run holds it",
+        f"watch that one (kaitoflow get {name} -w) or end it (kaitoflow stop {name})",
     )
 
 

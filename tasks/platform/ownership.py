@@ -44,9 +44,10 @@ def name_taken(kind: str, name: str, workspace: Workspace) -> NameTaken:
     """What a person is told whose Workspace would have changed an object of somebody else."""
     meta = workspace.metadata
     return NameTaken(
-        f"{kind} {name} was to be made for workspace {workspace}; there is one of that name that "
-        "is not this Workspace's, and it stays as it is; rename the Workspace, or delete it: "
-        f"`kubectl delete {kind.lower()} {name} -n {meta.namespace}`"
+        f"{kind} {name} was to be made for workspace {workspace}",
+        "there is one of that name that is not this Workspace's, and it stays as it is",
+        f"rename the Workspace, or delete it: `kubectl delete {kind.lower()} {name} -n "
+        f"{meta.namespace}`",
     )
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 from pydantic import TypeAdapter
 
-from tasks.contract.errors import ContainerKilled, error_from_reason
-from tasks.contract.podlog import EVENT_NONCE, Event, parse_event
+from tasks.contract.errors import ContainerKilled
+from tasks.contract.podlog import EVENT_NONCE, Event, parse_event, verdict_error
 from tasks.platform.base import Container
 from tasks.platform.store import write_atomically
 
@@ -165,8 +165,9 @@ async def follow_to_result(
     raise_for_verdict(verdict, container.name, process.log)
     if process.exit_code():
         raise ContainerKilled(
-            f"{container.name} was asked to finish; after its result its process ended with exit "
-            f"code {process.exit_code()}; run again to resume (log: {process.log})"
+            f"{container.name} was asked to finish",
+            f"after its result its process ended with exit code {process.exit_code()}",
+            f"run again to resume (log: {process.log})",
         )
 
 
@@ -174,11 +175,12 @@ def raise_for_verdict(verdict: dict[str, Any] | None, name: str, log: Path) -> N
     """Raise what a container's last event says; nothing when it is a result."""
     if verdict is None:
         raise ContainerKilled(
-            f"{name} was asked to finish; its process ended without a word, as after kill -9 or "
-            f"when memory ran out; run again to resume (log: {log})"
+            f"{name} was asked to finish",
+            "its process ended without a word, as after kill -9 or when memory ran out",
+            f"run again to resume (log: {log})",
         )
     if verdict["event"] == "verdict":
-        raise error_from_reason(verdict["reason"], verdict["message"])
+        raise verdict_error(verdict)
 
 
 def _family(process: psutil.Process) -> list[psutil.Process]:

@@ -38,8 +38,10 @@ def _toleration(text: str) -> dict[str, Any]:
     taint = _TAINT.fullmatch(text)
     if not taint:
         raise InvalidWorkspace(
-            f"annotation {TOLERATIONS_ANNOTATION} asks for {text!r}; that is no taint; write it as "
-            'kubectl does, such as "team=ml:NoSchedule", several with commas between them'
+            f"annotation {TOLERATIONS_ANNOTATION} asks for {text!r}",
+            "that is no taint",
+            'write it as kubectl does, such as "team=ml:NoSchedule", several with commas '
+            "between them",
         )
     given = {name: found for name, found in taint.groupdict().items() if found is not None}
     return given | {"operator": "Equal" if "value" in given else "Exists"}

@@ -70,6 +70,7 @@ def find_preset(name: str) -> Preset:
     near = difflib.get_close_matches(wanted, sorted(known), n=3, cutoff=0.4)
     offer = f"did you mean {', '.join(near)}? " if near else ""
     raise UnknownPreset(
-        f"preset {name!r} was asked for; the catalogue has {len(known)} models and this is none of "
-        f"them; {offer}use a catalogue name or a Hugging Face id such as owner/model"
+        f"preset {name!r} was asked for",
+        f"the catalogue has {len(known)} models and this is none of them",
+        f"{offer}use a catalogue name or a Hugging Face id such as owner/model",
     )

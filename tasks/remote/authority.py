@@ -70,8 +70,9 @@ class RegistryAuth:
             return parse_keqv_list(parse_http_list(text))
         except (ValueError, IndexError):
             raise RegistryDenied(
-                f"{self._base_url.host} was asked how to log in; its challenge cannot be read "
-                f"({text!r:.100}); ask who runs the registry"
+                f"{self._base_url.host} was asked how to log in",
+                f"its challenge cannot be read ({text!r:.100})",
+                "ask who runs the registry",
             ) from None
 
     def _fetch_token(
@@ -82,12 +83,15 @@ class RegistryAuth:
         host = answer.url.host
         if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
             raise TransientError(
-                f"a token was asked of {host}, which answered {answer.status_code}; try again later"
+                f"a token was asked of {host}",
+                f"it answered {answer.status_code}",
+                "try again later",
             )
         if answer.is_redirect:
             raise RegistryDenied(
-                f"a token was asked of {host}; it sends the request, and what it proves, to another"
-                " place; have the registry name its token service itself"
+                f"a token was asked of {host}",
+                "it sends the request, and what it proves, to another place",
+                "have the registry name its token service itself",
             )
         if answer.status_code != httpx2.codes.OK:
             return None  # the registry's own 401 stands, and is told
@@ -96,7 +100,7 @@ class RegistryAuth:
             return f"Bearer {fields.get('token') or fields['access_token']}"
         except (ValueError, LookupError, AttributeError):
             raise TransientError(
-                f"a token was asked of {host}, whose answer holds none; try again later"
+                f"a token was asked of {host}", "its answer holds none", "try again later"
             ) from None
 
     def _token_request(
@@ -125,8 +129,9 @@ class RegistryAuth:
             realm = httpx2.URL("")
         if realm.scheme not in {"https", self._base_url.scheme} or not realm.host:
             raise RegistryDenied(
-                f"{self._base_url.host} wants credentials sent to {text!r:.200}, which is not"
-                " https; have the registry name a token service with https"
+                f"{self._base_url.host} wants credentials sent to {text!r:.200}",
+                "which is not https",
+                "have the registry name a token service with https",
             )
         return realm
 

@@ -61,8 +61,9 @@ def _read_auths(docker_config: Path) -> Mapping[str, Mapping[str, Any]]:
         content = json.loads(docker_config.read_bytes())
     except OSError as error:
         raise RegistryDenied(
-            f"the registry's credentials should be in {docker_config}, but it cannot be read "
-            f"({error.strerror}); mount a secret of type kubernetes.io/dockerconfigjson there"
+            f"the registry's credentials should be in {docker_config}",
+            f"it cannot be read ({error.strerror})",
+            "mount a secret of type kubernetes.io/dockerconfigjson there",
         ) from error
     except ValueError as error:
         raise _malformed(docker_config, f"it is not JSON ({error})") from None
@@ -114,6 +115,7 @@ def _padded(encoded: str) -> str:
 
 def _malformed(docker_config: Path, found: str) -> RegistryDenied:
     return RegistryDenied(
-        f"the registry's credentials are read from {docker_config}, but {found}; "
-        "make the secret anew with kubectl create secret docker-registry"
+        f"the registry's credentials are read from {docker_config}",
+        f"{found}",
+        "make the secret anew with kubectl create secret docker-registry",
     )

@@ -240,7 +240,9 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
     def _not_allowed(self, host: str, found: str) -> AddressForbidden:
         return AddressForbidden(
-            f"cannot connect to {host}: it is {found}, which is not allowed; {self._fix}"
+            f"cannot connect to {host}",
+            f"it is {found}, which is not allowed",
+            f"{self._fix}",
         )
 
 

@@ -123,5 +123,7 @@ def _platform(entry: dict[str, Any]) -> str:
 
 def _unreadable(image: str, found: str) -> ImageUnreadable:
     return ImageUnreadable(
-        f"the image {image} cannot be read: {found}; push it as an OCI image for linux/amd64"
+        f"the image {image} cannot be read",
+        f"{found}",
+        "push it as an OCI image for linux/amd64",
     )

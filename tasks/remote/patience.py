@@ -18,9 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class TransientError(Exception):
-    """A try that failed for a reason that may pass; never leaves this package."""
+    """A try that failed for a reason that may pass; never leaves this package.
+
+    Its three parts are those of the error that is raised once patience is over.
+    """
 
     wait_s: float = 0.0
+
+    def __init__(self, asked: str, found: str, fix: str) -> None:
+        super().__init__(asked, found, fix)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def keep_trying(attempt: Callable[[], Outcome], patience: Patience) -> Outcome:
             return attempt()
         except TransientError as broken:
             limit_s, asked_s = patience.broken_s, broken.wait_s
-            error: KaitoflowError = RegistryUnavailable(str(broken))
+            error: KaitoflowError = RegistryUnavailable(*broken.args)
             error.__cause__ = broken
         except RegistryDenied as denied:
             limit_s, asked_s, error = patience.denied_s, 0.0, denied

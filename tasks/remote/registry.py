@@ -293,8 +293,9 @@ class Repository:
         if answer.status_code in {401, 403}:
             self._auth.forget()
             raise RegistryDenied(
-                f"{self._verb} {self._reference} was refused ({_said(answer)}): "
-                f"{describe_credentials(self._docker_config, self._reference)}"
+                f"{self._verb} {self._reference} was asked for",
+                f"the registry refused it ({_said(answer)})",
+                describe_credentials(self._docker_config, self._reference),
             )
         if answer.status_code in {408, 429} or answer.is_server_error:
             raise self._transient(_said(answer), wait_s=_retry_after_s(answer))
@@ -304,22 +305,26 @@ class Repository:
             else "use another name or tag, or ask who runs the registry"
         )
         raise ImageReferenceInvalid(
-            f"{self._verb} {self._reference} failed: the registry answered {_said(answer)}; {fix}"
+            f"{self._verb} {self._reference} failed",
+            f"the registry answered {_said(answer)}",
+            f"{fix}",
         )
 
     def _transient(self, found: str, *, wait_s: float = 0.0) -> TransientError:
         error = TransientError(
-            f"{self._verb} {self._reference} failed: {found}; "
-            f"check that {self._base_url} can be reached and is healthy, then try again"
+            f"{self._verb} {self._reference} failed",
+            found,
+            f"check that {self._base_url} can be reached and is healthy, then try again",
         )
         error.wait_s = wait_s
         return error
 
     def _untrusted(self, reason: ssl.SSLError) -> RegistryUnavailable:
         return RegistryUnavailable(
-            f"{self._verb} {self._reference} failed: no safe connection ({reason.reason}); let "
-            "SSL_CERT_FILE name the registry's certificate authority, or, if it speaks plain http, "
-            "list it as insecure"
+            f"{self._verb} {self._reference} failed",
+            f"no safe connection ({reason.reason})",
+            "let SSL_CERT_FILE name the registry's certificate authority, or, if it "
+            "speaks plain http, list it as insecure",
         )
 
 

@@ -114,7 +114,8 @@ def find_sku(name: str) -> Sku:
     near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
     offer = ", ".join(known[each].name for each in near)
     raise UnknownInstanceType(
-        f"instance type {name!r} was asked for; the catalogue has {len(known)} and this is none of "
-        f"them; {f'did you mean {offer}? ' if near else ''}use one of the catalogue, or nodes of "
-        "your own (provisioner byo)"
+        f"instance type {name!r} was asked for",
+        f"the catalogue has {len(known)} and this is none of them",
+        f"{(f'did you mean {offer}? ' if near else '')}use one of the catalogue, or nodes "
+        "of your own (provisioner byo)",
     )

@@ -49,6 +49,7 @@ def price_table(path: Path | None = None) -> PriceTable:
         return PriceTable.model_validate(yaml.safe_load(text))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise InvalidPriceTable(
-            f"prices were asked for from {path}; {' '.join(str(error).split())}; write it as "
-            "tasks/skus/prices.yaml is written, or unset KAITOFLOW_PRICE_TABLE"
+            f"prices were asked for from {path}",
+            f"{' '.join(str(error).split())}",
+            "write it as tasks/skus/prices.yaml is written, or unset KAITOFLOW_PRICE_TABLE",
         ) from None

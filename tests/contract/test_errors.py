@@ -17,18 +17,28 @@ from tasks.contract.podlog import end_with, parse_event
 
 
 def test_a_verdict_becomes_the_error_it_names() -> None:
-    error = error_from_reason("DatasetUnreadable", "no rows")
+    error = error_from_reason("DatasetUnreadable", asked="a", found="no rows", fix="c")
     assert isinstance(error, DatasetUnreadable)
-    assert (str(error), error.exit_code) == ("no rows", 3)
+    assert (str(error), error.exit_code) == ("a; no rows; c", 3)
 
 
 def test_an_unknown_reason_becomes_an_internal_error() -> None:
-    assert isinstance(error_from_reason("Nonsense", "?"), InternalError)
+    assert isinstance(error_from_reason("Nonsense", asked="?", found="", fix=""), InternalError)
 
 
 def test_errors_survive_pickling() -> None:
-    error = pickle.loads(pickle.dumps(DownloadFailed("a; b; c")))
-    assert (type(error), str(error), error.retryable) == (DownloadFailed, "a; b; c", True)
+    error = pickle.loads(pickle.dumps(DownloadFailed("a", "b", "c")))
+    assert (type(error), error.args, error.retryable) == (DownloadFailed, ("a", "b", "c"), True)
+
+
+def test_an_error_keeps_its_parts_apart_whatever_is_in_them() -> None:
+    error = DownloadFailed("a; b", "c; d", "e")
+    assert (error.problem, error.fix) == ("a; b; c; d", "e")
+    assert str(error) == "a; b; c; d; e"
+
+
+def test_a_part_that_is_empty_is_left_out() -> None:
+    assert str(DownloadFailed("", "b", "c")) == "b; c"
 
 
 # Trying again may help. A class that is not listed is refused or has failed for good: a new one
@@ -64,13 +74,17 @@ def test_a_pod_program_ends_with_the_exit_code_of_its_error(
     reason: str, exit_code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A Job starts a new pod after 75 only; the verdict says the same to the run."""
-    error = pickle.loads(pickle.dumps(error_from_reason(reason, "asked; found; do")))
+    error = pickle.loads(
+        pickle.dumps(error_from_reason(reason, asked="asked", found="found", fix="do"))
+    )
     assert end_with(error) == exit_code
     verdict = parse_event(capsys.readouterr().out.strip())
     assert verdict == {
         "event": "verdict",
         "reason": reason,
-        "message": "asked; found; do",
+        "asked": "asked",
+        "found": "found",
+        "fix": "do",
         "retryable": exit_code == 75,
     }
     assert (type(error).__name__, str(error)) == (reason, "asked; found; do")

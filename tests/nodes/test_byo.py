@@ -317,7 +317,10 @@ async def test_a_wait_that_takes_too_long_fails_with_what_nodes_lack() -> None:
 
 
 async def test_an_api_server_that_does_not_answer_for_a_while_is_waited_for() -> None:
-    answers: list[Sequence[Object] | Exception] = [KubernetesUnavailable("no answer"), [node()]]
+    answers: list[Sequence[Object] | Exception] = [
+        KubernetesUnavailable("a", "no answer", "c"),
+        [node()],
+    ]
 
     async def listed() -> Sequence[Object]:
         answer = answers.pop(0)

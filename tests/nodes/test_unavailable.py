@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
     ],
 )
 def test_each_reason_has_its_rest(error: type[OfferUnavailable], rest: timedelta) -> None:
-    refused = Refusals().after(error("no"), now=NOW)
+    refused = Refusals().after(error("a", "no", "c"), now=NOW)
     assert refused.is_resting(NOW + rest - timedelta(seconds=1))
     assert not refused.is_resting(NOW + rest)
 
@@ -35,7 +35,9 @@ def test_each_reason_has_its_rest(error: type[OfferUnavailable], rest: timedelta
 def test_the_third_refusal_within_an_hour_rests_until_the_first_is_an_hour_old() -> None:
     refused = Refusals()
     for minutes in (0, 10, 20):
-        refused = refused.after(NodeLaunchTimedOut("no"), now=NOW + timedelta(minutes=minutes))
+        refused = refused.after(
+            NodeLaunchTimedOut("a", "no", "c"), now=NOW + timedelta(minutes=minutes)
+        )
     assert refused.is_resting(NOW + timedelta(minutes=59))
     assert not refused.is_resting(NOW + HOUR)
 
@@ -43,6 +45,6 @@ def test_the_third_refusal_within_an_hour_rests_until_the_first_is_an_hour_old()
 def test_what_is_older_than_an_hour_counts_no_more() -> None:
     refused = Refusals()
     for hours in (0, 2, 4):
-        refused = refused.after(NodeLaunchTimedOut("no"), now=NOW + hours * HOUR)
+        refused = refused.after(NodeLaunchTimedOut("a", "no", "c"), now=NOW + hours * HOUR)
     assert len(refused.times) == 1
     assert not refused.is_resting(NOW + 4 * HOUR + timedelta(minutes=5))

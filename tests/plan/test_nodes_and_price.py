@@ -101,7 +101,11 @@ def test_quota_that_can_never_be_enough_refuses_with_what_to_ask_for() -> None:
 
 
 def test_quota_that_cannot_be_read_stops_nobody() -> None:
-    denied = CloudDenied("the quotas of eastus were listed; Azure says no; give the role Reader")
+    denied = CloudDenied(
+        "the quotas of eastus were listed",
+        "Azure says no",
+        "give the role Reader",
+    )
     quota = row(make_plan(workspace(), CLUSTER, replace(MADE, quotas=denied)), "quota")
     assert quota.result == "warn"
     assert "Azure says no" in quota.detail
@@ -129,7 +133,11 @@ def test_a_machine_without_a_price_says_how_to_give_one() -> None:
 
 
 def test_a_dataset_that_is_not_there_is_refused_before_a_node_is_made() -> None:
-    gone = DatasetUnreachable("x was asked for; the server answered 404; correct the address")
+    gone = DatasetUnreachable(
+        "x was asked for",
+        "the server answered 404",
+        "correct the address",
+    )
     dataset = row(make_plan(workspace(), CLUSTER, replace(MADE, dataset=gone)), "dataset")
     assert (dataset.result, dataset.reason) == ("fail", "DatasetUnreachable")
     assert dataset.fix == "correct the address"
@@ -142,7 +150,11 @@ def test_how_much_there_is_is_told_in_a_unit_that_fits(size: int, said: str) -> 
 
 
 def test_a_server_that_is_silent_now_is_only_a_warning() -> None:
-    silent = DownloadFailed("the dataset was asked; there was no answer; run the plan again")
+    silent = DownloadFailed(
+        "the dataset was asked",
+        "there was no answer",
+        "run the plan again",
+    )
     dataset = row(make_plan(workspace(), CLUSTER, replace(MADE, dataset=silent)), "dataset")
     assert dataset.result == "warn"
 
@@ -155,13 +167,21 @@ def test_a_web_page_in_place_of_a_file_is_told() -> None:
 
 
 def test_a_registry_that_denies_the_push_refuses_the_workspace() -> None:
-    denied = RegistryDenied("a push to r was tried; the registry denies it; give the user a role")
+    denied = RegistryDenied(
+        "a push to r was tried",
+        "the registry denies it",
+        "give the user a role",
+    )
     image = row(make_plan(workspace(), CLUSTER, replace(MADE, may_push=denied)), "image")
     assert (image.result, image.reason) == ("fail", "RegistryDenied")
 
 
 def test_a_registry_inside_the_network_is_left_to_the_pod() -> None:
-    inside = AddressForbidden("10.0.0.1 was to be asked; it is private; use a public one")
+    inside = AddressForbidden(
+        "10.0.0.1 was to be asked",
+        "it is private",
+        "use a public one",
+    )
     image = row(make_plan(workspace(), CLUSTER, replace(MADE, may_push=inside)), "image")
     assert image.result == "warn"
     assert "the pod tries it" in image.fix

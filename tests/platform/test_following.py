@@ -104,5 +104,5 @@ async def test_a_job_whose_time_is_over_says_so_whatever_its_pod_said_last(
     follower = ContainerFollower(
         cast("KubeApi", None), cast("Informers", None), key=KEY, container="tune"
     )
-    follower._error = ContainerKilled("it was asked to finish")
+    follower._error = ContainerKilled("it was asked to finish", "it did not", "try again")
     assert type(follower._of_failed(job, None)) is error

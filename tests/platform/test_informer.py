@@ -77,7 +77,11 @@ class Outage(Cluster):
         for kind, seen in self.watches.pop(0):
             yield kind, seen
         if self.watches and self.lists:
-            raise KubernetesUnavailable("a watch was asked for; it broke; wait")
+            raise KubernetesUnavailable(
+                "a watch was asked for",
+                "it broke",
+                "wait",
+            )
         if not self.watches:
             self.is_quiet.set()
             await asyncio.Event().wait()

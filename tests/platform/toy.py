@@ -67,13 +67,19 @@ def main(config: ToyConfig) -> ToyAnswer:
     if config.does == "tell secrets":
         tell_secrets()
     if config.does.startswith("raise "):
-        raise error_from_reason(config.does.removeprefix("raise "), "asked; found; do")
+        raise error_from_reason(
+            config.does.removeprefix("raise "), asked="asked", found="found", fix="do"
+        )
     if config.does == "fill the disk in Rust":
         raise RuntimeError(
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
     if config.does == "refuse":
-        raise DatasetUnreadable("asked; found; do")
+        raise DatasetUnreadable(
+            "asked",
+            "found",
+            "do",
+        )
     if config.does == "crash":
         raise KeyError("x")
     if config.does == "fill the disk":

@@ -80,8 +80,9 @@ def write_docstring_dataset(target: Path, *, rows: int, seed: int) -> None:
     entries = documented_names()
     if rows > len(entries):
         raise DatasetRowsInvalid(
-            f"{rows} rows were asked for; this Python's standard library has {len(entries)} "
-            "usable docstrings; ask for fewer rows"
+            f"{rows} rows were asked for",
+            f"this Python's standard library has {len(entries)} usable docstrings",
+            "ask for fewer rows",
         )
     choice = random.Random(seed)
     table = [{"messages": _messages(entry, choice)} for entry in choice.sample(entries, rows)]

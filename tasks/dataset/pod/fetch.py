@@ -139,7 +139,9 @@ def probe(url: str, *, allow_local_addresses: bool) -> UrlProbe:
                 return UrlProbe(_total(response), response.headers.get("Content-Type"))
         except _Interrupted as fault:
             raise DownloadFailed(
-                f"cannot reach {shown(url)}: {fault}; check the address, and try again"
+                f"cannot reach {shown(url)}",
+                f"{fault}",
+                "check the address, and try again",
             ) from fault
 
 
@@ -203,8 +205,9 @@ def disk_full_explained(path: Path) -> Iterator[None]:
 def _disk_full(path: Path, found: str) -> DiskFull:
     free_mib = shutil.disk_usage(path.parent).free // 2**20
     return DiskFull(
-        f"cannot write {path}: {found} ({free_mib} MiB free); "
-        "free some space or give the data volume more"
+        f"cannot write {path}",
+        f"{found} ({free_mib} MiB free)",
+        "free some space or give the data volume more",
     )
 
 
@@ -448,12 +451,18 @@ def _given_up(url: str, fault: _Interrupted) -> KaitoflowError:
         fix = "check the spelling of the address and that the server runs"
         return _unreachable(url, str(fault), fix)
     return DownloadFailed(
-        f"cannot fetch {shown(url)}: {fault}, and it kept happening; try again later"
+        f"cannot fetch {shown(url)}",
+        f"{fault}, and it kept happening",
+        "try again later",
     )
 
 
 def _unreachable(url: str, found: str, fix: str) -> DatasetUnreachable:
-    return DatasetUnreachable(f"cannot fetch {shown(url)}: {found}; {fix}")
+    return DatasetUnreachable(
+        f"cannot fetch {shown(url)}",
+        f"{found}",
+        f"{fix}",
+    )
 
 
 def _part(path: Path) -> Path:

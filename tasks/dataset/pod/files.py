@@ -56,8 +56,9 @@ def gather_files(
         return _folder_files(config.source_dir)
     if not config.urls:
         raise DatasetUnreachable(
-            "cannot prepare the dataset: neither an address nor a folder was given; "
-            "set tuning.input.urls, tuning.input.image or tuning.input.volumeSource"
+            "cannot prepare the dataset",
+            "neither an address nor a folder was given",
+            "set tuning.input.urls, tuning.input.image or tuning.input.volumeSource",
         )
     progress = Progress()
     files: list[DataFile] = []
@@ -128,20 +129,26 @@ def _own_file(config: DatasetConfig, index: int, max_bytes: int) -> DataFile:
         found, fix = f"the dataset is larger than {config.max_bytes} bytes", "use fewer files"
     else:
         return _data_file(path, _name(config.urls, index), url=url)
-    raise DatasetUnreachable(f"cannot read {url}: {found}; {fix}")
+    raise DatasetUnreachable(
+        f"cannot read {url}",
+        f"{found}",
+        f"{fix}",
+    )
 
 
 def _folder_files(folder: Path) -> list[DataFile]:
     if not folder.is_dir():
         raise DatasetUnreachable(
-            f"cannot read the dataset's folder {folder}: it is not there; "
-            "check the volume or the image of tuning.input"
+            f"cannot read the dataset's folder {folder}",
+            "it is not there",
+            "check the volume or the image of tuning.input",
         )
     files = [_data_file(path, str(path.relative_to(folder))) for path in sorted(_walk(folder))]
     if not files:
         raise DatasetUnreachable(
-            f"cannot read the dataset's folder {folder}: it holds no data file; "
-            "put parquet, arrow, json, jsonl, csv or txt files into it"
+            f"cannot read the dataset's folder {folder}",
+            "it holds no data file",
+            "put parquet, arrow, json, jsonl, csv or txt files into it",
         )
     return files
 
@@ -160,7 +167,8 @@ def _data_file(path: Path, name: str, *, url: str = "") -> DataFile:
         digest = fetch.file_sha256(path)
     except PermissionError as error:
         raise DatasetUnreachable(
-            f"cannot read {path}: this program (user {os.getuid()}) may not; "
-            "make the file readable for everyone"
+            f"cannot read {path}",
+            f"this program (user {os.getuid()}) may not",
+            "make the file readable for everyone",
         ) from error
     return DataFile(path=path, name=name, url=url, bytes=path.stat().st_size, sha256=digest)

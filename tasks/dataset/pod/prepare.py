@@ -187,7 +187,9 @@ def _check(intake: Intake, config: DatasetConfig, names: Sequence[str]) -> None:
     bad, seen = intake.bad_rows, intake.bad_rows + intake.rows
     if not seen:
         raise DatasetRowsInvalid(
-            f"cannot train on {', '.join(names[:5])}: there is not a single row; add rows"
+            f"cannot train on {', '.join(names[:5])}",
+            "there is not a single row",
+            "add rows",
         )
     if intake.rows and bad / seen <= config.bad_rows_tolerance:
         return
@@ -200,7 +202,11 @@ def _check(intake: Intake, config: DatasetConfig, names: Sequence[str]) -> None:
     if intake.rows:
         fix += ', or leave them out with the annotation kaitoflow.io/bad-rows-tolerance: "0.01"'
         fix += f" (a share of the rows; here {bad / seen:.2g} is needed)"
-    raise DatasetRowsInvalid(f"{bad} of {seen} rows cannot be trained on: {shown}{more}; {fix}")
+    raise DatasetRowsInvalid(
+        f"{bad} of {seen} rows cannot be trained on",
+        f"{shown}{more}",
+        f"{fix}",
+    )
 
 
 def _described(files: Sequence[DataFile], formats: Sequence[str]) -> Report:

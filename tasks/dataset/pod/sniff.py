@@ -50,7 +50,11 @@ _COLUMN_NAME = re.compile(r"[^\W_][\w .\-/]{0,39}")
 
 def unreadable(name: str, found: str, fix: str) -> DatasetUnreadable:
     """The error for a file whose bytes are no dataset, in three parts."""
-    return DatasetUnreadable(f"cannot read {name} as a dataset: {found}; {fix}")
+    return DatasetUnreadable(
+        f"cannot read {name} as a dataset",
+        f"{found}",
+        f"{fix}",
+    )
 
 
 def recognise(name: str, head: bytes, *, columns: Collection[str]) -> str:

@@ -101,7 +101,9 @@ def _tokenizer(weights_dir: Path) -> Any:
 
 def _unusable(weights_dir: Path, found: str) -> WeightsUnavailable:
     return WeightsUnavailable(
-        f"cannot count tokens with the base model in {weights_dir}: {found}; fetch it again"
+        f"cannot count tokens with the base model in {weights_dir}",
+        f"{found}",
+        "fetch it again",
     )
 
 

@@ -29,16 +29,18 @@ def adapter_files(adapter_dir: Path) -> tuple[Path, ...]:
     """
     if not adapter_dir.is_dir():
         raise AdapterInvalid(
-            f"the adapter should lie in {adapter_dir}, but there is no such folder; "
-            "check that the training finished"
+            f"the adapter should lie in {adapter_dir}",
+            "there is no such folder",
+            "check that the training finished",
         )
     files = tuple(sorted(_publishable(adapter_dir), key=lambda path: path.name))
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if adapter_dir / name not in files:
             found = ", ".join(path.name for path in files) or "nothing"
             raise AdapterInvalid(
-                f"an adapter needs {name}, but {adapter_dir} has none (found: {found}); "
-                "save it with PEFT's save_pretrained"
+                f"an adapter needs {name}",
+                f"{adapter_dir} has none (found: {found})",
+                "save it with PEFT's save_pretrained",
             )
     read_adapter_config(adapter_dir)
     _check_safetensors(adapter_dir / WEIGHTS_FILE)
@@ -51,9 +53,17 @@ def read_adapter_config(adapter_dir: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
-        raise AdapterInvalid(f"{path} should be JSON, but is not ({error}); save it anew") from None
+        raise AdapterInvalid(
+            f"{path} should be JSON",
+            f"is not ({error})",
+            "save it anew",
+        ) from None
     if not isinstance(config, dict):
-        raise AdapterInvalid(f"{path} should hold a JSON object, not {config!r:.40}; save it anew")
+        raise AdapterInvalid(
+            f"{path} should hold a JSON object",
+            f"not {config!r:.40}",
+            "save it anew",
+        )
     return config
 
 
@@ -65,12 +75,15 @@ def _publishable(adapter_dir: Path) -> Iterator[Path]:
             continue
         if not stat.S_ISREG(mode):
             raise AdapterInvalid(
-                f"{path} should be a regular file, but is a {_kind(mode)}; put the file there"
+                f"{path} should be a regular file",
+                f"is a {_kind(mode)}",
+                "put the file there",
             )
         if path.suffix.lower() in FORBIDDEN_SUFFIXES:
             raise AdapterInvalid(
-                f"{path} is a pickle, which can run code when it is loaded; "
-                "publish safetensors only and remove this file"
+                f"{path} is a pickle",
+                "which can run code when it is loaded",
+                "publish safetensors only and remove this file",
             )
         yield path
 
@@ -94,12 +107,14 @@ def _check_safetensors(path: Path) -> None:
         data_bytes = max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise AdapterInvalid(
-            f"{path} should be in safetensors format, but its header is unreadable ({error}); "
-            "save it anew"
+            f"{path} should be in safetensors format",
+            f"its header is unreadable ({error})",
+            "save it anew",
         ) from error
     expected_bytes = 8 + header_bytes + data_bytes
     if path.stat().st_size != expected_bytes:
         raise AdapterInvalid(
-            f"{path} should have {expected_bytes} bytes by its header, but has "
-            f"{path.stat().st_size}; the write was cut short: save it anew"
+            f"{path} should have {expected_bytes} bytes by its header",
+            f"has {path.stat().st_size}",
+            "the write was cut short: save it anew",
         )

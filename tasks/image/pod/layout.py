@@ -145,6 +145,7 @@ def _sync(path: Path) -> None:
 
 def _damaged(folder: Path, digest: str) -> ImageUnreadable:
     return ImageUnreadable(
-        f"the image layout {folder} should hold the blob {digest}, but it is missing or damaged; "
-        "push the image again"
+        f"the image layout {folder} should hold the blob {digest}",
+        "it is missing or damaged",
+        "push the image again",
     )

@@ -107,12 +107,14 @@ def _image_manifest(content: bytes, source: ImageSource, *, image: str) -> bytes
         content = source.read_manifest(chosen.digest)
         if len(content) != chosen.size_bytes:
             raise ImageUnreadable(
-                f"the manifest {chosen.digest} of the image {image} was read; its index says "
-                f"{chosen.size_bytes} bytes and it has {len(content)}; push the image again"
+                f"the manifest {chosen.digest} of the image {image} was read",
+                f"its index says {chosen.size_bytes} bytes and it has {len(content)}",
+                "push the image again",
             )
     raise ImageUnreadable(
-        f"the image {image} was looked for in its index; indexes are nested over {_INDEXES_MAX} "
-        "deep; push it as an OCI image for linux/amd64"
+        f"the image {image} was looked for in its index",
+        f"indexes are nested over {_INDEXES_MAX} deep",
+        "push it as an OCI image for linux/amd64",
     )
 
 

@@ -111,6 +111,7 @@ def _check_arrived(repository: Repository, reference: Reference, image: Image) -
     found = digest_of(repository.read_manifest(reference.tag))
     if found != image.digest:
         raise RegistryUnavailable(
-            f"{reference} was pushed as {image.digest}, but the registry serves {found}; "
-            "see who else pushes to this tag, then push again"
+            f"{reference} was pushed as {image.digest}",
+            f"the registry serves {found}",
+            "see who else pushes to this tag, then push again",
         )

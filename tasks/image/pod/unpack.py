@@ -229,7 +229,11 @@ class Unpacker:
                 folder.mkdir()
 
     def _bad(self, found: str, fix: str) -> ImageUnreadable:
-        return ImageUnreadable(f"the image {self._image} cannot be unpacked: {found}; {fix}")
+        return ImageUnreadable(
+            f"the image {self._image} cannot be unpacked",
+            f"{found}",
+            f"{fix}",
+        )
 
 
 class _Metered(io.RawIOBase):

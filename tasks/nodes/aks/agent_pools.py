@@ -162,4 +162,4 @@ def _error(
     kind = next((_REASONS[code] for code in codes if code in _REASONS), otherwise)
     code = next((code for code in codes if code), "")
     found = " ".join(f"{code}: {said}".removeprefix(": ").split()).rstrip(".")
-    return kind(f"{asked}; Azure says {found.replace(';', ',')}; {_FIXES[kind]}")
+    return kind(asked, f"Azure says {found}", _FIXES[kind])

@@ -99,8 +99,9 @@ class AksFulfiller:
     def _expect_ours(self, pool: AgentPool, name: str) -> None:
         if not self._is_ours(pool) or _tags(pool).get(CLAIM_TAG) != name:
             raise CloudDenied(
-                f"agent pool {name} was to be made; the cluster has one of that name that is not "
-                "ours; remove or rename it"
+                f"agent pool {name} was to be made",
+                "the cluster has one of that name that is not ours",
+                "remove or rename it",
             )
 
     async def _tell(self, claim: Object, status: Mapping[str, Any]) -> None:

@@ -49,8 +49,9 @@ def _cluster(settings: Settings) -> AksCluster:
     }
     if missing := [name for name, value in named.items() if not value]:
         raise CloudDenied(
-            "provisioner aks was asked for; it is not said for which cluster; "
-            f"set {', '.join(missing)}"
+            "provisioner aks was asked for",
+            "it is not said for which cluster",
+            f"set {', '.join(missing)}",
         )
     return AksCluster(resource_group=settings.azure_resource_group, name=settings.azure_cluster)
 
@@ -67,8 +68,9 @@ async def compute_client(settings: Settings) -> AsyncIterator["ComputeManagement
     }
     if missing := [name for name, value in named.items() if not value]:
         raise CloudDenied(
-            "the cloud's quota was asked for; it is not said of which region; "
-            f"set {', '.join(missing)}"
+            "the cloud's quota was asked for",
+            "it is not said of which region",
+            f"set {', '.join(missing)}",
         )
     from azure.mgmt.compute.aio import ComputeManagementClient
 

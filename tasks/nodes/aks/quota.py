@@ -54,8 +54,9 @@ async def read_quotas(client: ComputeManagementClient, location: str) -> Quotas:
         raise translated(error, asked=asked) from error
     except (AttributeError, TypeError, ValueError) as error:  # the client takes what comes
         raise CloudUnavailable(
-            f"{asked}; Azure's answer cannot be read ({error}); see that it is Azure that answers, "
-            "and no proxy"
+            f"{asked}",
+            f"Azure's answer cannot be read ({error})",
+            "see that it is Azure that answers, and no proxy",
         ) from error
     return Quotas(location=location, by_family={_key(each.family): each for each in found})
 

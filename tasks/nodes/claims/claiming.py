@@ -99,8 +99,9 @@ class ClaimingProvisioner:
                 await on_waiting(found)
             if clock() > deadline:
                 raise NoOfferLeft(
-                    f"{found.message} (waited {self._deadlines.capacity_s:.0f} s, "
-                    "KAITOFLOW_CAPACITY_WAIT_S)"
+                    found.message,
+                    f"waited {self._deadlines.capacity_s:.0f} s",
+                    "let it wait longer by KAITOFLOW_CAPACITY_WAIT_S",
                 )
             await asyncio.sleep(self._deadlines.look_again_s)
 
@@ -178,8 +179,9 @@ class ClaimingProvisioner:
         there = {_name(claim) for claim in claims if not is_leaving(claim)}
         for name in claimed.keys() - there:
             error = InsufficientCapacity(
-                f"a node was claimed ({claimed[name]}); who fulfils claims has deleted it; see its "
-                "log, and the claim's events, for the reason"
+                f"a node was claimed ({claimed[name]})",
+                "who fulfils claims has deleted it",
+                "see its log, and the claim's events, for the reason",
             )
             await self._unavailable.remember(claimed[name], error)
 
@@ -246,9 +248,9 @@ class ClaimingProvisioner:
             if asyncio.get_running_loop().time() > deadline:
                 names = ", ".join(map(_name, claims))
                 raise CloudUnavailable(
-                    f"the nodes of workspace {workspace.metadata} were given back; after "
-                    f"{_RELEASE_WITHIN_S:.0f} s there is still {names}; see `kubectl describe "
-                    "nodeclaim`, and the cloud's portal"
+                    f"the nodes of workspace {workspace.metadata} were given back",
+                    f"after {_RELEASE_WITHIN_S:.0f} s there is still {names}",
+                    "see `kubectl describe nodeclaim`, and the cloud's portal",
                 )
             await asyncio.sleep(min(self._deadlines.look_again_s, 1.0))
             claims = await self._left_of(meta, among=there, keep=keep)

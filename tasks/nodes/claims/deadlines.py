@@ -38,18 +38,21 @@ def overdue(
     asked = f"a node was claimed as {claim['metadata']['name']} ({offer_of(claim)})"
     if not state.launched and now - made > timedelta(seconds=deadlines.launch_s):
         return NodeLaunchTimedOut(
-            f"{asked}; no machine was made within {deadlines.launch_s:.0f} s ({said}); see that "
-            "who fulfils NodeClaims runs, and that the cloud has such machines"
+            f"{asked}",
+            f"no machine was made within {deadlines.launch_s:.0f} s ({said})",
+            "see that who fulfils NodeClaims runs, and that the cloud has such machines",
         )
     if not state.registered and now - made > timedelta(seconds=deadlines.register_s):
         return NodeRegistrationTimedOut(
-            f"{asked}; the machine did not join the cluster within {deadlines.register_s:.0f} s "
-            f"({said}); look at its boot log, network and image"
+            f"{asked}",
+            f"the machine did not join the cluster within {deadlines.register_s:.0f} s ({said})",
+            "look at its boot log, network and image",
         )
     is_late = state.registered and now - joined > timedelta(seconds=deadlines.gpu_s)
     if is_late and not state.initialized:
         return GpuNotReady(
-            f"{asked}; it joined, and its GPUs were not counted within {deadlines.gpu_s:.0f} s "
-            f"({said}); install NVIDIA's device plugin, and see that its pod on the node runs"
+            f"{asked}",
+            f"it joined, and its GPUs were not counted within {deadlines.gpu_s:.0f} s ({said})",
+            "install NVIDIA's device plugin, and see that its pod on the node runs",
         )
     return None

@@ -17,13 +17,19 @@ class Diagnosis:
     """What is wrong with a pod or with what should make one.
 
     reason: KAITO's where KAITO has one; always the name of a class in `tasks.contract.errors`.
-    message: what was asked, what was found, what to do.
     is_final: nothing but a change by a person, or a new pod, helps: the step may fail now.
     """
 
     reason: str
-    message: str
+    asked: str
+    found: str
+    fix: str
     is_final: bool
+
+    @property
+    def message(self) -> str:
+        """The three parts in one line."""
+        return str(diagnosed_error(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +56,20 @@ def find_cause(causes: Iterable[Cause], said: str) -> Cause | None:
 def verdict(
     error: type[KaitoflowError], *, asked: str, found: str, fix: str, is_final: bool
 ) -> Diagnosis:
-    """A diagnosis whose reason is an error's and whose message has its three parts."""
-    message = f"{asked}; {found}; {fix}"
-    return Diagnosis(reason=error.__name__, message=message, is_final=is_final)
+    """A diagnosis whose reason is an error's, with its three parts."""
+    return Diagnosis(reason=error.__name__, asked=asked, found=found, fix=fix, is_final=is_final)
 
 
 def diagnosed_error(diagnosis: Diagnosis) -> KaitoflowError:
     """The typed error that a step fails with."""
-    return error_from_reason(diagnosis.reason, diagnosis.message)
+    return error_from_reason(
+        diagnosis.reason, asked=diagnosis.asked, found=diagnosis.found, fix=diagnosis.fix
+    )
 
 
 def quoted(text: str) -> str:
     """Somebody else's message as a part of ours: on one line, cut where it gets long."""
-    line = " ".join(text.split()).replace("; ", ", ")
+    line = " ".join(text.split())
     if len(line) <= _QUOTED_CHARACTERS:
         return line
     return f"{line[:_QUOTED_CHARACTERS]}..."

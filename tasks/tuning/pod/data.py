@@ -63,10 +63,16 @@ def read_rows(train_file: Path) -> list[Row]:
             rows = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise DatasetUnreadable(
-            f"{train_file} was to be trained on, it cannot be read ({error}); fetch it again"
+            f"{train_file} was to be trained on",
+            f"it cannot be read ({error})",
+            "fetch it again",
         ) from error
     if not rows:
-        raise DatasetUnreadable(f"{train_file} was to be trained on, it has no rows; give it some")
+        raise DatasetUnreadable(
+            f"{train_file} was to be trained on",
+            "it has no rows",
+            "give it some",
+        )
     return rows
 
 
@@ -105,8 +111,9 @@ def tokenise(
     examples = [one for one in short if one.answer_tokens]
     if rows and not examples:
         raise DatasetRowsInvalid(
-            f"{len(rows)} rows were to be trained on, none has an answer within its first "
-            f"{max_length} tokens; raise TrainingArguments.max_length"
+            f"{len(rows)} rows were to be trained on",
+            f"none has an answer within its first {max_length} tokens",
+            "raise TrainingArguments.max_length",
         )
     return Examples(
         examples=examples,
@@ -157,16 +164,18 @@ class _Encoder:
             return self._encode_plain(row)
         if not self._tokenizer.chat_template:
             raise InvalidTuningConfig(
-                "the rows are conversations, the base model has no chat template; set "
-                "ModelConfig.chat_template, or give prompt and completion columns"
+                "the rows are conversations",
+                "the base model has no chat template",
+                "set ModelConfig.chat_template, or give prompt and completion columns",
             )
         try:
             return self._encode_conversation(row["messages"])
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in row["messages"])
             raise DatasetRowsInvalid(
-                f"row {number} (roles {roles}) was to be rendered by the model's chat template, "
-                f"which refuses it ({error}); change the row or set ModelConfig.chat_template"
+                f"row {number} (roles {roles}) was to be rendered by the model's chat template",
+                f"which refuses it ({error})",
+                "change the row or set ModelConfig.chat_template",
             ) from error
 
     def rendered(self, messages: Messages, *, asks: bool) -> list[int]:

@@ -46,8 +46,9 @@ def read_shape(weights_dir: Path) -> ModelShape:
         )
     except (OSError, ValueError, KeyError) as error:
         raise WeightsUnavailable(
-            f"the model in {weights_dir} was to be tuned, its config.json or safetensors cannot be "
-            f"read ({type(error).__name__}: {error}); fetch the weights again"
+            f"the model in {weights_dir} was to be tuned",
+            f"its config.json or safetensors cannot be read ({type(error).__name__}: {error})",
+            "fetch the weights again",
         ) from error
 
 
@@ -90,9 +91,11 @@ def _does_not_fit(
     )
     weights = "quantised" if config.is_quantized else "full"
     return ModelDoesNotFit(
-        f"tuning {shape.parameters / 1e9:.2f}B parameters with {weights} weights and "
-        f"{least.tokens} tokens a pass needs about {tuning_memory_gib(shape, least):.1f} GiB, "
-        f"{available_gib:.1f} GiB are available; {_advice(config)}"
+        f"tuning {shape.parameters / 1000000000.0:.2f}B parameters with {weights} weights "
+        f"and {least.tokens} tokens a pass needs about "
+        f"{tuning_memory_gib(shape, least):.1f} GiB",
+        f"{available_gib:.1f} GiB are available",
+        f"{_advice(config)}",
     )
 
 

@@ -54,8 +54,9 @@ def load_tuning_tokenizer(weights_dir: Path, config: TrainingConfig) -> PreTrain
     is_inline = "{" in template or "\n" in template
     if not is_inline and not Path(template).is_file():
         raise InvalidTuningConfig(
-            f"ModelConfig.chat_template is {template!r}, there is no such file; give a path in the "
-            "container or the template's text"
+            f"ModelConfig.chat_template is {template!r}",
+            "there is no such file",
+            "give a path in the container or the template's text",
         )
     tokenizer.chat_template = template if is_inline else Path(template).read_text(encoding="utf-8")
     return tokenizer
@@ -117,7 +118,9 @@ def lora_settings(config: TrainingConfig, model: PreTrainedModel) -> "LoraConfig
         return LoraConfig(**settings | {"task_type": "CAUSAL_LM", "target_modules": found})
     except (TypeError, ValueError) as error:
         raise InvalidTuningConfig(
-            f"LoraConfig was asked for {settings}, peft refuses it ({error}); correct the section"
+            f"LoraConfig was asked for {settings}",
+            f"peft refuses it ({error})",
+            "correct the section",
         ) from error
 
 

@@ -85,7 +85,9 @@ class TellProgress(TrainerCallback):
         if math.isfinite(logs["loss"]):
             return
         raise TrainingDiverged(
-            f"step {state.global_step} of {state.max_steps} has the loss {logs['loss']} at "
-            f"learning rate {learning_rate:g}; lower TrainingArguments.learning_rate, raise "
-            "warmup_ratio, or look for broken rows in the data"
+            f"step {state.global_step} of {state.max_steps} was trained at learning rate "
+            f"{learning_rate:g}",
+            f"its loss is {logs['loss']}",
+            "lower TrainingArguments.learning_rate, raise warmup_ratio, or look for broken "
+            "rows in the data",
         )

@@ -25,8 +25,9 @@ def find_target_modules(model: PreTrainedModel) -> list[str]:
     names = sorted({name.rpartition(".")[2] for name in _linear_layers(model)})
     if not names:
         raise InvalidTuningConfig(
-            f"adapters were to go on the linear layers of {type(model).__name__}, it has none in "
-            "its blocks; set LoraConfig.target_modules"
+            f"adapters were to go on the linear layers of {type(model).__name__}",
+            "it has none in its blocks",
+            "set LoraConfig.target_modules",
         )
     return names
 
@@ -50,17 +51,19 @@ def check_target_modules(model: PreTrainedModel, asked: str | Sequence[str]) -> 
     reached = [layer for layer in layers if any(_is_named(layer, name) for name in asked)]
     if any(model.get_submodule(layer) is head for layer in reached):
         raise InvalidTuningConfig(
-            "LoraConfig.target_modules names the output head, which gets no adapter (the loss is "
-            f"computed from its weight); use some of {', '.join(find_target_modules(model))}"
+            "LoraConfig.target_modules names the output head",
+            "which gets no adapter (the loss is computed from its weight)",
+            f"use some of {', '.join(find_target_modules(model))}",
         )
     return sorted(asked)
 
 
 def _no_such_layer(model: PreTrainedModel, names: Sequence[str]) -> InvalidTuningConfig:
     return InvalidTuningConfig(
-        f"LoraConfig.target_modules names {', '.join(names)}, of which {type(model).__name__} has "
-        f"no layer; it has {', '.join(find_target_modules(model))} (leave target_modules out to "
-        "get them all)"
+        f"LoraConfig.target_modules names {', '.join(names)}",
+        f"of which {type(model).__name__} has no layer",
+        f"it has {', '.join(find_target_modules(model))} (leave target_modules out to get "
+        "them all)",
     )
 
 

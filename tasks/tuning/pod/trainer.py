@@ -182,8 +182,9 @@ def sft_arguments(config: TrainingConfig, plan: RunPlan, *, steps: int) -> SFTCo
         return SFTConfig(**ours | config.training | settled)
     except (TypeError, ValueError) as error:
         raise InvalidTuningConfig(
-            f"TrainingArguments were given {config.training}, trl refuses them ({error}); correct "
-            "the section"
+            f"TrainingArguments were given {config.training}",
+            f"trl refuses them ({error})",
+            "correct the section",
         ) from error
 
 
