@@ -6,8 +6,9 @@ SHELL := bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests at once; what takes long runs alone, since what it waits for has deadlines.
+# Tests at once.
 PROCESSES ?= 3
+at-once = $(if $(filter-out 1,$(1)),-n $(1) --dist loadscope --no-loadscope-reorder)
 SOURCES := flows tasks serving tests requirements
 
 help: ## Show this list
@@ -22,10 +23,11 @@ demo: setup ## Tune and serve a small model on this machine, from one Workspace 
 	@$(BIN)/kaitoflow run deployments/examples/quickstart.yaml
 
 test: check prepare-tests ## Run every check and every test, but those of make test-slow and make e2e
-	$(BIN)/python -m pytest -m "not slow and not e2e" $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope --no-loadscope-reorder)
+	$(BIN)/python -m pytest -m "not slow and not e2e" $(call at-once,$(PROCESSES))
 
 test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, whole runs
-	$(BIN)/python -m pytest -m "slow and not e2e"
+	$(BIN)/python -m pytest -m "slow and not e2e and not alone" $(call at-once,2)
+	$(BIN)/python -m pytest -m "slow and not e2e and alone"
 
 prepare-tests: setup ## Build what tests run against, once: a registry, Kubernetes, a small model
 	@$(BIN)/python tests/cluster/build.py

@@ -23,6 +23,8 @@ _AREAS = {
     "tests/platform/test_diagnosis_on_a_cluster.py": "API server",
     "tests/platform/test_ownership_on_a_cluster.py": "API server",
 }
+# What these wait for has deadlines, of Leases and heartbeats: the slow ones run in no company.
+_ALONE = ("watcher", "worker")
 _LONGEST_FIRST = ("runs", "watcher", "command line", "API server", "worker", "nodes")
 
 
@@ -32,8 +34,12 @@ def _area(test_id: str) -> str:
     return next((area for start, area in _AREAS.items() if file.startswith(start)), file)
 
 
+@pytest.hookimpl(tryfirst=True)  # before a test is chosen by its marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process has much left when the others are done."""
+    for item in items:
+        if _area(item.nodeid) in _ALONE:
+            item.add_marker("alone")
     last = len(_LONGEST_FIRST)
     ranks = {area: rank for rank, area in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(_area(item.nodeid), last))
