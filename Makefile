@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Tests at once.
 PROCESSES ?= 3
 at-once = $(if $(filter-out 1,$(1)),-n $(1) --dist loadscope --no-loadscope-reorder)
-SOURCES := flows tasks serving tests requirements
+SOURCES := flows tasks serving demo tests requirements
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ setup: ## Install uv into .tools and the locked packages into .venv (nothing to 
 	@$(PYTHON) requirements/install.py
 
 demo: setup ## Tune and serve a small model on this machine, from one Workspace file
-	@$(BIN)/python -m tasks.dataset.pod.docstrings build/demo/python-docstrings.parquet --rows 320
+	@$(BIN)/python -m demo.docstrings build/demo/python-docstrings.parquet --rows 320
 	@$(BIN)/kaitoflow run deployments/examples/quickstart.yaml
 
 test: check prepare-tests ## Run every check and every test, but those of make test-slow and make e2e

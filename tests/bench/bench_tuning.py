@@ -80,7 +80,7 @@ def _demo_rows(work: Path) -> Path:
     import pyarrow.parquet as pq
 
     table, rows = work / "demo.parquet", work / "demo.jsonl"
-    program = [sys.executable, "-m", "tasks.dataset.pod.docstrings", str(table), "--rows", "320"]
+    program = [sys.executable, "-m", "demo.docstrings", str(table), "--rows", "320"]
     subprocess.run([*program, "--seed", "0"], check=True, env=ENVIRONMENT, cwd=ROOT)
     lines = [json.dumps(row) for row in pq.read_table(table).to_pylist()]
     rows.write_text("\n".join(lines), encoding="utf-8")

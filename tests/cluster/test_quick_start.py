@@ -16,7 +16,7 @@ import httpx2
 import pytest
 import yaml
 
-from tasks.dataset.pod.docstrings import write_docstring_dataset
+from demo.docstrings import write_docstring_dataset
 from tests.builders import tuning_manifest
 from tests.chart.rendering import CHART, NAMESPACE, RELEASE, helm
 from tests.cluster.cluster import Cluster

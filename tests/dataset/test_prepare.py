@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.docstrings import write_docstring_dataset
 from tasks.contract.errors import (
     DatasetRowsInvalid,
     DatasetUnreachable,
@@ -19,7 +20,6 @@ from tasks.contract.errors import (
     DiskFull,
 )
 from tasks.contract.programs.dataset import DatasetColumns
-from tasks.dataset.pod.docstrings import write_docstring_dataset
 from tasks.dataset.pod.prepare import prepare_dataset, spread
 from tests.dataset.disk import small_disk
 from tests.dataset.web import Bench, Web, chat, jsonl

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.dataset.pod.docstrings import write_docstring_dataset
+from demo.docstrings import write_docstring_dataset
 from tests.builders import tuning_manifest
 from tests.models import write_shallow
 

@@ -2,7 +2,7 @@
 
 Sources are read, not imported, since importing some modules does things; only what is written in
 C, which has no source here, is looked at alive. One Python version and one seed give one file.
-Run as: `python -m tasks.dataset.pod.docstrings OUT.parquet --rows 320 --seed 0`.
+Run as: `python -m demo.docstrings OUT.parquet --rows 320 --seed 0`.
 """
 
 import argparse
@@ -260,7 +260,7 @@ def _public_members(owner: object) -> Iterator[tuple[str, object]]:
 
 def main(arguments: list[str]) -> int:
     """Write the file that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.dataset.pod.docstrings")
+    parser = argparse.ArgumentParser(prog="python -m demo.docstrings")
     parser.add_argument("target", type=Path)
     parser.add_argument("--rows", type=int, default=320)
     parser.add_argument("--seed", type=int, default=0)

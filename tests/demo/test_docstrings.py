@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from demo.docstrings import documented_names, first_sentences, write_docstring_dataset
 from tasks.contract.errors import DatasetRowsInvalid
-from tasks.dataset.pod.docstrings import documented_names, first_sentences, write_docstring_dataset
 
 
 def rows_of(path: Path) -> list[list[dict[str, str]]]:
@@ -19,7 +19,7 @@ def rows_of(path: Path) -> list[list[dict[str, str]]]:
 def test_the_command_writes_a_question_and_an_answer_in_each_row(tmp_path: Path) -> None:
     """`python -m` with two options is all that the demo needs."""
     target = tmp_path / "new" / "train.parquet"
-    program = [sys.executable, "-m", "tasks.dataset.pod.docstrings", str(target), "--rows", "40"]
+    program = [sys.executable, "-m", "demo.docstrings", str(target), "--rows", "40"]
     subprocess.run(program, check=True, timeout=60)
     rows = rows_of(target)
     assert len(rows) == 40
