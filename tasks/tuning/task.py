@@ -54,7 +54,9 @@ def _keep_held_out(status: WorkspaceStatus, result: TuningResult) -> None:
 def _summary(result: TuningResult) -> str:
     held_out = result.held_out
     if not held_out:
-        return f"loss {result.final_loss:.3f} after {result.steps} steps"
+        loss = f"loss {result.final_loss:.3f} after {result.steps} steps"
+        missing = result.held_out_missing
+        return f"{loss}; held-out answers were not compared: {missing}" if missing else loss
     return (
         f"loss on {held_out.rows} held-out answers "
         f"{held_out.loss_before:.3f} -> {held_out.loss_after:.3f} ({result.steps} steps)"

@@ -18,10 +18,11 @@ from tasks.contract.errors import (
     ModelDoesNotFit,
     TrainingDiverged,
 )
-from tasks.tuning.pod import memory
+from tasks.contract.podlog import Stopped
+from tasks.tuning.pod import heldout, memory
 from tasks.tuning.pod.train import main
 from tests.tuning.runs import Runs, events_in, losses
-from tests.tuning.tiny import LLAMA3, chats, write_rows
+from tests.tuning.tiny import LLAMA3, chats, write_rows, write_tiny_experts
 
 # Seen on x86-64 with torch 2.15; a change of more than this is a change of what is trained.
 PINNED = [5.5888, 5.3141, 5.1880, 5.1076, 5.1071, 5.0637]
@@ -93,7 +94,7 @@ def test_progress_is_told_from_the_first_step_on(
     main(runs.config())
     events = events_in(capsys.readouterr().out)
     assert [event["phase"] for event in events if "step" not in event] == [
-        *("load", "train", "evaluate", "save"),
+        *("load", "train", "save"),
     ]
     steps = [event for event in events if "step" in event]
     assert [event["step"] for event in steps] == [1, 2, 3, 4, 5, 6]
@@ -113,8 +114,48 @@ def test_held_out_rows_are_compared_before_and_after(runs: Runs) -> None:
     assert held_out["answers"]["asked"] == 4
 
 
+def test_experts_are_trained_and_compared(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "train.jsonl", chats(60))
+    experts = Runs(tmp_path, write_tiny_experts(tmp_path / "experts"), rows)
+    result = main(experts.config(training={"max_steps": 2}))
+    assert (result["steps"], result["held_out"]["answers"]["asked"]) == (2, 4)
+
+
+def test_a_comparison_that_fails_costs_nothing_but_its_figures(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the answers came out sideways\nin the second line too")
+
+    monkeypatch.setattr(heldout, "generate", fail)
+    config = runs.config(DatasetConfig={"train_test_split": 0.75}, training={"max_steps": 1})
+    result = main(config)
+    assert (result["held_out"], result["steps"]) == (None, 1)
+    assert result["held_out_missing"] == "RuntimeError: the answers came out sideways"
+    assert load_file(Path(result["adapter"]) / "adapter_model.safetensors")
+    card = (Path(result["adapter"]) / "README.md").read_text()
+    assert "could not be compared (RuntimeError: the answers came out sideways)" in card
+    assert main(config) == result
+
+
+def test_a_run_that_is_stopped_while_it_compares_is_finished(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(heldout, "generate", stop)
+    config = runs.config(DatasetConfig={"train_test_split": 0.75}, training={"max_steps": 1})
+    with pytest.raises(Stopped):
+        main(config)
+    again = main(config)
+    assert again["held_out_missing"] == "the run was stopped before they were compared"
+    assert published(again, "metrics.json")["held_out"] is None
+
+
 def test_without_held_out_rows_nothing_is_compared(runs: Runs) -> None:
-    assert main(runs.config(training={"max_steps": 1}))["held_out"] is None
+    result = main(runs.config(training={"max_steps": 1}))
+    assert (result["held_out"], result["held_out_missing"]) == (None, None)
 
 
 def test_held_out_rows_do_not_change_what_is_learned(runs: Runs) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 SPECIAL = (
     *("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|end|>"),
@@ -89,6 +95,26 @@ def tiny_llama(*, seed: int = 0) -> LlamaForCausalLM:
         max_position_embeddings=256,
     )
     return LlamaForCausalLM(config)
+
+
+def write_tiny_experts(folder: Path) -> Path:
+    """A model folder like `write_tiny_weights`, whose blocks have four experts."""
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=256 + len(SPECIAL),
+        hidden_size=32,
+        intermediate_size=64,
+        moe_intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=256,
+    )
+    Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def write_tiny_weights(folder: Path) -> Path:

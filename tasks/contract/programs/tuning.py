@@ -87,7 +87,10 @@ class RowCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class TuningResult:
-    """A run that ended well; adapter: the folder to publish. held_out: None = no row was."""
+    """A run that ended well; adapter: the folder to publish.
+
+    held_out: None = no row was, or held_out_missing says why there are no figures.
+    """
 
     adapter: Path
     steps: int
@@ -96,6 +99,7 @@ class TuningResult:
     tokens: int
     rows: RowCounts
     held_out: HeldOut | None
+    held_out_missing: str | None = None
     tokens_per_s: float
     peak_memory_gib: float
     seconds: float

@@ -36,10 +36,15 @@ def save_adapter(
     config = _adapter_config(model, base_model, base_revision)
     write_json(partial / "adapter_config.json", config)
     tokenizer.save_pretrained(partial)
-    write_json(partial / "metrics.json", metrics)
-    (partial / "README.md").write_text(card, encoding="utf-8")
+    describe_adapter(partial, metrics, card=card)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+def describe_adapter(folder: Path, metrics: Mapping[str, Any], *, card: str) -> None:
+    """Write, or write anew, what the folder says of the adapter."""
+    write_json(folder / "metrics.json", metrics)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -55,6 +55,9 @@ def _results(metrics: Mapping[str, Any]) -> str:
         f"{metrics['steps']} steps, training loss {first:.3f} at first, {last:.3f} at last.",
     ]
     held_out = metrics["held_out"]
+    if metrics["held_out_missing"]:
+        lines.append(f"Rows held out could not be compared ({metrics['held_out_missing']}).")
+        return "\n".join([*lines, ""])
     if held_out is None:
         return "\n".join([*lines, "No rows were held out.", ""])
     lines += [

@@ -156,7 +156,20 @@ def _evaluating(trainer: AnswerTrainer) -> Iterator[None]:
     recomputes = getattr(trainer.adapted, "is_gradient_checkpointing", False)
     if recomputes:
         trainer.adapted.gradient_checkpointing_disable()
+    # A mixture of experts is trained with its routers' balance in the loss. Here the answers alone
+    # count, and while generating the routers' logits are of one token, the mask of all.
+    text_config = trainer.adapted.config.get_text_config()
+    balances, returns_router_logits = (
+        trainer.aux_loss_enabled,
+        getattr(text_config, "output_router_logits", False),
+    )
+    trainer.aux_loss_enabled = False
+    if returns_router_logits:
+        text_config.output_router_logits = False
     try:
         yield
     finally:
+        trainer.aux_loss_enabled = balances
+        if returns_router_logits:
+            text_config.output_router_logits = True
         trainer.adapted.train(was_training)

@@ -12,7 +12,7 @@ from tasks.contract.errors import TrainingDiverged
 from tasks.contract.podlog import emit
 from tasks.estimate import GIB
 
-Phase = Literal["load", "train", "evaluate", "save"]
+Phase = Literal["load", "train", "save", "evaluate"]
 
 
 def tell_phase(phase: Phase) -> None:

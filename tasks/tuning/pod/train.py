@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NOT_COMPARED_YET = "the run was stopped before they were compared"
 _VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
@@ -49,6 +50,8 @@ class _Data:
 
 def main(config: TuningConfig) -> Mapping[str, Any]:
     """The fields of the result event: adapter, steps, final_loss, tokens, seconds, held_out, ...
+
+    held_out_missing: why rows that were held out have no figures; None where nothing is missing.
 
     Raises: InvalidTuningConfig, DatasetUnreadable, DatasetRowsInvalid, ModelDoesNotFit,
     WeightsUnavailable, GpuIncompatible, TrainingDiverged, Stopped.
@@ -71,7 +74,9 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     quiet_libraries()
     # trl 1.16 uses names that transformers 6 will drop; no news to a user.
     warnings.filterwarnings("ignore", message=".*removed in v6", category=FutureWarning)
-    from tasks.tuning.pod.progress import peak_memory_gib, tell_phase
+    from tasks.tuning.pod.adapter import describe_adapter
+    from tasks.tuning.pod.card import model_card
+    from tasks.tuning.pod.progress import tell_phase
 
     if not settings.training.get("use_cpu"):
         require_gpus(config.gpus)
@@ -80,31 +85,64 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     trainer = _build(config, settings, data=data, run=run)
     tell_phase("train")
     _train(trainer, config, run)
-    tell_phase("evaluate")
-    metrics = _metrics(config, settings, data=data, trainer=trainer)
     tell_phase("save")
+    metrics = _metrics(config, settings, data=data, trainer=trainer)
+    _save(trainer, config, tokenizer=data.tokenizer, metrics=metrics)
+    result = _finish(trainer, config, run=run, metrics=metrics, started_s=started_s)
+    if settings.training.get("save_strategy", "no") == "no":
+        shutil.rmtree(config.results_dir / "checkpoints", ignore_errors=True)
+    # What was learned is safe now: the comparison is an extra, no fault of it costs the adapter.
+    if data.held_out.examples:
+        tell_phase("evaluate")
+        metrics |= _compared(trainer, data)
+        describe_adapter(config.results_dir / "adapter", metrics, card=model_card(metrics))
+        result = _finish(trainer, config, run=run, metrics=metrics, started_s=started_s)
+    return result
+
+
+def _finish(
+    trainer: "AnswerTrainer",
+    config: TuningConfig,
+    *,
+    run: str,
+    metrics: Mapping[str, Any],
+    started_s: float,
+) -> Mapping[str, Any]:
+    """The result's fields, kept in metrics.json: a second start finds them and trains no more."""
+    from tasks.tuning.pod.adapter import write_json
+    from tasks.tuning.pod.progress import peak_memory_gib
+
     losses = [
         {"step": line["step"], "loss": line["loss"]}
         for line in metrics["history"]
         if "loss" in line
     ]
-    result = {
+    told = ("steps", "tokens", "rows", "held_out", "held_out_missing")
+    result = {name: metrics[name] for name in told} | {
         "adapter": str(config.results_dir / "adapter"),
-        "steps": metrics["steps"],
         "final_loss": losses[-1]["loss"],
         "history": losses,
-        "tokens": metrics["tokens"],
-        "rows": metrics["rows"],
-        "held_out": metrics["held_out"],
         "tokens_per_s": round(trainer.telling.tokens_per_s, 1),
         "peak_memory_gib": round(peak_memory_gib(), 2),
         "seconds": round(time.monotonic() - started_s, 1),
     }
-    _publish(config, settings, trainer=trainer, data=data, metrics=metrics)
-    from tasks.tuning.pod.adapter import write_json
-
     write_json(config.results_dir / "metrics.json", {"run": run, "result": result, **metrics})
     return result
+
+
+def _compared(trainer: "AnswerTrainer", data: _Data) -> dict[str, Any]:
+    """The metrics `held_out` and, where the comparison failed, `held_out_missing`: why."""
+    from tasks.tuning.pod.heldout import compare
+
+    try:
+        held_out = compare(
+            trainer, data.tokenizer, rows=data.held_out_rows, examples=data.held_out.examples
+        )
+    except Exception as error:  # whatever it is, the run has made what it was started for
+        log.warning("held-out rows not compared", exc_info=True)
+        why = (str(error).splitlines() or [""])[0][:200]
+        return {"held_out": None, "held_out_missing": f"{type(error).__name__}: {why}"}
+    return {"held_out": held_out, "held_out_missing": None}
 
 
 def _with_dataset_digest(config: TuningConfig) -> TuningConfig:
@@ -255,9 +293,7 @@ def _train(trainer: "AnswerTrainer", config: TuningConfig, run: str) -> None:
 def _metrics(
     config: TuningConfig, settings: TrainingConfig, *, data: _Data, trainer: "AnswerTrainer"
 ) -> dict[str, Any]:
-    """All that is told of the run but times and places."""
-    from tasks.tuning.pod.heldout import compare
-
+    """All that is told of the run but times and places, before rows held out are compared."""
     told = ("step", "epoch", "loss", "learning_rate", "grad_norm", "eval_loss")
     history = [
         {name: line[name] for name in told if name in line}
@@ -280,9 +316,8 @@ def _metrics(
         },
         "history": history,
         "versions": {name: version(name) for name in _VERSIONS},
-        "held_out": compare(
-            trainer, data.tokenizer, rows=data.held_out_rows, examples=data.held_out.examples
-        ),
+        "held_out": None,
+        "held_out_missing": _NOT_COMPARED_YET if data.held_out.examples else None,
     }
 
 
@@ -306,12 +341,11 @@ def _settings(settings: TrainingConfig, trainer: "AnswerTrainer") -> dict[str, A
     }
 
 
-def _publish(
-    config: TuningConfig,
-    settings: TrainingConfig,
-    *,
+def _save(
     trainer: "AnswerTrainer",
-    data: _Data,
+    config: TuningConfig,
+    *,
+    tokenizer: "PreTrainedTokenizerBase",
     metrics: Mapping[str, Any],
 ) -> None:
     from tasks.tuning.pod.adapter import save_adapter
@@ -319,12 +353,10 @@ def _publish(
 
     save_adapter(
         trainer.adapted,
-        data.tokenizer,
+        tokenizer,
         folder=config.results_dir / "adapter",
         base_model=config.base_model,
         base_revision=config.base_revision,
         metrics=metrics,
         card=model_card(metrics),
     )
-    if settings.training.get("save_strategy", "no") == "no":
-        shutil.rmtree(config.results_dir / "checkpoints", ignore_errors=True)
