@@ -10,6 +10,7 @@ import yaml
 from flows.commands.show import columns
 from flows.places.base import age
 from flows.places.place import Place, open_objects
+from tasks.contract.units import utc_text
 
 if TYPE_CHECKING:
     # It knows the API server's client, whose import takes a second.
@@ -45,7 +46,7 @@ def _fields(leak: "Leak") -> dict[str, Any]:
         "instanceType": leak.instance_type,
         "capacityType": leak.capacity_type,
         "nodes": [*leak.nodes],
-        "since": leak.since.strftime("%Y-%m-%dT%H:%M:%SZ") if leak.since else None,
+        "since": utc_text(leak.since) if leak.since else None,
         "pricePerHour": leak.price_per_hour,
         "keptBecause": leak.kept_because,
     }

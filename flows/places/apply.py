@@ -7,7 +7,8 @@ from typing import Any
 from flows.places.base import Manifest
 from tasks.contract.errors import InvalidWorkspace, KaitoflowError, KubernetesRefused
 from tasks.contract.workspace import GROUP, Manifests, Workspace
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 
 _BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _INVALID = 400, 403, 404, 422
 _RBAC_WORDS = "cannot "

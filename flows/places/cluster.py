@@ -26,10 +26,11 @@ from tasks.nodes.garbage.leaks import Leak
 from tasks.plan.check import from_error
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import stateful_set_name
 from tasks.platform.store import StoredWorkspace
+from tasks.platform.wire import Object
 from tasks.settings import Settings
 
 _ANSWER_S = 600.0

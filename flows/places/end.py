@@ -7,8 +7,9 @@ from flows.places.watch import LOOK_AGAIN_S, NoWatcher, is_under_way
 from tasks.contract.errors import DeadlineExceeded
 from tasks.contract.status import status_of
 from tasks.contract.workspace import STOPPED_ANNOTATION, Workspace
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import workspace_labels
+from tasks.platform.wire import Object, name_of
 from tasks.settings import settings
 
 _ENDED_WITHIN_S = 600.0
@@ -51,7 +52,7 @@ async def delete(api: KubeApi, workspace: Workspace, tell: Tell) -> None:
     while True:
         found = await api.get("Workspace", meta.namespace, meta.name)
         is_there = found is not None and found["metadata"]["uid"] == meta.uid
-        pods = [_name(pod) for pod in await _pods(api, workspace)]
+        pods = [name_of(pod) for pod in await _pods(api, workspace)]
         if not is_there and not pods:
             return
         left = pods or [str(f) for f in (found or {}).get("metadata", {}).get("finalizers", [])]
@@ -102,7 +103,7 @@ async def _running(api: KubeApi, workspace: Workspace) -> list[str]:
     status = status_of(await api.get("Workspace", meta.namespace, meta.name))
     run = ["run"] if is_under_way(workspace, status) else []
     pods = await _pods(api, workspace)
-    return run + [_name(p) for p in pods if p.get("status", {}).get("phase") in _ACTIVE]
+    return run + [name_of(p) for p in pods if p.get("status", {}).get("phase") in _ACTIVE]
 
 
 async def is_ending(api: KubeApi, workspace: Workspace) -> bool:
@@ -114,7 +115,3 @@ async def is_ending(api: KubeApi, workspace: Workspace) -> bool:
 async def _pods(api: KubeApi, workspace: Workspace) -> list[Object]:
     namespace = workspace.metadata.namespace
     return await api.find("Pod", namespace, labels=workspace_labels(workspace))
-
-
-def _name(pod: Object) -> str:
-    return str(pod["metadata"]["name"])

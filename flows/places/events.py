@@ -5,7 +5,8 @@ from datetime import datetime
 
 from flows.places.base import age
 from tasks.contract.workspace import Workspace
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 
 
 async def events_of(api: KubeApi, workspace: Workspace) -> list[Mapping[str, str]]:

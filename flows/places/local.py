@@ -15,6 +15,7 @@ from flows.view import describe_progress, print_plan
 from tasks.contract.artifacts import Plan
 from tasks.contract.errors import ServerNotReady
 from tasks.contract.status import ConditionType
+from tasks.contract.units import utc_text
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
@@ -178,7 +179,7 @@ def _as_manifest(stored: StoredWorkspace) -> Manifest:
     )
     head = {"apiVersion": stored.workspace.api_version, "kind": "Workspace"}
     metadata = stored.workspace.metadata.model_dump(mode="json", by_alias=True)
-    metadata["creationTimestamp"] = stored.created.strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata["creationTimestamp"] = utc_text(stored.created)
     status = stored.status.model_dump(mode="json", by_alias=True, exclude_none=True)
     return head | manifest | {"metadata": metadata, "status": status}
 

@@ -8,8 +8,9 @@ from flows.places.base import no_such_log
 from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import INFERENCE, TUNING
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL, workspace_labels
+from tasks.platform.wire import Object
 
 _LOOK_AGAIN_S = 1.0
 

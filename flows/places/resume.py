@@ -6,7 +6,8 @@ from flows.places.end import Waiting, is_ending, mark_stopped
 from flows.places.watch import LOOK_AGAIN_S
 from tasks.contract.status import State, status_of
 from tasks.contract.workspace import STOPPED_ANNOTATION, Workspace
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 
 
 async def begin_again(api: KubeApi, workspace: Workspace, before: Object | None) -> str | None:

@@ -14,7 +14,8 @@ from tasks.contract.errors import (
 )
 from tasks.contract.status import ConditionType, State, WorkspaceStatus, status_of
 from tasks.contract.workspace import Workspace
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 from tasks.settings import settings
 
 LOOK_AGAIN_S = 0.5

@@ -9,7 +9,8 @@ import logging
 from datetime import UTC, datetime
 
 from tasks.contract.errors import KaitoflowError, LeadershipLost
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 
 logger = logging.getLogger(__name__)
 

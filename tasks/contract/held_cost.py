@@ -4,12 +4,12 @@ Money runs from a machine's claim to its return; times are UTC, in Kubernetes' f
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
+from tasks.contract.units import utc_moment, utc_text
 
 
 class _Part(BaseModel):
@@ -33,8 +33,8 @@ class HeldMachine(_Part):
 
     def hours(self, now: datetime) -> float:
         """How long it was held by then; clouds bill by the second."""
-        end = _parsed(self.until) if self.until else now
-        return max((end - _parsed(self.since)).total_seconds(), 0.0) / 3600
+        end = utc_moment(self.until) if self.until else now
+        return max((end - utc_moment(self.since)).total_seconds(), 0.0) / 3600
 
 
 class Cost(_Part):
@@ -60,7 +60,7 @@ class Cost(_Part):
             machines=self.machines,
             gpu_hours=round(sum(held * machine.gpus for machine, held in hours), 3),
             price_usd=round(usd, 2) if is_known else None,
-            as_of=_text(now),
+            as_of=utc_text(now),
         )
 
     def holding(self, machines: Iterable[HeldMachine], now: datetime) -> "Cost":
@@ -68,7 +68,7 @@ class Cost(_Part):
         held = {(machine.name, machine.since): machine for machine in machines}
         known = {(machine.name, machine.since): machine for machine in self.machines}
         gone = {
-            key: machine.model_copy(update={"until": machine.until or _text(now)})
+            key: machine.model_copy(update={"until": machine.until or utc_text(now)})
             for key, machine in known.items()
             if key not in held
         }
@@ -87,11 +87,3 @@ class Cost(_Part):
         if unknown:
             text += f" (no price of {', '.join(unknown)}: set KAITOFLOW_PRICE_TABLE)"
         return text
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime(_TIME)
-
-
-def _parsed(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)

@@ -16,7 +16,7 @@ from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
 from tasks.contract.programs.tuning import HeldOut
 from tasks.contract.redaction import one_line
-from tasks.contract.units import duration
+from tasks.contract.units import duration, utc_text
 
 # Why a run or a server is there no more; for any other reason it failed, or will come back.
 _ENDED_ON_PURPOSE_REASONS = ("StopRequested", "Stopped", "ServerReplaced")
@@ -272,7 +272,7 @@ class WorkspaceStatus(_Part):
 
 
 def _moment(now: datetime | None) -> str:
-    return (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc_text(now or datetime.now(UTC))
 
 
 def status_of(workspace: Mapping[str, Any] | None) -> WorkspaceStatus:

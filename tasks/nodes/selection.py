@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tasks.contract.artifacts import Node
 from tasks.contract.errors import InvalidWorkspace, NodeNotReady
@@ -12,8 +11,7 @@ from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.diagnosis.facts import expression_text
 from tasks.platform.tolerations import TOLERATIONS
-
-Object = Mapping[str, Any]
+from tasks.platform.wire import Seen, is_condition, name_of
 
 # Kubernetes sets these itself, for what is asked of the node more plainly.
 _STATE_TAINTS = {
@@ -73,7 +71,7 @@ class Selection:
         return str(self.lack)
 
 
-def select_nodes(need: NodeNeed, nodes: Sequence[Object]) -> Selection:
+def select_nodes(need: NodeNeed, nodes: Sequence[Seen]) -> Selection:
     """The nodes that pods can run on, and in a sentence what the others lack.
 
     Raises: InvalidWorkspace: a matchExpression with an operator that does not exist.
@@ -91,7 +89,7 @@ def select_nodes(need: NodeNeed, nodes: Sequence[Object]) -> Selection:
     )
 
 
-def _first_lack(need: NodeNeed, node: Object) -> tuple[int, _Lack] | None:
+def _first_lack(need: NodeNeed, node: Seen) -> tuple[int, _Lack] | None:
     """What a node lacks, with how near it came to being used; None = it fits."""
     checks = (_labels, _deletion, _taints, _cordon, _readiness, _gpus, _memory)
     for nearness, check in enumerate(checks):
@@ -100,16 +98,16 @@ def _first_lack(need: NodeNeed, node: Object) -> tuple[int, _Lack] | None:
     return None
 
 
-def _labels(need: NodeNeed, node: Object) -> _Lack | None:
+def _labels(need: NodeNeed, node: Seen) -> _Lack | None:
     labels = _labels_of(node)
     is_match = all(labels.get(key) == value for key, value in need.labels.items())
     if is_match and all(_matches(each, labels) for each in need.expressions):
         return None
-    fix = f"label a node that fits (kubectl label node {_name(node)} {_labelling(need)})"
+    fix = f"label a node that fits (kubectl label node {name_of(node)} {_labelling(need)})"
     return _Lack("has other labels", "have other labels", fix)
 
 
-def _matches(expression: Object, labels: Mapping[str, str]) -> bool:
+def _matches(expression: Seen, labels: Mapping[str, str]) -> bool:
     key, values = str(expression.get("key")), expression.get("values") or ()
     match expression.get("operator"):
         case "In":
@@ -128,39 +126,39 @@ def _matches(expression: Object, labels: Mapping[str, str]) -> bool:
             )
 
 
-def _deletion(_need: NodeNeed, node: Object) -> _Lack | None:
+def _deletion(_need: NodeNeed, node: Seen) -> _Lack | None:
     if not node["metadata"].get("deletionTimestamp"):
         return None
     return _Lack("is being deleted", "are being deleted", "add a node")
 
 
-def _readiness(_need: NodeNeed, node: Object) -> _Lack | None:
-    if _is_condition(node, "Ready"):
+def _readiness(_need: NodeNeed, node: Seen) -> _Lack | None:
+    if is_condition(node, "Ready"):
         return None
-    fix = f"wait for it, or see what it lacks (kubectl describe node {_name(node)})"
+    fix = f"wait for it, or see what it lacks (kubectl describe node {name_of(node)})"
     return _Lack("is NotReady", "are NotReady", fix)
 
 
-def _cordon(_need: NodeNeed, node: Object) -> _Lack | None:
+def _cordon(_need: NodeNeed, node: Seen) -> _Lack | None:
     if not (node.get("spec") or {}).get("unschedulable"):
         return None
-    fix = f"let it take pods again (kubectl uncordon {_name(node)})"
+    fix = f"let it take pods again (kubectl uncordon {name_of(node)})"
     return _Lack("is cordoned", "are cordoned", fix)
 
 
-def _taints(need: NodeNeed, node: Object) -> _Lack | None:
+def _taints(need: NodeNeed, node: Seen) -> _Lack | None:
     tolerations = (*TOLERATIONS, *need.tolerations)
     for taint in (node.get("spec") or {}).get("taints") or ():
         is_soft = taint["effect"] == "PreferNoSchedule" or taint["key"] in _STATE_TAINTS
         if not is_soft and not _is_tolerated(taint, tolerations):
             value = f"={taint['value']}" if taint.get("value") else ""
             said = f"taint {taint['key']}{value}:{taint['effect']}"
-            remove = f"kubectl taint node {_name(node)} {taint['key']}:{taint['effect']}-"
+            remove = f"kubectl taint node {name_of(node)} {taint['key']}:{taint['effect']}-"
             return _Lack(f"has {said}", f"have {said}", f"remove the taint ({remove})")
     return None
 
 
-def _is_tolerated(taint: Object, tolerations: Iterable[Object]) -> bool:
+def _is_tolerated(taint: Seen, tolerations: Iterable[Seen]) -> bool:
     return any(
         each.get("effect", taint["effect"]) in {taint["effect"], ""}
         and each.get("key", taint["key"]) in {taint["key"], ""}
@@ -169,7 +167,7 @@ def _is_tolerated(taint: Object, tolerations: Iterable[Object]) -> bool:
     )
 
 
-def _gpus(need: NodeNeed, node: Object) -> _Lack | None:
+def _gpus(need: NodeNeed, node: Seen) -> _Lack | None:
     gpus = _node(node).gpus
     if gpus >= need.gpus:
         return None
@@ -182,7 +180,7 @@ def _gpus(need: NodeNeed, node: Object) -> _Lack | None:
     return _Lack("has no GPU", "have no GPU", fix)
 
 
-def _memory(need: NodeNeed, node: Object) -> _Lack | None:
+def _memory(need: NodeNeed, node: Seen) -> _Lack | None:
     gib = _memory_gib(node)
     if need.memory_gib is None or gib is None or gib >= need.memory_gib:
         return None
@@ -191,7 +189,7 @@ def _memory(need: NodeNeed, node: Object) -> _Lack | None:
     return _Lack(f"has too little {kind}", f"have too little {kind}", fix)
 
 
-def _memory_gib(node: Object) -> float | None:
+def _memory_gib(node: Seen) -> float | None:
     """What a model can use: the memory of the GPUs, else of the node; None = not known."""
     here = _node(node)
     if not here.gpus:
@@ -210,7 +208,7 @@ def _asked(need: NodeNeed) -> str:
     return f"the Workspace asks for {number}{what}{f', labelled {labels}' if labels else ''}"
 
 
-def _found(total: int, fitting: int, unfit: Sequence[tuple[int, _Lack, Object]]) -> str:
+def _found(total: int, fitting: int, unfit: Sequence[tuple[int, _Lack, Seen]]) -> str:
     if not total:
         return "the cluster has no nodes"
     lacks = Counter((lack.one, lack.many) for _, lack, _ in unfit)
@@ -219,7 +217,7 @@ def _found(total: int, fitting: int, unfit: Sequence[tuple[int, _Lack, Object]])
     return f"{total} node{'s' if total > 1 else ''}: {', '.join(fits + parts)}"
 
 
-def _fix(unfit: Sequence[tuple[int, _Lack, Object]]) -> str:
+def _fix(unfit: Sequence[tuple[int, _Lack, Seen]]) -> str:
     """Of the node that came nearest."""
     return unfit[-1][1].fix if unfit else "add a node"
 
@@ -239,51 +237,42 @@ def _labelling(need: NodeNeed) -> str:
     return " ".join(changes)
 
 
-def _preference(node: Object) -> tuple[bool, int, str]:
+def _preference(node: Seen) -> tuple[bool, int, str]:
     """GPU nodes first, of these the smallest: larger ones stay free for who needs them."""
     gpus = _node(node).gpus
-    return (gpus == 0, gpus, _name(node))
+    return (gpus == 0, gpus, name_of(node))
 
 
-def _node(node: Object) -> Node:
+def _node(node: Seen) -> Node:
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     return Node(
-        name=_name(node),
+        name=name_of(node),
         cores=int(parse_quantity(allocatable.get("cpu", 0))),
         memory_gib=parse_quantity(allocatable.get("memory", 0)) / _GIB,
         gpus=int(parse_quantity(allocatable.get(GPU, 0))),
     )
 
 
-def _describe(node: Object) -> str:
+def _describe(node: Seen) -> str:
     here = _node(node)
     gpus = f"{here.gpus} GPU{'s' if here.gpus > 1 else ''}, " if here.gpus else ""
     return f"{here.name}: {gpus}{here.cores} cores, {here.memory_gib:.1f} GiB"
 
 
-def _warnings(need: NodeNeed, nodes: Iterable[Object]) -> list[str]:
+def _warnings(need: NodeNeed, nodes: Iterable[Seen]) -> list[str]:
     warnings = []
     for node in nodes:
         found = _labels_of(node).get(_INSTANCE_TYPE, "")
         if need.instance_type and found != need.instance_type:
             warnings.append(
-                f"warning: {_name(node)} is of instance type {found or '(none)'}, not "
+                f"warning: {name_of(node)} is of instance type {found or '(none)'}, not "
                 f"{need.instance_type}: of nodes that are there already the labels decide"
             )
-        pressures = [kind for kind in _PRESSURES if _is_condition(node, kind)]
+        pressures = [kind for kind in _PRESSURES if is_condition(node, kind)]
         if pressures:
-            warnings.append(f"warning: {_name(node)} is under {', '.join(pressures)}")
+            warnings.append(f"warning: {name_of(node)} is under {', '.join(pressures)}")
     return warnings
 
 
-def _is_condition(node: Object, kind: str) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == kind and each["status"] == "True" for each in conditions)
-
-
-def _labels_of(node: Object) -> Mapping[str, str]:
+def _labels_of(node: Seen) -> Mapping[str, str]:
     return node["metadata"].get("labels") or {}
-
-
-def _name(node: Object) -> str:
-    return str(node["metadata"]["name"])

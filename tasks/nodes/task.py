@@ -12,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import Node
 from tasks.contract.errors import InvalidPriceTable, KaitoflowError
-from tasks.contract.held_cost import Cost, HeldMachine
+from tasks.contract.held_cost import HeldMachine
 from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.units import utc_moment
 from tasks.contract.workspace import Workspace
 from tasks.nodes.current import current_provisioner
 from tasks.nodes.need import need_of
@@ -162,13 +163,9 @@ def _hold(status: WorkspaceStatus, machines: Iterable[HeldMachine]) -> None:
     """Note which machines are held now, and what they have cost so far."""
     now = datetime.now(UTC)
     cost = status.cost.holding([_with_price(machine) for machine in machines], now)
-    is_old = not status.cost.as_of or now - _moment(status.cost) > _SUM_AGAIN
+    is_old = not status.cost.as_of or now - utc_moment(status.cost.as_of) > _SUM_AGAIN
     if is_old or cost.machines != status.cost.machines:
         status.cost = cost
-
-
-def _moment(cost: Cost) -> datetime:
-    return datetime.fromisoformat(cost.as_of)
 
 
 def _with_price(machine: HeldMachine) -> HeldMachine:

@@ -27,7 +27,8 @@ from tasks.platform.diagnosis import (
     diagnosed_error,
 )
 from tasks.platform.informer import Informer
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object, has_failed
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +115,9 @@ class ContainerFollower:
         began_s = now()
         while not self._newest_start():
             job, pod = self._job(), self._pod()
-            is_early = now() - began_s < _FIRST_LOOK_S and not _has_failed(job)
+            is_early = now() - began_s < _FIRST_LOOK_S and not has_failed(job)
             diagnosis = None if is_early else await self._diagnose(job, pod)
-            if job and _has_failed(job):
+            if job and has_failed(job):
                 raise self._of_failed(job, diagnosis)
             if diagnosis and diagnosis.is_final:
                 error = diagnosed_error(diagnosis)
@@ -255,8 +256,3 @@ def _status_of(pod: Object, container: str) -> Object | None:
     status = pod.get("status", {})
     statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     return next((each for each in statuses if each["name"] == container), None)
-
-
-def _has_failed(job: Object | None) -> bool:
-    conditions = (job or {}).get("status", {}).get("conditions", [])
-    return any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)

@@ -11,7 +11,7 @@ import os
 from asyncio import sslproto
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlencode
 from urllib.request import getproxies
 
@@ -20,13 +20,13 @@ import orjson
 from kubernetes.aio import client, config
 
 from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
+from tasks.platform.wire import Object
 
 logger = logging.getLogger(__name__)
 # It warns, twice, of what `connect` raises.
 logging.getLogger("kubernetes.aio.config").setLevel(logging.ERROR)
 
 FIELD_MANAGER = "kaitoflow"
-Object = dict[str, Any]
 
 _JSON = "application/json"
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"

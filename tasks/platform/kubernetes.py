@@ -26,7 +26,7 @@ from tasks.platform.base import (
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod, diagnosed_error
 from tasks.platform.following import ContainerFollower, Informers, Key
 from tasks.platform.informer import Informer
-from tasks.platform.kube_api import PATIENCE_S, KubeApi, Object, connect
+from tasks.platform.kube_api import PATIENCE_S, KubeApi, connect
 from tasks.platform.manifests import (
     GENERATION_LABEL,
     MANAGED_BY,
@@ -47,6 +47,7 @@ from tasks.platform.manifests import (
 )
 from tasks.platform.outbox import Outbox
 from tasks.platform.ownership import controller_uid, is_in_the_way, is_of, name_taken
+from tasks.platform.wire import Object, has_failed, is_pod_ready, name_of
 from tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -244,7 +245,7 @@ class KubernetesPlatform:
         """
         kept = set()
         for job in await self._own(workspace, "Job"):
-            if _name(job) == job_name(workspace) and not _has_failed(job):
+            if name_of(job) == job_name(workspace) and not has_failed(job):
                 kept.add(job["metadata"]["uid"])
             else:
                 await self._remove(workspace, "Job", [job])
@@ -293,7 +294,7 @@ class KubernetesPlatform:
         if self._applied.get(key) == digest:
             return
         api = await self.api()
-        named = [(each["kind"], _name(each)) for each in manifests]
+        named = [(each["kind"], name_of(each)) for each in manifests]
         there = {kind: await self._expect_free(workspace, kind, name) for kind, name in named}
         if not there.get("Job"):
             for manifest in manifests:
@@ -356,7 +357,7 @@ class KubernetesPlatform:
         while True:
             pods = informers.pods.select(key)
             newest = pods[-1] if pods else {}
-            if _is_ready(newest):
+            if is_pod_ready(newest):
                 return
             diagnosis = diagnose_pod(newest) if newest else None
             if diagnosis and diagnosis.is_final:
@@ -406,7 +407,7 @@ class KubernetesPlatform:
         found = await api.get("Workspace", meta.namespace, meta.name)
         if found and found["metadata"]["generation"] != meta.generation:
             name = job_name(workspace)
-            jobs = [job for job in await self._own(workspace, "Job") if _name(job) == name]
+            jobs = [job for job in await self._own(workspace, "Job") if name_of(job) == name]
             return await self._remove(workspace, "Job", jobs)
         stopped = await self._delete_owned(workspace, ("Job", "StatefulSet"))
         await self._wait_until_gone(workspace)
@@ -435,9 +436,9 @@ class KubernetesPlatform:
         """Have the objects deleted; the names of those that were there."""
         api, namespace = await self.api(), workspace.metadata.namespace
         return [
-            f"{kind}/{_name(each)}"
+            f"{kind}/{name_of(each)}"
             for each in objects
-            if await api.delete(kind, namespace, _name(each), uid=each["metadata"]["uid"])
+            if await api.delete(kind, namespace, name_of(each), uid=each["metadata"]["uid"])
         ]
 
     async def let_go(self, workspace: Workspace) -> None:
@@ -482,19 +483,3 @@ def _key_of(workspace: Workspace, pod: Pod) -> Key:
 
 def _applied_key(workspace: Workspace, pod: str) -> str:
     return f"{workspace.metadata.uid} {workspace.metadata.generation} {pod}"
-
-
-def _name(each: Object) -> str:
-    return str(each["metadata"]["name"])
-
-
-def _has_failed(job: Object) -> bool:
-    conditions = job.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)
-
-
-def _is_ready(pod: Object) -> bool:
-    if pod.get("metadata", {}).get("deletionTimestamp"):
-        return False
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

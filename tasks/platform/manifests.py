@@ -17,8 +17,7 @@ from tasks.contract.resource_rules import is_reserved_label
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import INFERENCE, TUNING, Container, Pod, PodPaths
 from tasks.platform.tolerations import TOLERATIONS, own_tolerations
-
-Object = dict[str, Any]
+from tasks.platform.wire import Object
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "kaitoflow"}
 WORKSPACE_LABEL = "kaito.sh/workspace"

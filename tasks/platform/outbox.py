@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 
 from tasks.contract.errors import KaitoflowError
 from tasks.contract.status import WorkspaceStatus
+from tasks.contract.units import utc_text
 from tasks.contract.workspace import Workspace
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ def event_of(
 ) -> Object:
     """The Event on a Workspace; the same words of one generation have one name."""
     meta = workspace.metadata
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = utc_text(datetime.now(UTC))
     text = message[:_EVENT_MESSAGE_MAX_CHARS]
     told = f"{meta.uid}{meta.generation}{reason}{text}"
     return {

@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.platform.diagnosis import describe_waiting, diagnose_pod
+from tasks.platform.wire import is_pod_ready
 
 
 def with_readiness(
@@ -17,7 +18,7 @@ def with_readiness(
     served = status.served_generation
     if served is None or not status.state.is_settled:
         return None
-    is_ready = pod is not None and _is_ready(pod)
+    is_ready = pod is not None and is_pod_ready(pod)
     changed = status.model_copy(deep=True)
     if is_ready:
         url = status.endpoint.url if status.endpoint else "the server"
@@ -41,10 +42,3 @@ def with_readiness(
     if status.state.is_of_server:
         changed.state = State.READY if is_ready else State.NOT_READY
     return None if changed == status else changed
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

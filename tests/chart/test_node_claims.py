@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, Object, node_claim
+from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, node_claim
 from tasks.nodes.offers import Offer
+from tasks.platform.wire import Object
 from tests.builders import tuning_workspace
 from tests.chart.rendering import VARIANTS, render_text
 from tests.cluster.control_plane import ControlPlane, running_control_plane

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tasks.nodes.claims.node_claim import CLAIM, offer_of
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.wire import Object
 from tests.cluster.build import module_source
 
 TERMINATION = "karpenter.sh/termination"

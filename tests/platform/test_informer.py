@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from tasks.contract.errors import KubernetesUnavailable
 from tasks.platform.informer import Informer
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 
 META: Object = {"uid": "1", "name": "tuned", "resourceVersion": "7", "creationTimestamp": ""}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.contract.units import utc_text
 from tasks.image.pod.layer import Layer
 from tasks.remote.manifest import MANIFEST_TYPE, TITLE, descriptor, digest_of, encode
 
@@ -103,5 +104,4 @@ def _public_name(base_model: object) -> str:
 def _created(source_date_epoch: str | None) -> str:
     if not source_date_epoch:
         return ""
-    moment = datetime.fromtimestamp(int(source_date_epoch), tz=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc_text(datetime.fromtimestamp(int(source_date_epoch), tz=UTC))

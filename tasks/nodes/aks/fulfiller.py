@@ -22,8 +22,7 @@ from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, CLAIM, state_of
 from tasks.nodes.provisioner import Machine
 from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
-
-Object = Mapping[str, Any]
+from tasks.platform.wire import Seen
 
 
 class AksFulfiller:
@@ -40,7 +39,7 @@ class AksFulfiller:
         pools: AgentPools,
         api: Callable[[], Awaitable[KubeApi]],
         *,
-        list_nodes: Callable[[], Awaitable[Sequence[Object]]],
+        list_nodes: Callable[[], Awaitable[Sequence[Seen]]],
         writing: Callable[[], AbstractAsyncContextManager[Any]],
         installation: str,
         manages_gpus: bool = True,
@@ -57,7 +56,7 @@ class AksFulfiller:
         self._listed = SharedLook(pools.all, fresh_s=look_every_s)
         self._looked_s: dict[str, float] = {}
 
-    async def advance(self, claim: Object) -> None:
+    async def advance(self, claim: Seen) -> None:
         """Launch the pool, then wait for its node, then for the node's GPUs."""
         state = state_of(claim)
         if state.initialized:
@@ -69,7 +68,7 @@ class AksFulfiller:
         elif self._may_look(claim):
             await self._launch(claim)
 
-    async def _launch(self, claim: Object) -> None:
+    async def _launch(self, claim: Seen) -> None:
         name = str(claim["metadata"]["name"])
         pool = await self._seen(name)
         if pool is None:
@@ -84,7 +83,7 @@ class AksFulfiller:
             return
         await self._tell(claim, launching(claim, message=f"agent pool is {provisioning}"))
 
-    async def _ask_for(self, claim: Object) -> str:
+    async def _ask_for(self, claim: Seen) -> str:
         """Have the pool begun, unless another run has just done so; what is to be told of it."""
         name = str(claim["metadata"]["name"])
         async with self._writing():
@@ -104,7 +103,7 @@ class AksFulfiller:
                 "remove or rename it",
             )
 
-    async def _tell(self, claim: Object, status: Mapping[str, Any]) -> None:
+    async def _tell(self, claim: Seen, status: Mapping[str, Any]) -> None:
         """Write how far the claim is into its status; nothing is written twice."""
         if all((claim.get("status") or {}).get(key) == value for key, value in status.items()):
             return
@@ -112,7 +111,7 @@ class AksFulfiller:
         patch = {"metadata": {"uid": meta["uid"]}, "status": dict(status)}
         await (await self._api()).merge(CLAIM, None, meta["name"], patch, subresource="status")
 
-    async def remove(self, claim: Object) -> bool:
+    async def remove(self, claim: Seen) -> bool:
         """Whether the claim's pool is gone; one of that name that is not ours is none of it."""
         if not self._may_look(claim):
             return False
@@ -146,7 +145,7 @@ class AksFulfiller:
     def _is_ours(self, pool: AgentPool) -> bool:
         return _tags(pool).get(INSTALLATION_TAG) == self._installation
 
-    def _may_look(self, claim: Object) -> bool:
+    def _may_look(self, claim: Seen) -> bool:
         """Whether Azure may be asked about this claim's pool again."""
         meta, now_s = claim["metadata"], time.monotonic()
         about = f"{meta['uid']} {'deletionTimestamp' in meta}"

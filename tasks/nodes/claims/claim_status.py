@@ -1,18 +1,17 @@
 """What a claim's status says when we fulfil it ourselves, in Karpenter's words. Pure."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from tasks.contract.quantity import parse_quantity
+from tasks.contract.units import utc_text
 from tasks.nodes.claims.node_claim import offer_of
 from tasks.nodes.need import GPU
+from tasks.platform.wire import Seen, condition, is_condition
 from tasks.skus import catalogue
 
-Object = Mapping[str, Any]
 
-
-def launching(claim: Object, *, message: str) -> dict[str, Any]:
+def launching(claim: Seen, *, message: str) -> dict[str, Any]:
     """The status while the machine is being made."""
     return {
         "conditions": [
@@ -23,7 +22,7 @@ def launching(claim: Object, *, message: str) -> dict[str, Any]:
     }
 
 
-def launched(claim: Object, node: Object | None) -> dict[str, Any]:
+def launched(claim: Seen, node: Seen | None) -> dict[str, Any]:
     """The status once the machine is there: whether it is a node, and the node can be used."""
     if node is None:
         waiting = "the machine has not joined the cluster yet"
@@ -45,11 +44,10 @@ def launched(claim: Object, node: Object | None) -> dict[str, Any]:
     }
 
 
-def _lack(claim: Object, node: Object) -> tuple[str, str]:
+def _lack(claim: Seen, node: Seen) -> tuple[str, str]:
     """Reason and message of what the node lacks; both empty when it can be used."""
     status = node.get("status") or {}
-    conditions = status.get("conditions") or ()
-    if not any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):
+    if not is_condition(node, "Ready"):
         return "NodeNotReady", "the node is not Ready"
     has_gpus = offer_of(claim).instance_type.lower() in catalogue()
     if has_gpus and not parse_quantity((status.get("allocatable") or {}).get(GPU, 0)):
@@ -57,16 +55,17 @@ def _lack(claim: Object, node: Object) -> tuple[str, str]:
     return "", ""
 
 
-def _condition(claim: Object, kind: str, lacks: str = "", message: str = "") -> dict[str, str]:
+def _condition(claim: Seen, kind: str, lacks: str = "", message: str = "") -> dict[str, str]:
     """A condition, True when nothing is lacking; its time moves only with its status."""
     status = "False" if lacks else "True"
-    before = (claim.get("status") or {}).get("conditions") or ()
-    same = [each for each in before if each["type"] == kind and each["status"] == status]
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    before = condition(claim, kind)
+    is_same = is_condition(claim, kind, status)
     return {
         "type": kind,
         "status": status,
         "reason": lacks or kind,
         "message": message,
-        "lastTransitionTime": same[0]["lastTransitionTime"] if same else now,
+        "lastTransitionTime": before["lastTransitionTime"]
+        if is_same
+        else utc_text(datetime.now(UTC)),
     }

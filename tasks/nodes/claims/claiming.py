@@ -42,11 +42,12 @@ from tasks.nodes.claims.unavailable import Refusals, UnavailableOffers
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.nodes.selection import Selection, select_nodes
+from tasks.platform.wire import Seen, name_of
 
 logger = logging.getLogger(__name__)
 
-Object = Mapping[str, Any]
-Lister = Callable[[], Awaitable[Sequence[Object]]]
+
+Lister = Callable[[], Awaitable[Sequence[Seen]]]
 
 _RELEASE_WITHIN_S = 1800.0
 
@@ -136,7 +137,7 @@ class ClaimingProvisioner:
         coming = [claim for claim in waiting if await self._is_coming(claim, there)]
         claimed.clear()
         claimed.update(
-            {_name(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
+            {name_of(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
         )
         missing = need.nodes - len(selection.nodes) - len(coming)
         if missing > 0:
@@ -150,7 +151,7 @@ class ClaimingProvisioner:
         ]  # nobody pays for the others
         return replace(told, machines=_held(launched))
 
-    async def _is_coming(self, claim: Object, there: Collection[str]) -> bool:
+    async def _is_coming(self, claim: Seen, there: Collection[str]) -> bool:
         """Whether a claim may still become a node; one that may not is given back.
 
         Args: there: names of the nodes that the cluster has.
@@ -158,7 +159,7 @@ class ClaimingProvisioner:
         if is_leaving(claim):
             return False
         if state_of(claim).registered and node_name_of(claim) not in there:
-            logger.warning("node lost claim=%s node=%s", _name(claim), node_name_of(claim))
+            logger.warning("node lost claim=%s node=%s", name_of(claim), node_name_of(claim))
             await self._ledger.give_back(claim)
             return False
         error = overdue(claim, self._deadlines, now=datetime.now(UTC))
@@ -174,9 +175,9 @@ class ClaimingProvisioner:
         await self._ledger.give_back(claim)
         return False
 
-    async def _notice_vanished(self, claims: Sequence[Object], claimed: dict[str, Offer]) -> None:
+    async def _notice_vanished(self, claims: Sequence[Seen], claimed: dict[str, Offer]) -> None:
         """A claim that its fulfiller deleted could not be had: it is not claimed in a loop."""
-        there = {_name(claim) for claim in claims if not is_leaving(claim)}
+        there = {name_of(claim) for claim in claims if not is_leaving(claim)}
         for name in claimed.keys() - there:
             error = InsufficientCapacity(
                 f"a node was claimed ({claimed[name]})",
@@ -216,7 +217,7 @@ class ClaimingProvisioner:
                 finalizers=self._fulfiller.finalizers,
             )
             if await self._ledger.want(claim):
-                claimed[_name(claim)] = offer
+                claimed[name_of(claim)] = offer
         return Waiting(
             reason=NodeClaimNotReady.__name__,
             message=f"{_asked(need, offer)}; it is claimed; wait for the machine",
@@ -246,7 +247,7 @@ class ClaimingProvisioner:
                     await self._ledger.give_back(claim)
             await self._ledger.let_go(claims, self._fulfiller)
             if asyncio.get_running_loop().time() > deadline:
-                names = ", ".join(map(_name, claims))
+                names = ", ".join(map(name_of, claims))
                 raise CloudUnavailable(
                     f"the nodes of workspace {workspace.metadata} were given back",
                     f"after {_RELEASE_WITHIN_S:.0f} s there is still {names}",
@@ -274,7 +275,7 @@ class ClaimingProvisioner:
         ]
 
 
-def _held(claims: Sequence[Object]) -> tuple[HeldMachine, ...]:
+def _held(claims: Sequence[Seen]) -> tuple[HeldMachine, ...]:
     """The machines of those claims that are not on their way back."""
     return tuple(held_machine(claim) for claim in claims if not is_leaving(claim))
 
@@ -297,7 +298,7 @@ def _nothing_left(need: NodeNeed, resting: Mapping[Offer, Refusals]) -> Waiting:
     )
 
 
-def _waiting_for(need: NodeNeed, coming: Sequence[Object], selection: Selection) -> Waiting:
+def _waiting_for(need: NodeNeed, coming: Sequence[Seen], selection: Selection) -> Waiting:
     """What the slowest claim waits for; of claims that are done, what their nodes lack."""
     behind = [claim for claim in coming if not state_of(claim).initialized]
     if not behind:
@@ -315,12 +316,8 @@ def _waiting_for(need: NodeNeed, coming: Sequence[Object], selection: Selection)
     )
 
 
-def _stage(claim: Object) -> str:
+def _stage(claim: Seen) -> str:
     state = state_of(claim)
     if state.registered:
         return "registered and not initialized yet"
     return "launched and not registered yet" if state.launched else "not launched yet"
-
-
-def _name(claim: Object) -> str:
-    return str(claim["metadata"]["name"])

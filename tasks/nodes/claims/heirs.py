@@ -4,23 +4,21 @@ Several may select one label, and share what it finds; the last of them gives it
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tasks.contract.status import status_of
 from tasks.contract.workspace import ObjectMeta
 from tasks.nodes.claims.node_claim import NAMESPACE_LABEL, WORKSPACE_LABEL
+from tasks.platform.wire import Seen
 
-Object = Mapping[str, Any]
 
-
-def has_ended(workspace: Object) -> bool:
+def has_ended(workspace: Seen) -> bool:
     """Whether its last run has ended and kept no node, and no newer generation is to be run."""
     status = status_of(workspace)
     is_current = status.observed_generation == workspace["metadata"].get("generation")
     return is_current and not status.keeps_nodes
 
 
-def living(workspaces: Sequence[Object]) -> list[Object]:
+def living(workspaces: Sequence[Seen]) -> list[Seen]:
     """Those that run, serve or wait for a node."""
     return [
         each
@@ -29,7 +27,7 @@ def living(workspaces: Sequence[Object]) -> list[Object]:
     ]
 
 
-def heirs(workspaces: Sequence[Object], *, but_uid: str = "") -> dict[str, ObjectMeta]:
+def heirs(workspaces: Sequence[Seen], *, but_uid: str = "") -> dict[str, ObjectMeta]:
     """Living Workspaces by the nodes that they run on.
 
     Args: but_uid: of the Workspace that needs its nodes no more.
@@ -42,7 +40,7 @@ def heirs(workspaces: Sequence[Object], *, but_uid: str = "") -> dict[str, Objec
     }
 
 
-def is_awaited(node: Object, workspaces: Sequence[Object]) -> bool:
+def is_awaited(node: Seen, workspaces: Sequence[Seen]) -> bool:
     """Whether a living Workspace that has no node yet would take this one, by its labels."""
     labels = (node["metadata"].get("labels") or {}).items()
     return any(
@@ -52,7 +50,7 @@ def is_awaited(node: Object, workspaces: Sequence[Object]) -> bool:
     )
 
 
-def _wanted_labels(workspace: Object) -> Mapping[str, str]:
+def _wanted_labels(workspace: Seen) -> Mapping[str, str]:
     """As `ClaimingProvisioner.ensure_nodes` looks for nodes: by the selector, else by the name."""
     meta = workspace["metadata"]
     selector = (workspace.get("resource") or {}).get("labelSelector") or {}

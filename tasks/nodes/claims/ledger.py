@@ -18,8 +18,9 @@ from tasks.nodes.claims.node_claim import (
 )
 from tasks.nodes.provisioner import Fulfiller
 from tasks.nodes.shared_look import SharedLook
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.wire import Object
 
 logger = logging.getLogger(__name__)
 

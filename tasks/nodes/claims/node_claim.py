@@ -6,17 +6,17 @@ Fields and labels are KAITO's, so that its gpu-provisioner or Karpenter can fulf
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from tasks.contract.held_cost import HeldMachine
 from tasks.contract.resource_rules import is_reserved_label
+from tasks.contract.units import utc_moment
 from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import CapacityType, Offer
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.wire import Object, condition, is_condition
 from tasks.skus import catalogue
-
-Object = dict[str, Any]
 
 CLAIM = "NodeClaim"
 AGENT_POOL_FINALIZER = "kaitoflow.io/agent-pool"
@@ -158,10 +158,9 @@ def slot_of(claim: Mapping[str, Any]) -> int:
 
 def state_of(claim: Mapping[str, Any]) -> ClaimState:
     """How far a claim has come."""
-    conditions = {each["type"]: each for each in claim.get("status", {}).get("conditions", [])}
-    done = [conditions.get(step, {}).get("status") == "True" for step in _STEPS]
+    done = [is_condition(claim, step) for step in _STEPS]
     waiting = next((step for step, is_done in zip(_STEPS, done, strict=True) if not is_done), "")
-    about = conditions.get(waiting, {})
+    about = condition(claim, waiting)
     return ClaimState(
         launched=done[0],
         registered=done[1],
@@ -173,10 +172,9 @@ def state_of(claim: Mapping[str, Any]) -> ClaimState:
 
 def moment_of(claim: Mapping[str, Any], step: str) -> datetime:
     """When a step of a claim was done; when the claim was made, for a step that was not."""
-    conditions = claim.get("status", {}).get("conditions", [])
-    done = [c for c in conditions if c["type"] == step and c["status"] == "True"]
-    told = done[0]["lastTransitionTime"] if done else claim["metadata"]["creationTimestamp"]
-    return datetime.fromisoformat(told).astimezone(UTC)
+    is_done = is_condition(claim, step)
+    made = claim["metadata"]["creationTimestamp"]
+    return utc_moment(condition(claim, step)["lastTransitionTime"] if is_done else made)
 
 
 def node_name_of(claim: Mapping[str, Any]) -> str:

@@ -20,7 +20,8 @@ from tasks.nodes.garbage.leaks import (
     given_back,
 )
 from tasks.nodes.provisioner import Fulfiller, Machine
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ What may be removed is listed first, the evidence that it is needed second: what
 is in the evidence, and is never taken for garbage.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 from tasks.contract.status import status_of
+from tasks.contract.units import utc_moment
 from tasks.contract.workspace import FINALIZER, STOPPED_ANNOTATION
 from tasks.nodes.aks.pool_body import pool_of
 from tasks.nodes.claims.heirs import has_ended, heirs, is_awaited
@@ -28,8 +28,8 @@ from tasks.nodes.claims.node_claim import (
 from tasks.nodes.offers import CapacityType
 from tasks.nodes.provisioner import Machine
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.wire import Seen, is_condition, name_of
 
-Object = Mapping[str, Any]
 PricePerHour = Callable[[str, CapacityType], float | None]
 
 _MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
@@ -78,7 +78,7 @@ class Suspects:
     """What may be removed: of our own making, the machines listed before the claims."""
 
     machines: Sequence[Machine]
-    claims: Sequence[Object]
+    claims: Sequence[Seen]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +90,9 @@ class Evidence:
     with_run: uids of Workspaces with a run that has not ended; None = nobody was asked.
     """
 
-    workspaces: Sequence[Object]
-    nodes: Sequence[Object]
-    pods: Sequence[Object] = ()
+    workspaces: Sequence[Seen]
+    nodes: Sequence[Seen]
+    pods: Sequence[Seen] = ()
     machines: Sequence[Machine] | None = None
     with_run: Collection[str] | None = None
 
@@ -123,20 +123,20 @@ def find_leaks(suspects: Suspects, evidence: Evidence, terms: Terms) -> list[Lea
     return [leak for leak in found if leak]
 
 
-def given_back(claims: Sequence[Object]) -> list[Object]:
+def given_back(claims: Sequence[Seen]) -> list[Seen]:
     """Claims of ours that wait for the end of their machine."""
     return [claim for claim in claims if is_leaving(claim) and _is_ours(claim)]
 
 
-def _is_ours(claim: Object) -> bool:
+def _is_ours(claim: Seen) -> bool:
     labels = claim["metadata"].get("labels") or {}
     return MANAGED_BY.items() <= labels.items() and bool(owner_uid(claim))
 
 
-def _claim_leak(claim: Object, suspects: Suspects, evidence: Evidence, terms: Terms) -> Leak | None:
+def _claim_leak(claim: Seen, suspects: Suspects, evidence: Evidence, terms: Terms) -> Leak | None:
     kind, since = _why_unneeded(claim, suspects, evidence)
     name, labels = str(claim["metadata"]["name"]), claim["metadata"]["labels"]
-    nodes = [n for n in evidence.nodes if _name(n) == node_name_of(claim) or pool_of(n) == name]
+    nodes = [n for n in evidence.nodes if name_of(n) == node_name_of(claim) or pool_of(n) == name]
     if kind is None or terms.now - since < timedelta(seconds=terms.grace_s):
         return None
     if kind != LeakKind.NO_POOL and _is_needed(nodes, evidence):
@@ -149,7 +149,7 @@ def _claim_leak(claim: Object, suspects: Suspects, evidence: Evidence, terms: Te
         instance_type=offer.instance_type,
         capacity_type=offer.capacity_type,
         since=since,
-        nodes=tuple(map(_name, nodes)),
+        nodes=tuple(map(name_of, nodes)),
         price_per_hour=terms.price_per_hour(offer.instance_type, offer.capacity_type),
         kept_because="it was given back and is not gone yet; see `kubectl describe nodeclaim`"
         if is_leaving(claim)
@@ -158,13 +158,13 @@ def _claim_leak(claim: Object, suspects: Suspects, evidence: Evidence, terms: Te
 
 
 def _why_unneeded(
-    claim: Object, suspects: Suspects, evidence: Evidence
+    claim: Seen, suspects: Suspects, evidence: Evidence
 ) -> tuple[LeakKind | None, datetime]:
     """What the claim is without, and since when; None when it is needed."""
     meta, uid = claim["metadata"], owner_uid(claim)
     made = moment_of(claim, "Created")
     if is_leaving(claim):
-        made = _moment(meta["deletionTimestamp"])
+        made = utc_moment(meta["deletionTimestamp"])
     owner = next((w for w in evidence.workspaces if w["metadata"]["uid"] == uid), None)
     if owner is None:
         return LeakKind.NO_WORKSPACE, made
@@ -177,7 +177,7 @@ def _why_unneeded(
     return None, made
 
 
-def _lacks_pool(claim: Object, suspects: Suspects, evidence: Evidence) -> bool:
+def _lacks_pool(claim: Seen, suspects: Suspects, evidence: Evidence) -> bool:
     """Whether the pool that a claim has become is gone; it is not, when either list has it."""
     if evidence.machines is None or not state_of(claim).launched or is_leaving(claim):
         return False
@@ -188,7 +188,7 @@ def _lacks_pool(claim: Object, suspects: Suspects, evidence: Evidence) -> bool:
 
 def _pool_leak(machine: Machine, evidence: Evidence, terms: Terms) -> Leak | None:
     nodes = [node for node in evidence.nodes if pool_of(node) == machine.name]
-    joined = [_moment(node["metadata"]["creationTimestamp"]) for node in nodes]
+    joined = [utc_moment(node["metadata"]["creationTimestamp"]) for node in nodes]
     since = machine.created or min(joined, default=None)
     is_young = since is not None and terms.now - since < timedelta(seconds=terms.grace_s)
     if is_young or _is_needed(nodes, evidence):
@@ -200,14 +200,14 @@ def _pool_leak(machine: Machine, evidence: Evidence, terms: Terms) -> Leak | Non
         instance_type=machine.instance_type,
         capacity_type=machine.capacity_type,
         since=since,
-        nodes=tuple(map(_name, nodes)),
+        nodes=tuple(map(name_of, nodes)),
         price_per_hour=terms.price_per_hour(machine.instance_type, machine.capacity_type),
         kept_because=_kept_by_pods(nodes, evidence.pods),
     )
 
 
 def _run_leak(
-    workspace: Object, claims: Sequence[Object], evidence: Evidence, terms: Terms
+    workspace: Seen, claims: Sequence[Seen], evidence: Evidence, terms: Terms
 ) -> Leak | None:
     """A Workspace under way that has no run: its machines wait for nobody."""
     meta, since = workspace["metadata"], _ended(workspace)
@@ -232,7 +232,7 @@ def _run_leak(
     )
 
 
-def _wants_run(workspace: Object) -> bool:
+def _wants_run(workspace: Seen) -> bool:
     """As the watcher sees it: what is under way, or was changed since its last run."""
     meta, status = workspace["metadata"], status_of(workspace)
     if "deletionTimestamp" in meta or STOPPED_ANNOTATION in (meta.get("annotations") or {}):
@@ -243,17 +243,17 @@ def _wants_run(workspace: Object) -> bool:
     return not (is_current and status.state.is_settled)
 
 
-def _is_needed(nodes: Sequence[Object], evidence: Evidence) -> bool:
+def _is_needed(nodes: Sequence[Seen], evidence: Evidence) -> bool:
     """Whether a living Workspace runs on one of the nodes, or would."""
     used = heirs(evidence.workspaces)
-    return any(_name(node) in used or is_awaited(node, evidence.workspaces) for node in nodes)
+    return any(name_of(node) in used or is_awaited(node, evidence.workspaces) for node in nodes)
 
 
-def _kept_by_pods(nodes: Sequence[Object], pods: Sequence[Object]) -> str:
+def _kept_by_pods(nodes: Sequence[Seen], pods: Sequence[Seen]) -> str:
     """Which pods of its own a Ready node has; empty when there is none."""
-    ready = {_name(node) for node in nodes if _is_ready(node)}
+    ready = {name_of(node) for node in nodes if is_condition(node, "Ready")}
     found = [
-        f"{pod['metadata']['namespace']}/{_name(pod)}"
+        f"{pod['metadata']['namespace']}/{name_of(pod)}"
         for pod in pods
         if (pod.get("spec") or {}).get("nodeName") in ready and _is_own(pod)
     ]
@@ -263,7 +263,7 @@ def _kept_by_pods(nodes: Sequence[Object], pods: Sequence[Object]) -> str:
     return f"its node is Ready and runs pod {found[0]}{others}; delete what the pod is of"
 
 
-def _is_own(pod: Object) -> bool:
+def _is_own(pod: Seen) -> bool:
     """Whether a pod is there for its own sake: every node has its daemons."""
     meta = pod["metadata"]
     owners = {owner["kind"] for owner in meta.get("ownerReferences") or ()}
@@ -272,21 +272,8 @@ def _is_own(pod: Object) -> bool:
     return not (is_mirror or has_ended or "DaemonSet" in owners)
 
 
-def _is_ready(node: Object) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def _ended(workspace: Object) -> datetime:
+def _ended(workspace: Seen) -> datetime:
     """When the last run of a Workspace ended: when its conditions last changed."""
     conditions = (workspace.get("status") or {}).get("conditions") or ()
     told = [each["lastTransitionTime"] for each in conditions if each.get("lastTransitionTime")]
-    return max(_moment(each) for each in told or [workspace["metadata"]["creationTimestamp"]])
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def _name(found: Object) -> str:
-    return str(found["metadata"]["name"])
+    return max(utc_moment(each) for each in told or [workspace["metadata"]["creationTimestamp"]])

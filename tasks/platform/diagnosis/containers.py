@@ -11,14 +11,9 @@ from tasks.contract.errors import (
     OutOfMemory,
     SecretNotFound,
 )
-from tasks.platform.diagnosis.facts import (
-    ContainerFacts,
-    Object,
-    name_of,
-    phase,
-    restarts_containers,
-)
+from tasks.platform.diagnosis.facts import ContainerFacts, phase, restarts_containers
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
+from tasks.platform.wire import Seen, name_of
 
 _START_WAITS = frozenset(
     {
@@ -115,7 +110,7 @@ _END_CAUSES = (
 )
 
 
-def diagnose_start(pod: Object, container: ContainerFacts) -> Diagnosis | None:
+def diagnose_start(pod: Seen, container: ContainerFacts) -> Diagnosis | None:
     """Why the container cannot be made or started; None unless the kubelet has said so."""
     waits, ended = container.waiting, container.last_end
     if waits.get("reason") in _START_WAITS:
@@ -135,7 +130,7 @@ def diagnose_start(pod: Object, container: ContainerFacts) -> Diagnosis | None:
     )
 
 
-def diagnose_memory(pod: Object, container: ContainerFacts) -> Diagnosis | None:
+def diagnose_memory(pod: Seen, container: ContainerFacts) -> Diagnosis | None:
     """Whether the container was killed for its memory, and at which limit."""
     ended, limit = container.last_end, container.memory_limit
     if ended.get("reason") != "OOMKilled" or container.is_ready:
@@ -151,7 +146,7 @@ def diagnose_memory(pod: Object, container: ContainerFacts) -> Diagnosis | None:
     )
 
 
-def diagnose_program(pod: Object, container: ContainerFacts, log_tail: str) -> Diagnosis | None:
+def diagnose_program(pod: Seen, container: ContainerFacts, log_tail: str) -> Diagnosis | None:
     """What the program said of its end (GPU, disk); None when it said nothing that is known.
 
     Args: log_tail: the last lines of the container's log.
@@ -173,7 +168,7 @@ def diagnose_program(pod: Object, container: ContainerFacts, log_tail: str) -> D
     return None
 
 
-def diagnose_crash_loop(pod: Object, container: ContainerFacts) -> Diagnosis | None:
+def diagnose_crash_loop(pod: Seen, container: ContainerFacts) -> Diagnosis | None:
     """Whether the container ends again and again; final after a few times."""
     if container.waiting.get("reason") != "CrashLoopBackOff":
         return None
@@ -189,7 +184,7 @@ def diagnose_crash_loop(pod: Object, container: ContainerFacts) -> Diagnosis | N
     )
 
 
-def diagnose_end(pod: Object, container: ContainerFacts) -> Diagnosis | None:
+def diagnose_end(pod: Seen, container: ContainerFacts) -> Diagnosis | None:
     """The failed end of a container that nothing starts again, when nothing better is known."""
     code = container.ended.get("exitCode")
     if not code or (restarts_containers(pod) and phase(pod) != "Failed"):
@@ -209,7 +204,7 @@ def diagnose_end(pod: Object, container: ContainerFacts) -> Diagnosis | None:
     )
 
 
-def _is_over(pod: Object, container: ContainerFacts) -> bool:
+def _is_over(pod: Seen, container: ContainerFacts) -> bool:
     if container.running is not None:
         return False
     return not restarts_containers(pod) or container.restarts >= _HOPELESS_RESTARTS

@@ -13,7 +13,7 @@ from tasks.contract.errors import (
     PodPreempted,
     PodRejected,
 )
-from tasks.platform.diagnosis.facts import Object, condition, name_of, node_name, phase
+from tasks.platform.diagnosis.facts import node_name, phase
 from tasks.platform.diagnosis.verdict import (
     RAISE_DEADLINE,
     Cause,
@@ -22,6 +22,7 @@ from tasks.platform.diagnosis.verdict import (
     quoted,
     verdict,
 )
+from tasks.platform.wire import Seen, condition, is_condition, name_of
 
 # Reasons with which a kubelet turns down a pod that was bound to its node.
 _REJECTED = re.compile(
@@ -82,7 +83,7 @@ _BY_TARGET = {
 }
 
 
-def diagnose_disruption(pod: Object) -> Diagnosis | None:
+def diagnose_disruption(pod: Seen) -> Diagnosis | None:
     """Who ended the pod and why; None while nobody did. Always final: only a new pod helps."""
     status = pod.get("status") or {}
     reason, said = status.get("reason") or "", status.get("message") or ""
@@ -99,12 +100,12 @@ def diagnose_disruption(pod: Object) -> Diagnosis | None:
     return _ended(cause, pod, target.get("message") or "")
 
 
-def diagnose_node(pod: Object, node: Object | None) -> Diagnosis | None:
+def diagnose_node(pod: Seen, node: Seen | None) -> Diagnosis | None:
     """Whether the pod's node is away; not final, for it may come back."""
     if node is None or not node_name(pod):
         return None
     ready = condition(node, "Ready")
-    if ready.get("status") == "True":
+    if is_condition(node, "Ready"):
         return None
     is_silent = ready.get("status") != "False"
     said = f"{ready.get('reason') or 'no condition'}: {ready.get('message') or 'never ready'}"
@@ -118,7 +119,7 @@ def diagnose_node(pod: Object, node: Object | None) -> Diagnosis | None:
     )
 
 
-def _rejected(pod: Object, said: str) -> Diagnosis:
+def _rejected(pod: Seen, said: str) -> Diagnosis:
     return verdict(
         PodRejected,
         asked=f"pod {name_of(pod)} was to run on node {node_name(pod) or '(none)'}",
@@ -129,7 +130,7 @@ def _rejected(pod: Object, said: str) -> Diagnosis:
     )
 
 
-def _ended(cause: Cause, pod: Object, said: str) -> Diagnosis:
+def _ended(cause: Cause, pod: Seen, said: str) -> Diagnosis:
     where = f" on node {node_name(pod)}" if node_name(pod) else ""
     return verdict(
         cause.error,

@@ -1,13 +1,12 @@
 """What the API server's dicts say, in the words that the verdicts need. Nothing is judged here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from tasks.contract.quantity import parse_quantity
+from tasks.platform.wire import Seen
 
-Object = Mapping[str, Any]
 # The kubelet mounts again after two minutes at the latest, the Job controller creates after one:
 # what was not said again since then has been overcome.
 _EVENT_AGE = timedelta(minutes=3)
@@ -26,10 +25,10 @@ class ContainerFacts:
     memory_limit: str | None
     restarts: int
     is_ready: bool
-    waiting: Object
-    running: Object | None
-    ended: Object
-    last_ended: Object
+    waiting: Seen
+    running: Seen | None
+    ended: Seen
+    last_ended: Seen
 
     @property
     def title(self) -> str:
@@ -37,12 +36,12 @@ class ContainerFacts:
         return f"{'init ' if self.is_init else ''}container {self.name}"
 
     @property
-    def last_end(self) -> Object:
+    def last_end(self) -> Seen:
         """How it ended, now or before it was started again; empty while it never has."""
         return self.ended or self.last_ended
 
 
-def containers(pod: Object) -> Iterator[ContainerFacts]:
+def containers(pod: Seen) -> Iterator[ContainerFacts]:
     """Every container with its state, init containers first, each in the order of the spec."""
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
     for is_init, field in ((True, "initContainer"), (False, "container")):
@@ -51,7 +50,7 @@ def containers(pod: Object) -> Iterator[ContainerFacts]:
             yield _container(container, states.get(container["name"], {}), is_init=is_init)
 
 
-def _container(spec: Object, status: Object, *, is_init: bool) -> ContainerFacts:
+def _container(spec: Seen, status: Seen, *, is_init: bool) -> ContainerFacts:
     state = status.get("state") or {}
     limits = (spec.get("resources") or {}).get("limits") or {}
     return ContainerFacts(
@@ -68,38 +67,22 @@ def _container(spec: Object, status: Object, *, is_init: bool) -> ContainerFacts
     )
 
 
-def name_of(thing: Object) -> str:
-    """The object's name."""
-    return str(thing["metadata"]["name"])
-
-
-def phase(pod: Object) -> str:
+def phase(pod: Seen) -> str:
     """`Pending`, `Running`, `Succeeded` or `Failed`."""
     return str((pod.get("status") or {}).get("phase") or "Pending")
 
 
-def node_name(pod: Object) -> str:
+def node_name(pod: Seen) -> str:
     """The node that the pod was given; empty while it has none."""
     return str((pod.get("spec") or {}).get("nodeName") or "")
 
 
-def restarts_containers(pod: Object) -> bool:
+def restarts_containers(pod: Seen) -> bool:
     """Whether the kubelet starts a container again after it failed."""
     return bool((pod.get("spec") or {}).get("restartPolicy") != "Never")
 
 
-def condition(thing: Object, kind: str) -> Object:
-    """The condition of a type; empty when the object has none."""
-    conditions = (thing.get("status") or {}).get("conditions") or ()
-    return next((c for c in conditions if c["type"] == kind), {})
-
-
-def is_condition(thing: Object, kind: str, status: str = "True") -> bool:
-    """Whether the condition of a type is there with a status."""
-    return bool(condition(thing, kind).get("status") == status)
-
-
-def requests(pod: Object) -> dict[str, str]:
+def requests(pod: Seen) -> dict[str, str]:
     """What the scheduler must find free on one node, as it was written, GPUs first.
 
     Init containers run one after the other and before the others: the larger need counts.
@@ -117,7 +100,7 @@ def requests(pod: Object) -> dict[str, str]:
     return {resource: needs[resource] for resource in first if parse_quantity(needs[resource])}
 
 
-def _requests(container: Object) -> dict[str, str]:
+def _requests(container: Seen) -> dict[str, str]:
     resources = container.get("resources") or {}
     asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
     return {resource: str(amount) for resource, amount in asked.items()}
@@ -127,7 +110,7 @@ def _sum(amounts: Sequence[str]) -> str:
     return amounts[0] if len(amounts) == 1 else f"{sum(map(parse_quantity, amounts)):g}"
 
 
-def node_labels(pod: Object) -> str:
+def node_labels(pod: Seen) -> str:
     """The labels that a node must have, as kubectl would write the selector; empty for any."""
     spec = pod.get("spec") or {}
     wanted = [f"{key}={value}" for key, value in (spec.get("nodeSelector") or {}).items()]
@@ -140,7 +123,7 @@ def node_labels(pod: Object) -> str:
     return ",".join([*wanted, *([" or ".join(terms)] if any(terms) else [])])
 
 
-def expression_text(expression: Object) -> str:
+def expression_text(expression: Seen) -> str:
     """A matchExpression as kubectl writes it: `apps in (a, b)`."""
     key, values = expression["key"], list(expression.get("values") or ())
     match expression["operator"]:
@@ -154,7 +137,7 @@ def expression_text(expression: Object) -> str:
             return f"{key} {operator.lower()} ({', '.join(values)})"
 
 
-def events_of(thing: Object, events: Sequence[Object], *, now: datetime | None) -> list[Object]:
+def events_of(thing: Seen, events: Sequence[Seen], *, now: datetime | None) -> list[Seen]:
     """The object's own warnings, newest first; with `now`, only those that still count."""
     own = [e for e in events if e.get("type") != "Normal" and _is_about(e, thing)]
     if now:
@@ -162,14 +145,14 @@ def events_of(thing: Object, events: Sequence[Object], *, now: datetime | None) 
     return sorted(own, key=_time, reverse=True)
 
 
-def _is_about(event: Object, thing: Object) -> bool:
+def _is_about(event: Seen, thing: Seen) -> bool:
     about, metadata = event.get("involvedObject") or {}, thing["metadata"]
     if about.get("uid") and metadata.get("uid"):
         return bool(about["uid"] == metadata["uid"])
     return bool(about.get("name") == metadata["name"])
 
 
-def _time(event: Object) -> datetime:
+def _time(event: Seen) -> datetime:
     series = event.get("series") or {}
     text = (
         series.get("lastObservedTime")

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 from tasks.contract.errors import DiskFull, ImagePullError, RegistryUnavailable
-from tasks.platform.diagnosis.facts import ContainerFacts, Object, name_of
+from tasks.platform.diagnosis.facts import ContainerFacts
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
+from tasks.platform.wire import Seen, name_of
 
 _WAITS = frozenset(
     {
@@ -119,7 +120,7 @@ _UNKNOWN = Cause(
 
 
 def diagnose_image(
-    pod: Object, container: ContainerFacts, warnings: Sequence[Object]
+    pod: Seen, container: ContainerFacts, warnings: Sequence[Seen]
 ) -> Diagnosis | None:
     """Why the container's image is not there; None unless a pull has failed.
 
@@ -141,13 +142,13 @@ def diagnose_image(
     )
 
 
-def _last_failure(image: str, warnings: Sequence[Object]) -> str:
+def _last_failure(image: str, warnings: Sequence[Seen]) -> str:
     start = f'Failed to pull image "{image}"'
     said = (str(event.get("message") or "") for event in warnings)
     return next((_WRAPPERS.sub("", text) for text in said if text.startswith(start)), "")
 
 
-def _missing_pull_secret(warnings: Sequence[Object]) -> str:
+def _missing_pull_secret(warnings: Sequence[Seen]) -> str:
     for event in warnings:
         if event.get("reason") == "FailedToRetrieveImagePullSecret":
             named = re.search(r"\(([^)]*)\)", event.get("message") or "")

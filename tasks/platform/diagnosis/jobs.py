@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tasks.contract.errors import DeadlineExceeded, JobFailed, PodForbidden, QuotaExceeded
-from tasks.platform.diagnosis.facts import Object, condition, events_of, name_of
+from tasks.platform.diagnosis.facts import events_of
 from tasks.platform.diagnosis.verdict import (
     RAISE_DEADLINE,
     Cause,
@@ -14,6 +14,7 @@ from tasks.platform.diagnosis.verdict import (
     quoted,
     verdict,
 )
+from tasks.platform.wire import Seen, condition, is_condition, name_of
 
 # What the API server says to who makes a pod.
 _REFUSALS = (
@@ -64,7 +65,7 @@ _UNKNOWN_REFUSAL = Cause(
 
 
 def diagnose_job(
-    job: Object, events: Sequence[Object] = (), *, now: datetime | None = None
+    job: Seen, events: Sequence[Seen] = (), *, now: datetime | None = None
 ) -> Diagnosis | None:
     """Why a Job or StatefulSet has failed or has no pod; None while it has one or is new.
 
@@ -75,7 +76,7 @@ def diagnose_job(
     """
     for kind in ("Failed", "FailureTarget"):
         failed = condition(job, kind)
-        if failed.get("status") == "True":
+        if is_condition(job, kind):
             return _failed(job, failed)
     status = job.get("status") or {}
     if any(status.get(field) for field in ("active", "succeeded", "replicas")):
@@ -86,7 +87,7 @@ def diagnose_job(
     return None
 
 
-def _failed(job: Object, failed: Object) -> Diagnosis:
+def _failed(job: Seen, failed: Seen) -> Diagnosis:
     reason, said = failed.get("reason"), quoted(failed.get("message") or "")
     is_overdue = reason == DeadlineExceeded.__name__
     look = "read the log of its last pod (kaitoflow logs), correct what it says and run again"
@@ -99,7 +100,7 @@ def _failed(job: Object, failed: Object) -> Diagnosis:
     )
 
 
-def _refused(job: Object, said: str) -> Diagnosis:
+def _refused(job: Seen, said: str) -> Diagnosis:
     cause = find_cause(_REFUSALS, said) or _UNKNOWN_REFUSAL
     return verdict(
         cause.error,
@@ -115,5 +116,5 @@ def _bare(said: str) -> str:
     return re.sub(r"^(?:Error creating: |create Pod .* failed error: )", "", said)
 
 
-def _title(job: Object) -> str:
+def _title(job: Seen) -> str:
     return f"{job.get('kind') or 'Job'} {name_of(job)}"

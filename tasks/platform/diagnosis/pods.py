@@ -11,18 +11,19 @@ from tasks.platform.diagnosis.containers import (
     diagnose_start,
 )
 from tasks.platform.diagnosis.disruption import diagnose_disruption, diagnose_node
-from tasks.platform.diagnosis.facts import ContainerFacts, Object, containers, events_of, phase
+from tasks.platform.diagnosis.facts import ContainerFacts, containers, events_of, phase
 from tasks.platform.diagnosis.images import diagnose_image
 from tasks.platform.diagnosis.scheduling import diagnose_scheduling
 from tasks.platform.diagnosis.verdict import Diagnosis
 from tasks.platform.diagnosis.waiting import diagnose_preparation
+from tasks.platform.wire import Seen
 
 
 def diagnose_pod(
-    pod: Object,
+    pod: Seen,
     *,
-    node: Object | None = None,
-    events: Sequence[Object] = (),
+    node: Seen | None = None,
+    events: Sequence[Seen] = (),
     log_tail: str = "",
     now: datetime | None = None,
 ) -> Diagnosis | None:
@@ -56,7 +57,7 @@ def diagnose_pod(
 
 
 def _first(
-    pod: Object, checks: Sequence[Callable[[ContainerFacts], Diagnosis | None]]
+    pod: Seen, checks: Sequence[Callable[[ContainerFacts], Diagnosis | None]]
 ) -> Diagnosis | None:
     """The first verdict: check by check, each over every container."""
     verdicts = (check(container) for check in checks for container in containers(pod))

@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from tasks.contract.errors import Unschedulable
-from tasks.platform.diagnosis.facts import (
-    Object,
-    condition,
-    name_of,
-    node_labels,
-    requests,
-)
+from tasks.platform.diagnosis.facts import node_labels, requests
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, quoted, verdict
+from tasks.platform.wire import Seen, condition, name_of
 
 _AVAILABLE = re.compile(r"0/(\d+) nodes are available: (.*)", re.DOTALL)
 # What follows the first sentence is about preemption.
@@ -114,7 +109,7 @@ _VOLUME_ELSEWHERE = (
 _UNKNOWN_FIX = "see what the scheduler says of each node (kubectl describe pod, kubectl get nodes)"
 
 
-def diagnose_scheduling(pod: Object) -> Diagnosis | None:
+def diagnose_scheduling(pod: Seen) -> Diagnosis | None:
     """Why no node takes the pod; None while the scheduler has not said so.
 
     Never final: a node may come or get free.
@@ -126,7 +121,7 @@ def diagnose_scheduling(pod: Object) -> Diagnosis | None:
     return verdict(Unschedulable, asked=_asked(pod), found=found, fix=fix, is_final=False)
 
 
-def _asked(pod: Object) -> str:
+def _asked(pod: Seen) -> str:
     amounts = ", ".join(f"{amount} {resource}" for resource, amount in requests(pod).items())
     labels = node_labels(pod)
     where = f"a node with {labels}" if labels else "any node"

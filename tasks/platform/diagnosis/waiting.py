@@ -9,17 +9,9 @@ from tasks.contract.errors import (
     SecretNotFound,
     VolumeMountFailed,
 )
-from tasks.platform.diagnosis.facts import (
-    ContainerFacts,
-    Object,
-    condition,
-    containers,
-    is_condition,
-    name_of,
-    node_name,
-    phase,
-)
+from tasks.platform.diagnosis.facts import ContainerFacts, containers, node_name, phase
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
+from tasks.platform.wire import Seen, condition, is_condition, name_of
 
 # The kubelet asks for them again by itself.
 _PASSES = re.compile(r"failed to sync \w+ cache|not registered")
@@ -65,7 +57,7 @@ _NO_SANDBOX = Cause(
 )
 
 
-def diagnose_preparation(pod: Object, warnings: Sequence[Object]) -> Diagnosis | None:
+def diagnose_preparation(pod: Seen, warnings: Sequence[Seen]) -> Diagnosis | None:
     """Why volumes or network of the pod are not there, by its newest warning.
 
     None once they are: the sandbox in which containers start is made after them.
@@ -84,7 +76,7 @@ def diagnose_preparation(pod: Object, warnings: Sequence[Object]) -> Diagnosis |
     return None
 
 
-def _unprepared(cause: Cause, pod: Object, said: str) -> Diagnosis:
+def _unprepared(cause: Cause, pod: Seen, said: str) -> Diagnosis:
     return verdict(
         cause.error,
         asked=f"pod {name_of(pod)} was asked to start on node {node_name(pod)}",
@@ -94,7 +86,7 @@ def _unprepared(cause: Cause, pod: Object, said: str) -> Diagnosis:
     )
 
 
-def describe_waiting(pod: Object) -> str:
+def describe_waiting(pod: Seen) -> str:
     """One short line of what the pod is doing now: `waiting for a node`, `pulling image X`.
 
     An empty dict stands for the pod that is not there yet.
@@ -121,7 +113,7 @@ def _is_past(container: ContainerFacts) -> bool:
     return container.is_ready or bool(container.ended)
 
 
-def _describe(pod: Object, container: ContainerFacts, everything: list[ContainerFacts]) -> str:
+def _describe(pod: Seen, container: ContainerFacts, everything: list[ContainerFacts]) -> str:
     if container.running is not None:
         return f"{container.title} running{'' if container.is_init else ', not ready yet'}"
     reason = container.waiting.get("reason") or ""

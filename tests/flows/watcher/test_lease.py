@@ -7,7 +7,8 @@ import pytest
 from kubernetes.aio import client, config
 
 from flows.watcher.lease import Lease
-from tasks.platform.kube_api import KubeApi, Object
+from tasks.platform.kube_api import KubeApi
+from tasks.platform.wire import Object
 from tests.cluster.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]

@@ -1,0 +1,38 @@
+"""Kubernetes' objects as they are on the wire, and what everybody who reads them asks. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Object = dict[str, Any]
+"""An object that we make, or that is ours to change."""
+
+Seen = Mapping[str, Any]
+"""An object that is only read."""
+
+
+def name_of(thing: Seen) -> str:
+    """The object's name."""
+    return str(thing["metadata"]["name"])
+
+
+def condition(thing: Seen, kind: str) -> Seen:
+    """The condition of a type; empty when the object has none."""
+    conditions = (thing.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def is_condition(thing: Seen, kind: str, status: str = "True") -> bool:
+    """Whether the condition of a type is there with a status."""
+    return bool(condition(thing, kind).get("status") == status)
+
+
+def is_pod_ready(pod: Seen | None) -> bool:
+    """Whether a pod takes requests: one that is leaving does not, whatever its condition says."""
+    if not pod or pod["metadata"].get("deletionTimestamp"):
+        return False
+    return is_condition(pod, "Ready")
+
+
+def has_failed(job: Seen | None) -> bool:
+    """Whether a Job has given up; one that is not there has not."""
+    return job is not None and is_condition(job, "Failed")
