@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.contract.errors import UnknownPreset
-from tasks.presets import catalogue, find_preset
+from tasks.presets import Preset, catalogue, find_preset
 
 
 def test_a_preset_is_found_in_any_case() -> None:
@@ -33,3 +33,33 @@ def test_parameters_follow_from_the_published_size() -> None:
     parameters = find_preset("phi-3-mini-4k-instruct").parameters
     assert parameters is not None
     assert parameters == pytest.approx(3.82e9, rel=0.01)
+
+
+def test_a_model_named_by_its_id_is_called_by_the_id_s_last_part() -> None:
+    preset = find_preset("Acme/Tiny-Chat")
+    assert (preset.name, preset.model, preset.revision) == ("tiny-chat", "Acme/Tiny-Chat", "main")
+
+
+def test_a_catalogued_model_is_found_by_its_id_in_any_case() -> None:
+    assert find_preset("Microsoft/PHI-4").name == "phi-4"
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "a b/c", "/b", ""])
+def test_what_is_neither_name_nor_id_is_refused(name: str) -> None:
+    with pytest.raises(UnknownPreset, match="use a catalogue name or a Hugging Face id"):
+        find_preset(name)
+
+
+def test_a_size_in_two_bytes_a_parameter_says_how_many_there_are() -> None:
+    assert Preset(name="a", model="o/a", size_gib=2).parameters == 2**30
+
+
+def test_of_a_quantized_model_and_of_one_without_size_nothing_is_said() -> None:
+    assert Preset(name="a", model="o/a", size_gib=2, quantized="mxfp4").parameters is None
+    assert Preset(name="a", model="o/a").parameters is None
+
+
+def test_a_shape_says_more_than_a_size() -> None:
+    shaped = next(preset for preset in catalogue().values() if preset.shape)
+    assert shaped.shape is not None
+    assert shaped.model_copy(update={"size_gib": 1.0}).parameters == shaped.shape.parameters

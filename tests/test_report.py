@@ -1,10 +1,13 @@
 """The report says what was made, and draws the loss."""
 
 from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost, HeldMachine
-from tasks.contract.programs.tuning import HeldOut, LossAt
+from tasks.contract.programs.tuning import HeldOut, LossAt, Sample
 from tasks.contract.status import FinishedStep, WorkspaceStatus
 from tasks.report import loss_curve, run_report
 
@@ -56,6 +59,31 @@ def test_the_loss_curve_has_a_point_for_each_step() -> None:
     assert len(points) == len(HISTORY)
 
 
+def test_the_curve_lies_in_its_frame_from_the_first_step_to_the_last() -> None:
+    curve = loss_curve(HISTORY)
+    assert curve is not None
+    assert 'points="44.0,44.0 320.0,120.0 596.0,196.0"' in curve
+    assert '<path d="M44 44V196H596"' in curve
+    for x, y, anchor, text in (
+        (38, 48, "end", "2.00"),
+        (38, 200, "end", "1.00"),
+        (44, 214, "middle", "1"),
+        (596, 214, "middle", "step 3"),
+        (320, 28, "middle", "training loss"),
+    ):
+        assert f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' in curve
+
+
+def test_a_loss_that_never_changes_is_drawn_as_a_line() -> None:
+    curve = loss_curve([LossAt(step=1, loss=2.0), LossAt(step=2, loss=2.0)])
+    assert curve is not None
+    assert 'points="44.0,44.0 596.0,44.0"' in curve
+
+
+def test_two_points_are_a_curve() -> None:
+    assert loss_curve(HISTORY[:2]) is not None
+
+
 def test_one_point_is_no_curve() -> None:
     assert loss_curve(HISTORY[:1]) is None
 
@@ -63,3 +91,46 @@ def test_one_point_is_no_curve() -> None:
 def test_the_curve_is_part_of_the_report() -> None:
     text = run_report("Run", finished_status(), HISTORY, curve=loss_curve(HISTORY))
     assert "![training loss](data:image/svg+xml;base64," in text
+
+
+def test_the_report_says_where_the_loss_began_and_ended() -> None:
+    text = run_report("Run", finished_status(), HISTORY, curve=None)
+    assert "From 2.000 (step 1) to 1.000 (step 3)." in text
+    assert "![" not in text
+
+
+@pytest.mark.parametrize(("pushed", "is_said"), [(False, True), (True, False)])
+def test_an_image_that_no_registry_has_is_said_to_be_kept(pushed: bool, is_said: bool) -> None:
+    status = finished_status()
+    status.image = PublishedImage(
+        reference="r/a:1", digest="sha256:abc", layout_dir=Path("/images"), pushed=pushed
+    )
+    text = run_report("Run", status, (), curve=None)
+    assert ("Kept in the OCI image layout `/images`" in text) == is_said
+
+
+def test_the_report_shows_an_answer_before_and_after() -> None:
+    status = finished_status()
+    sample = Sample(question="What is it?", before="A\nthing", after="The\nthing")
+    status.held_out = HeldOut(rows=3, loss_before=2.5, loss_after=1.25, sample=sample)
+    text = run_report("Run", status, (), curve=None)
+    assert "> What is it?\n\nBefore: A thing\n\nAfter: The thing" in text
+
+
+def test_of_what_was_not_made_nothing_is_said() -> None:
+    text = run_report("Run", WorkspaceStatus(), (), curve=None)
+    assert text.startswith("# Run\n\n## Steps")
+    for words in ("Image", "Service", "Cost", "Held-out", "Loss"):
+        assert words not in text
+
+
+def test_a_machine_that_is_still_there_is_held() -> None:
+    status = finished_status()
+    held = HeldMachine.model_validate(
+        {"name": "a", "instance_type": "m", "capacity_type": "spot", "gpus": 1, "since": "then"}
+    )
+    returned = held.model_copy(update={"name": "b", "until": "now"})
+    status.cost = Cost(machines=[held, returned])
+    text = run_report("Run", status, (), curve=None)
+    assert "| a | m | spot | then | held |" in text
+    assert "| b | m | spot | then | now |" in text
