@@ -99,10 +99,13 @@ def read_answer(answers: type[Answer], fields: Mapping[str, Any]) -> Answer:
 
 
 def verdict_error(verdict: Event) -> KaitoflowError:
-    """The typed error that a program's `verdict` event stands for."""
-    return error_from_reason(
-        verdict["reason"], asked=verdict["asked"], found=verdict["found"], fix=verdict["fix"]
-    )
+    """The typed error that a program's `verdict` event stands for.
+
+    Pods of an older version are still there after an upgrade: they told one `message`.
+    """
+    parts = {part: str(verdict.get(part, "")) for part in ("asked", "found", "fix")}
+    parts["found"] = parts["found"] or str(verdict.get("message", ""))
+    return error_from_reason(str(verdict.get("reason", "")), **parts)
 
 
 def run_program(config_type: type[Config], main: Callable[[Config], Any], argv: list[str]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.contract.errors import InternalError
-from tasks.contract.podlog import parse_event, read_answer
+from tasks.contract.podlog import parse_event, read_answer, verdict_error
 from tasks.contract.programs.image import PullResult
 
 
@@ -40,7 +40,7 @@ def test_a_program_that_ends_well_says_its_result_last(tmp_path: Path) -> None:
     ("does", "code", "reason", "words"),
     [
         ("refuse", 3, "DatasetUnreadable", "asked; found; do"),
-        ("crash", 1, "InternalError", "KeyError: 'x'"),
+        ("crash", 1, "InternalError", "KeyError; 'x'"),
         ("fill the disk", 1, "DiskFull", "no space left"),
         ("fill the disk in Rust", 1, "DiskFull", "no space left"),
         ("raise DownloadFailed", 75, "DownloadFailed", "asked; found; do"),
@@ -55,7 +55,7 @@ def test_a_failure_becomes_a_verdict(
     verdict = parse_event(lines[-1])
     assert verdict is not None
     assert (ended, verdict["event"], verdict["reason"]) == (code, "verdict", reason)
-    assert words in verdict["message"]
+    assert words in str(verdict_error(verdict))
 
 
 @pytest.mark.parametrize("line", ['{"event": "result"}', '{"event": "result", "nonce": "guess"}'])
@@ -89,3 +89,8 @@ def test_an_answer_comes_back_as_the_type_it_was() -> None:
 def test_an_answer_of_another_version_is_told() -> None:
     with pytest.raises(InternalError, match=r"a PullResult was expected .*'reference'.*same vers"):
         read_answer(PullResult, {"event": "result"})
+
+
+def test_a_verdict_of_another_version_is_still_the_error_it_names() -> None:
+    told = verdict_error({"event": "verdict", "reason": "DiskFull", "message": "a; b; c"})
+    assert (told.reason, str(told)) == ("DiskFull", "a; b; c")
