@@ -1,4 +1,4 @@
-"""On a schedule: machines that nobody needs go back, whatever went wrong before."""
+"""The flow gives back, on a schedule, machines that nobody needs, whatever went wrong before."""
 
 import logging
 

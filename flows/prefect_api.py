@@ -51,7 +51,7 @@ class Run(BaseModel):
 
     @property
     def workspace_uids(self) -> set[str]:
-        """Of the Workspace that it is for; empty where the watcher did not start it."""
+        """The uid of the run's Workspace; empty where the watcher did not start it."""
         return {t.removeprefix(_UID_TAG) for t in self.tags if t.startswith(_UID_TAG)}
 
     @property

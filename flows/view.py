@@ -55,7 +55,7 @@ class RunView:
     """A run as it goes: finished steps one a line, and what is under way below them."""
 
     def __init__(self, workspace: Workspace, live: Live | None) -> None:
-        """Args: live: the terminal's live area; None prints plain lines."""
+        """Draw in `live`, the terminal's live area; None prints plain lines."""
         self._workspace = workspace
         self._live = live
         self._out = live.console if live else console()

@@ -66,7 +66,7 @@ class Load:
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may."""
+    """The queue is full: as many requests wait as may."""
 
 
 class GenerationFailedError(Exception):

@@ -47,7 +47,7 @@ def _first(asked: Value | None, default: Value) -> Value:
 
 
 def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None) -> int:
-    """max_tokens, or what is left of the context. Raises: ApiError when they do not fit."""
+    """Return max_tokens, or what is left of the context. Raises: ApiError when they do not fit."""
     left = engine.context_tokens - prompt_tokens
     if left >= (max_tokens or 1):
         return max_tokens or left

@@ -125,7 +125,7 @@ def _text_of(part: Any) -> str:
 
 
 class StreamOptions(Body):
-    """include_usage: end the stream with a chunk that counts the tokens."""
+    """What a stream brings beside its text; include_usage: a last chunk counts the tokens."""
 
     include_usage: bool = False
 

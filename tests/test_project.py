@@ -1,5 +1,6 @@
 """The project's own files agree with each other, and what is shipped is complete."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -110,3 +111,23 @@ def test_the_pod_image_keeps_caches_where_a_pod_may_write() -> None:
 def test_each_rule_that_ruff_leaves_out_is_named_once() -> None:
     ignored = PYPROJECT["tool"]["ruff"]["lint"]["ignore"]
     assert sorted(set(ignored)) == sorted(ignored)
+
+
+# What a fragment begins with: "Of each file", "None is named", "Args:", a word in lower case.
+FRAGMENT = re.compile(r"(Of|None|As|Args|Raises|In|On|By|Without|See|Also|Same|Like|Empty|[a-z])\b")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("flows", "tasks", "serving")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_docstring_begins_with_a_sentence_that_stands_without_the_name(path: Path) -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+    first_lines = [(ast.get_docstring(node) or "").partition("\n")[0] for node in nodes]
+    assert [line for line in first_lines if FRAGMENT.match(line)] == []

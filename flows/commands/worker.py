@@ -34,7 +34,7 @@ def serve_runs(*, pool: str | None, name: str | None, limit: int | None, port: i
 
 
 def _await_server(api_url: str) -> None:
-    """On a cluster both start at once, in any order."""
+    """Wait for Prefect's server: on a cluster both start at once, in any order."""
     deadline = time.monotonic() + _SERVER_TIMEOUT_S
     with httpx2.Client(timeout=5) as client:
         while time.monotonic() < deadline:
@@ -64,7 +64,7 @@ async def _work(pool: str, name: str, settings: WorkerSettings) -> None:
 
 
 def _stop(work: "asyncio.Future[None]") -> None:
-    """Once only: a second signal must not interrupt the handing on of runs."""
+    """Stop once only: a second signal must not interrupt the handing on of runs."""
     if not work.cancelling():  # type: ignore[attr-defined]
         work.cancel()
 

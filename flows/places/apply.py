@@ -1,4 +1,4 @@
-"""From a file to a cluster: its Workspace, ConfigMaps and Secrets by server-side apply."""
+"""A file's Workspace, ConfigMaps and Secrets go to a cluster by server-side apply."""
 
 import base64
 from collections.abc import Mapping

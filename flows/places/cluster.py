@@ -41,10 +41,10 @@ T = TypeVar("T")
 
 
 class ClusterObjects:
-    """See `flows.places.base.Objects`."""
+    """Looks at Workspaces as `flows.places.base.Objects` describes."""
 
     def __init__(self, settings: Settings, *, context: str | None) -> None:
-        """Args: context: of the kubeconfig; None = its current one."""
+        """Speak to the cluster of a context of the kubeconfig; None = its current one."""
         self._context, self._settings = chosen_context(context), settings
         self._platform = KubernetesPlatform(settings, context=context)
         self._runner = asyncio.Runner()
@@ -237,7 +237,7 @@ class ClusterObjects:
         await end.delete(await self._api(), workspace, tell)
 
     def leaks(self) -> Sequence[Leak]:
-        """Of claims; and of the cloud's machines, where the settings say which cloud."""
+        """List leaks of claims, and of the cloud's machines where settings say which cloud."""
         return self._wait_for(find_leaks(self._platform, self._settings))
 
     def collect_leaks(self) -> Sequence[Leak]:

@@ -66,7 +66,7 @@ class Waiting:
     """Tells what is waited for when that changes, and knows when to give up."""
 
     def __init__(self, workspace: Workspace, asked: str, tell: Tell) -> None:
-        """Args: asked: what was asked of the Workspace, for messages."""
+        """Tell what was `asked` of the Workspace in messages."""
         self._workspace, self._asked, self._tell = workspace, asked, tell
         self._began_s = asyncio.get_running_loop().time()
         self._told: list[str] = []

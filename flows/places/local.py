@@ -34,7 +34,7 @@ _STEP_ORDER = ("fetch-weights", "fetch-dataset", "tune", "push-image", "serve")
 
 
 class LocalObjects:
-    """See `flows.places.base.Objects`."""
+    """Looks at Workspaces as `flows.places.base.Objects` describes."""
 
     namespace = "default"
 
@@ -67,7 +67,7 @@ class LocalObjects:
         return self._platform.is_serving(workspace)
 
     def events(self, workspace: Workspace) -> list[Mapping[str, str]]:  # noqa: ARG002
-        """None: the log of a run on this machine tells them."""
+        """Return no event: the log of a run on this machine tells them."""
         return []
 
     def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
@@ -138,11 +138,11 @@ class LocalObjects:
         asyncio.run(self._platform.delete(workspace))
 
     def leaks(self) -> Sequence["Leak"]:
-        """None: no machine is made."""
+        """Return no leak: no machine is made."""
         return ()
 
     def collect_leaks(self) -> Sequence["Leak"]:
-        """None, as above."""
+        """Collect nothing: no machine is made."""
         return ()
 
     def _columns(self, stored: StoredWorkspace, *, wide: bool) -> dict[str, str]:

@@ -54,7 +54,7 @@ class FlowThread(threading.Thread):
     """
 
     def __init__(self, workspace: Workspace, *, push: bool, port: int | None) -> None:
-        """Args: as the flow's parameters."""
+        """Take what the flow's parameters are."""
         super().__init__(name=f"run {workspace}")
         self.error: BaseException | None = None
         self._workspace, self._push, self._port = workspace, push, port

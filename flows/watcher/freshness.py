@@ -38,5 +38,5 @@ class Freshness:
 
     @property
     def age_s(self) -> float:
-        """For how long the watch has not shown what a list shows."""
+        """Return for how long the watch has not shown what a list shows."""
         return self._now() - self._agreed_s

@@ -22,7 +22,7 @@ class Lease:
     """The Lease that a replica holds while it leads."""
 
     def __init__(self, api: KubeApi, *, namespace: str, identity: str, lease_s: int) -> None:
-        """Args: lease_s: how long a holder that says nothing is still believed to lead."""
+        """Believe for `lease_s` that a holder leads that says nothing."""
         self._api, self._namespace, self._identity = api, namespace, identity
         self._lease_s = lease_s
         self._seen: tuple[str, float] = ("", 0.0)
@@ -89,7 +89,7 @@ class Lease:
         return taken is not None
 
     def _is_over(self, lease: Object) -> bool:
-        """By this machine's clock since the last change was seen: clocks of others may be wrong."""
+        """Judge by this machine's clock since the last change seen: others may be wrong."""
         version, now_s = lease["metadata"]["resourceVersion"], asyncio.get_running_loop().time()
         if self._seen[0] != version:
             self._seen = (version, now_s)

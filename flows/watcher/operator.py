@@ -1,4 +1,4 @@
-"""kopf watches, one replica leads, and /healthz tells whether the watch lives."""
+"""Here kopf watches, one replica leads, and /healthz tells whether the watch lives."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ async def _run_operator(watcher: Watcher) -> None:
 
     @kopf.on.login(registry=registry)
     def login(**found: Any) -> kopf.ConnectionInfo | None:
-        """As `connect` does: a kubeconfig that is named wins over the pod's service account."""
+        """Log in as `connect` does: a kubeconfig named wins over the pod's service account."""
         if "KUBECONFIG" in os.environ:
             return kopf.login_with_kubeconfig(**found)
         return kopf.login_with_service_account(**found) or kopf.login_with_kubeconfig(**found)

@@ -72,7 +72,7 @@ class Watcher:
         prefect: PrefectApi,
         settings: WatcherSettings,
     ) -> None:
-        """Args: prefect: an open client of the server whose worker runs the deployments."""
+        """Start runs by `prefect`, an open client of the server that has the deployments."""
         self._platform, self._api = platform, api
         self._prefect, self._settings = prefect, settings
         self._seen: dict[str, _Seen] = {}
@@ -234,7 +234,7 @@ class Watcher:
             await self._write(ObjectMeta.model_validate(found["metadata"]), changed)
 
     async def resync(self) -> None:
-        """For ever: look at all Workspaces, find lost runs, compare with what the watch saw."""
+        """Look at all Workspaces for ever, find lost runs, compare with what the watch saw."""
         self._freshness = Freshness()  # who waited to lead has seen nothing yet
         while True:
             await asyncio.sleep(self._settings.resync_s)

@@ -71,7 +71,7 @@ async def _ensure_pool(name: str) -> None:
 async def _deploy(
     flow: "Flow[..., Any]", pool: str, description: str, *, every_s: float | None = None
 ) -> UUID:
-    """Args: every_s: on a schedule; a run that is due while one lasts is cancelled."""
+    """Deploy a flow; with `every_s` on a schedule, a run due while one lasts cancelled."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
     from prefect.runner.storage import LocalStorage

@@ -67,7 +67,7 @@ class InProcessEngine(AsyncFlowRunEngine[Any, Any]):
 
     @contextlib.contextmanager
     def setup_flow_run_suspension_request(self) -> Iterator[FlowRunSuspensionRequest]:
-        """Without a thread and a websocket per run: the worker looks, and calls `suspend`."""
+        """Save a thread and a websocket per run: the worker looks, and calls `suspend`."""
         assert self.flow_run
         request = self._get_flow_run_suspension_request()
         with register_flow_run_suspension_request(self.flow_run.id, request):

@@ -76,7 +76,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         settings: WorkerSettings | None = None,
         **options: Any,
     ) -> None:
-        """Args: name: of no other live worker on the pool; limit: runs held at once."""
+        """Work under a name of no other live worker of the pool, on `limit` runs at most."""
         self.settings = settings or WorkerSettings()
         options["heartbeat_interval_seconds"] = self.settings.heartbeat_s
         super().__init__(work_pool_name, work_queues, name, **options)

@@ -81,7 +81,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_push_reference(text: str) -> Reference:
-    """Like parse_reference, for a name that is written to: a digest cannot be chosen."""
+    """Parse the name of what is written to, as parse_reference does: a digest cannot be chosen."""
     reference = parse_reference(text)
     if reference.digest:
         raise _invalid(

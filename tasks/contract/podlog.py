@@ -163,7 +163,7 @@ def _typed(error: Exception) -> KaitoflowError:
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """By its number, or by its words: safetensors and others written in Rust keep only those."""
+    """Tell a full disk by its number, or its words: libraries in Rust keep only those."""
     numbers = (errno.ENOSPC, errno.EDQUOT)
     return (isinstance(error, OSError) and error.errno in numbers) or any(
         words in str(error) for words in ("No space left on device", "Disk quota exceeded")

@@ -91,7 +91,7 @@ class _Part(BaseModel):
 
 
 class Condition(_Part):
-    """metav1.Condition."""
+    """One condition, with the fields of Kubernetes' metav1.Condition."""
 
     type: str
     status: Literal["True", "False", "Unknown"]

@@ -1,4 +1,4 @@
-"""training_config.yaml in KAITO's form -> a typed TrainingConfig, or every reason why not.
+"""A training_config.yaml in KAITO's form becomes a typed TrainingConfig, or every reason why not.
 
 Pure: standard library and PyYAML, no torch. The control side runs the same check before any node
 is asked for. What each section may hold is data: `accepted.yaml`. Defaults are data as well:

@@ -36,7 +36,7 @@ def _dns_label(name: str) -> str:
 
 
 class Part(BaseModel):
-    """camelCase in YAML; no field that is not known, and no value read as another type."""
+    """A part is camelCase in YAML; no unknown field, no value read as another type."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True
@@ -45,7 +45,7 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: Any) -> Any:
-        """As Kubernetes reads it: a field that is null is not there."""
+        """Read a field that is null as Kubernetes does: it is not there."""
         if isinstance(given, dict):
             return {key: value for key, value in given.items() if value is not None}
         return given

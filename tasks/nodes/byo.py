@@ -28,14 +28,14 @@ class ByoProvisioner:
     def __init__(
         self, list_nodes: NodeLister, *, timeout_s: float, look_again_s: float = _LOOK_AGAIN_S
     ) -> None:
-        """Args: list_nodes: every node of the cluster, as the API server gives it."""
+        """Choose among every node of the cluster, as `list_nodes` has it of the API server."""
         self._list_nodes = list_nodes
         self._timeout_s, self._look_again_s = timeout_s, look_again_s
 
     async def ensure_nodes(
         self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
     ) -> ReadyNodes:
-        """As many ready nodes as are asked for, best first, as soon as there are so many.
+        """Return as many ready nodes as are asked for, best first, as soon as there are so many.
 
         Raises: NodeNotReady: not within the time; says how many nodes lack what.
         """

@@ -17,7 +17,7 @@ class LocalProvisioner:
     makes_nodes = False
 
     def __init__(self, this_machine: Callable[[], Awaitable[Node]]) -> None:
-        """Args: this_machine: looks at it."""
+        """Look at this machine by `this_machine`."""
         self._this_machine = this_machine
 
     async def ensure_nodes(

@@ -30,7 +30,7 @@ class Offer:
     max_price: float | None = None
 
     def __str__(self) -> str:
-        """As a person would say it: `spot Standard_NC24ads_A100_v4 in zone 1`."""
+        """Say it as a person would: `spot Standard_NC24ads_A100_v4 in zone 1`."""
         where = f" in zone {' or '.join(self.zones)}" if self.zones else ""
         spot = "spot " if self.capacity_type == "spot" else ""
         return f"{spot}{self.instance_type}{where}"

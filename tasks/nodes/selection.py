@@ -218,7 +218,7 @@ def _found(total: int, fitting: int, unfit: Sequence[tuple[int, _Lack, Seen]]) -
 
 
 def _fix(unfit: Sequence[tuple[int, _Lack, Seen]]) -> str:
-    """Of the node that came nearest."""
+    """Return the fix for the node that came nearest."""
     return unfit[-1][1].fix if unfit else "add a node"
 
 

@@ -11,7 +11,7 @@ class SharedLook(Generic[T]):
     """What a look sees; for a while others get the same, since hundreds of runs may wait."""
 
     def __init__(self, look: Callable[[], Awaitable[Sequence[T]]], *, fresh_s: float = 1.0) -> None:
-        """Args: look: asks the API server, or the cloud. fresh_s: how long its answer will do."""
+        """Ask by `look`, an API server or a cloud, whose answer will do for `fresh_s`."""
         self._look, self._fresh_s = look, fresh_s
         self._one_at_a_time = asyncio.Lock()
         self._seen: Sequence[T] = ()

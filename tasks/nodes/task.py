@@ -87,7 +87,7 @@ async def give_back_nodes(workspace: Workspace) -> None:
 
 
 async def give_back_unused_nodes(workspace: Workspace) -> None:
-    """Only nodes on which the Workspace's server runs are left, when a run has failed.
+    """Leave only the nodes on which the Workspace's server runs, when a run has failed.
 
     A server that answers, of this generation or of the one before, is not taken down by a run that
     was refused, or failed, beside it.

@@ -105,7 +105,7 @@ def _of_nodes(
 
 
 def _seconds_there(run: Run | None, offers: Sequence[Offer], findings: Findings) -> Range | None:
-    """On the first kind of machine that fits."""
+    """Return the seconds on the first kind of machine that fits."""
     fits = [fit for fit in nodes.known_fits(run, offers) if fit.does_fit] if run else []
     if not (run and fits):
         return None
@@ -113,7 +113,7 @@ def _seconds_there(run: Run | None, offers: Sequence[Offer], findings: Findings)
 
 
 def _elsewhere(check: Check) -> Check:
-    """On one machine, what is said of nodes is of a cluster, and stops nothing."""
+    """What is said of nodes on one machine is of a cluster, and stops nothing."""
     if check.name not in {"GPU fit", "price"}:
         return check
     detail = f"on a cluster: {check.detail}"

@@ -114,7 +114,7 @@ def expected_tokens(workspace: Workspace, findings: Findings) -> int | None:
 
 
 def _bytes(source: DataSource, found: DatasetSeen | None) -> tuple[int | None, ...]:
-    """Of each file; None = not known."""
+    """The bytes of each file; None = not known."""
     if found:
         return found.bytes
     return tuple(

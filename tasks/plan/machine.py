@@ -13,7 +13,7 @@ _DISK_SPARE_GIB = 1.0
 
 
 def port(world: World, number: int) -> str:
-    """That the port is free.
+    """Check that the port is free.
 
     Raises: PortInUse.
     """

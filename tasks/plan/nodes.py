@@ -108,7 +108,7 @@ def _does_not_fit(run: Run, fit: Fit, detail: str, findings: Findings) -> Check:
 
 
 def _cheapest_that_fits(run: Run, instead_of: Sku, prices: PriceTable | None) -> Sku | None:
-    """Of the same cloud, by the price table; None where there is none."""
+    """The cheapest machine of the same cloud that fits; None where there is none."""
     priced = {
         sku.name: price
         for sku in catalogue().values()

@@ -28,7 +28,7 @@ class Allowance:
     """How many programs may be started now."""
 
     def __init__(self, *, most: int, another_after_s: float, clock: Callable[[], float]) -> None:
-        """Args: most: that may be started one right after the other."""
+        """Let at most `most` be started one right after the other."""
         self._most, self._another_after_s, self._clock = float(most), another_after_s, clock
         self._left, self._at_s = self._most, clock()
 

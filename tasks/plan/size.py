@@ -89,7 +89,7 @@ def memory_here_gib(run: Run, node: Node | None) -> float | None:
 
 
 def seconds_here(run: Run, node: Node | None) -> Range | None:
-    """From the start to the answer, on this machine; None where it cannot be said."""
+    """The seconds from the start to the answer on this machine; None where it cannot be said."""
     if not run.workspace.tuning:
         return _FIXED_SECONDS if node else None
     tokens, parameters = run.trained_tokens, run.preset.parameters
@@ -142,7 +142,7 @@ def serving_lacks_gib(run: Run, sku: Sku) -> float | None:
 
 
 def seconds_on(run: Run, fit: Fit, *, is_made: bool) -> Range | None:
-    """From the claim to the published adapter; None where it cannot be said.
+    """The seconds from the claim to the published adapter; None where it cannot be said.
 
     Args: is_made: the machine is made first.
     """

@@ -72,7 +72,7 @@ class ContainerFollower:
     """One container of a Workspace's pod, in whichever pod it runs."""
 
     def __init__(self, api: KubeApi, informers: Informers, *, key: Key, container: str) -> None:
-        """Args: key: names the pod to the informers."""
+        """Follow the pod that `key` names to the informers."""
         self._api, self._informers, self._key = api, informers, key
         self._namespace, self._container = key[0], container
         self._tried: set[_Instance] = set()

@@ -30,7 +30,7 @@ class Informer:
         labels: Mapping[str, str],
         key: Callable[[Object], Hashable],
     ) -> None:
-        """Args: key: what waiters wait for; a change wakes those that wait for its key."""
+        """Wake, at each change, those that wait for the key that `key` gives."""
         self._api, self._kind, self._labels, self._key = api, kind, labels, key
         self._objects: dict[str, Object] = {}
         self._by_key: dict[Hashable, set[str]] = defaultdict(set)

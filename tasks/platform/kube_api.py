@@ -63,7 +63,7 @@ class KubeApi:
     """One connection to an API server, shared by everything in the process."""
 
     def __init__(self, api_client: client.ApiClient, *, patience_s: float = PATIENCE_S) -> None:
-        """Args: api_client: as `connect` makes it. patience_s: how long the server may be away."""
+        """Speak by `api_client`, of `connect`, to a server that may be away `patience_s`."""
         self._client, self._patience_s = api_client, patience_s
         self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
 

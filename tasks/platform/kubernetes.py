@@ -66,7 +66,7 @@ class KubernetesPlatform:
     def __init__(
         self, settings: Settings, *, context: str | None = None, patience_s: float = PATIENCE_S
     ) -> None:
-        """Args: settings: the pods' image, how long to wait. patience_s: with the API server."""
+        """Run pods with the settings' image and deadlines; patience_s: with the API server."""
         self._settings, self._context, self._patience_s = settings, context, patience_s
         self._connecting = asyncio.Lock()
         self._connection: tuple[KubeApi, Informers] | None = None

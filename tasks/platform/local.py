@@ -41,7 +41,7 @@ class LocalPlatform:
     progress_every_s = 0.3
 
     def __init__(self, settings: Settings) -> None:
-        """Args: settings: `home` decides where everything is kept."""
+        """Keep everything where the settings' `home` says."""
         self._settings = settings
         self.store = Store(settings.home_dir)
 
@@ -240,7 +240,7 @@ class LocalPlatform:
         return ContainerProcess(self.store.generation_dir(workspace), SERVER).running() is not None
 
     async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:  # noqa: ARG002
-        """Empty: no node is made for a server, and none has to be kept."""
+        """Return no node: none is made for a server, and none has to be kept."""
         return ()
 
     async def end(self, workspace: Workspace, pod: Pod) -> None:

@@ -220,7 +220,7 @@ def owner_reference(workspace: Workspace) -> Object:
 
 
 def workspace_labels(workspace: Workspace) -> dict[str, str]:
-    """By these every object of a Workspace is found."""
+    """The labels by which every object of a Workspace is found."""
     return {**MANAGED_BY, WORKSPACE_LABEL: workspace.metadata.name}
 
 

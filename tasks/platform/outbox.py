@@ -30,7 +30,7 @@ class Outbox:
     """The status and the events of one Workspace."""
 
     def __init__(self, api: KubeApi, workspace: Workspace) -> None:
-        """Args: workspace: one that is gone, or another of its name, is told nothing."""
+        """Tell `workspace`; one that is gone, or another of its name, is told nothing."""
         self._api, self._workspace = api, workspace
         self._status: WorkspaceStatus | None = None
         self._events: list[Object] = []

@@ -54,7 +54,7 @@ class ContainerProcess:
     """One container: where its files are, and the process behind it."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Args: folder: of the Workspace's generation; `logs/` and `config/` lie in it."""
+        """Work in `folder`, of the Workspace's generation: `logs/` and `config/` lie in it."""
         self.name = name
         self.log = folder / "logs" / f"{name}.log"
         self._config = folder / "config" / f"{name}.json"

@@ -47,7 +47,7 @@ class Store:
     """The objects under one home folder."""
 
     def __init__(self, home: Path) -> None:
-        """Args: home: made when first written to."""
+        """Keep everything in `home`, which is made when first written to."""
         self.home = home
 
     def workspace_dir(self, workspace: Workspace) -> Path:

@@ -74,7 +74,7 @@ def _read_auths(docker_config: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _path(key: str) -> str:
-    """host/path of an entry: without scheme, and without the API version older dockers wrote."""
+    """The host/path of an entry, without scheme and without the API version older dockers wrote."""
     path = key.removeprefix("https://").removeprefix("http://").rstrip("/")
     return path.removesuffix("/v1").removesuffix("/v2")
 
@@ -109,7 +109,7 @@ def _decode(entry: Mapping[str, Any], docker_config: Path) -> Credentials | None
 
 
 def _padded(encoded: str) -> str:
-    """With the padding that some tools leave out, and docker itself takes either way."""
+    """Add the padding that some tools leave out, and docker itself takes either way."""
     return encoded + "=" * (-len(encoded) % 4)
 
 

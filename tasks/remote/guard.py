@@ -180,7 +180,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
         fix: str = _FIX,
         pace: Pace | None = None,
     ) -> None:
-        """Args: home: a host that a person has named: it may lie inside, and then others may too.
+        """Let `home`, a host that a person has named, lie inside; then others may too.
 
         fix: what to do about a host that is refused. pace: None = as slow as time-outs allow.
         """
@@ -247,7 +247,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
 
 class GuardedTransport(httpx2.BaseTransport):
-    """httpx2's way to the network through a GuardedBackend; faults stay httpcore2's.
+    """The way of httpx2 to the network through a GuardedBackend; faults stay httpcore2's.
 
     No proxy is ever used: behind one, the proxy would resolve the name and the check would be void.
     """

@@ -44,7 +44,7 @@ class Sku(BaseModel):
 
     @property
     def total_gpu_memory_gib(self) -> float:
-        """Of all its GPUs."""
+        """The memory of all its GPUs."""
         return self.gpus * self.gpu_memory_gib
 
     @property
@@ -91,7 +91,7 @@ class Sku(BaseModel):
         return int(major), int(minor)
 
     def __str__(self) -> str:
-        """As a person would say it: `1 x A100 80 GiB`."""
+        """Say it as a person would: `1 x A100 80 GiB`."""
         return f"{self.gpus} x {self.gpu} {self.gpu_memory_gib:g} GiB"
 
 

@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersStopped:
-    """Of the questions that were asked, how many answers came to their end by themselves."""
+    """How many answers came to their end by themselves, of the questions that were asked."""
 
     asked: int
     stopped_before: int

@@ -78,7 +78,7 @@ class _Digested(io.RawIOBase):
 
     @property
     def digest(self) -> str:
-        """Of what went through so far."""
+        """Return the digest of what went through so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
     def write(self, data: Buffer, /) -> int:

@@ -70,7 +70,7 @@ class AgentPools:
     """The agent pools of one cluster."""
 
     def __init__(self, client: ContainerServiceClient, cluster: AksCluster) -> None:
-        """Args: client: open; shared by all runs of the process."""
+        """Speak by `client`, which is open and shared by all runs of the process."""
         self._pools = client.agent_pools
         self._at = (cluster.resource_group, cluster.name)
 

@@ -45,7 +45,7 @@ class AksFulfiller:
         manages_gpus: bool = True,
         look_every_s: float = 5.0,
     ) -> None:
-        """Args: writing: held while Azure is written to: a cluster takes one operation at a time.
+        """Hold `writing` while Azure is written to: a cluster takes one operation at a time.
 
         installation, manages_gpus: see `pool_body`.
         """

@@ -35,7 +35,7 @@ def agent_pools(settings: Settings) -> AgentPools:
 
 @contextlib.asynccontextmanager
 async def open_agent_pools(settings: Settings) -> AsyncIterator[AgentPools]:
-    """As above, for as long as the context lasts."""
+    """Open the agent pools of the settings' cluster for as long as the context lasts."""
     cluster = _cluster(settings)
     async with _credential() as credential, _client(settings, credential) as client:
         yield AgentPools(client, cluster)
@@ -58,7 +58,7 @@ def _cluster(settings: Settings) -> AksCluster:
 
 @contextlib.asynccontextmanager
 async def compute_client(settings: Settings) -> AsyncIterator["ComputeManagementClient"]:
-    """For what the subscription may use; without retries, since it is asked in passing.
+    """Return a client that asks what the subscription may use; no retries: it is asked in passing.
 
     Raises: CloudDenied: the settings do not say of which subscription and region.
     """

@@ -76,7 +76,7 @@ def pool_of(node: Mapping[str, Any]) -> str:
 
 
 def _labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Without those that a kubelet may not give itself: it would not start."""
+    """Leave out labels that a kubelet may not give itself: it would not start."""
     return {
         key: value
         for key, value in labels.items()

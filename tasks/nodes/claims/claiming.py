@@ -68,7 +68,7 @@ class ClaimingProvisioner:
         deadlines: Deadlines,
         max_nodes: int,
     ) -> None:
-        """Args: max_nodes: of all Workspaces together; it bounds any mistake."""
+        """Claim at most `max_nodes` for all Workspaces together, which bounds any mistake."""
         self._ledger, self._fulfiller, self._unavailable = ledger, fulfiller, unavailable
         self._list_nodes, self._list_workspaces = list_nodes, list_workspaces
         self._deadlines, self._max_nodes = deadlines, max_nodes
@@ -76,7 +76,7 @@ class ClaimingProvisioner:
     async def ensure_nodes(
         self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
     ) -> ReadyNodes:
-        """As many ready nodes as are asked for; claims those that are missing.
+        """Return as many ready nodes as are asked for; claims those that are missing.
 
         Raises: NoOfferLeft: none could be had for as long as one may wait. CloudDenied.
         InvalidWorkspace: it names no instance type.

@@ -51,7 +51,7 @@ def is_awaited(node: Seen, workspaces: Sequence[Seen]) -> bool:
 
 
 def _wanted_labels(workspace: Seen) -> Mapping[str, str]:
-    """As `ClaimingProvisioner.ensure_nodes` looks for nodes: by the selector, else by the name."""
+    """The labels by which `ensure_nodes` looks: the selector's, else the name's."""
     meta = workspace["metadata"]
     selector = (workspace.get("resource") or {}).get("labelSelector") or {}
     named: Mapping[str, str] = selector.get("matchLabels") or {}

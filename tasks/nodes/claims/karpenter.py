@@ -19,8 +19,8 @@ class KarpenterFulfiller:
         return True
 
     async def machines(self) -> Sequence[Machine]:
-        """None that we know of."""
+        """Return no machine: we know of none."""
         return ()
 
     async def discard(self, machine: Machine) -> None:
-        """None is ever named."""
+        """Discard nothing: no machine is ever named."""

@@ -29,7 +29,7 @@ class Ledger:
     """Our NodeClaims; those of others are never seen."""
 
     def __init__(self, api: Callable[[], Awaitable[KubeApi]]) -> None:
-        """Args: api: connects to the cluster whose nodes they are."""
+        """Connect by `api` to the cluster whose nodes they are."""
         self._api = api
         self._all = SharedLook(self._find)
 

@@ -66,7 +66,7 @@ class UnavailableOffers:
         namespace: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Args: api: connects to the cluster. clock: tells the time, in UTC."""
+        """Connect by `api` to the cluster; `clock` tells the time, in UTC."""
         self._api, self._namespace, self._clock = api, namespace, clock
 
     async def resting(self) -> dict[Offer, Refusals]:

@@ -34,7 +34,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
 
 
 class GarbageCollector:
-    """Of one installation; any number may work at the same time."""
+    """Collects the garbage of one installation; any number may work at the same time."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class GarbageCollector:
         grace_s: float,
         with_run: WithRun | None = None,
     ) -> None:
-        """Args: grace_s: see `garbage.leaks.Terms`; with_run: None = nobody can be asked."""
+        """Leave alone what is younger than `grace_s` (see `garbage.leaks.Terms`)."""
         self._api, self._fulfiller, self._ledger = api, fulfiller, Ledger(api)
         self._price_per_hour, self._grace_s = price_per_hour, grace_s
         self._with_run = with_run

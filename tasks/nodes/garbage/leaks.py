@@ -233,7 +233,7 @@ def _run_leak(
 
 
 def _wants_run(workspace: Seen) -> bool:
-    """As the watcher sees it: what is under way, or was changed since its last run."""
+    """Whether it wants a run, as the watcher sees it: under way, or changed since its last run."""
     meta, status = workspace["metadata"], status_of(workspace)
     if "deletionTimestamp" in meta or STOPPED_ANNOTATION in (meta.get("annotations") or {}):
         return False

@@ -1,4 +1,4 @@
-"""From the states that Kubernetes writes to a reason and a message with the fix. Pure.
+"""The states that Kubernetes writes become a reason and a message with the fix. Pure.
 
 Goes in: Pods, Jobs, StatefulSets, Nodes and Events as the API server gives them (dicts of JSON).
 Comes out: a `Diagnosis`, or None while there is nothing to say but what a pod is doing.

@@ -245,7 +245,7 @@ class _Encoder:
 
 
 def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Without the end token that some tokenizers add to every text."""
+    """Leave out the end token that some tokenizers add to every text."""
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 

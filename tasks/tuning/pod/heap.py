@@ -15,7 +15,7 @@ _MIB = 2**20
 
 
 def give_back_freed_blocks() -> None:
-    """From now on a block of a mebibyte or more is the system's again the moment that it is freed.
+    """Make a block of a mebibyte or more the system's again the moment that it is freed.
 
     Costs time: each block's pages are fetched anew.
     """

@@ -122,7 +122,7 @@ class AnswerTrainer(SFTTrainer):
         return total / torch.as_tensor(count).clamp(min=1)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None for checkpoints: the adapter gets its card when it is done."""
+        """Write no card for checkpoints: the adapter gets its card when it is done."""
 
     def computing(self) -> AbstractContextManager[Any]:
         """A context in which products on a CPU are in the run's number format."""
