@@ -2,7 +2,7 @@
 
 A name is resolved once, every address it has is checked, and the connection goes to a checked
 one: a name that answers differently the second time (DNS rebinding) gains nothing, and redirects
-pass the same door. Used by downloads of datasets, and where the plan has a program ask a registry.
+pass the same door. Used by downloads of datasets and by all that is asked of registries.
 """
 
 import socket

@@ -71,7 +71,7 @@ def test_a_check_of_public_registries_only_asks_no_inside_address(
     config = push_config(adapter, f"{registry.host}/phi", public_only=True)
     code, verdict = run("tasks.image.pod.check", config, tmp_path)
     assert (code, verdict["reason"]) == (3, "AddressForbidden")
-    assert "this machine itself" in verdict["message"]
+    assert "this machine itself" in verdict["found"]
 
 
 @pytest.mark.parametrize("stage", [signal.SIGKILL, signal.SIGTERM])

@@ -119,7 +119,7 @@ def test_unsafe_and_useless_layers_are_refused(
     with pytest.raises(ImageUnreadable) as refusal:
         unpack(tmp_path, zipped(*entries))
     assert found in str(refusal.value)
-    assert str(refusal.value).startswith("the image phi:v1 cannot be unpacked: ")
+    assert str(refusal.value).startswith("the image phi:v1 cannot be unpacked; ")
     assert "; " in str(refusal.value)
 
 

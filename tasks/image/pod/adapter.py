@@ -76,7 +76,7 @@ def _publishable(adapter_dir: Path) -> Iterator[Path]:
         if not stat.S_ISREG(mode):
             raise AdapterInvalid(
                 f"{path} should be a regular file",
-                f"is a {_kind(mode)}",
+                f"it is a {_kind(mode)}",
                 "put the file there",
             )
         if path.suffix.lower() in FORBIDDEN_SUFFIXES:
@@ -115,6 +115,6 @@ def _check_safetensors(path: Path) -> None:
     if path.stat().st_size != expected_bytes:
         raise AdapterInvalid(
             f"{path} should have {expected_bytes} bytes by its header",
-            f"has {path.stat().st_size}",
+            f"it has {path.stat().st_size}",
             "the write was cut short: save it anew",
         )
