@@ -32,7 +32,10 @@ def test_a_public_address_is_allowed(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "168.63.129.16", "fd00:ec2::254", "::ffff:169.254.169.254"]
+    "address",
+    """169.254.169.254 169.254.170.2 169.254.170.23 168.63.129.16 100.100.100.200 192.0.0.192
+    169.254.0.23 169.254.42.42 fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:42::42
+    ::ffff:169.254.169.254 64:ff9b::169.254.170.23 2002:a9fe:aa17::""".split(),
 )
 def test_a_metadata_service_is_refused_even_where_local_addresses_are_allowed(
     address: str,

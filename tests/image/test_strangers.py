@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpcore2
+import httpx2
 import pytest
 
 from tasks.contract.errors import (
@@ -258,3 +259,72 @@ def test_a_time_out_of_the_callers_is_kept() -> None:
     for asked_s in (3.0, 30.0, None):
         paced.read(1, asked_s)
     assert stream.timeouts == [3.0, 10.0, 10.0]
+
+
+@pytest.fixture
+def proxied(home: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A registry that only a proxy, `home`, can resolve."""
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, home.url)
+    reference = parse_reference("registry.invalid:5000/phi:v1")
+    insecure = ("registry.invalid:5000",)
+    return Repository(reference, "pull", insecure=insecure, patience=Patience(0))
+
+
+def test_a_proxy_of_the_environment_is_used(home: Scripted, proxied: Repository) -> None:
+    home.answers[f"GET http://registry.invalid:5000{MANIFEST}"] = Answer(body=b"{}")
+    with proxied:
+        assert proxied.read_manifest("v1") == b"{}"
+
+
+@pytest.mark.parametrize(
+    "place", ["http://169.254.169.254/x", "http://[fd00:ec2::254]/", "http://10.0.0.1/"]
+)
+def test_no_proxy_is_asked_for_an_address_inside(
+    home: Scripted, proxied: Repository, place: str
+) -> None:
+    home.answers[f"GET http://registry.invalid:5000{MANIFEST}"] = Answer(307, {"Location": place})
+    with proxied, pytest.raises(AddressForbidden):
+        proxied.read_manifest("v1")
+    assert len(home.asked) == 1
+
+
+def test_a_token_service_inside_is_not_asked_for_a_registry_outside() -> None:
+    names = {"public.io": "8.8.8.8"}
+    backend = GuardedBackend(home="public.io", resolve=lambda host, _port: [names.get(host, host)])
+    with pytest.raises(AddressForbidden, match="link-local"):
+        backend.allowed_addresses("169.254.1.1", 80)
+    with pytest.raises(AddressForbidden, match="this machine itself"):
+        backend.allowed_addresses("localhost", 80)
+
+
+@pytest.mark.parametrize("home_name", ["localhost", "a.localhost"])
+def test_a_registry_of_this_machine_may_lead_to_this_machine(home_name: str) -> None:
+    backend = GuardedBackend(home=home_name, resolve=lambda _host, _port: ["127.0.0.1"])
+    assert backend.allowed_addresses("localhost", 80) == ["127.0.0.1"]
+
+
+def test_without_a_home_nothing_inside_is_asked() -> None:
+    backend = GuardedBackend(resolve=lambda _host, _port: ["10.0.0.1"])
+    with pytest.raises(AddressForbidden, match=r"10\.0\.0\.1, an address inside a private"):
+        backend.allowed_addresses("registry", 80)
+
+
+@pytest.mark.parametrize(("wanted", "served"), [("Bearer", "Basic"), ("Basic", "Bearer")])
+def test_the_first_challenge_that_can_be_answered_is(
+    home: Scripted, tmp_path: Path, wanted: str, served: str
+) -> None:
+    """Several may come in one answer; which is first is the registry's wish."""
+    auth = repository(home, tmp_path)._auth
+    realm = f'realm="{home.url}/token"'
+    home.answers["GET /token"] = Answer(body=b'{"access_token": "t"}')
+    headers = [("WWW-Authenticate", f"{scheme} {realm}") for scheme in (wanted, served)]
+    request = httpx2.Request("GET", f"{home.url}/v2/")
+    refusal = httpx2.Response(401, headers=headers, request=request)
+    with repository(home, tmp_path) as asked:
+        assert auth.can_answer(refusal, asked._asked)
+    auth.sign(request)
+    assert request.headers["Authorization"].startswith(wanted)
+    auth.forget()
+    auth.sign(request)
+    assert "Authorization" not in request.headers

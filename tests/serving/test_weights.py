@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,3 +243,28 @@ def test_bytes_that_are_not_what_the_hub_says_are_not_kept(hub: Hub, tmp_path: P
         ensure_weights(config_of(tmp_path))
     hub.lfs["model.safetensors"] = hashlib.sha256(FILES["model.safetensors"]).hexdigest()
     assert ensure_weights(config_of(tmp_path)).source == "hub"
+
+
+def test_the_bytes_that_arrived_are_told(hub: Hub, tmp_path: Path) -> None:
+    told: list[Mapping[str, Any]] = []
+    ensure_weights(config_of(tmp_path), report=told.append)
+    assert told[-1]["phase"] == "hub"
+    assert told[-1]["bytes"] >= len(FILES["model.safetensors"])
+
+
+def test_a_folder_whose_files_are_being_replaced_does_not_look_complete(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_weights(config_of(tmp_path))
+    (tmp_path / "weights" / "tokenizer.json").unlink()
+    whole = Path.replace
+
+    def break_at_weights(path: Path, target: Path) -> Path:
+        if path.name == "model.safetensors" and target.parent.name == "weights":
+            raise OSError("the machine went down")
+        return whole(path, target)
+
+    monkeypatch.setattr(Path, "replace", break_at_weights)
+    with pytest.raises(OSError, match="the machine went down"):
+        ensure_weights(config_of(tmp_path))
+    assert read_marker(tmp_path / "weights") is None
