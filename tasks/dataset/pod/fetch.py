@@ -12,25 +12,28 @@ import logging
 import os
 import re
 import shutil
-import socket
-import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import httpcore2
 import httpx2
 
 from tasks.contract.errors import DatasetUnreachable, DiskFull, DownloadFailed, KaitoflowError
 from tasks.dataset.pod.progress import Progress
-from tasks.remote import guard
+from tasks.remote import file_server, guard
+from tasks.remote.file_server import (
+    Interrupted,
+    answer,
+    check_status,
+    shown,
+    total_bytes,
+    unreachable,
+)
 
 log = logging.getLogger(__name__)
 
-MAX_REDIRECTS = 10
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # So much gained since the last fault, and the count of faults starts again.
 GAIN_BYTES = 2**20
 
@@ -62,14 +65,6 @@ class Fetched:
     sha256: str
 
 
-@dataclass(frozen=True)
-class UrlProbe:
-    """What a server says about a file before it is fetched; None = it does not say."""
-
-    bytes: int | None
-    content_type: str | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Note:
     """What is known of a file: whose bytes, which version, and once whole, their digest."""
@@ -89,60 +84,19 @@ class _Note:
         return self.last_modified
 
 
-class _Interrupted(Exception):
-    """A fault that trying again may cure; `absent`: nobody seems to be there."""
-
-    def __init__(self, found: str, *, absent: bool = False, wait_s: float = 0.0) -> None:
-        super().__init__(found)
-        self.absent = absent
-        self.wait_s = wait_s
-
-
 def open_client(
     *,
     allow_local_addresses: bool,
     patience: Patience = Patience(),
     resolve: guard.Resolver = guard.system_addresses,
 ) -> httpx2.Client:
-    """An HTTP client that connects to allowed addresses only and follows no redirect by itself.
-
-    SSL_CERT_FILE and SSL_CERT_DIR count, proxy variables and ~/.netrc do not.
-    """
-    backend = guard.GuardedBackend(allow_local_addresses=allow_local_addresses, resolve=resolve)
-    return httpx2.Client(
-        transport=guard.GuardedTransport(backend, tls=httpx2.create_ssl_context()),
-        timeout=httpx2.Timeout(patience.read_timeout_s, connect=patience.connect_timeout_s),
-        trust_env=False,
-        headers={"Accept-Encoding": "identity", "User-Agent": "kaitoflow"},
+    """A client for downloads that waits as long as the patience says."""
+    return file_server.open_client(
+        allow_local_addresses=allow_local_addresses,
+        connect_timeout_s=patience.connect_timeout_s,
+        read_timeout_s=patience.read_timeout_s,
+        resolve=resolve,
     )
-
-
-def shown(url: str) -> str:
-    """The URL without what may be secret: user, password, query and fragment."""
-    try:
-        parsed = httpx2.URL(url)
-    except httpx2.InvalidURL:
-        return url.partition("?")[0].rpartition("@")[2]
-    return str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
-
-
-def probe(url: str, *, allow_local_addresses: bool) -> UrlProbe:
-    """What the server says of the file, without its body; asked once.
-
-    Raises: DatasetUnreachable: absent or not allowed. DownloadFailed: a fault that may pass, or
-        nobody there: one look tells neither from a fault of the way to it.
-    """
-    with open_client(allow_local_addresses=allow_local_addresses) as client:
-        try:
-            with _answer(client, url, {}) as response:
-                _check_status(url, response)
-                return UrlProbe(_total(response), response.headers.get("Content-Type"))
-        except _Interrupted as fault:
-            raise DownloadFailed(
-                f"cannot reach {shown(url)}",
-                f"{fault}",
-                "check the address, and try again",
-            ) from fault
 
 
 def download(
@@ -168,7 +122,7 @@ def download(
         before = _size(_part(path))
         try:
             return _attempt(client, url, path, max_bytes, patience, progress or Progress())
-        except _Interrupted as fault:
+        except Interrupted as fault:
             faults = 1 if _size(_part(path)) >= before + GAIN_BYTES else faults + 1
             if faults >= (patience.absent_attempts if fault.absent else patience.attempts):
                 raise _given_up(url, fault) from fault
@@ -234,16 +188,16 @@ def _attempt(
         part.unlink(missing_ok=True)
     if part.exists() and _size(part) == note.total:
         return _finish(path, note)
-    with _answer(client, url, _conditions(note, path)) as response:
+    with answer(client, url, _conditions(note, path)) as response:
         if response.status_code == 304 and note.sha256 and path.exists():
             _write_note(path, replace(note, stale=False))
             return Fetched(path, _size(path), note.sha256)
         if response.status_code == 416:
             part.unlink(missing_ok=True)
-            raise _Interrupted("the file became shorter than the part fetched before")
-        _check_status(url, response)
+            raise Interrupted("the file became shorter than the part fetched before")
+        check_status(url, response)
         offset = _resumed_at(response, note, part)
-        total = _total(response)
+        total = total_bytes(response)
         _check_room(url, part, offset=offset, total=total, max_bytes=max_bytes)
         note = _Note(
             url_sha256=note.url_sha256,
@@ -268,98 +222,6 @@ def _conditions(note: _Note, path: Path) -> dict[str, str]:
     return {}
 
 
-@contextmanager
-def _answer(
-    client: httpx2.Client, url: str, headers: Mapping[str, str]
-) -> Iterator[httpx2.Response]:
-    """The answer at the end of the redirects, its body unread; network faults are told apart."""
-    with _network_faults(url):
-        response = client.send(_request(client, url, headers), stream=True)
-        try:
-            for _ in range(MAX_REDIRECTS):
-                if not response.has_redirect_location:
-                    break
-                response.close()
-                response = client.send(_redirected(url, response), stream=True)
-            yield response
-        finally:
-            response.close()
-
-
-def _request(client: httpx2.Client, url: str, headers: Mapping[str, str]) -> httpx2.Request:
-    try:
-        request = client.build_request("GET", url, headers=headers)
-    except httpx2.InvalidURL as error:
-        raise _unreachable(
-            url, f"the address cannot be read ({error})", "correct the address"
-        ) from error
-    if request.url.scheme not in ("http", "https") or not request.url.host:
-        raise _unreachable(url, "it is no http or https address", "use an http or https address")
-    return request
-
-
-def _redirected(url: str, response: httpx2.Response) -> httpx2.Request:
-    request = response.next_request
-    if request is None or request.url.scheme not in ("http", "https"):
-        scheme = response.headers.get("Location", "").partition(":")[0][:20]
-        raise _unreachable(
-            url,
-            f"the server redirects to an address that is not http or https ({scheme}:)",
-            "use the address of the file itself",
-        )
-    return request
-
-
-@contextmanager
-def _network_faults(url: str) -> Iterator[None]:
-    try:
-        yield
-    except socket.gaierror as error:
-        host = httpx2.URL(url).host
-        raise _Interrupted(f"a host name was not found ({host})", absent=True) from error
-    except httpcore2.TimeoutException as error:
-        raise _Interrupted("the server did not answer in time") from error
-    except httpcore2.ConnectError as error:
-        # The pool drops __cause__; the fault itself is the only argument.
-        cause = error.args[0] if error.args else None
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise _unreachable(
-                url,
-                f"its certificate is not trusted ({cause.verify_message})",
-                "use an address with a valid certificate, or set SSL_CERT_FILE to your authority's",
-            ) from error
-        refused = isinstance(cause, ConnectionRefusedError)
-        found = "the connection was refused" if refused else f"no connection ({error})"
-        raise _Interrupted(found, absent=refused) from error
-    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpx2.HTTPError) as error:
-        raise _Interrupted(f"the transfer broke off ({error})") from error
-
-
-def _check_status(url: str, response: httpx2.Response) -> None:
-    status = response.status_code
-    if status in (200, 206):
-        return
-    found = f"the server answered {status} {response.reason_phrase}".rstrip()
-    if status in RETRIED_STATUSES:
-        raise _Interrupted(found, wait_s=_retry_after_s(response))
-    if status in (401, 403, 407):
-        fix = (
-            "make the file readable without a login, or use an address that carries its permission"
-        )
-    elif status in (404, 410):
-        fix = "check the spelling of the address and that the file still exists"
-    else:
-        fix = "open the address in a browser to see what the server wants"
-    if response.has_redirect_location:
-        found, fix = f"more than {MAX_REDIRECTS} redirects", "use the address of the file itself"
-    raise _unreachable(url, found, fix)
-
-
-def _retry_after_s(response: httpx2.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if re.fullmatch(r"\d{1,6}", value) else 0.0
-
-
 def _resumed_at(response: httpx2.Response, note: _Note, part: Path) -> int:
     """Where in the file the body starts: at the end of what we have, or at 0."""
     if response.status_code == 200:
@@ -373,19 +235,15 @@ def _resumed_at(response: httpx2.Response, note: _Note, part: Path) -> int:
             (response.headers.get("Last-Modified"), note.last_modified),
         )
     )
-    if start and int(start[1]) == have and same_version and note.total in (None, _total(response)):
+    if (
+        start
+        and int(start[1]) == have
+        and same_version
+        and note.total in (None, total_bytes(response))
+    ):
         return have
     part.unlink(missing_ok=True)
-    raise _Interrupted("the server answered with a part of another version")
-
-
-def _total(response: httpx2.Response) -> int | None:
-    """The whole file's bytes as announced."""
-    if response.status_code == 206:
-        whole = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
-        return int(whole[1]) if whole else None
-    length = response.headers.get("Content-Length", "")
-    return int(length) if re.fullmatch(r"\d{1,18}", length) else None
+    raise Interrupted("the server answered with a part of another version")
 
 
 def _check_room(url: str, part: Path, *, offset: int, total: int | None, max_bytes: int) -> None:
@@ -407,7 +265,7 @@ def _receive(
     patience: Patience,
     progress: Progress,
 ) -> None:
-    size, total = offset, _total(response)
+    size, total = offset, total_bytes(response)
     window_end_s, window_size = time.monotonic() + patience.slow_window_s, size
     with part.open("r+b" if offset else "wb") as file:
         file.seek(offset)
@@ -420,13 +278,13 @@ def _receive(
             if time.monotonic() < window_end_s:
                 continue
             if size - window_size < patience.slow_window_bytes:
-                raise _Interrupted("the server sends too slowly")
+                raise Interrupted("the server sends too slowly")
             window_end_s, window_size = time.monotonic() + patience.slow_window_s, size
     if size > max_bytes:
         part.unlink()
         raise _too_large(url, size, max_bytes)
     if total is not None and size != total:
-        raise _Interrupted(f"the body ended after {size} of {total} bytes")
+        raise Interrupted(f"the body ended after {size} of {total} bytes")
 
 
 def _finish(path: Path, note: _Note) -> Fetched:
@@ -439,29 +297,21 @@ def _finish(path: Path, note: _Note) -> Fetched:
 
 
 def _too_large(url: str, size: int, max_bytes: int) -> DatasetUnreachable:
-    return _unreachable(
+    return unreachable(
         url,
         f"it has at least {size} bytes, more than the {max_bytes} bytes a dataset may have here",
         "use fewer or smaller files",
     )
 
 
-def _given_up(url: str, fault: _Interrupted) -> KaitoflowError:
+def _given_up(url: str, fault: Interrupted) -> KaitoflowError:
     if fault.absent:
         fix = "check the spelling of the address and that the server runs"
-        return _unreachable(url, str(fault), fix)
+        return unreachable(url, str(fault), fix)
     return DownloadFailed(
         f"cannot fetch {shown(url)}",
         f"{fault}, and it kept happening",
         "try again later",
-    )
-
-
-def _unreachable(url: str, found: str, fix: str) -> DatasetUnreachable:
-    return DatasetUnreachable(
-        f"cannot fetch {shown(url)}",
-        f"{found}",
-        f"{fix}",
     )
 
 

@@ -12,6 +12,7 @@ from tasks.contract.programs.dataset import DatasetConfig
 from tasks.dataset.pod import fetch
 from tasks.dataset.pod.progress import Progress
 from tasks.remote import guard
+from tasks.remote.file_server import shown
 
 # What lies beside data in published datasets, by name; everything else must be readable.
 SIDE_FILE = re.compile(
@@ -78,7 +79,7 @@ def gather_files(
                 DataFile(
                     path=got.path,
                     name=_name(config.urls, index),
-                    url=fetch.shown(url),
+                    url=shown(url),
                     bytes=got.bytes,
                     sha256=got.sha256,
                     fetched=True,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tasks.contract.podlog import run_program
 from tasks.contract.programs.dataset import LookConfig, LookResult
-from tasks.dataset.pod.fetch import probe, shown
+from tasks.remote.file_server import probe, shown
 
 _AT_ONCE = 8
 _WEB_PAGE = "text/html"
