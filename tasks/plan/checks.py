@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from tasks.contract.artifacts import Check, Plan
-from tasks.contract.errors import KaitoflowError, Refused
+from tasks.contract.errors import AddressForbidden, KaitoflowError, Refused
 from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import Offer
 from tasks.plan import cost, data, image, machine, model, nodes
@@ -41,6 +41,15 @@ def make_plan(workspace: Workspace, world: World, findings: Findings = _NOTHING_
         price=price,
         unchecked=[*_unchecked(workspace, world, findings)],
     )
+
+
+def acceptance(plan: Plan) -> str:
+    """What is told of a Workspace that is accepted: what was not looked at, and what to mind."""
+    minded = [f"{c.name}: {c.detail}; {c.fix}" for c in plan.checks if c.result == "warn"]
+    if not minded and not plan.unchecked:
+        return "all checks passed"
+    unchecked = [f"not checked: {', '.join(plan.unchecked)}"] if plan.unchecked else []
+    return "\n".join(["no check failed", *unchecked, *minded])
 
 
 def _run(workspace: Workspace, world: World, findings: Findings) -> Run | None:
@@ -123,8 +132,19 @@ def _elsewhere(check: Check) -> Check:
 
 
 def _unchecked(workspace: Workspace, world: World, findings: Findings) -> Iterator[str]:
-    """What a person may take for checked and is not, with what would check it."""
+    """What a person may take for checked and is not, with the reason or what would check it."""
     tuning = workspace.tuning
+    looks = {
+        "the dataset's address": findings.dataset,
+        "permission to push": findings.may_push,
+        "the cluster's nodes": findings.nodes,
+        "the cloud's quota": findings.quotas,
+    }
+    for name, found in looks.items():
+        if isinstance(found, AddressForbidden) or (
+            isinstance(found, KaitoflowError) and not isinstance(found, Refused)
+        ):
+            yield f"{name} ({from_error(name, found, result='warn').detail})"
     if tuning and tuning.output.image and not world.push:
         yield "permission to push (--push)"
     if not world.is_cluster:

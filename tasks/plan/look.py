@@ -6,7 +6,7 @@ are public are asked, and what is inside a private network is left to the Worksp
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,13 +18,14 @@ from tasks.contract.errors import (
     Refused,
     RegistryUnavailable,
 )
-from tasks.contract.image_reference import parse_reference
-from tasks.contract.programs.dataset import LookConfig
-from tasks.contract.programs.image import PushConfig
+from tasks.contract.image_reference import Reference, parse_push_reference, parse_reference
 from tasks.contract.workspace import Workspace
+from tasks.plan.asking import ask
 from tasks.plan.findings import DatasetSeen, Findings
-from tasks.plan.programs import run_here
 from tasks.platform.base import World
+from tasks.remote.file_server import Client, UrlProbe, open_client, probe, shown
+from tasks.remote.patience import Patience
+from tasks.remote.registry import Repository
 from tasks.settings import Settings
 from tasks.skus.prices import PriceTable, price_table
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Nodes = Sequence[Mapping[str, Any]]
 
+_ONE_TRY = Patience(broken_s=0)
+
 
 async def look(
     workspace: Workspace,
@@ -42,14 +45,14 @@ async def look(
     *,
     list_nodes: Callable[[], Awaitable[Nodes]] | None,
 ) -> Findings:
-    """What there is to be found within `settings.plan_timeout_s`; errors are findings too.
+    """What there is to be found, `settings.plan_timeout_s` for each; errors are findings too.
 
     Args: list_nodes: of the cluster; None = there is none.
     """
     limit_s = settings.plan_timeout_s
     dataset, may_push, nodes, quotas = await asyncio.gather(
-        _within(limit_s, _dataset(workspace, world, settings), DownloadFailed, "the dataset"),
-        _within(limit_s, _push(workspace, world, settings), RegistryUnavailable, "the registry"),
+        _finding(_dataset(workspace, world, settings)),
+        _finding(_push(workspace, world, settings)),
         _within(limit_s, _nodes(list_nodes), KubernetesUnavailable, "the cluster"),
         _within(limit_s, _quotas(settings), CloudUnavailable, "Azure"),
     )
@@ -63,37 +66,67 @@ async def look(
     )
 
 
+async def _finding(work: Awaitable[T]) -> T | KaitoflowError:
+    """What a look found, or the error that it ended with."""
+    try:
+        return await work
+    except KaitoflowError as error:
+        return error
+
+
 async def _within(
     limit_s: float, work: Awaitable[T], silence: type[KaitoflowError], whom: str
 ) -> T | KaitoflowError:
-    """What a look found, or the error that it ended with.
+    """The same for one that takes no thread.
 
     Args: silence: what it means that there is no answer in time.
     """
     try:
         async with asyncio.timeout(limit_s):
-            return await work
+            return await _finding(work)
     except TimeoutError:
-        return silence(
-            f"{whom} was asked",
-            f"there was no answer within {limit_s:g} s",
-            "run the plan again, or raise KAITOFLOW_PLAN_TIMEOUT_S",
-        )
-    except KaitoflowError as error:
-        return error
+        return _no_answer(silence, whom, limit_s)
 
 
 async def _dataset(workspace: Workspace, world: World, settings: Settings) -> DatasetSeen | None:
+    """What the servers say of the files; none of them is read.
+
+    Raises: DatasetUnreachable, AddressForbidden, DownloadFailed: of the first file that has one.
+    """
     urls = workspace.tuning.input.urls if workspace.tuning else []
-    if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
+    if not any(map(_is_web, urls)):
         return None
-    config = LookConfig(
-        urls=tuple(urls),
-        allow_local_addresses=settings.allow_local_addresses and not world.is_cluster,
+    allow_local = settings.allow_local_addresses and not world.is_cluster
+    with open_client(allow_local_addresses=allow_local) as client:
+        found = await _all(
+            [_probe(client, url, limit_s=settings.plan_timeout_s) for url in urls if _is_web(url)]
+        )
+    said = dict(zip(filter(_is_web, urls), found, strict=True))
+    return DatasetSeen(
+        bytes=tuple(said[url].bytes if url in said else None for url in urls),
+        web_pages=tuple(shown(url) for url, each in said.items() if each.is_web_page),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        seen = await run_here("tasks.dataset.pod.look", config, Path(folder))
-    return DatasetSeen(bytes=tuple(seen["bytes"]), web_pages=tuple(seen["web_pages"]))
+
+
+def _is_web(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+async def _probe(client: Client, url: str, *, limit_s: float) -> UrlProbe:
+    try:
+        return await ask(lambda: probe(client, url), limit_s=limit_s)
+    except TimeoutError:
+        raise _no_answer(DownloadFailed, shown(url), limit_s) from None
+
+
+async def _all(questions: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All answers in order; the first error ends the questions that are left."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(question) for question in questions]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def _push(workspace: Workspace, world: World, settings: Settings) -> bool | None:
@@ -101,27 +134,44 @@ async def _push(workspace: Workspace, world: World, settings: Settings) -> bool 
     output = workspace.tuning.output if workspace.tuning else None
     if not (output and output.image and world.push) or not _is_image(output.image):
         return None
+    reference = parse_push_reference(output.image)
+    limit_s = settings.plan_timeout_s
+    secret = f"Secret {output.image_push_secret}"
+    try:
+        await ask(lambda: _try_push(reference, world, settings, secret=secret), limit_s=limit_s)
+    except TimeoutError:
+        raise _no_answer(RegistryUnavailable, reference.registry, limit_s) from None
+    return True
+
+
+def _try_push(reference: Reference, world: World, settings: Settings, *, secret: str) -> None:
+    """Nothing, if the registry would take a push now; the login is gone with its folder."""
     with tempfile.TemporaryDirectory() as folder:
         login = Path(folder) / "docker.json"
         if world.docker_config is not None:
             login.touch(mode=0o600)
             login.write_bytes(world.docker_config)
-        config = PushConfig(
-            adapter_dir=Path(folder),
-            layout_dir=Path(folder),
-            reference=output.image,
-            docker_config=login if world.docker_config is not None else None,
-            insecure=settings.insecure_registries,
-            patience_s=0,
-            public_only=world.is_cluster,
-        )
         try:
-            await run_here("tasks.image.pod.check", config, Path(folder))
+            with Repository(
+                reference,
+                "pull,push",
+                docker_config=login if world.docker_config is not None else None,
+                insecure=settings.insecure_registries,
+                patience=_ONE_TRY,
+                public_only=world.is_cluster,
+            ) as repository:
+                repository.check_push()
         except KaitoflowError as error:
-            secret = f"Secret {output.image_push_secret}"
             parts = (part.replace(str(login), secret) for part in error.args)
             raise type(error)(*parts) from None
-    return True
+
+
+def _no_answer(silence: type[KaitoflowError], whom: str, limit_s: float) -> KaitoflowError:
+    return silence(
+        f"{whom} was asked",
+        f"there was no answer within {limit_s:g} s",
+        "run the plan again, or raise KAITOFLOW_PLAN_TIMEOUT_S",
+    )
 
 
 def _is_image(name: str) -> bool:

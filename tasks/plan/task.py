@@ -1,5 +1,7 @@
 """Steps `plan` and `check`: what the run will do and need, and whether it may."""
 
+from functools import partial
+
 from prefect import task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -9,7 +11,7 @@ from tasks.contract.errors import error_from_reason
 from tasks.contract.status import ConditionType, WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.nodes.current import current_node_lister
-from tasks.plan.checks import make_plan
+from tasks.plan.checks import acceptance, make_plan
 from tasks.plan.look import look
 from tasks.platform.current import current_platform
 from tasks.settings import settings
@@ -40,7 +42,7 @@ async def check_workspace(workspace: Workspace, plan: Plan) -> None:
     Raises: the typed error of the first check that failed, with every failed line.
     """
     if not plan.refused:
-        await change_status(workspace, _accept)
+        await change_status(workspace, partial(_accept, message=acceptance(plan)))
         return
     first = plan.refused[0]
     if len(plan.refused) == 1:
@@ -50,7 +52,5 @@ async def check_workspace(workspace: Workspace, plan: Plan) -> None:
     raise error_from_reason(first.reason, asked="", found=lines, fix="")
 
 
-def _accept(status: WorkspaceStatus) -> None:
-    status.set_condition(
-        ConditionType.ACCEPTED, status="True", reason="Accepted", message="all checks passed"
-    )
+def _accept(status: WorkspaceStatus, *, message: str) -> None:
+    status.set_condition(ConditionType.ACCEPTED, status="True", reason="Accepted", message=message)

@@ -16,6 +16,8 @@ import httpx2
 from tasks.contract.errors import DatasetUnreachable, DownloadFailed
 from tasks.remote import guard
 
+Client = httpx2.Client
+
 MAX_REDIRECTS = 10
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -26,6 +28,11 @@ class UrlProbe:
 
     bytes: int | None
     content_type: str | None
+
+    @property
+    def is_web_page(self) -> bool:
+        """Whether a page for people is there instead of a file."""
+        return (self.content_type or "").startswith("text/html")
 
 
 class Interrupted(Exception):
@@ -50,7 +57,7 @@ def open_client(
     """
     backend = guard.GuardedBackend(allow_local_addresses=allow_local_addresses, resolve=resolve)
     return httpx2.Client(
-        transport=guard.GuardedTransport(backend, tls=httpx2.create_ssl_context()),
+        transport=guard.GuardedTransport(backend, tls=guard.trusted_authorities()),
         timeout=httpx2.Timeout(read_timeout_s, connect=connect_timeout_s),
         trust_env=False,
         headers={"Accept-Encoding": "identity", "User-Agent": "kaitoflow"},
@@ -66,21 +73,20 @@ def shown(url: str) -> str:
     return str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
 
 
-def probe(url: str, *, allow_local_addresses: bool) -> UrlProbe:
+def probe(client: Client, url: str) -> UrlProbe:
     """What the server says of the file, without its body; asked once.
 
     Raises: DatasetUnreachable: absent or not allowed. DownloadFailed: a fault that may pass, or
         nobody there: one look tells neither from a fault of the way to it.
     """
-    with open_client(allow_local_addresses=allow_local_addresses) as client:
-        try:
-            with answer(client, url, {}) as response:
-                check_status(url, response)
-                return UrlProbe(total_bytes(response), response.headers.get("Content-Type"))
-        except Interrupted as fault:
-            raise DownloadFailed(
-                f"cannot reach {shown(url)}", str(fault), "check the address, and try again"
-            ) from fault
+    try:
+        with answer(client, url, {}) as response:
+            check_status(url, response)
+            return UrlProbe(total_bytes(response), response.headers.get("Content-Type"))
+    except Interrupted as fault:
+        raise DownloadFailed(
+            f"cannot reach {shown(url)}", str(fault), "check the address, and try again"
+        ) from fault
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from tasks.remote.guard import (
     GuardedTransport,
     Pace,
     system_addresses,
+    trusted_authorities,
     written_addresses,
 )
 from tasks.remote.manifest import (
@@ -72,7 +73,8 @@ class Repository:
     """What can be asked of the registry about the repository in `reference`.
 
     docker_config: None = anonymous. insecure: registries reached by plain http.
-    public_only: see PushConfig. pace: how slow the registry may be; None = as usual.
+    public_only: neither the registry, nor who it sends us to, may be inside a private network.
+    pace: how slow the registry may be; None = as usual.
     Raises, from every method: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid;
         AddressForbidden with public_only.
     """
@@ -114,7 +116,7 @@ class Repository:
             timeout=_TIMEOUT,
             transport=None
             if self._is_proxied
-            else GuardedTransport(self._backend, tls=httpx2.create_ssl_context()),
+            else GuardedTransport(self._backend, tls=trusted_authorities()),
             trust_env=not reference.is_loopback,  # no proxy leads to this machine
         )
 

@@ -51,27 +51,9 @@ def test_a_refusal_is_a_verdict(
     private_registry: RunningRegistry, adapter: Path, tmp_path: Path
 ) -> None:
     config = push_config(adapter, f"{private_registry.host}/phi:v1")
-    for program in ("tasks.image.pod", "tasks.image.pod.check"):
-        code, verdict = run(program, config, tmp_path)
-        assert (code, verdict["event"], verdict["reason"]) == (3, "verdict", "RegistryDenied")
-        assert verdict["retryable"] is False
-
-
-def test_a_check_that_passes_tells_the_name_in_full(
-    registry: RunningRegistry, adapter: Path, tmp_path: Path
-) -> None:
-    config = push_config(adapter, f"{registry.host}/phi")
-    code, result = run("tasks.image.pod.check", config, tmp_path)
-    assert (code, result) == (0, {"event": "result", "reference": f"{registry.host}/phi:latest"})
-
-
-def test_a_check_of_public_registries_only_asks_no_inside_address(
-    registry: RunningRegistry, adapter: Path, tmp_path: Path
-) -> None:
-    config = push_config(adapter, f"{registry.host}/phi", public_only=True)
-    code, verdict = run("tasks.image.pod.check", config, tmp_path)
-    assert (code, verdict["reason"]) == (3, "AddressForbidden")
-    assert "this machine itself" in verdict["found"]
+    code, verdict = run("tasks.image.pod", config, tmp_path)
+    assert (code, verdict["event"], verdict["reason"]) == (3, "verdict", "RegistryDenied")
+    assert verdict["retryable"] is False
 
 
 @pytest.mark.parametrize("stage", [signal.SIGKILL, signal.SIGTERM])

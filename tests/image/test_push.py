@@ -8,7 +8,9 @@ import httpx2
 import pytest
 
 from tasks.contract.errors import ImageReferenceInvalid, RegistryDenied, RegistryUnavailable
-from tasks.image.pod.push import check_push_access, push_image
+from tasks.contract.image_reference import parse_push_reference
+from tasks.contract.programs.image import PushConfig
+from tasks.image.pod.push import open_for_push, push_image
 from tests.cluster.registry import RunningRegistry, docker_config
 from tests.image.builders import PATIENCE_S, push_config, read_blob, write_adapter
 from tests.image.faulty import IDENTITY_TOKEN, Fault, faulty_registry
@@ -287,6 +289,11 @@ def test_the_password_goes_nowhere_but_to_the_registry(
                 push_image(replace(push, patience_s=0))
     assert elsewhere.requests[0].startswith(f"PUT /v2/{name}/blobs/uploads/1?_state=x%3D&digest=")
     assert len(elsewhere.requests) == 1
+
+
+def check_push_access(config: PushConfig) -> None:
+    with open_for_push(config, parse_push_reference(config.reference)) as repository:
+        repository.check_push()
 
 
 def test_plain_http_is_spoken_to_registries_named_insecure_and_no_others(adapter: Path) -> None:

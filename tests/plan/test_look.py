@@ -1,5 +1,10 @@
 """A plan asks servers that are there: a registry behind a password, and a server of files."""
 
+import asyncio
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from tasks.contract.errors import (
-    ContainerKilled,
     DatasetUnreachable,
+    DownloadFailed,
     KaitoflowError,
     RegistryDenied,
+    RegistryUnavailable,
 )
-from tasks.plan import programs
+from tasks.plan import asking
+from tasks.plan.asking import ask
+from tasks.plan.checks import make_plan
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.plan.look import look
-from tasks.plan.programs import Allowance
 from tasks.platform.base import World
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
@@ -23,6 +30,7 @@ from tests.cluster.registry import RunningRegistry, docker_config, running_regis
 from tests.dataset.web import Web, running_web
 
 HERE = World(config_maps={}, has_secret=lambda _name: True)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -37,30 +45,45 @@ def web() -> Iterator[Web]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test is refused a look for those before it."""
-    allowance = Allowance(most=100, another_after_s=1, clock=lambda: 0.0)
-    monkeypatch.setattr(programs, "_allowance", allowance)
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections and never answers: its host and port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-async def found(world: World = HERE, url: str = "", image: str = "") -> Findings:
-    source = {"urls": [url or "file:///no/such"]}
+async def found(
+    world: World = HERE, *urls: str, image: str = "", limit_s: float = 60.0
+) -> Findings:
+    source = {"urls": [*urls] or ["file:///no/such"]}
     output = {"image": image or "placeholder:1", "imagePushSecret": "push"}
     world = replace(world, push=bool(image))
-    settings = Settings(allow_local_addresses=True, plan_timeout_s=60)
+    settings = Settings(allow_local_addresses=True, plan_timeout_s=limit_s)
     workspace = tuning_workspace(input=source, output=output)
     return await look(workspace, world, settings, list_nodes=None)
 
 
-async def test_the_sizes_of_the_files_are_asked_for(web: Web) -> None:
-    url = web.serve_bytes("/a.jsonl", b"x" * 2000)
-    assert (await found(url=url)).dataset == DatasetSeen(bytes=(2000,))
+async def test_the_sizes_of_the_files_are_asked_for_in_order(web: Web) -> None:
+    urls = web.serve_bytes("/a", b"x" * 2000), web.serve_bytes("/b", b"x" * 10)
+    assert (await found(HERE, *urls)).dataset == DatasetSeen(bytes=(2000, 10))
+
+
+async def test_a_file_beside_addresses_does_not_keep_them_from_being_asked(web: Web) -> None:
+    url = web.serve_bytes("/a", b"x" * 2000)
+    seen = (await found(HERE, "file:///no/such", url)).dataset
+    assert seen == DatasetSeen(bytes=(None, 2000))
+
+
+async def test_a_web_page_is_named_without_what_may_be_secret(web: Web) -> None:
+    url = web.serve_bytes("/blob/a.parquet", b"<html>", Content_Type="text/html")
+    seen = (await found(HERE, f"{url}?token=s3cret")).dataset
+    assert isinstance(seen, DatasetSeen)
+    assert seen.web_pages == (url,)
 
 
 async def test_a_dataset_that_is_absent_keeps_its_reason_and_fix(web: Web) -> None:
     url = web.serve("/a.jsonl", lambda handler: handler.answer(404))
-    missing = (await found(url=url)).dataset
+    missing = (await found(HERE, url)).dataset
     assert isinstance(missing, DatasetUnreachable)
     assert "check the spelling" in str(missing)
 
@@ -74,12 +97,13 @@ async def test_a_push_that_is_allowed_is_proved(registry: RunningRegistry) -> No
 
 
 async def test_a_push_without_the_password_is_denied_by_the_secret_s_name(
-    registry: RunningRegistry, tmp_path: Path
+    registry: RunningRegistry,
 ) -> None:
     world = replace(HERE, docker_config=b'{"auths": {}}')
     denied = (await found(world, image=f"{registry.host}/a:1")).may_push
     assert isinstance(denied, RegistryDenied)
-    assert str(tmp_path.parent.parent) not in str(denied)
+    assert "Secret push has no login" in str(denied)
+    assert "/tmp" not in str(denied)
 
 
 async def test_from_a_cluster_no_address_inside_its_network_is_asked(
@@ -87,7 +111,7 @@ async def test_from_a_cluster_no_address_inside_its_network_is_asked(
 ) -> None:
     url = web.serve_bytes("/a.jsonl", b"x")
     cluster = replace(HERE, is_cluster=True)
-    findings = await found(cluster, url=url, image=f"{registry.host}/a:1")
+    findings = await found(cluster, url, image=f"{registry.host}/a:1")
     assert [_reason(findings.dataset), _reason(findings.may_push)] == ["AddressForbidden"] * 2
     assert web.asked == []
 
@@ -97,23 +121,54 @@ def _reason(finding: object) -> str:
     return finding.reason
 
 
-async def test_of_many_plans_at_once_most_go_without_a_look(
-    web: Web, monkeypatch: pytest.MonkeyPatch
+async def test_forty_plans_at_once_are_all_refused_for_a_dead_address(web: Web) -> None:
+    url = web.serve("/gone.parquet", lambda handler: handler.answer(404))
+    workspace = tuning_workspace(input={"urls": [url]})
+    looks = await asyncio.gather(*(found(HERE, url, limit_s=5) for _ in range(40)))
+    plans = [make_plan(workspace, HERE, each) for each in looks]
+    assert [plan.refused[0].reason for plan in plans] == ["DatasetUnreachable"] * 40
+
+
+async def test_a_server_that_never_answers_is_told_after_a_while(silent: str) -> None:
+    findings = await found(HERE, f"http://{silent}/a", image=f"{silent}/a:1", limit_s=0.2)
+    assert isinstance(findings.dataset, DownloadFailed)
+    assert isinstance(findings.may_push, RegistryUnavailable)
+    assert f"http://{silent}/a was asked; there was no answer within 0.2 s" in str(findings.dataset)
+
+
+async def test_the_first_silence_ends_the_look_at_many_files(silent: str) -> None:
+    urls = [f"http://{silent}/{number}" for number in range(256)]
+    since_s = time.monotonic()
+    await found(HERE, *urls, limit_s=0.2)
+    assert time.monotonic() - since_s < 2
+
+
+async def test_what_has_to_queue_is_not_the_later_given_up(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    allowance = Allowance(most=1, another_after_s=5, clock=lambda: 0.0)
-    monkeypatch.setattr(programs, "_allowance", allowance)
-    url = web.serve_bytes("/a.jsonl", b"x")
-    assert (await found(url=url)).dataset == DatasetSeen(bytes=(1,))
-    left_out = (await found(url=url)).dataset
-    assert isinstance(left_out, ContainerKilled)
-    assert "kaitoflow plan" in str(left_out)
+    monkeypatch.setattr(asking, "AT_ONCE", 2)
+    questions = [ask(lambda: time.sleep(0.1), limit_s=0.3) for _ in range(12)]
+    await asyncio.gather(*questions)
 
 
-def test_looks_come_back_with_time_and_never_more_than_the_most() -> None:
-    now_s = [0.0]
-    allowance = Allowance(most=2, another_after_s=5, clock=lambda: now_s[0])
-    assert [allowance.take() for _ in range(3)] == [True, True, False]
-    now_s[0] = 5.0
-    assert [allowance.take() for _ in range(2)] == [True, False]
-    now_s[0] = 500.0
-    assert [allowance.take() for _ in range(3)] == [True, True, False]
+async def test_a_hung_question_gives_its_turn_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "AT_ONCE", 1)
+    with pytest.raises(TimeoutError):
+        await ask(lambda: time.sleep(5), limit_s=0.05)
+    assert await ask(lambda: "answered", limit_s=1) == "answered"
+
+
+def test_a_hung_question_holds_up_no_process_s_end() -> None:
+    program = """
+import asyncio, time
+async def main():
+    try:
+        await ask(lambda: time.sleep(60), limit_s=0.05)
+    except TimeoutError:
+        print("given up")
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, timeout=20
+    )
+    assert (done.stdout, done.stderr) == (b"given up\n", b"")

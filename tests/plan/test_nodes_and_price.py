@@ -16,7 +16,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.aks.quota import Quota, Quotas
-from tasks.plan.checks import make_plan
+from tasks.plan.checks import acceptance, make_plan
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
 from tasks.skus.prices import price_table
@@ -199,3 +199,30 @@ def test_on_one_machine_what_is_said_of_nodes_stops_nothing() -> None:
     assert row(plan, "GPU fit").result == "ok"
     assert row(plan, "GPU fit").detail.startswith("on a cluster: ")
     assert any("--platform kubernetes" in each for each in plan.unchecked)
+
+
+def test_what_was_not_looked_at_is_told_with_the_reason() -> None:
+    silent = DownloadFailed("https://x/a was asked; there was no answer within 3 s; try again")
+    plan = make_plan(workspace(), CLUSTER, replace(MADE, dataset=silent))
+    told = "the dataset's address (https://x/a was asked; there was no answer within 3 s)"
+    assert told in plan.unchecked
+
+
+def test_an_answer_is_not_told_as_a_look_that_was_left_out() -> None:
+    gone = DatasetUnreachable("x was asked for; the server answered 404; correct the address")
+    plan = make_plan(workspace(), CLUSTER, replace(MADE, dataset=gone))
+    assert not any("address" in each for each in plan.unchecked)
+
+
+def test_acceptance_says_what_was_not_checked_and_what_to_mind() -> None:
+    silent = DownloadFailed("https://x/a was asked; there was no answer within 3 s; try again")
+    said = acceptance(make_plan(workspace(), CLUSTER, replace(MADE, dataset=silent)))
+    assert said.startswith("no check failed\nnot checked: the dataset's address (https://x/a was")
+    assert (
+        "\ndataset: 1 file(s); https://x/a was asked; there was no answer within 3 s; try" in said
+    )
+
+
+def test_only_a_plan_without_doubts_says_that_all_checks_passed() -> None:
+    fine = Check(name="schema", result="ok", detail="v1beta1")
+    assert acceptance(Plan(checks=[fine])) == "all checks passed"

@@ -40,29 +40,6 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookConfig:
-    """A dataset's http(s) addresses, to be asked for and not read.
-
-    allow_local_addresses: loopback and private addresses may be asked.
-    """
-
-    urls: tuple[str, ...]
-    allow_local_addresses: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookResult:
-    """What servers say of files.
-
-    bytes: of each file, in order; None = its server does not say. web_pages: addresses that answer
-    with a page instead of a file.
-    """
-
-    bytes: tuple[int | None, ...]
-    web_pages: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class TokenSpread:
     """Tokens of all rows, and how they are spread over the rows."""
 

@@ -21,7 +21,6 @@ class PushConfig:
         part of the manifest's digest: same weights and same annotations give the same digest.
     patience_s: how long a registry that is down, or breaks uploads, is tried again.
     denied_patience_s: the same for one that refuses the credentials; 0 = refused at once.
-    public_only: neither the registry, nor who it sends us to, may be inside a private network.
     """
 
     adapter_dir: Path
@@ -34,7 +33,6 @@ class PushConfig:
     annotations: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = 120.0
     denied_patience_s: float = 0.0
-    public_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +50,6 @@ class PushResult:
     pushed: bool
     uploaded_bytes: int
     annotations: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckResult:
-    """A push that would be allowed; reference: in full."""
-
-    reference: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,15 +38,6 @@ def push_image(config: PushConfig) -> PushResult:
     )
 
 
-def check_push_access(config: PushConfig) -> None:
-    """Nothing, if the registry would take a push now; no byte is sent and nothing is left there.
-
-    Raises: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid.
-    """
-    with open_for_push(config, parse_push_reference(config.reference)) as repository:
-        repository.check_push()
-
-
 def open_for_push(config: PushConfig, reference: Reference) -> Repository:
     """The repository to push to, with the rights, and the patience, that the config gives."""
     return Repository(
@@ -55,7 +46,6 @@ def open_for_push(config: PushConfig, reference: Reference) -> Repository:
         docker_config=config.docker_config,
         insecure=config.insecure,
         patience=Patience(config.patience_s, config.denied_patience_s),
-        public_only=config.public_only,
     )
 
 
