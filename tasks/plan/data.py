@@ -1,17 +1,17 @@
 """The dataset: whether its files are where the Workspace says, and how much there is. Pure."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from tasks.contract.artifacts import Check
 from tasks.contract.errors import (
     AddressForbidden,
-    DatasetUnreachable,
     InvalidWorkspace,
     KaitoflowError,
 )
 from tasks.contract.image_reference import parse_reference
 from tasks.contract.workspace import DataSource, Workspace
+from tasks.plan.addresses import expect_address, file_path, is_file, is_web
 from tasks.plan.check import not_told
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
@@ -32,7 +32,8 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
     source = workspace.tuning.input
     if not source.urls:
         return _without_urls(source, world)
-    _expect_files(source, world)
+    for url in source.urls:
+        expect_address(url, is_cluster=world.is_cluster)
     files = f"{len(source.urls)} file(s)"
     found = findings.dataset
     if isinstance(found, AddressForbidden) and world.is_cluster:
@@ -51,6 +52,13 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
             detail=f"{files}; {found.web_pages[0]} is a web page, not a file",
             fix="give the address of the file itself (the one behind Raw or Download)",
         )
+    if cut := next((url for url in source.urls if is_web(url) and "#" in url), None):
+        return Check(
+            name=_NAME,
+            result="warn",
+            detail=f"{files}; of an address nothing after # is asked for (#{cut.partition('#')[2]})",
+            fix="write %23 where the # is part of the file's name",
+        )
     return f"{files}{_size(source, found)}, verified before training"
 
 
@@ -64,24 +72,6 @@ def _without_urls(source: DataSource, world: World) -> str:
         )
     where = str(parse_reference(source.image)) if source.image else "a volume"
     return f"{where}, verified before training"
-
-
-def _expect_files(source: DataSource, world: World) -> None:
-    """Nothing, if each address can be one of a file there."""
-    here = [url for url in source.urls if not url.startswith(("http://", "https://"))]
-    if here and world.is_cluster:
-        raise DatasetUnreachable(
-            f"{here[0]} was asked for",
-            "a pod cannot read files of your machine",
-            "give an http(s) URL, or an image or a volumeSource",
-        )
-    missing = [url for url in here if _is_file(url) and not _path(url).is_file()]
-    if missing:
-        raise DatasetUnreachable(
-            f"{missing[0]} was asked for",
-            "there is no such file",
-            "correct the path (a relative one counts from the Workspace's file)",
-        )
 
 
 def _size(source: DataSource, found: DatasetSeen | None) -> str:
@@ -118,17 +108,9 @@ def _bytes(source: DataSource, found: DatasetSeen | None) -> tuple[int | None, .
     if found:
         return found.bytes
     return tuple(
-        _path(url).stat().st_size if _is_file(url) and _path(url).is_file() else None
+        file_path(url).stat().st_size if is_file(url) and file_path(url).is_file() else None
         for url in source.urls
     )
-
-
-def _is_file(url: str) -> bool:
-    return url.startswith("file:")
-
-
-def _path(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
 
 
 def with_absolute_files(workspace: Workspace, base: Path) -> Workspace:
@@ -142,4 +124,6 @@ def with_absolute_files(workspace: Workspace, base: Path) -> Workspace:
 
 
 def _absolute(url: str, base: Path) -> str:
-    return (base / _path(url)).resolve().as_uri() if _is_file(url) else url
+    if not is_file(url) or str(file_path(url)).startswith("//"):
+        return url
+    return (base / file_path(url)).resolve().as_uri()

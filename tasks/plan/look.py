@@ -20,6 +20,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.image_reference import Reference, parse_push_reference, parse_reference
 from tasks.contract.workspace import Workspace
+from tasks.plan.addresses import is_web
 from tasks.plan.asking import ask
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
@@ -94,22 +95,18 @@ async def _dataset(workspace: Workspace, world: World, settings: Settings) -> Da
     Raises: DatasetUnreachable, AddressForbidden, DownloadFailed: of the first file that has one.
     """
     urls = workspace.tuning.input.urls if workspace.tuning else []
-    if not any(map(_is_web, urls)):
+    if not any(map(is_web, urls)):
         return None
     allow_local = settings.allow_local_addresses and not world.is_cluster
     with open_client(allow_local_addresses=allow_local) as client:
         found = await _all(
-            [_probe(client, url, limit_s=settings.plan_timeout_s) for url in urls if _is_web(url)]
+            [_probe(client, url, limit_s=settings.plan_timeout_s) for url in urls if is_web(url)]
         )
-    said = dict(zip(filter(_is_web, urls), found, strict=True))
+    said = dict(zip(filter(is_web, urls), found, strict=True))
     return DatasetSeen(
         bytes=tuple(said[url].bytes if url in said else None for url in urls),
         web_pages=tuple(shown(url) for url, each in said.items() if each.is_web_page),
     )
-
-
-def _is_web(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
 
 
 async def _probe(client: Client, url: str, *, limit_s: float) -> UrlProbe:

@@ -166,6 +166,14 @@ def test_a_web_page_in_place_of_a_file_is_told() -> None:
     assert "behind Raw or Download" in dataset.fix
 
 
+def test_what_is_cut_off_an_address_is_told() -> None:
+    asked = workspace(input={"urls": ["https://example.com/data#1.jsonl"]})
+    dataset = row(make_plan(asked, CLUSTER, MADE), "dataset")
+    assert dataset.result == "warn"
+    assert "#1.jsonl" in dataset.detail
+    assert "%23" in dataset.fix
+
+
 def test_a_registry_that_denies_the_push_refuses_the_workspace() -> None:
     denied = RegistryDenied(
         "a push to r was tried",
