@@ -17,7 +17,7 @@ def tuning_manifest(name: str = "tuned", **changes: Any) -> dict[str, Any]:
         "apiVersion": "kaito.sh/v1beta1",
         "kind": "Workspace",
         "metadata": {"name": name},
-        "resource": {"instanceType": "Standard_NC6s_v3"},
+        "resource": {"instanceType": "Standard_NC4as_T4_v3"},
         "tuning": tuning | changes,
     }
 

@@ -6,7 +6,7 @@ from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import AddressForbidden, KaitoflowError, Refused
 from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import Offer
-from tasks.plan import cost, data, image, machine, model, nodes
+from tasks.plan import cost, data, image, machine, model, nodes, resource
 from tasks.plan.check import checked, from_error
 from tasks.plan.findings import Findings
 from tasks.plan.size import Range, Run, memory_here_gib, seconds_here, seconds_on
@@ -104,6 +104,7 @@ def _of_nodes(
 ) -> Iterator[Check]:
     try:
         offers = nodes.named_offers(workspace)
+        yield from _of_the_resource(workspace, run, offers, findings)
         if run and offers:
             yield nodes.gpu_fit(run, offers, findings)
         if run or not workspace.preset:
@@ -111,6 +112,22 @@ def _of_nodes(
         yield from filter(None, [nodes.quota(workspace, offers, findings)])
     except KaitoflowError as error:
         yield from_error("nodes", error, result="fail")
+
+
+def _of_the_resource(
+    workspace: Workspace, run: Run | None, offers: Sequence[Offer], findings: Findings
+) -> Iterator[Check]:
+    """A line for each thing that is asked for and cannot be."""
+    rules: tuple[Callable[[], None], ...] = (
+        lambda: resource.expect_one_node(workspace),
+        lambda: resource.expect_whole_gpus(workspace, offers),
+        lambda: resource.expect_machines(workspace, run.preset if run else None, findings),
+    )
+    for rule in rules:
+        try:
+            rule()
+        except Refused as error:
+            yield from_error("resource", error, result="fail")
 
 
 def _seconds_there(run: Run | None, offers: Sequence[Offer], findings: Findings) -> Range | None:
@@ -123,11 +140,11 @@ def _seconds_there(run: Run | None, offers: Sequence[Offer], findings: Findings)
 
 def _elsewhere(check: Check) -> Check:
     """What is said of nodes on one machine is of a cluster, and stops nothing."""
-    if check.name not in {"GPU fit", "price"}:
+    if check.name not in {"GPU fit", "price", "resource"}:
         return check
     detail = f"on a cluster: {check.detail}"
-    if check.result == "warn" and check.reason:
-        return check.model_copy(update={"detail": detail})
+    if check.name == "resource" or (check.result == "warn" and check.reason):
+        return check.model_copy(update={"detail": detail, "result": "warn"})
     return check.model_copy(update={"detail": detail, "result": "ok", "fix": ""})
 
 

@@ -56,7 +56,7 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
         return Check(
             name=_NAME,
             result="warn",
-            detail=f"{files}; of an address nothing after # is asked for (#{cut.partition('#')[2]})",
+            detail=f"{files}; nothing after the # is asked for (#{cut.partition('#')[2]})",
             fix="write %23 where the # is part of the file's name",
         )
     return f"{files}{_size(source, found)}, verified before training"

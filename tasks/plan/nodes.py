@@ -68,8 +68,7 @@ def _line(name: str, fit: Fit | None) -> str:
         return f"{head}: the model's size is not known"
     peak = f"{head}: peak about {fit.peak_gib:.1f} of {fit.sku.total_gpu_memory_gib:g} GiB"
     if fit.batch is None:
-        nodes = f"{fit.nodes} node(s)" if fit.nodes else "no number of nodes is enough"
-        return f"{peak}, {nodes}"
+        return peak if fit.does_fit else f"{peak}, and a server runs on one node"
     kept = ", activations recomputed" if fit.batch.gradient_checkpointing else ""
     rows = f"batch {fit.batch.rows} x {fit.batch.row_tokens} tokens"
     return f"{peak}, {rows}{kept}, {'bfloat16' if fit.sku.has_bf16 else 'float16'}"
@@ -93,11 +92,14 @@ def _limits(run: Run, fits: Sequence[Fit]) -> list[str]:
 def _does_not_fit(run: Run, fit: Fit, detail: str, findings: Findings) -> Check:
     is_bypassed = _BYPASS_ANNOTATION in run.workspace.metadata.annotations
     is_refused = findings.provisioner not in {"byo", "local"} and not is_bypassed
-    advice = "choose a larger one, a smaller preset, method qlora or a smaller max_length"
+    smaller = "a smaller preset"
+    if run.workspace.tuning:
+        smaller += ", method qlora or a smaller max_length"
+    advice = f"choose a larger one or {smaller}"
     prices = findings.prices if isinstance(findings.prices, PriceTable) else None
     cheapest = _cheapest_that_fits(run, fit.sku, prices)
     if cheapest:
-        advice = f"choose {cheapest.name}, the cheapest that fits, a smaller preset or max_length"
+        advice = f"choose {cheapest.name}, the cheapest that fits, or {smaller}"
     return Check(
         name=_GPU_FIT,
         result="fail" if is_refused else "warn",
@@ -155,9 +157,9 @@ def nodes(workspace: Workspace, memory_gib: float | None, findings: Findings) ->
 
 
 def quota(workspace: Workspace, offers: Sequence[Offer], findings: Findings) -> Check | None:
-    """What the subscription has left for each kind of machine; None where nobody makes nodes."""
+    """What the subscription has left for each kind of machine; None where none is to be made."""
     found = findings.quotas
-    if found is None:
+    if found is None or not offers:
         return None
     if isinstance(found, KaitoflowError):
         # A quota that cannot be read stops nobody: Azure itself will say.

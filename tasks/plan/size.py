@@ -63,7 +63,8 @@ class Fit:
 
     peak_gib: of all its GPUs together; None = the model's size is not known.
     batch: the rows of one pass that fit; None = nothing is tuned.
-    nodes: of that kind that a server takes; None = no number of them is enough.
+    nodes: of that kind that hold the model; None = no number of them does. A server of ours runs on
+        one, so it fits where that is 1.
     """
 
     sku: Sku
@@ -124,9 +125,7 @@ def _served_on(run: Run, sku: Sku) -> Fit:
     nodes = nodes_for_serving(
         sku, weights_gib=preset.size_gib, kv_bytes_per_token=preset.kv_bytes_per_token or 0
     )
-    count = run.workspace.resource.count
-    does_fit = nodes is not None and nodes <= count
-    return Fit(sku=sku, peak_gib=peak_gib, nodes=nodes, does_fit=does_fit)
+    return Fit(sku=sku, peak_gib=peak_gib, nodes=nodes, does_fit=nodes == 1)
 
 
 def serving_lacks_gib(run: Run, sku: Sku) -> float | None:

@@ -77,10 +77,114 @@ def test_an_unknown_machine_is_told_with_near_names() -> None:
     assert "Standard_NC4as_T4_v3" in fit.fix
 
 
-def test_a_machine_that_the_cloud_has_given_up_is_accepted_and_told() -> None:
-    fit = row(make_plan(workspace("Standard_NC6s_v3"), CLUSTER, MADE), "GPU fit")
-    assert fit.result == "warn"
-    assert "Standard_NC6s_v3" in fit.detail
+def test_machines_that_our_images_do_not_run_on_are_not_made() -> None:
+    refused = row(make_plan(workspace("Standard_NC6s_v3"), CLUSTER, MADE), "resource")
+    assert (refused.result, refused.reason) == ("fail", "ModelDoesNotFit")
+    assert "compute capability 7.0" in refused.detail
+    assert "Standard_NC4as_T4_v3" in refused.fix
+
+
+def test_a_machine_that_our_images_run_on_beside_it_is_enough() -> None:
+    both = {"kaitoflow.io/instance-types": "Standard_NC4as_T4_v3"}
+    plan = make_plan(workspace("Standard_NC6s_v3", annotations=both), CLUSTER, MADE)
+    assert not plan.refused
+    assert "Standard_NC6s_v3 is retired" in row(plan, "GPU fit").fix
+
+
+def test_a_person_s_own_old_machine_is_left_to_its_owner() -> None:
+    own = replace(MADE, provisioner="byo")
+    plan = make_plan(workspace("Standard_NC6s_v3"), CLUSTER, own)
+    assert not plan.refused
+    assert row(plan, "GPU fit").result == "warn"
+
+
+@pytest.mark.parametrize(
+    ("provisioner", "name", "words"),
+    [
+        ("aks", "Standard_D8s_v5", "needs a GPU"),
+        ("aks", "Standard_XX", "needs a GPU"),
+        ("karpenter", "m5.large", "needs a GPU"),
+        ("aks", "p4d.24xlarge", "Azure has none of that name"),
+        ("aks", "p9.large", "Azure has none of that name"),
+    ],
+)
+def test_a_machine_that_can_never_do_is_not_made(provisioner: str, name: str, words: str) -> None:
+    made = replace(MADE, provisioner=provisioner)
+    refused = row(make_plan(workspace(name), CLUSTER, made), "resource")
+    assert (refused.result, refused.reason) == ("fail", "UnknownInstanceType")
+    assert words in refused.detail
+    assert "Standard_NC24ads_A100_v4" in refused.fix
+
+
+@pytest.mark.parametrize(
+    ("provisioner", "name", "preset"),
+    [
+        ("aks", "Standard_D8s_v5", "smollm2-135m-instruct"),
+        ("aks", "Standard_ND128isr_NG_v9", "phi-4-mini-instruct"),
+        ("karpenter", "p4d.24xlarge", "phi-4-mini-instruct"),
+        ("byo", "Standard_D8s_v5", "phi-4-mini-instruct"),
+    ],
+)
+def test_a_machine_that_may_do_is_not_refused(provisioner: str, name: str, preset: str) -> None:
+    made = replace(MADE, provisioner=provisioner)
+    assert not make_plan(workspace(name, preset), CLUSTER, made).refused
+
+
+def test_a_node_that_is_to_be_made_needs_a_name() -> None:
+    refused = make_plan(workspace(""), CLUSTER, quotas(0, 8)).refused
+    assert [(check.name, check.reason) for check in refused] == [("resource", "InvalidWorkspace")]
+    assert "resource.instanceType is empty" in refused[0].detail
+
+
+def served(**resource: Any) -> Workspace:
+    preset = resource.pop("preset", "phi-4-mini-instruct")
+    named = {"instanceType": "Standard_NC24ads_A100_v4"} | resource
+    manifest = {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "served"},
+        "resource": named,
+        "inference": {"preset": {"name": preset}},
+    }
+    return parse_workspace(manifest, source="test")
+
+
+def test_more_nodes_than_a_server_uses_are_refused() -> None:
+    refused = make_plan(served(count=2), CLUSTER, MADE).refused
+    assert [(check.name, check.reason) for check in refused] == [("resource", "InvalidWorkspace")]
+    assert "set it to 1" in refused[0].fix
+
+
+def test_a_model_that_needs_several_nodes_fits_on_none() -> None:
+    large = served(preset="llama-3.3-70b-instruct", count=3)
+    fit = row(make_plan(large, CLUSTER, MADE), "GPU fit")
+    assert (fit.result, fit.reason) == ("fail", "ModelDoesNotFit")
+    assert "a server runs on one node" in fit.detail
+    assert "Standard_NC80adis_H100_v5, the cheapest that fits" in fit.fix
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [{"mode": "mig", "profile": "3g.40gb"}, {"mode": "accelerator", "count": 2}],
+)
+def test_a_share_of_a_node_s_gpus_is_refused(partition: dict[str, Any]) -> None:
+    refused = make_plan(served(partition=partition), CLUSTER, MADE).refused
+    assert [(check.name, check.reason) for check in refused] == [("resource", "InvalidWorkspace")]
+    assert "remove partition" in refused[0].fix
+
+
+def test_a_share_that_is_the_whole_node_is_what_a_pod_gets() -> None:
+    whole = served(partition={"mode": "accelerator", "count": 1})
+    assert not make_plan(whole, CLUSTER, MADE).refused
+
+
+def test_on_one_machine_a_share_of_a_node_is_told_and_stops_nothing() -> None:
+    here = World(config_maps={}, has_secret=lambda _name: True)
+    asked = served(partition={"mode": "mig", "profile": "3g.40gb"}, count=2)
+    plan = make_plan(asked, here, replace(MADE, provisioner="local"))
+    told = [check for check in plan.checks if check.name == "resource"]
+    assert [check.result for check in told] == ["warn", "warn"]
+    assert all(check.detail.startswith("on a cluster: ") for check in told)
 
 
 def test_quota_that_is_left_is_told_with_its_family() -> None:
