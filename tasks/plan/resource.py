@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from tasks.errors import InvalidWorkspace, ModelDoesNotFit, UnknownInstanceType
+from tasks.contract.errors import InvalidWorkspace, ModelDoesNotFit, UnknownInstanceType
+from tasks.contract.workspace import Partition, Workspace
 from tasks.nodes.offers import Offer, offers_of
 from tasks.plan.findings import Findings
 from tasks.presets import Preset
 from tasks.skus import catalogue
-from tasks.workspace import Partition, Workspace
 
 # Kinds of machine with GPUs that a catalogue of today does not know yet: Azure's N series, and the
 # p and g families of AWS.

@@ -236,7 +236,7 @@ def test_kubectl_prints_the_documented_tables(workspace: Served) -> None:
     assert workspace.table[0].split() == [
         *("NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"),
     ]
-    assert workspace.table[1].split()[:5] == [NAME, "Standard_NC6s_v3", "True", "True", "True"]
+    assert workspace.table[1].split()[:5] == [NAME, "Standard_NC4as_T4_v3", "True", "True", "True"]
     [line] = [line.split() for line in workspace.services if line.split()[0] == NAME]
     assert (line[1], line[4]) == ("ClusterIP", "80/TCP,29500/TCP")
 

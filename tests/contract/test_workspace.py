@@ -24,7 +24,7 @@ def test_the_quick_start_is_read_field_by_field() -> None:
     assert workspace.tuning is not None
     assert workspace.tuning.preset.name == "smollm2-135m-instruct"
     assert workspace.tuning.output.image_push_secret == "push"
-    assert workspace.resource.instance_type == "Standard_NC6s_v3"
+    assert workspace.resource.instance_type == "Standard_NC4as_T4_v3"
     assert str(workspace) == "default/tuned"
 
 

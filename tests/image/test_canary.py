@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.programs.dataset import DatasetConfig, LookConfig
+from tasks.contract.programs.dataset import DatasetConfig
 from tests.cluster.registry import docker_config
 from tests.image.builders import member, pull_config, zipped
 from tests.image.scripted import Answer, Scripted, scripted
@@ -67,14 +67,6 @@ def test_a_datasets_address_keeps_its_secrets(
     assert last["reason"] == expected
     assert any("canary-sas" in heard for heard in server.heard)
     expect_no_canary(said, data_dir)
-
-
-def test_a_look_at_a_dataset_keeps_its_secrets(server: Scripted, tmp_path: Path) -> None:
-    url = f"http://user:canary-password@{server.host}/a.jsonl?sv=1&sig=canary-sas"
-    _, said = run(
-        "tasks.dataset.pod.look", LookConfig(urls=(url,), allow_local_addresses=True), tmp_path
-    )
-    expect_no_canary(said, tmp_path / "absent")
 
 
 def test_a_pulled_image_leaves_no_secret(server: Scripted, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ HUB = "https://huggingface.co/datasets"
 def test_the_right_form_is_offered(url: str, offer: str) -> None:
     with pytest.raises(DatasetUnreachable) as refusal:
         expect_address(url, is_cluster=False)
-    assert offer in str(refusal.value).split("; ")[2]
+    assert offer in refusal.value.fix
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,7 @@ async def test_a_hung_question_gives_its_turn_away(monkeypatch: pytest.MonkeyPat
 def test_a_hung_question_holds_up_no_process_s_end() -> None:
     program = """
 import asyncio, time
+from tasks.plan.asking import ask
 async def main():
     try:
         await ask(lambda: time.sleep(60), limit_s=0.05)

@@ -314,20 +314,20 @@ def test_on_one_machine_what_is_said_of_nodes_stops_nothing() -> None:
 
 
 def test_what_was_not_looked_at_is_told_with_the_reason() -> None:
-    silent = DownloadFailed("https://x/a was asked; there was no answer within 3 s; try again")
+    silent = DownloadFailed("https://x/a was asked", "there was no answer within 3 s", "try again")
     plan = make_plan(workspace(), CLUSTER, replace(MADE, dataset=silent))
     told = "the dataset's address (https://x/a was asked; there was no answer within 3 s)"
     assert told in plan.unchecked
 
 
 def test_an_answer_is_not_told_as_a_look_that_was_left_out() -> None:
-    gone = DatasetUnreachable("x was asked for; the server answered 404; correct the address")
+    gone = DatasetUnreachable("x was asked for", "the server answered 404", "correct the address")
     plan = make_plan(workspace(), CLUSTER, replace(MADE, dataset=gone))
     assert not any("address" in each for each in plan.unchecked)
 
 
 def test_acceptance_says_what_was_not_checked_and_what_to_mind() -> None:
-    silent = DownloadFailed("https://x/a was asked; there was no answer within 3 s; try again")
+    silent = DownloadFailed("https://x/a was asked", "there was no answer within 3 s", "try again")
     said = acceptance(make_plan(workspace(), CLUSTER, replace(MADE, dataset=silent)))
     assert said.startswith("no check failed\nnot checked: the dataset's address (https://x/a was")
     assert (

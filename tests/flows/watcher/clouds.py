@@ -91,7 +91,7 @@ class Cloud:
         """Let the claim's machine join, with the claim's labels."""
         name = f"node-{claim['metadata']['name']}"
         node = joining(
-            self._installed, name, claim["metadata"]["labels"], instance_type="Standard_NC6s_v3"
+            self._installed, name, claim["metadata"]["labels"], instance_type="Standard_NC4as_T4_v3"
         )
         self._running.enter_context(node)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -133,7 +133,7 @@ def test_the_quick_start_gets_a_pool_is_served_on_it_and_leaves_none(
     [claim], [put] = claims_of(installed), arm.puts
     name, uid = claim["metadata"]["name"], uid_of(installed, namespace)
     assert azure.claimed == [name]
-    assert put == expected_pool(name, namespace=namespace, uid=uid, size="Standard_NC6s_v3")
+    assert put == expected_pool(name, namespace=namespace, uid=uid, size="Standard_NC4as_T4_v3")
     assert true_conditions(status) == {*ALL, "NodeClaimReady"}
     assert status["workerNodes"] == [f"aks-{name}-vmss000000"]
     assert claim["status"]["nodeName"] == f"aks-{name}-vmss000000"
@@ -169,15 +169,15 @@ def expect_its_cost(status: dict[str, Any], claim: dict[str, Any]) -> None:
     assert cost["machines"] == [
         {
             "name": claim["metadata"]["name"],
-            "instanceType": "Standard_NC6s_v3",
+            "instanceType": "Standard_NC4as_T4_v3",
             "capacityType": "on-demand",
             "gpus": 1,
-            "pricePerHour": 3.06,
+            "pricePerHour": 0.526,
             "since": claim["metadata"]["creationTimestamp"],
             "until": "",
         }
     ]
-    assert cost["priceUsd"] == pytest.approx(3.06 * cost["gpuHours"], abs=0.01)
+    assert cost["priceUsd"] == pytest.approx(0.526 * cost["gpuHours"], abs=0.01)
     [over] = [c for c in status["conditions"] if c["type"] == "WorkspaceSucceeded"]
     assert cost["asOf"] >= over["lastTransitionTime"]
 

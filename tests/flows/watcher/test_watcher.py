@@ -32,7 +32,7 @@ def test_an_applied_workspace_ends_served(
     assert table[0].split() == [
         *("NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"),
     ]
-    assert table[1].split()[:5] == ["tuned", "Standard_NC6s_v3", "True", "True", "True"]
+    assert table[1].split()[:5] == ["tuned", "Standard_NC4as_T4_v3", "True", "True", "True"]
     services = installed.kubectl("get", "svc", "tuned", "-n", namespace)
     assert "80/TCP,29500/TCP" in services
     assert len(installed.get("jobs", namespace)["items"]) == 1
