@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from tasks.contract.errors import DeadlineExceeded
 from tasks.contract.podlog import Event
 from tasks.contract.status import ConditionType, Progress, WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace
+from tasks.platform import base as platform_base
+from tasks.platform.base import Pod
 from tasks.platform.local import LocalPlatform
 from tasks.settings import Settings
-from tasks.steps import change_status, recorded_step, tell, until_silent
+from tasks.steps import change_status, recorded_step, run_container, tell, until_silent
 from tests.builders import tuning_workspace
 
 HOUR_S = 3600.0
@@ -295,6 +298,61 @@ async def test_what_a_waiting_pod_waits_for_is_shown(
 ) -> None:
     await tell(workspace, saying({"event": "waiting", "phase": "no node"}), step="tune")
     assert places(platform) == [("no node", 0)]
+
+
+async def test_an_error_of_the_container_s_own_is_no_silence() -> None:
+    async def failing() -> AsyncGenerator[Event | str]:
+        yield "a line"
+        raise TimeoutError("of its own")
+
+    container = Container()
+    container.lines = failing  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError, match="of its own"):
+        await container.hear([])
+    assert container.ended == 0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a toy program answers."""
+
+    rows: int
+
+
+POD = Pod(
+    name="tuning", containers=(platform_base.Container(name="count", program="toy", config=None),)
+)
+
+
+async def test_a_program_s_answer_is_typed(
+    platform: Watched, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = saying(progress(phase="count"), {"event": "result", "rows": 3})
+    monkeypatch.setattr(platform, "follow", lambda *_: said)
+    answer = await run_container(workspace, POD, "count", answers=Counted, step="download")
+    assert answer == Counted(rows=3)
+    assert places(platform) == [("count", 0)]
+
+
+async def test_the_pod_of_a_silent_container_is_ended(
+    platform: Watched, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def end(_workspace: Workspace, pod: Pod) -> None:
+        ended.append(pod.name)
+
+    monkeypatch.setattr(platform, "follow", lambda *_: Container().lines())
+    monkeypatch.setattr(platform, "end", end)
+    monkeypatch.setattr(steps, "settings", lambda: QUICK)
+    with pytest.raises(DeadlineExceeded):
+        await run_container(workspace, POD, "count", answers=Counted, step="download")
+    assert ended == ["tuning"]
+
+
+async def test_a_change_of_the_status_gives_the_status(workspace: Workspace) -> None:
+    status = await change_status(workspace, turn(*NODES, value="True", message="gpu-1"))
+    assert status.is_true(ConditionType.NODES_READY)
 
 
 class Told(Exception):

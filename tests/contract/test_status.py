@@ -4,7 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus, fresh_status
+from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.status import (
+    ConditionType,
+    Progress,
+    State,
+    WorkspaceStatus,
+    fresh_status,
+    status_of,
+)
 
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = datetime(2026, 1, 2, tzinfo=UTC)
@@ -140,3 +148,35 @@ def test_what_a_state_means_for_runs_and_nodes() -> None:
     assert those("ended_badly") == {State.FAILED, State.STOPPED}
     assert those("is_of_server") == {State.READY, State.NOT_READY}
     assert set(State) - those("keeps_nodes") == {State.SUCCEEDED, State.FAILED, State.STOPPED}
+
+
+def test_a_condition_is_true_only_when_it_is_there_and_says_so() -> None:
+    status = WorkspaceStatus()
+    assert not status.is_true(ConditionType.ACCEPTED)
+    for value, expected in (("False", False), ("Unknown", False), ("True", True)):
+        status.set_condition(ConditionType.ACCEPTED, status=value, reason="R")  # type: ignore[arg-type]
+        assert status.is_true(ConditionType.ACCEPTED) is expected
+
+
+def test_progress_is_one_line_of_what_is_known() -> None:
+    progress = Progress(
+        step_name="tune", phase="train", step=3, steps=4, loss=1.5, tokens_per_s=372.6, eta_s=240
+    )
+    assert str(progress) == "tune train 3/4 loss 1.500 373 tokens/s ETA 4 min"
+    assert progress.percent == 75
+    assert (str(Progress(step_name="push")), Progress(step_name="push").percent) == ("push", 0)
+    assert str(Progress(phase="train", step=1, steps=2)) == ""
+
+
+def test_image_and_endpoint_are_kept_by_the_next_run() -> None:
+    earlier = WorkspaceStatus(observed_generation=1)
+    earlier.endpoint = Endpoint(url="http://tuned.team.svc", model="tuned")
+    earlier.image = PublishedImage(reference="r:1", digest="sha256:1", pushed=True, layout_dir="d")
+    after = fresh_status(2, earlier)
+    assert (after.endpoint, after.image) == (earlier.endpoint, earlier.image)
+
+
+def test_a_workspace_that_no_run_has_told_of_has_an_empty_status() -> None:
+    for manifest in (None, {}, {"status": None}):
+        assert status_of(manifest) == WorkspaceStatus()
+    assert status_of({"status": {"state": "Ready", "attempt": 3}}).attempt == 3

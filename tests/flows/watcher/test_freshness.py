@@ -57,3 +57,22 @@ def test_what_is_gone_does_not_make_it_old(freshness: Freshness, clock: Clock) -
     clock.seconds += 60
     freshness.compare({})
     assert freshness.age_s == 0
+
+
+def test_a_watch_that_was_never_compared_ages_from_its_start(
+    freshness: Freshness, clock: Clock
+) -> None:
+    assert freshness.age_s == 0
+    clock.seconds += 60
+    assert freshness.age_s == 60
+
+
+def test_an_object_that_is_there_again_has_to_be_shown_again(
+    freshness: Freshness, clock: Clock
+) -> None:
+    freshness.show("a", "1")
+    freshness.forget("a")
+    for _ in range(2):
+        clock.seconds += 60
+        freshness.compare({"a": "1"})
+    assert freshness.age_s == 60
