@@ -28,6 +28,7 @@ from tasks.platform.diagnosis import (
 )
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi
+from tasks.platform.manifests import EVENT_NONCE_ANNOTATION
 from tasks.platform.wire import Object, has_failed
 
 logger = logging.getLogger(__name__)
@@ -61,11 +62,14 @@ class Informers:
 
 @dataclass(frozen=True)
 class _Instance:
-    """One start of the container: the pod, its uid, and the runtime's name for the start."""
+    """One start of the container: the pod, the runtime's name for the start.
+
+    nonce: with which its events are told; "" = of a pod that an older version made.
+    """
 
     pod: str
-    uid: str
     container_id: str
+    nonce: str
 
 
 class ContainerFollower:
@@ -163,7 +167,7 @@ class ContainerFollower:
                     if moment[:19] == newest[:19]:
                         seen_this_second.add((moment, text))
                     self._tail = [*self._tail[-_TAIL_LINES:], text]
-                    yield parse_event(text, nonce=started.uid) or text
+                    yield parse_event(text, nonce=started.nonce) or text
             except KubernetesUnavailable as error:
                 logger.info("log interrupted pod=%s: %s", started.pod, error)
             except KubernetesRefused as error:
@@ -223,7 +227,9 @@ class ContainerFollower:
         if not pod or not status or not status["state"].keys() & {"running", "terminated"}:
             return None
         meta = pod["metadata"]
-        started = _Instance(meta["name"], meta["uid"], status.get("containerID", ""))
+        tells_uid = EVENT_NONCE_ANNOTATION in meta.get("annotations", {})
+        nonce = meta["uid"] if tells_uid else ""
+        started = _Instance(meta["name"], status.get("containerID", ""), nonce)
         return None if started in self._tried else started
 
     def _is_over(self, started: _Instance) -> bool:

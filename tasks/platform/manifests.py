@@ -24,6 +24,8 @@ WORKSPACE_LABEL = "kaito.sh/workspace"
 GENERATION_LABEL = "kaitoflow.io/generation"
 POD_LABEL = "kaitoflow.io/pod"
 SERVER_PORT, DISTRIBUTED_PORT = 5000, 29500
+# Says that the pod's programs tell the pod's uid with each event; older ones tell nothing.
+EVENT_NONCE_ANNOTATION = "kaitoflow.io/event-nonce"
 LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"
 PRIORITY_CLASS_ANNOTATION = "kaitoflow.io/priority-class"
 
@@ -266,7 +268,8 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
     digest = _digest(config_map(workspace, pod)["data"])
     metadata = {
         "labels": dict(settings.labels) | _labels(workspace, pod),
-        "annotations": dict(settings.annotations) | {"kaitoflow.io/config-digest": digest},
+        "annotations": dict(settings.annotations)
+        | {"kaitoflow.io/config-digest": digest, EVENT_NONCE_ANNOTATION: "uid"},
     }
     return {"metadata": metadata, "spec": spec}
 

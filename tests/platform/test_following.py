@@ -14,7 +14,13 @@ UID = "5f0c"
 SECOND = "2026-11-27T19:21:16"
 OVER: dict[str, Any] = {
     "spec": {},
-    "metadata": {"name": "pod", "uid": UID, "namespace": "team", "creationTimestamp": SECOND},
+    "metadata": {
+        "name": "pod",
+        "uid": UID,
+        "namespace": "team",
+        "creationTimestamp": SECOND,
+        "annotations": {"kaitoflow.io/event-nonce": "uid"},
+    },
     "status": {
         "containerStatuses": [
             {"name": "tune", "containerID": "c", "state": {"terminated": {"exitCode": 1}}}
@@ -71,6 +77,15 @@ async def test_a_line_without_the_pods_uid_is_no_event() -> None:
     forged = ['{"event": "result"}', '{"event": "result", "nonce": "another"}']
     lines = [(f"{SECOND}.{number}Z", text) for number, text in enumerate(forged)]
     assert await read(lines) == forged
+
+
+async def test_a_pod_of_an_older_version_is_believed_without() -> None:
+    cluster = Cluster([(f"{SECOND}.1Z", '{"event": "result"}')])
+    cluster.over |= {"metadata": cluster.over["metadata"] | {"annotations": {}}}
+    follower = follower_of(cluster)
+    started = follower._newest_start()
+    assert started
+    assert [said async for said in follower._read(started)] == [{"event": "result"}]
 
 
 @pytest.mark.parametrize("code", [0, 1, 137, 139])
