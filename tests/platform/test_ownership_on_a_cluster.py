@@ -1,7 +1,9 @@
 """What is not a Workspace's own is neither changed nor deleted by its run."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ from kubernetes.aio import client, config
 from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import NameTaken
 from tasks.contract.workspace import Workspace, parse_workspace
-from tasks.platform.base import INFERENCE, Pod
+from tasks.platform.base import INFERENCE, TUNING, Container, Pod
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import workspace_labels
 from tasks.settings import Settings
 from tests.builders import tuning_manifest
+from tests.chart.rendering import CRDS
 from tests.cluster.control_plane import ControlPlane
 
 pytestmark = pytest.mark.cluster
@@ -24,10 +27,15 @@ pytestmark = pytest.mark.cluster
 POD = Pod(name=INFERENCE, containers=(), template={"spec": {"containers": []}})
 
 
+async def close(platform: KubernetesPlatform) -> None:
+    await platform.close()
+    await asyncio.sleep(0.25)  # aiohttp's TLS connections are closed a little later
+
+
 @pytest.fixture
-async def platform(
-    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[KubernetesPlatform]:
+def reachable(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Platforms speak to the tests' API server."""
+
     async def connect(_context: str | None, *, patience_s: float) -> KubeApi:
         settings = client.Configuration()
         # The client library reads KUBECONFIG once, when it is imported.
@@ -37,9 +45,13 @@ async def platform(
         return KubeApi(client.ApiClient(settings), patience_s=patience_s)
 
     monkeypatch.setattr("tasks.platform.kubernetes.connect", connect)
+
+
+@pytest.fixture
+async def platform(reachable: None) -> AsyncIterator[KubernetesPlatform]:
     platform = KubernetesPlatform(Settings())
     yield platform
-    await platform.close()
+    await close(platform)
 
 
 @pytest.fixture
@@ -99,3 +111,43 @@ async def test_another_object_of_a_deleted_ones_name_stays(
     assert not await api.delete("Service", namespace, "web", uid="another")
     assert service(control_plane, workspace) == before
     assert await api.delete("Service", namespace, "web", uid=before["metadata"]["uid"])
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a toy program is told."""
+
+    text: str
+
+
+async def begin(workspace: Workspace, *, image: str, told: str) -> None:
+    """Have the tuning pod there, as the worker of one version makes it."""
+    toy = Container(name="tune", program="toy", config=Told(told))
+    platform = KubernetesPlatform(Settings(pod_image=image))
+    lines = platform.follow(workspace, Pod(name=TUNING, containers=(toy,)), toy)
+    await anext(lines)  # what it waits for: there is no node
+    await lines.aclose()
+    await close(platform)
+
+
+async def test_a_job_that_another_version_began_stays_with_what_its_pods_are_told(
+    control_plane: ControlPlane,
+    reachable: None,
+    namespace: str,
+) -> None:
+    definition = (CRDS / "kaito.sh_workspaces.yaml").read_text()
+    control_plane.define("workspaces.kaito.sh", definition)
+    manifest = tuning_manifest("web")
+    manifest["metadata"] |= {"namespace": namespace}
+    made = control_plane.kubectl(
+        "create", "--filename=-", "--output=json", stdin=json.dumps(manifest)
+    )
+    workspace = parse_workspace(json.loads(made), source="test")
+    await begin(workspace, image="example.com/pod:1", told="old")
+    await begin(workspace, image="example.com/pod:2", told="new")
+    get = ("get", "--output=json", f"--namespace={namespace}")
+    [job] = json.loads(control_plane.kubectl(*get, "jobs"))["items"]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "example.com/pod:1"
+    told = json.loads(control_plane.kubectl(*get, "configmap", "web-tuning-1"))["data"]
+    assert json.loads(told["tune.json"]) == {"text": "old"}
