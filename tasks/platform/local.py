@@ -236,8 +236,12 @@ class LocalPlatform:
             ) from None
 
     def is_serving(self, workspace: Workspace) -> bool:
-        """Whether the Workspace's server process lives."""
-        return ContainerProcess(self.store.generation_dir(workspace), SERVER).running() is not None
+        """Whether a server process of the Workspace lives.
+
+        It may be an older generation's: an edit that fails stops none.
+        """
+        folders = self.store.workspace_dir(workspace).glob("generation-*")
+        return any(ContainerProcess(folder, SERVER).running() for folder in folders)
 
     async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:  # noqa: ARG002
         """Return no node: none is made for a server, and none has to be kept."""

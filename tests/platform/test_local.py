@@ -1,11 +1,15 @@
 """The local platform: one run at a time, secrets where pods find them, everything stopped."""
 
 import json
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import RunInProgress
+from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.base import Pod
 from tasks.platform.local import LocalPlatform, is_free
@@ -70,9 +74,31 @@ async def test_stopping_ends_every_container(platform: LocalPlatform) -> None:
         await anext(lines)
 
 
-def test_a_port_that_somebody_listens_on_is_not_free() -> None:
-    import socket
+async def test_an_edit_leaves_what_serves_and_is_served_at_its_address(
+    platform: LocalPlatform,
+) -> None:
+    workspace = applied(platform)
+    assert not platform.is_serving(workspace)
+    server = replace(toy("wait"), name="serve")
+    lines = platform.follow(workspace, Pod(name="inference", containers=(server,)), server)
+    await anext(lines)
+    edited = applied(platform, workspace=tuning_workspace(input={"urls": ["https://b.c/d.json"]}))
+    assert (workspace.metadata.generation, edited.metadata.generation) == (1, 2)
+    assert platform.is_serving(edited)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        platform.store.write_status(
+            edited, WorkspaceStatus(endpoint=Endpoint(url=url, model="tuned"))
+        )
+        assert (await platform.server_address(edited, port=None)).url == url
+    await platform.stop(edited)
+    assert not platform.is_serving(edited)
+    await lines.aclose()
 
+
+def test_a_port_that_somebody_listens_on_is_not_free() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
