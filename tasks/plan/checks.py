@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import AddressForbidden, KaitoflowError, Refused
+from tasks.contract.words import expect_annotations, without_effect
 from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import Offer
 from tasks.plan import cost, data, image, machine, model, nodes, resource
@@ -12,6 +13,7 @@ from tasks.plan.findings import Findings
 from tasks.plan.size import Range, Run, memory_here_gib, seconds_here, seconds_on
 from tasks.platform.base import World
 from tasks.platform.ownership import name_taken
+from tasks.platform.tolerations import own_tolerations
 
 _NOTHING_ASKED = Findings()
 
@@ -72,6 +74,7 @@ def _offers(workspace: Workspace) -> tuple[Offer, ...]:
 def _of_the_workspace(workspace: Workspace, world: World, findings: Findings) -> Iterator[Check]:
     purpose = f"tuning by {workspace.tuning.method}" if workspace.tuning else "inference"
     yield Check(name="schema", result="ok", detail=f"{workspace.api_version}, {purpose}")
+    yield from _of_its_words(workspace, world)
     looks: dict[str, Callable[[], Check | str]] = {
         "base model": lambda: model.base_model(workspace, world)
     }
@@ -87,6 +90,20 @@ def _of_the_workspace(workspace: Workspace, world: World, findings: Findings) ->
         yield checked(name, look)
     for kind, taken in world.taken:
         yield from_error("names", name_taken(kind, taken, workspace), result="fail")
+
+
+def _of_its_words(workspace: Workspace, world: World) -> Iterator[Check]:
+    """A line where a word is wrong, and one that tells of words without effect."""
+    try:
+        expect_annotations(workspace)
+        own_tolerations(workspace)
+    except Refused as error:
+        yield from_error("words", error, result="fail")
+    config = model.config_or_none(workspace, world)
+    told = [*without_effect(workspace), *(config.notes if config else ())]
+    if told:
+        detail = f"no effect here: {'; '.join(dict.fromkeys(told))}"
+        yield Check(name="words", result="warn", detail=detail, fix="remove what you do not need")
 
 
 def _of_this_machine(run: Run | None, world: World, memory_gib: float | None) -> Iterator[Check]:

@@ -338,3 +338,42 @@ def test_acceptance_says_what_was_not_checked_and_what_to_mind() -> None:
 def test_only_a_plan_without_doubts_says_that_all_checks_passed() -> None:
     fine = Check(name="schema", result="ok", detail="v1beta1")
     assert acceptance(Plan(checks=[fine])) == "all checks passed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fix"),
+    [
+        ("kaitoflow.io/bad-rows-tolerance", "lots", "a number from 0 to 1"),
+        ("kaitoflow.io/tolerations", "a b", "as kubectl does"),
+        ("kaitoflow.io/stoped", "", "write kaitoflow.io/stopped"),
+    ],
+)
+def test_an_annotation_that_means_nothing_is_refused(name: str, value: str, fix: str) -> None:
+    refused = make_plan(workspace(annotations={name: value}), CLUSTER, MADE).refused
+    assert [(check.name, check.reason) for check in refused] == [("words", "InvalidWorkspace")]
+    assert fix in refused[0].fix
+
+
+def test_words_without_effect_are_told_in_the_plan_and_at_the_acceptance() -> None:
+    asked = workspace(annotations={"kaito.sh/performance-mode": "throughput"})
+    plan = make_plan(asked, CLUSTER, MADE)
+    told = row(plan, "words")
+    assert told.result == "warn"
+    assert "annotation kaito.sh/performance-mode: it is a flag of vLLM" in told.detail
+    assert told.detail in acceptance(plan)
+
+
+def test_settings_of_the_training_that_are_not_used_are_told() -> None:
+    text = "training_config: {TrainingArguments: {fp16: true}}"
+    world = replace(CLUSTER, config_maps={"settings": {"training_config.yaml": text}})
+    told = row(make_plan(workspace(config="settings"), world, MADE), "words")
+    assert "TrainingArguments.fp16 is not used" in told.detail
+
+
+def test_the_time_of_a_machine_that_is_made_counts_only_where_one_is_made() -> None:
+    seen = replace(MADE, dataset=DatasetSeen(bytes=(4_000_000,)))
+    made = make_plan(workspace(), CLUSTER, seen).seconds
+    own = make_plan(workspace(), CLUSTER, replace(seen, provisioner="byo")).seconds
+    assert made
+    assert own
+    assert (made[0] - own[0], made[1] - own[1]) == (180, 900)
