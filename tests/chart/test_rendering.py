@@ -30,6 +30,10 @@ from tests.chart.rendering import (
 )
 
 VALUES: Object = yaml.safe_load((CHART / "values.yaml").read_text())
+CLUSTERWIDE = (
+    *("ClusterRole", "ClusterRoleBinding"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+)
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -278,17 +282,13 @@ def test_no_object_lies_outside_its_namespace(variant: str) -> None:
     told = VARIANTS[variant].get("namespaces", [])
     for each in render(VARIANTS[variant]):
         where = each["metadata"].get("namespace")
-        clusterwide = each["kind"] in ("ClusterRole", "ClusterRoleBinding")
+        clusterwide = each["kind"] in CLUSTERWIDE
         assert where is None if clusterwide else where in {NAMESPACE, *told}, each["kind"]
 
 
 def test_cluster_wide_objects_of_two_installations_never_share_a_name() -> None:
     objects = [o for n in ("kaito", "kaitoflow", "n" * 63) for o in render(namespace=n)]
-    names = [
-        (o["kind"], o["metadata"]["name"])
-        for o in objects
-        if o["kind"] in ("ClusterRole", "ClusterRoleBinding")
-    ]
+    names = [(o["kind"], o["metadata"]["name"]) for o in objects if o["kind"] in CLUSTERWIDE]
     assert len(names) == len(set(names)) >= 3 * 4
 
 

@@ -1,0 +1,99 @@
+"""Who creates a Workspace gets no more from its pods than is theirs."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.builders import tuning_manifest
+from tests.chart.conftest import Installation
+from tests.chart.rendering import CRDS
+
+pytestmark = pytest.mark.cluster
+
+Object = dict[str, Any]
+Create = Callable[[Object], str]
+VOLUME = {"volumeSource": {"persistentVolumeClaim": {"claimName": "kept"}}}
+TEMPLATE = {"template": {"spec": {"containers": [{"name": "own", "image": "example.com/own"}]}}}
+
+
+def inference(**content: Any) -> Object:
+    manifest = tuning_manifest()
+    del manifest["tuning"]
+    selector = {"labelSelector": {"matchLabels": {"apps": "own"}}}
+    return manifest | {"inference": content, "resource": selector}
+
+
+@pytest.fixture
+def create(installation: Installation) -> Create:
+    """Creates Workspaces as a person who may do that, read Secret `push`, and nothing else."""
+    kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
+    kubernetes.define("workspaces.kaito.sh", (CRDS / "kaito.sh_workspaces.yaml").read_text())
+    installation.install()
+    rules = {
+        "workspaces": ("--verb=create,get,update,patch", "--resource=workspaces.kaito.sh"),
+        "push": ("--verb=get", "--resource=secrets", "--resource-name=push"),
+    }
+    for name, rule in rules.items():
+        kubernetes.kubectl("create", "role", name, *rule, here)
+        bind = ("create", "rolebinding", name, f"--role={name}", "--user=a-person")
+        kubernetes.kubectl(*bind, here)
+
+    def create(manifest: Object) -> str:
+        """What kubectl says; nothing is kept."""
+        told = ("create", "--filename=-", "--dry-run=server", "--as=a-person", here)
+        try:
+            return kubernetes.kubectl(*told, stdin=json.dumps(manifest))
+        except RuntimeError as refused:
+            return str(refused)
+
+    deadline_s = time.monotonic() + 60  # a policy is in force a little after it was made
+    while "may not create pods" not in create(inference(**TEMPLATE)):
+        assert time.monotonic() < deadline_s, create(inference(**TEMPLATE))
+        time.sleep(0.5)
+    return create
+
+
+def test_what_a_creator_may_not_use_a_workspace_may_not_either(
+    installation: Installation, create: Create
+) -> None:
+    assert "created" in create(tuning_manifest())
+    refused = {
+        "may not create pods": [
+            inference(**TEMPLATE),
+            tuning_manifest(input=VOLUME),
+            tuning_manifest(output=VOLUME),
+        ],
+        "Secret other was named": [
+            tuning_manifest(output={"image": "r.io/a:1", "imagePushSecret": "other"}),
+            tuning_manifest(input={"image": "r.io/d:1", "imagePullSecrets": ["push", "other"]}),
+            inference(
+                preset={"name": "phi-4", "presetOptions": {"modelAccessSecret": "other"}},
+            ),
+        ],
+    }
+    for words, manifests in refused.items():
+        for manifest in manifests:
+            assert words in create(manifest)
+    kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
+    bind = ("create", "rolebinding", "edit", "--clusterrole=edit", "--user=a-person")
+    kubernetes.kubectl(*bind, here)
+    for manifest in (manifest for manifests in refused.values() for manifest in manifests):
+        assert "created" in create(manifest)
+
+
+@pytest.mark.usefixtures("create")
+def test_who_writes_what_is_there_already_asks_for_nothing_new(
+    installation: Installation,
+) -> None:
+    kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
+    manifest = json.dumps(inference(**TEMPLATE))
+    kubernetes.kubectl("create", "--filename=-", here, stdin=manifest)
+    note = ("annotate", "workspace", "tuned", "kaitoflow.io/stopped=1", "--as=a-person")
+    assert "annotated" in kubernetes.kubectl(*note, here)
+    more = '{"inference": {"template": {"spec": {"hostNetwork": true}}}}'
+    change = ("patch", "workspace", "tuned", "--type=merge", f"--patch={more}", "--as=a-person")
+    with pytest.raises(RuntimeError, match="may not create pods"):
+        kubernetes.kubectl(*change, here)
