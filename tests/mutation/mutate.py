@@ -2,8 +2,8 @@
 
 Run as `python -m tests.mutation.mutate [--mutants N] [--seed S] MODULE...`, or by `make mutate`. A
 module is a path or a pattern such as `tasks/plan/*.py`. Of each a seeded sample of mutants is made
-in a copy of the checkout; against each run those fast tests that import the module, or that stand
-in its room of tests/. Printed are the killed and the survived of each module, with every survivor.
+in a copy of the checkout; against each run those fast tests that are about the module (see
+`_tests_of`). Printed are the killed and the survived of each module, with every survivor.
 
 Fast means: not marked slow, cluster or e2e, no server of a whole session, and under half a second.
 A mutant that hangs its tests for long counts as killed. Mutants run here as the code that they are:
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +140,7 @@ def _modules(patterns: list[str]) -> list[str]:
 def _try_module(checkout: Path, module: str, *, mutants: int, seed: int) -> Verdict:
     started_s = time.monotonic()
     source = (ROOT / module).read_text()
-    tests = sorted(_tests_of(module))
+    tests = _tests_of(module)
     fast = _fast_tests(checkout, tests) if tests else {}
     verdict = Verdict(module, len(fast))
     found = find_mutants(source)
@@ -160,16 +160,23 @@ def _try_module(checkout: Path, module: str, *, mutants: int, seed: int) -> Verd
     return verdict
 
 
-def _tests_of(module: str) -> Iterator[str]:
-    """The test files that import the module or its package, and those of its room."""
+def _tests_of(module: str) -> list[str]:
+    """The test files that bear the module's name, or stand in its room and import it.
+
+    Where there are none: those that import it, and all of its room.
+    """
     name = module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-    package, _, last = name.rpartition(".")
-    room = module.split("/")[1]
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        inside = path.relative_to(ROOT / "tests")
-        imported = _imported(path)
-        if {name, f"{package}.{last}"} & imported or inside.parts[0] == room:
-            yield str(path.relative_to(ROOT))
+    room, last = module.split("/")[1], name.rpartition(".")[2]
+    files = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")]
+    named = {file for file in files if _is_named_for(last, file.stem.removeprefix("test_"))}
+    importing = {file for file in files if name in _imported(ROOT / "tests" / file)}
+    at_home = {file for file in files if file.parts[0] == room}
+    chosen = named | (importing & at_home) or importing | at_home
+    return [f"tests/{file}" for file in sorted(chosen)]
+
+
+def _is_named_for(module: str, test: str) -> bool:
+    return f"{module}_".startswith(f"{test}_") or f"{test}_".startswith(f"{module}_")
 
 
 def _imported(path: Path) -> set[str]:
