@@ -18,6 +18,9 @@ PROMISED = {
     "garbage_grace_s": 600,
     "node_ready_timeout_s": 600,
     "allow_local_addresses": False,
+    "azure_manages_gpus": True,
+    "job_timeout_s": 7 * 24 * 3600,
+    "step_silence_timeout_s": 2 * 3600,
     "server_ready_timeout_s": 300,
     "plan_timeout_s": 3,
     "stop_grace_s": 20,
@@ -63,22 +66,42 @@ def test_nodes_where_pods_run_are_taken(
     assert Settings().provisioner == provisioner
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("LAUNCH_TIMEOUT_S", "0"),
-        ("MAX_NODES", "0"),
-        ("GARBAGE_GRACE_S", "-1"),
-        ("PLAN_TIMEOUT_S", "0"),
-        ("JOB_TIMEOUT_S", "59"),
-    ],
+# Above nothing, however little.
+TIMES = (
+    "launch_timeout_s",
+    "register_timeout_s",
+    "gpu_timeout_s",
+    "capacity_wait_s",
+    "node_ready_timeout_s",
+    "step_silence_timeout_s",
+    "server_ready_timeout_s",
+    "plan_timeout_s",
+    "stop_grace_s",
+    "watcher_timeout_s",
 )
-def test_a_time_or_a_bound_that_lets_nothing_happen_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+LEAST = {"max_nodes": 1, "garbage_grace_s": 0, "job_timeout_s": 60}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_no_time_at_all_is_refused_and_a_short_one_is_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv(f"KAITOFLOW_{variable}", value)
-    with pytest.raises(ValidationError, match=variable.lower()):
+    monkeypatch.setenv(f"KAITOFLOW_{name.upper()}", "0")
+    with pytest.raises(ValidationError, match=name):
         Settings()
+    monkeypatch.setenv(f"KAITOFLOW_{name.upper()}", "0.5")
+    assert getattr(Settings(), name) == 0.5
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST.items())
+def test_less_than_a_bound_lets_happen_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, least: int
+) -> None:
+    monkeypatch.setenv(f"KAITOFLOW_{name.upper()}", str(least - 1))
+    with pytest.raises(ValidationError, match=name):
+        Settings()
+    monkeypatch.setenv(f"KAITOFLOW_{name.upper()}", str(least))
+    assert getattr(Settings(), name) == least
 
 
 def test_the_home_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
