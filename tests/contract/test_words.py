@@ -7,16 +7,30 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.contract import workspace as contract_workspace
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.words import expect_annotations, without_effect, words
-from tasks.contract.workspace import Workspace, parse_workspace
-from tasks.nodes import offers
+from tasks.contract.workspace import Workspace, parse_manifests, parse_workspace
+from tasks.nodes import need, offers
+from tasks.nodes.claims import node_claim
 from tasks.platform import manifests, tolerations
 from tests.builders import tuning_manifest
 
 ROOT = Path(__file__).parents[2]
 CRD = yaml.safe_load((ROOT / "deployments/crds/kaito.sh_workspaces.yaml").read_text())
+KAITO_FILES = [
+    path
+    for path in sorted((ROOT / "tests/kaito").glob("*.yaml"))
+    if "kind: Workspace" in path.read_text()
+]
 OF_EVERY_OBJECT = {"apiVersion", "kind", "metadata.name"}
+
+# Of pods and claims: programs of ours write and read them.
+OF_OUR_OWN = {
+    manifests.EVENT_NONCE_ANNOTATION,
+    node_claim.SLOT_ANNOTATION,
+    node_claim.WORKSPACE_UID_ANNOTATION,
+}
 
 # KAITO 0.12's and 0.13's, from its api/ and pkg/utils/consts.
 KAITO_ANNOTATIONS = """
@@ -65,16 +79,15 @@ def test_each_annotation_of_kaito_s_is_in_the_table() -> None:
 
 
 def test_each_annotation_that_is_read_is_in_the_table() -> None:
-    modules = (offers, manifests, tolerations)
     read = {
         value
-        for module in modules
+        for module in (offers, manifests, tolerations, contract_workspace, node_claim, need)
         for name, value in vars(module).items()
-        if name.endswith("_ANNOTATION")
+        if name.strip("_").endswith("_ANNOTATION")
     }
-    assert len(read) > 6
+    assert len(read) > 11
     does = {name for name, word in words("annotations").items() if word.does}
-    assert read <= does
+    assert read - OF_OUR_OWN <= does
 
 
 @pytest.mark.parametrize(
@@ -135,3 +148,8 @@ def test_what_asks_for_nothing_is_not_told() -> None:
     manifest = tuning_manifest()
     manifest["tuning"]["preset"]["accessMode"] = "public"
     assert [*without_effect(parse_workspace(manifest, source="test"))] == []
+
+
+@pytest.mark.parametrize("path", KAITO_FILES, ids=lambda path: path.stem)
+def test_no_word_of_kaito_s_own_manifests_is_refused(path: Path) -> None:
+    expect_annotations(parse_manifests(path.read_text(), source=path.name).workspace)
