@@ -221,7 +221,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
         name = host.rstrip(".").lower()
         if name in METADATA_NAMES:
             raise self._not_allowed(host, "a metadata service")
-        allow_local = self._allow_local or host == self._home or self._is_home_inside
+        allow_local = self._allow_local or self._is_home_inside
         if not allow_local and (name == "localhost" or name.endswith(".localhost")):
             raise self._not_allowed(host, "this machine itself")
         addresses = list(self._resolve(host, port))

@@ -1,5 +1,6 @@
 """What a pod program says is read back by its platform, whatever else is in the log."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -8,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contract.errors import InternalError
-from tasks.contract.podlog import parse_event, read_answer, verdict_error
+from tasks.contract.errors import DiskFull, InternalError
+from tasks.contract.podlog import _typed, parse_event, read_answer, verdict_error
 from tasks.contract.programs.image import PullResult
 
 
@@ -94,3 +95,20 @@ def test_an_answer_of_another_version_is_told() -> None:
 def test_a_verdict_of_another_version_is_still_the_error_it_names() -> None:
     told = verdict_error({"event": "verdict", "reason": "DiskFull", "message": "a; b; c"})
     assert (told.reason, str(told)) == ("DiskFull", "a; b; c")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_known_by_its_number(number: int) -> None:
+    assert isinstance(_typed(OSError(number, "x", "/data/a")), DiskFull)
+    assert isinstance(_typed(OSError(errno.EACCES, "x", "/data/a")), InternalError)
+
+
+def test_a_program_that_is_asked_to_stop_ends_with_143(tmp_path: Path) -> None:
+    config = tmp_path / "toy.json"
+    config.write_text(json.dumps({"does": "wait"}))
+    command = [sys.executable, "-m", "tests.platform.toy", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert "progress" in program.stdout.readline()
+        program.terminate()
+        assert program.wait(10) == 143

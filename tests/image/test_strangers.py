@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tasks.contract.errors import (
     RegistryUnavailable,
 )
 from tasks.contract.image_reference import parse_reference
+from tasks.remote.authority import WORDS_MAX_BYTES, read_words
 from tasks.remote.guard import GuardedBackend, Pace, PacedStream
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
@@ -208,6 +210,14 @@ def test_a_registry_that_hardly_sends_anything_is_given_up(home: Scripted, tmp_p
 class Dripping(httpcore2.NetworkStream):
     """A connection over which a byte comes, or goes, a second."""
 
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        return self
+
     def __init__(self) -> None:
         self.now_s = 0.0
         self.timeouts: list[float | None] = []
@@ -226,7 +236,7 @@ def dripping(start_s: float, bytes_per_s: float) -> tuple[Dripping, PacedStream]
     return stream, PacedStream(stream, Pace(start_s, bytes_per_s), clock=lambda: stream.now_s)
 
 
-def read_bytes(paced: PacedStream, count: int) -> None:
+def read_bytes(paced: httpcore2.NetworkStream, count: int) -> None:
     for _ in range(count):
         paced.read(1)
 
@@ -328,3 +338,36 @@ def test_the_first_challenge_that_can_be_answered_is(
     auth.forget()
     auth.sign(request)
     assert "Authorization" not in request.headers
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_no_more_than_the_beginning_of_words_is_held(pack: type[bytes]) -> None:
+    encoding = {} if pack is bytes else {"Content-Encoding": "gzip"}
+    answer = httpx2.Response(500, headers=encoding, stream=Pieces(pack(b"a" * 2**22)))
+    assert read_words(answer) == b"a" * WORDS_MAX_BYTES
+
+
+class Pieces(httpx2.SyncByteStream):
+    """A body that comes in pieces of a kilobyte."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._content), 1024):
+            yield self._content[start : start + 1024]
+
+
+def test_public_registries_only_are_asked_where_that_is_wanted() -> None:
+    reference = parse_reference("10.0.0.1:5000/phi:v1")
+    asked = Repository(reference, "pull,push", patience=Patience(0), public_only=True)
+    with asked, pytest.raises(AddressForbidden, match="inside a private network"):
+        asked.check_push()
+
+
+def test_an_encrypted_connection_keeps_the_pace() -> None:
+    stream, paced = dripping(10, 100)
+    encrypted = paced.start_tls(ssl.create_default_context(), "host")
+    with pytest.raises(httpcore2.TimeoutException):
+        read_bytes(encrypted, 1000)
+    assert stream.now_s < 20

@@ -213,3 +213,13 @@ def test_no_layer_touches_anything_outside(
     assert (outer / "a").read_text() == "outside"
     assert {path.name for path in outer.iterdir()} == {"a", "work"}
     assert {path.name for path in work.iterdir()} == {"into", "layer-0"}
+
+
+@pytest.mark.parametrize("limits", [Limits(entries=1), Limits(expanded_bytes=9)])
+def test_plain_files_count_too(tmp_path: Path, limits: Limits) -> None:
+    (tmp_path / "into").mkdir()
+    (tmp_path / "blob").write_bytes(b"12345")
+    unpacker = Unpacker("phi:v1", tmp_path / "into", limits=limits)
+    unpacker.add_file(tmp_path / "blob", "a")
+    with pytest.raises(ImageUnreadable, match="over 1 files|over 9 bytes"):
+        unpacker.add_file(tmp_path / "blob", "b")

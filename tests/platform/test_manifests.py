@@ -273,3 +273,15 @@ def test_an_installations_labels_and_annotations_never_hide_those_of_a_pod() -> 
             "tuned",
         )
     assert metadata["labels"]["own"] == "1"
+
+
+def test_every_program_tells_the_pods_uid_and_the_pod_says_so() -> None:
+    for made in (
+        tuning_job(workspace(), tuning(), SETTINGS),
+        stateful_set(workspace(), SERVING, SETTINGS),
+    ):
+        template = made["spec"]["template"]
+        assert template["metadata"]["annotations"]["kaitoflow.io/event-nonce"] == "uid"
+        for each in containers(template["spec"]).values():
+            nonce = next(e for e in each["env"] if e["name"] == "KAITOFLOW_EVENT_NONCE")
+            assert nonce["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
