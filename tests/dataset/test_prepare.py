@@ -90,7 +90,7 @@ def test_one_bad_row_stops_the_run_and_tells_where_and_why(bench: Bench) -> None
     with pytest.raises(DatasetRowsInvalid) as failure:
         bench.prepare("data.jsonl", jsonl(chat(), chat(), BAD, chat()))
     assert str(failure.value).startswith(
-        "1 of 4 rows cannot be trained on: data.jsonl row 3: messages has no assistant turn"
+        "1 of 4 rows cannot be trained on; data.jsonl row 3: messages has no assistant turn"
     )
     assert 'kaitoflow.io/bad-rows-tolerance: "0.01"' in str(failure.value)
     assert not (bench.folder / "data" / "train.jsonl").exists()
@@ -184,7 +184,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_partial(bench: Bench, name: str)
     packed = name == "unpacked"
     url = bench.file("data.jsonl", gzip.compress(content) if packed else content)
     with small_disk(bench.folder / "data"):
-        with pytest.raises(DiskFull, match=f"{name}.tmp: no space is left .*free some space"):
+        with pytest.raises(DiskFull, match=f"{name}.tmp; no space is left .*free some space"):
             prepare_dataset(bench.config(url))
         assert not list((bench.folder / "data").iterdir())
 

@@ -67,6 +67,7 @@ def one(role: object, content: object) -> dict[str, object]:
         (one("assistant", None), r"the content of message 1 \(assistant\) is null"),
         (one("assistant", 3), "is a number, not text"),
         (one("assistant", "\ud800"), "half of a .* surrogate pair"),
+        (one("assistant", "Hello!"), "message 1 is the assistant's, with no question before it"),
         ({"messages": []}, "messages is an empty list"),
         ({"messages": None}, "messages is null"),
         ({"messages": {"role": "user"}}, "messages is an object, not a list of messages"),

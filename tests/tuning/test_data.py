@@ -120,6 +120,60 @@ def test_a_row_that_the_template_refuses_is_named() -> None:
         tokenise(rows, tiny_tokenizer(MISTRAL), max_length=64)
 
 
+THINKS_LAST = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if loop.last and message.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SYSTEM_IN_THE_LAST_QUESTION = (
+    "<s>{% set system = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% for message in messages %}{% if message.role == 'user' %}[INST] "
+    "{% if loop.last and system %}{{ system }}\n\n{% endif %}{{ message.content }}[/INST]"
+    "{% elif message.role == 'assistant' %} {{ message.content }}</s>{% endif %}{% endfor %}"
+)
+CUTS_REASONING = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+WITH_SYSTEM = {
+    "messages": [{"role": "system", "content": "Be brief."}, *chat("?", "!")["messages"]]
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "reason"),
+    [
+        (
+            THINKS_LAST,
+            chat("a?", "b.", "c?", "d."),
+            r"message 2 \(assistant\) would not be learned",
+        ),
+        (THINKS_LAST, chat("a?", "b.", "c?"), r"message 2 \(assistant\) would not be learned"),
+        (SYSTEM_IN_THE_LAST_QUESTION, WITH_SYSTEM, r"the 2 message\(s\) before .* another way"),
+        (CUTS_REASONING, chat("3+3?", "<think>\nsix\n</think>\n\nSix."), "message 2 .* not whole"),
+        (
+            CHATML,
+            {"messages": chat("?", "Hi.", "?", "!")["messages"][1:]},
+            "message 1 is the",
+        ),
+    ],
+)
+def test_a_turn_that_would_not_be_learned_stops_the_run_with_its_row(
+    template: str, row: dict[str, Any], reason: str
+) -> None:
+    rows = [chat("?", "!"), row]
+    with pytest.raises(DatasetRowsInvalid, match=rf"row 7 was to be learned from; .*{reason}"):
+        tokenise(rows, tiny_tokenizer(template), max_length=1024, numbers=[3, 7])
+
+
+@pytest.mark.parametrize("template", [THINKS_LAST, CUTS_REASONING])
+def test_a_turn_that_such_a_template_renders_whole_is_learned(template: str) -> None:
+    (answer,) = learned(encode(chat("a?", " b.  c\n"), template), template)
+    assert answer.endswith("b.  c\n<|im_end|>")
+
+
 def test_conversations_need_a_chat_template() -> None:
     with pytest.raises(InvalidTuningConfig, match=r"set ModelConfig.chat_template"):
         tokenise([chat("?", "!")], tiny_tokenizer(None), max_length=64)

@@ -139,6 +139,11 @@ def _messages(value: object, column: str) -> list[Message]:
     messages = [_message(item, f"message {number}") for number, item in enumerate(value, 1)]
     if not any(message["role"] == "assistant" for message in messages):
         raise Unfit(f"{column} has no assistant turn, so there is nothing to learn")
+    if messages[0]["role"] == "assistant":
+        # No chat template asks for an answer to nothing.
+        raise Unfit(
+            "message 1 is the assistant's, with no question before it; begin with a user turn"
+        )
     return messages
 
 

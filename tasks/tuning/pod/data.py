@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -26,8 +26,13 @@ NO_LOSS = -100
 _ROWS_WORTH_HOLDING_OUT = 50
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 64
 _PROBE = "kaitoflow"
+_TEMPLATE_FIX = (
+    "give each answer a row of its own with what was said before it, or set "
+    "ModelConfig.chat_template to one that renders a message always alike"
+)
 
 Row = dict[str, Any]
+T = TypeVar("T")
 Messages = list[dict[str, str]]
 
 
@@ -76,7 +81,7 @@ def read_rows(train_file: Path) -> list[Row]:
     return rows
 
 
-def divide(rows: Sequence[Row], settings: DatasetSettings) -> tuple[list[Row], list[Row]]:
+def divide(rows: Sequence[T], settings: DatasetSettings) -> tuple[list[T], list[T]]:
     """Rows to train on and rows to hold out, shuffled first where that is asked for.
 
     Without train_test_split one in ten is held out, at most 64, and none of fewer than 50 rows.
@@ -98,15 +103,22 @@ def _rows_to_hold_out(rows: int, train_test_split: float | None) -> int:
 
 
 def tokenise(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, max_length: int
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    numbers: Sequence[int] = (),
 ) -> Examples:
     """Token ids and labels of the rows, cut at the end to max_length.
 
-    Raises: DatasetRowsInvalid: a row that the chat template refuses, or no answer at all.
+    numbers: by which messages name the rows; none = their places here, from 1 on.
+    Raises: DatasetRowsInvalid: a row that the chat template refuses, or whose answers it renders
+    so that they could not be learned; or no answer at all.
     InvalidTuningConfig: conversations, but no chat template.
     """
     encoder = _Encoder(tokenizer)
-    whole = [encoder.encode(row, number) for number, row in enumerate(rows, start=1)]
+    named = zip(numbers or range(1, len(rows) + 1), rows, strict=True)
+    whole = [encoder.encode(row, number) for number, row in named]
     short = [Example(one.input_ids[:max_length], one.labels[:max_length]) for one in whole]
     examples = [one for one in short if one.answer_tokens]
     if rows and not examples:
@@ -152,6 +164,14 @@ def find_end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return list(dict.fromkeys(end for end in ends if end is not None))
 
 
+class _Unlearnable(ValueError):
+    """A conversation whose answers cannot be told from the rest; carries what to do."""
+
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(found)
+        self.fix = fix
+
+
 class _Encoder:
     """Rows to ids for one tokenizer; finds out once how its chat template ends a turn."""
 
@@ -170,6 +190,10 @@ class _Encoder:
             )
         try:
             return self._encode_conversation(row["messages"])
+        except _Unlearnable as error:
+            raise DatasetRowsInvalid(
+                f"row {number} was to be learned from", str(error), error.fix
+            ) from None
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in row["messages"])
             raise DatasetRowsInvalid(
@@ -180,11 +204,16 @@ class _Encoder:
 
     def rendered(self, messages: Messages, *, asks: bool) -> list[int]:
         """The ids of a rendered conversation; asks: up to where the next answer begins."""
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=asks
-        )
         # The template writes the start token itself.
+        text = self._text(messages, asks=asks)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _text(self, messages: Messages, *, asks: bool) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=asks
+            )
+        )
 
     def _encode_plain(self, row: Row) -> Example:
         prompt = str(row.get("prompt", ""))
@@ -211,14 +240,56 @@ class _Encoder:
 
     def _answers(self, messages: Messages, ids: list[int]) -> Iterator[tuple[int, int]]:
         """Where each answer begins and ends in the whole conversation's ids."""
+        whole = self._text(messages, asks=False)
         for turn, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
+            self._check_what_comes_before(messages[:turn], whole)
             start = _shared_prefix(self.rendered(messages[:turn], asks=True), ids)
             end = len(ids)
             if turn + 1 < len(messages):
                 end = _shared_prefix(self.rendered(messages[: turn + 1], asks=False), ids)
-            yield start, self._end_of_answer(ids, start, end)
+            end = self._end_of_answer(ids, start, end)
+            self._check_what_is_said(message["content"], ids[start:end], number=turn + 1)
+            yield start, end
+
+    def _check_what_comes_before(self, before: Messages, whole: str) -> None:
+        """Nothing when the conversation begins as it does when it is only so long.
+
+        Else the answer's beginning cannot be told: others' words would be learned, or none.
+        Raises: _Unlearnable.
+        """
+        if not before:
+            raise _Unlearnable(
+                "message 1 is the assistant's, with no question before it",
+                "begin the row with a user or system message",
+            )
+        asked, told = self._text(before, asks=True), self._text(before, asks=False)
+        # Without the invitation to answer: some templates end it otherwise than an answer begins.
+        if not whole.startswith(asked[: _shared_prefix(asked, told)]):
+            raise _Unlearnable(
+                f"the chat template renders the {len(before)} message(s) before an answer in "
+                "another way once it is there, so that it cannot be told what the assistant says",
+                _TEMPLATE_FIX,
+            )
+
+    def _check_what_is_said(self, content: str, said: list[int], *, number: int) -> None:
+        """Nothing when the ids with loss have all that the assistant says in its message.
+
+        Raises: _Unlearnable.
+        """
+        if _squashed(self._plain(content)) in _squashed(str(self._tokenizer.decode(said))):
+            return
+        raise _Unlearnable(
+            f"message {number} (assistant) would not be learned, or not whole: the chat template "
+            "leaves out a part of it, or renders it in another way when others follow",
+            _TEMPLATE_FIX,
+        )
+
+    def _plain(self, content: str) -> str:
+        """The content as the tokenizer gives it back, which may normalise it."""
+        ids = self._tokenizer(content.strip(), add_special_tokens=False)["input_ids"]
+        return str(self._tokenizer.decode(ids))
 
     def _end_of_answer(self, ids: list[int], start: int, end: int) -> int:
         """Just behind the end-of-turn token: the line break after it is not the model's to say."""
@@ -249,7 +320,12 @@ def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
-def _shared_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+def _squashed(text: str) -> str:
+    """Without white space, which templates trim and tokenizers merge."""
+    return "".join(text.split())
+
+
+def _shared_prefix(left: Sequence[object], right: Sequence[object]) -> int:
     for position, (one, other) in enumerate(zip(left, right, strict=False)):
         if one != other:
             return position

@@ -183,9 +183,17 @@ def _read(config: TuningConfig, settings: TrainingConfig) -> _Data:
     from tasks.tuning.pod.model import load_tuning_tokenizer
 
     tokenizer = load_tuning_tokenizer(config.weights_dir, settings)
-    train_rows, held_out_rows = divide(read_rows(config.train_file), settings.dataset)
-    train = tokenise(train_rows, tokenizer, max_length=settings.max_length)
-    held_out = tokenise(held_out_rows, tokenizer, max_length=settings.max_length)
+    numbered = list(enumerate(read_rows(config.train_file), start=1))
+    train_part, held_out_part = divide(numbered, settings.dataset)
+    train, held_out = (
+        tokenise(
+            [row for _, row in rows],
+            tokenizer,
+            max_length=settings.max_length,
+            numbers=[number for number, _ in rows],
+        )
+        for rows in (train_part, held_out_part)
+    )
     log.info(
         "rows read train=%d held_out=%d cut=%d dropped=%d",
         len(train.examples),
@@ -193,6 +201,7 @@ def _read(config: TuningConfig, settings: TrainingConfig) -> _Data:
         train.cut,
         train.dropped,
     )
+    held_out_rows = [row for _, row in held_out_part]
     return _Data(tokenizer=tokenizer, train=train, held_out=held_out, held_out_rows=held_out_rows)
 
 
