@@ -6,7 +6,7 @@
 import difflib
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from math import inf
 from typing import Any, Literal, Self
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.workspace import Workspace
 
-Kind = Literal["fields", "annotations", "labels"]
+Kind = Literal["fields", "annotations", "labels", "environment"]
 
 # Domains in which every word is one of KAITO's or of ours; scaledobject.kaito.sh is of its scaler.
 _OURS = re.compile(r"((inference|workspace|inferenceset|multiroleinference)[.])?kaito([.]sh|[.]io)")
@@ -134,3 +134,16 @@ def _leaves(given: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(given, Mapping):
         for key, value in given.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
+
+
+def unknown_variables(environment: Iterable[str], *, settings: Iterable[str]) -> Iterator[str]:
+    """The variables that look like settings of ours and are none, each with a near one.
+
+    Args: settings: the names of the fields of the installation's settings.
+    """
+    known = {f"KAITOFLOW_{name.upper()}" for name in settings} | set(words("environment"))
+    for name in sorted(environment):
+        if name.startswith("KAITOFLOW_") and name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            yield f"{name}: there is no such setting{meant}"

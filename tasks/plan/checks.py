@@ -74,7 +74,7 @@ def _offers(workspace: Workspace) -> tuple[Offer, ...]:
 def _of_the_workspace(workspace: Workspace, world: World, findings: Findings) -> Iterator[Check]:
     purpose = f"tuning by {workspace.tuning.method}" if workspace.tuning else "inference"
     yield Check(name="schema", result="ok", detail=f"{workspace.api_version}, {purpose}")
-    yield from _of_its_words(workspace, world)
+    yield from _of_its_words(workspace, world, findings)
     looks: dict[str, Callable[[], Check | str]] = {
         "base model": lambda: model.base_model(workspace, world)
     }
@@ -92,7 +92,7 @@ def _of_the_workspace(workspace: Workspace, world: World, findings: Findings) ->
         yield from_error("names", name_taken(kind, taken, workspace), result="fail")
 
 
-def _of_its_words(workspace: Workspace, world: World) -> Iterator[Check]:
+def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Iterator[Check]:
     """A line where a word is wrong, and one that tells of words without effect."""
     try:
         expect_annotations(workspace)
@@ -100,7 +100,8 @@ def _of_its_words(workspace: Workspace, world: World) -> Iterator[Check]:
     except Refused as error:
         yield from_error("words", error, result="fail")
     config = model.config_or_none(workspace, world)
-    told = [*without_effect(workspace), *(config.notes if config else ())]
+    notes = config.notes if config else ()
+    told = [*without_effect(workspace), *notes, *findings.unknown_variables]
     if told:
         detail = f"no effect here: {'; '.join(dict.fromkeys(told))}"
         yield Check(name="words", result="warn", detail=detail, fix="remove what you do not need")

@@ -30,6 +30,7 @@ class Findings:
     may_push: True; a registry that says no is an error.
     nodes: the cluster's, as its API server gives them.
     provisioner: where the installation's nodes come from; None = not known from here.
+    unknown_variables: of the environment, that look like settings and are none.
     """
 
     dataset: DatasetSeen | KaitoflowError | None = None
@@ -38,6 +39,7 @@ class Findings:
     quotas: "Quotas | KaitoflowError | None" = None
     prices: PriceTable | KaitoflowError | None = None
     provisioner: str | None = None
+    unknown_variables: tuple[str, ...] = ()
 
     @property
     def makes_nodes(self) -> bool:

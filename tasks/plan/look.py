@@ -5,6 +5,7 @@ are public are asked, and what is inside a private network is left to the Worksp
 """
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tasks.contract.errors import (
     RegistryUnavailable,
 )
 from tasks.contract.image_reference import Reference, parse_push_reference, parse_reference
+from tasks.contract.words import unknown_variables
 from tasks.contract.workspace import Workspace
 from tasks.plan.addresses import is_web
 from tasks.plan.asking import ask
@@ -64,7 +66,13 @@ async def look(
         quotas=quotas,
         prices=_prices(settings),
         provisioner=settings.provisioner if world.is_cluster else "local",
+        unknown_variables=() if world.is_cluster else _unknown_variables(),
     )
+
+
+def _unknown_variables() -> tuple[str, ...]:
+    """Of this machine's environment; on a cluster Kubernetes adds some for each Service."""
+    return tuple(unknown_variables(os.environ, settings=Settings.model_fields))
 
 
 async def _finding(work: Awaitable[T]) -> T | KaitoflowError:

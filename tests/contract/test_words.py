@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.watcher.settings import WatcherSettings
+from flows.worker.settings import WorkerSettings
 from tasks.contract import workspace as contract_workspace
 from tasks.contract.errors import InvalidWorkspace
-from tasks.contract.words import expect_annotations, without_effect, words
+from tasks.contract.words import (
+    expect_annotations,
+    unknown_variables,
+    without_effect,
+    words,
+)
 from tasks.contract.workspace import Workspace, parse_manifests, parse_workspace
 from tasks.nodes import need, offers
 from tasks.nodes.claims import node_claim
 from tasks.platform import manifests, tolerations
+from tasks.settings import Settings
 from tests.builders import tuning_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -153,3 +161,16 @@ def test_what_asks_for_nothing_is_not_told() -> None:
 @pytest.mark.parametrize("path", KAITO_FILES, ids=lambda path: path.stem)
 def test_no_word_of_kaito_s_own_manifests_is_refused(path: Path) -> None:
     expect_annotations(parse_manifests(path.read_text(), source=path.name).workspace)
+
+
+def test_each_setting_of_watcher_and_worker_is_in_the_table() -> None:
+    of_the_watcher = {f"KAITOFLOW_{name.upper()}" for name in WatcherSettings.model_fields}
+    of_the_worker = {f"KAITOFLOW_WORKER_{name.upper()}" for name in WorkerSettings.model_fields}
+    assert of_the_watcher | of_the_worker <= set(words("environment"))
+
+
+def test_a_variable_that_is_no_setting_is_told_with_a_near_one() -> None:
+    given = ["KAITOFLOW_PLATFROM", "KAITOFLOW_HOME", "KAITOFLOW_LOG_LEVEL", "HOME"]
+    assert [*unknown_variables(given, settings=Settings.model_fields)] == [
+        "KAITOFLOW_PLATFROM: there is no such setting (did you mean KAITOFLOW_PLATFORM?)"
+    ]

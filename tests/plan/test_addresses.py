@@ -25,6 +25,14 @@ HUB = "https://huggingface.co/datasets"
         ("hf://datasets/a/b/data/x.parquet", f"write {HUB}/a/b/resolve/main/data/x.parquet"),
         ("hf://datasets/a/b@v2/x.parquet", f"write {HUB}/a/b/resolve/v2/x.parquet"),
         ("s3://bucket/a/b.jsonl", "write https://bucket.s3.amazonaws.com/a/b.jsonl"),
+        ("./rows", "write file:./rows"),
+        ("hf://a/b", f"write {HUB}/OWNER/NAME/resolve/main/FILE"),
+        (
+            "wasbs://data@store.blob.core.windows.net/a.jsonl",
+            "write https://store.blob.core.windows.net/data/a.jsonl",
+        ),
+        ("abfs://data", "use an http or https address"),
+        ("s3a://bucket/a.jsonl", "write https://bucket.s3.amazonaws.com/a.jsonl"),
         ("s3://bucket", "use an http or https address"),
         ("gs://bucket/a.jsonl", "write https://storage.googleapis.com/bucket/a.jsonl"),
         (

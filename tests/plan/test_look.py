@@ -129,6 +129,13 @@ async def test_forty_plans_at_once_are_all_refused_for_a_dead_address(web: Web) 
     assert [plan.refused[0].reason for plan in plans] == ["DatasetUnreachable"] * 40
 
 
+async def test_a_variable_that_is_no_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAITOFLOW_PLATFROM", "kubernetes")
+    plan = make_plan(tuning_workspace(), HERE, await found())
+    [told] = [check.detail for check in plan.checks if check.name == "words"]
+    assert "did you mean KAITOFLOW_PLATFORM?" in told
+
+
 async def test_a_server_that_never_answers_is_told_after_a_while(silent: str) -> None:
     findings = await found(HERE, f"http://{silent}/a", image=f"{silent}/a:1", limit_s=0.2)
     assert isinstance(findings.dataset, DownloadFailed)
