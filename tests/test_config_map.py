@@ -6,7 +6,7 @@ import pytest
 
 from tasks.config_map import config_map_text, read_training_config_text
 from tasks.contract.errors import ConfigMapNotFound
-from tasks.contract.workspace import parse_workspace
+from tasks.contract.workspace import Workspace, parse_workspace
 from tests.builders import tuning_manifest
 
 
@@ -29,3 +29,21 @@ def test_a_config_map_without_it_is_refused_with_what_to_do(data: Any, found: st
 async def test_a_workspace_that_names_none_has_none_to_read() -> None:
     workspace = parse_workspace(tuning_manifest(), source="w.yaml")
     assert await read_training_config_text(workspace) is None
+
+
+class Kept:
+    """A platform that has one ConfigMap."""
+
+    async def read_config_map(self, workspace: Workspace, name: str) -> dict[str, str] | None:
+        return {"training_config.yaml": f"{workspace}: 1"} if name == "settings" else None
+
+
+async def test_the_platform_is_asked_for_the_one_that_the_workspace_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.config_map.current_platform", Kept)
+    named = parse_workspace(tuning_manifest(config="settings"), source="w.yaml")
+    other = parse_workspace(tuning_manifest(config="other"), source="w.yaml")
+    assert await read_training_config_text(named) == "default/tuned: 1"
+    with pytest.raises(ConfigMapNotFound, match="'other'; there is none of that name"):
+        await read_training_config_text(other)
