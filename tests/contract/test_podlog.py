@@ -2,16 +2,20 @@
 
 import errno
 import json
+import logging
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tasks.contract.errors import DiskFull, InternalError
-from tasks.contract.podlog import _typed, parse_event, read_answer, verdict_error
+from tasks.contract.errors import DatasetUnreadable, DiskFull, InternalError
+from tasks.contract.podlog import _typed, parse_event, read_answer, run_program, verdict_error
 from tasks.contract.programs.image import PullResult
+from tests.platform.toy import ToyAnswer, ToyConfig
 
 
 def run_toy(tmp_path: Path, does: str) -> tuple[int, list[str]]:
@@ -112,3 +116,58 @@ def test_a_program_that_is_asked_to_stop_ends_with_143(tmp_path: Path) -> None:
         assert "progress" in program.stdout.readline()
         program.terminate()
         assert program.wait(10) == 143
+
+
+@pytest.fixture
+def as_a_process() -> Iterator[None]:
+    """Undo what a program does to the process that it has for itself."""
+    factory, handlers = logging.getLogRecordFactory(), logging.root.handlers[:]
+    level, handler = logging.root.level, signal.getsignal(signal.SIGTERM)
+    yield
+    logging.setLogRecordFactory(factory)
+    logging.root.handlers, logging.root.level = handlers, level
+    signal.signal(signal.SIGTERM, handler)
+
+
+def run_here(tmp_path: Path, main: Callable[[ToyConfig], object]) -> int:
+    config = tmp_path / "toy.json"
+    config.write_text(json.dumps({"does": "work"}))
+    logging.root.handlers = []  # pytest's own
+    return run_program(ToyConfig, main, ["program", str(config)])
+
+
+@pytest.mark.parametrize("nonce", ["", "secret"])
+def test_an_events_nonce_is_the_environments(
+    tmp_path: Path,
+    as_a_process: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    nonce: str,
+) -> None:
+    monkeypatch.setenv("KAITOFLOW_EVENT_NONCE", nonce)
+    assert run_here(tmp_path, lambda _config: ToyAnswer()) == 0
+    said = json.loads(capsys.readouterr().out)
+    expected = {"event": "result", "answer": 42}
+    assert said == (expected | {"nonce": "secret"} if nonce else expected)
+
+
+def test_what_a_program_logs_is_one_line_each(
+    tmp_path: Path, as_a_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(_config: ToyConfig) -> ToyAnswer:
+        logging.getLogger("toy").info("a\n{}")
+        raise DiskFull("asked", "found", "do")
+
+    assert run_here(tmp_path, main) == 1
+    said = capsys.readouterr()
+    assert said.err.endswith(" INFO toy a\\n{}\n")
+    verdict = parse_event(said.out.strip())
+    assert verdict is not None
+    assert verdict["reason"] == "DiskFull"
+
+
+def test_an_error_of_ours_stays_what_it_is_and_a_full_disk_names_its_file() -> None:
+    ours = DatasetUnreadable("a", "No space left on device", "c")
+    assert _typed(ours) is ours
+    assert "cannot write /data/a;" in str(_typed(OSError(errno.ENOSPC, "x", "/data/a")))
+    assert "cannot write a file;" in str(_typed(RuntimeError("No space left on device")))
