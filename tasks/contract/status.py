@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
 from tasks.contract.programs.tuning import HeldOut
-from tasks.contract.redaction import one_line
+from tasks.contract.redaction import harmless, one_line
 from tasks.contract.units import duration, utc_text
 
 # Why a run or a server is there no more; for any other reason it failed, or will come back.
@@ -83,7 +83,7 @@ _OF_WHAT_SERVES = (
 
 
 # Holds words of servers and registries, and is printed on terminals.
-Shown = Annotated[str, AfterValidator(one_line)]
+Shown = Annotated[str, AfterValidator(harmless)]
 
 
 class _Part(BaseModel):

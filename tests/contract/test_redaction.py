@@ -49,10 +49,10 @@ def test_line_breaks_can_be_kept() -> None:
 
 def test_a_status_holds_nothing_that_a_terminal_acts_on() -> None:
     status = WorkspaceStatus(steps=[FinishedStep(name="n", seconds=1, detail="a\x1b[2J")])
-    status.set_condition(ConditionType.ACCEPTED, status="False", reason="R", message="b\x1b[2J")
+    status.set_condition(ConditionType.ACCEPTED, status="False", reason="R", message="b\nb\x1b[2J")
     status.progress = Progress(step_name="tune").model_copy(update={"phase": "c\x1b[2J"})
     shown = f"{status.steps[0].detail} {status.conditions[0].message} {status.progress}"
-    assert shown == "a\\x1b[2J b\\x1b[2J tune c\\x1b[2J"
+    assert shown == "a\\x1b[2J b\nb\\x1b[2J tune c\\x1b[2J"
 
 
 def test_every_line_of_a_trace_is_indented_and_redacted() -> None:
