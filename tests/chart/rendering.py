@@ -59,7 +59,11 @@ VARIANTS: dict[str, Object] = {
     },
     "ingress": {
         "prefect": {"ingress": {"enabled": True, "host": "prefect.example.com"}},
-        "networkPolicy": {"allowToPrefect": [{"namespaceSelector": {}}]},
+        "namespaces": ["team-a", "team-b"],
+        "networkPolicy": {
+            "allowToPrefect": [{"namespaceSelector": {}}],
+            "workspaces": {"enabled": True},
+        },
     },
 }
 

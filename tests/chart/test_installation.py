@@ -77,7 +77,8 @@ def test_what_is_rendered_applies_without_a_warning(
         assert apply(installation.control_plane, text) == ""
     finally:
         selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/part-of=kaitoflow"
-        kinds = "clusterroles,clusterrolebindings"
+        policies = "validatingadmissionpolicies,validatingadmissionpolicybindings"
+        kinds = f"clusterroles,clusterrolebindings,{policies}"
         named = installation.control_plane.kubectl("get", kinds, "-l", selector, "-o=name").split()
         ours = [name for name in named if f"/{installation.namespace}-" in name]
         installation.control_plane.kubectl("delete", "--ignore-not-found", *ours)

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 
 from flows.watcher.settings import WatcherSettings
 from flows.worker.settings import WorkerSettings
+from tasks.platform.manifests import MANAGED_BY
 from tasks.settings import Settings
 from tests.chart.rendering import (
     CHART,
@@ -58,6 +59,7 @@ def leaves(values: Object, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]
 # Values that not every other value may take the place of.
 OTHER_VALUES: dict[str, Any] = {
     "provisioner": "karpenter",
+    "allowFrom": [{"namespaceSelector": {}}],
     "allowToPrefect": [{"namespaceSelector": {}}],
     "cpu": "7",
     "digest": DIGEST,
@@ -295,9 +297,9 @@ def test_cluster_wide_objects_of_two_installations_never_share_a_name() -> None:
 @each_variant
 def test_a_policy_guards_every_pod(variant: str) -> None:
     objects = render(VARIANTS[variant])
-    guarded = [
-        o["spec"]["podSelector"]["matchLabels"] for o in objects if o["kind"] == "NetworkPolicy"
-    ]
+    policies = [o for o in objects if o["kind"] == "NetworkPolicy"]
+    here = [o for o in policies if o["metadata"]["namespace"] == NAMESPACE]
+    guarded = [o["spec"]["podSelector"]["matchLabels"] for o in here]
     workloads = [o for o in objects if "template" in o.get("spec", {})]
     assert sorted(str(labels) for labels in guarded) == sorted(
         str(o["spec"]["selector"]["matchLabels"]) for o in workloads
@@ -360,3 +362,20 @@ def test_labels_of_pods_are_added_and_never_hide_a_pod_from_its_owner(
     label = "app.kubernetes.io/component"
     text = json.dumps(values).replace("team", label)
     assert pod_labels(json.loads(text), component)[label] == component
+
+
+def test_workspaces_pods_are_guarded_where_their_namespaces_are_named() -> None:
+    wanted = {"networkPolicy": {"workspaces": {"enabled": True}}}
+    with pytest.raises(RuntimeError, match="name those in which Workspaces are run"):
+        render(wanted)
+    found = [
+        o
+        for o in render(VARIANTS["ingress"])
+        if o["kind"] == "NetworkPolicy" and o["metadata"]["namespace"] != NAMESPACE
+    ]
+    assert [o["metadata"]["namespace"] for o in found] == ["team-a", "team-b"]
+    for policy in found:
+        labels = policy["spec"]["podSelector"]["matchLabels"]
+        assert labels == MANAGED_BY
+        [v4, _v6] = policy["spec"]["egress"][0]["to"]
+        assert v4["ipBlock"]["except"] == ["169.254.169.254/32"]
