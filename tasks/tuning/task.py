@@ -52,6 +52,16 @@ def _keep_held_out(status: WorkspaceStatus, result: TuningResult) -> None:
 
 
 def _summary(result: TuningResult) -> str:
+    rows = result.rows
+    if rows.dropped:
+        return (
+            f"{_outcome(result)}; {rows.dropped} of {rows.trained + rows.held_out + rows.dropped}"
+            " rows dropped: no answer within max_length"
+        )
+    return _outcome(result)
+
+
+def _outcome(result: TuningResult) -> str:
     held_out = result.held_out
     if not held_out:
         loss = f"loss {result.final_loss:.3f} after {result.steps} steps"

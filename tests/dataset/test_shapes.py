@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contract.programs.dataset import DatasetColumns
+from tasks.contract.row_words import MESSAGE_WORDS, ROW_WORDS
 from tasks.dataset.pod.rows import Unfit
-from tasks.dataset.pod.shapes import normalise
+from tasks.dataset.pod.shapes import KNOWN_COLUMNS, REFUSED_KEYS, normalise
 from tests.dataset.web import chat
 
 ANY = DatasetColumns()
@@ -54,6 +55,32 @@ def test_configured_columns_win(
     assert normalise(row, columns) == normal
 
 
+def turn(**words: object) -> dict[str, object]:
+    """A conversation whose answer has these keys too."""
+    asked, answered = CHAT["messages"]
+    return {"messages": [asked, {**answered, **words}]}
+
+
+@pytest.mark.parametrize(
+    "row", [turn(weight=1), turn(tool_calls=None), CHAT | {"tools": []}, CHAT | {"label": True}]
+)
+def test_words_that_change_nothing_are_let_pass(row: Mapping[str, object]) -> None:
+    assert normalise(row, ANY) == CHAT
+
+
+def test_a_system_prompt_beside_a_conversation_is_its_first_message() -> None:
+    normal = normalise({"conversations": SHAREGPT, "system": "Be a pirate."}, ANY)
+    system = {"role": "system", "content": "Be a pirate."}
+    assert normal == {"messages": [system, *CHAT["messages"]]}
+
+
+def test_every_word_that_is_refused_is_looked_for() -> None:
+    known = {name: words[name] for words in (ROW_WORDS, MESSAGE_WORDS) for name in words}
+    refused = {name for name, treatment in known.items() if treatment == "refused"}
+    assert refused - {"tool_calls", "function_call"} == set(REFUSED_KEYS)
+    assert {name for name, word in ROW_WORDS.items() if word == "honoured"} == set(KNOWN_COLUMNS)
+
+
 def one(role: object, content: object) -> dict[str, object]:
     return {"messages": [{"role": role, "content": content}]}
 
@@ -68,6 +95,16 @@ def one(role: object, content: object) -> dict[str, object]:
         (one("assistant", 3), "is a number, not text"),
         (one("assistant", "\ud800"), "half of a .* surrogate pair"),
         (one("assistant", "Hello!"), "message 1 is the assistant's, with no question before it"),
+        (CHAT | {"tools": [{"type": "function"}]}, "tools of the row would be passed over"),
+        (CHAT | {"label": False}, "label of the row would be passed over"),
+        (CHAT | {"weight": 0}, "weight of the row would be passed over"),
+        (turn(weight=0), "weight of message 2 would be passed over, which changes what"),
+        (turn(train=False), "train of message 2 would be passed over"),
+        (turn(function_call={"name": "f"}), "message 2 calls a tool"),
+        (
+            {"messages": [{"role": "system", "content": "s"}, *CHAT["messages"]], "system": "t"},
+            "a system message and another system prompt",
+        ),
         ({"messages": []}, "messages is an empty list"),
         ({"messages": None}, "messages is null"),
         ({"messages": {"role": "user"}}, "messages is an object, not a list of messages"),

@@ -33,6 +33,10 @@ HELD_OUT = HeldOut(rows=6, loss_before=4.0, loss_after=3.5)
             {"held_out_missing": "RuntimeError: sideways"},
             "loss 2.250 after 9 steps; held-out answers were not compared: RuntimeError: sideways",
         ),
+        (
+            {"rows": RowCounts(trained=5, held_out=0, cut=15, dropped=15)},
+            "loss 2.250 after 9 steps; 15 of 20 rows dropped: no answer within max_length",
+        ),
     ],
 )
 def test_the_detail_tells_the_loss_and_what_is_missing(changes: dict[str, Any], words: str) -> None:

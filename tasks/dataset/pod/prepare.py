@@ -31,7 +31,7 @@ from tasks.dataset.pod.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 LISTED_BAD_ROWS = 20
 BAD_ROWS_IN_MESSAGE = 5
 BATCH_ROWS = 512

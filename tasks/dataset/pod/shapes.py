@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from tasks.contract.programs.dataset import DatasetColumns
+from tasks.contract.row_words import MESSAGE_WORDS, ROW_WORDS
 from tasks.dataset.pod.rows import Unfit
 
 Message = dict[str, str]
@@ -45,6 +46,7 @@ ROLES = {
     "bot": "assistant",
     "tool": "tool",
 }
+REFUSED_KEYS = ("tools", "functions", "label", "weight", "train")
 COLUMN_FIX = (
     "rename them, or set DatasetConfig's messages_column, or context_column and response_column, "
     "in the tuning ConfigMap"
@@ -56,6 +58,8 @@ def normalise(values: Mapping[str, object], columns: DatasetColumns) -> NormalRo
 
     Raises: Unfit: with the reason, in words for the person who made the row.
     """
+    lowered = {name.strip().lower(): value for name, value in values.items()}
+    _refuse_what_changes_meaning(lowered, ROW_WORDS, "the row")
     if columns.messages:
         return {"messages": _messages(_column(values, columns.messages), columns.messages)}
     if columns.context and columns.response:
@@ -64,13 +68,13 @@ def normalise(values: Mapping[str, object], columns: DatasetColumns) -> NormalRo
     named = columns.text or columns.response
     if named:
         return {"text": _text(_column(values, named), named)}
-    return _recognised({name.strip().lower(): value for name, value in values.items()}, values)
+    return _recognised(lowered, values)
 
 
 def _recognised(values: Mapping[str, object], original: Mapping[str, object]) -> NormalRow:
     for name in MESSAGE_COLUMNS:
         if name in values:
-            return {"messages": _messages(values[name], name)}
+            return {"messages": _with_system(values, _messages(values[name], name))}
     if "prompt" in values and "completion" in values:
         return _prompt_completion(values["prompt"], values["completion"])
     for asked, answers in PAIRS:
@@ -80,6 +84,45 @@ def _recognised(values: Mapping[str, object], original: Mapping[str, object]) ->
     if "text" in values:
         return {"text": _text(values["text"], "text")}
     raise Unfit(f"no column to train on (found: {_listed(original)}); {COLUMN_FIX}")
+
+
+def _refuse_what_changes_meaning(
+    values: Mapping[str, object], words: Mapping[str, str], where: str
+) -> None:
+    """Nothing when no key says that the row or message is not simply to be learned.
+
+    Neutral values pass: null, an empty list, a weight of 1, true.
+    Raises: Unfit.
+    """
+    for name in REFUSED_KEYS:
+        value = values.get(name)
+        is_label_of_a_class = name == "label" and not isinstance(value, bool)
+        if words.get(name) != "refused" or not _changes_meaning(value) or is_label_of_a_class:
+            continue
+        raise Unfit(
+            f"{name} of {where} would be passed over, which changes what is to be learned; "
+            f"leave out the row, or {name} where it does not matter"
+        )
+
+
+def _changes_meaning(value: object) -> bool:
+    if value is None or value is True:
+        return False
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int | float):
+        return value != 1
+    return not isinstance(value, str | Sequence | Mapping) or bool(value)
+
+
+def _with_system(values: Mapping[str, object], messages: list[Message]) -> list[Message]:
+    """The messages behind the system prompt of a column beside them."""
+    system = _optional(values, SYSTEM_COLUMNS)
+    if not system or messages[0] == {"role": "system", "content": system}:
+        return messages
+    if messages[0]["role"] == "system":
+        raise Unfit("there is a system message and another system prompt beside it; keep one")
+    return [{"role": "system", "content": system}, *messages]
 
 
 def _prompt_completion(prompt: object, completion: object) -> NormalRow:
@@ -167,8 +210,9 @@ def _message(item: object, where: str) -> Message:
         raise Unfit(
             f"{where} has the unknown role {str(role)[:40]!r}; use system, user, assistant or tool"
         )
-    if item.get("tool_calls"):
+    if item.get("tool_calls") or item.get("function_call"):
         raise Unfit(f"{where} calls a tool, which cannot be trained on; write it as content")
+    _refuse_what_changes_meaning(item, MESSAGE_WORDS, where)
     if "content" not in item and "value" not in item:
         raise Unfit(f"{where} has no content (found: {_listed(item)})")
     named = f"the content of {where} ({role})"

@@ -321,7 +321,7 @@ def _metrics(
             "trained": len(data.train.examples),
             "held_out": len(data.held_out.examples),
             "cut": data.train.cut,
-            "dropped": data.train.dropped,
+            "dropped": data.train.dropped + data.held_out.dropped,
         },
         "history": history,
         "versions": {name: version(name) for name in _VERSIONS},
