@@ -233,6 +233,8 @@ def main() -> int:
     """Run one command; its exit code."""
     # For all that it starts: a tasks.py or yaml.py in the current folder is somebody else's.
     os.environ["PYTHONSAFEPATH"] = "1"
+    # What is written is its owner's: addresses with passwords, rows, logs, Prefect's database.
+    os.umask(0o077)
     signal.signal(signal.SIGTERM, _interrupt)
     keep_secrets_out_of_logs()
     try:

@@ -167,7 +167,7 @@ def _password(home: Path) -> str:
     if kept:
         return kept
     made = f"kaitoflow:{secrets.token_urlsafe(24)}"
-    write_atomically(file, f"{made}\n".encode(), mode=0o600)
+    write_atomically(file, f"{made}\n".encode())
     return made
 
 

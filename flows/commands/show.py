@@ -16,7 +16,7 @@ from flows.places.base import Manifest, Objects, Row, age, find_workspace, not_f
 from flows.places.place import Place, open_objects
 from flows.view import console, describe_progress
 from tasks.contract.podlog import parse_event
-from tasks.contract.redaction import one_line
+from tasks.contract.redaction import harmless, one_line
 
 _KIND_WORDS = {"workspace", "workspaces", "wk", "wks"}
 _WATCH_S = 1.0
@@ -44,10 +44,16 @@ def get_workspaces(
             if text != shown:
                 sys.stdout.write(text)
                 sys.stdout.flush()
+                _tell_damage(objects, chosen)
                 shown = text
             if not watch:
                 return 0
             time.sleep(_WATCH_S)
+
+
+def _tell_damage(objects: Objects, namespace: str | None) -> None:
+    for damage in objects.damage(namespace):
+        sys.stderr.write(f"{harmless(damage)}\n")
 
 
 def _named(

@@ -57,6 +57,9 @@ class Objects(Protocol):
     def manifests(self, namespace: str | None) -> list[Manifest]:
         """The Workspaces as kubectl would print them."""
 
+    def damage(self, namespace: str | None) -> list[str]:
+        """What of the Workspaces listed cannot be read, each with what to do."""
+
     def find(self, namespace: str, name: str) -> StoredWorkspace | None:
         """A Workspace by name; None when there is none."""
 

@@ -93,6 +93,10 @@ class ClusterObjects:
             each["metadata"].pop("managedFields", None)
         return [head | each for each in found]
 
+    def damage(self, namespace: str | None) -> list[str]:  # noqa: ARG002
+        """Nothing: the API server keeps whole objects."""
+        return []
+
     def find(self, namespace: str, name: str) -> StoredWorkspace | None:
         """A Workspace by name."""
         return self._wait_for(self._find(namespace, name))

@@ -20,7 +20,7 @@ from tasks.contract.workspace import Manifests, Workspace
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
 from tasks.platform.current import local_platform
-from tasks.platform.store import StoredWorkspace
+from tasks.platform.store import StoredWorkspace, keep_private
 from tasks.settings import settings
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class LocalObjects:
 
     def __init__(self) -> None:
         """What is kept under KAITOFLOW_HOME."""
+        keep_private(settings().home_dir)
         self._platform = local_platform()
         self._store = self._platform.store
 
@@ -57,6 +58,10 @@ class LocalObjects:
     def manifests(self, namespace: str | None) -> list[Manifest]:
         """The Workspaces as kubectl would print them."""
         return [_as_manifest(stored) for stored in self._store.list(namespace)]
+
+    def damage(self, namespace: str | None) -> list[str]:
+        """Which files cannot be read, and what to do."""
+        return [stored.damage for stored in self._store.list(namespace) if stored.damage]
 
     def find(self, namespace: str, name: str) -> StoredWorkspace | None:
         """A Workspace by name."""
@@ -122,8 +127,10 @@ class LocalObjects:
     def stop(self, workspace: Workspace, tell: Tell) -> list[str]:  # noqa: ARG002
         """Stop the processes; the files stay, so that `run` resumes."""
         stopped = asyncio.run(self._platform.stop(workspace))
-        status = self._store.read_status(workspace)
-        if status.is_true(ConditionType.INFERENCE_READY):
+        # Found, not read: one whose status is damaged is stopped as well.
+        stored = self._store.find(workspace.metadata.namespace, workspace.metadata.name)
+        if stored and stored.status.is_true(ConditionType.INFERENCE_READY):
+            status = stored.status
             status.set_condition(
                 ConditionType.INFERENCE_READY,
                 status="False",

@@ -27,6 +27,8 @@
         ├── RunInProgress              another run holds the Workspace
         ├── RunSuperseded              the Workspace has a newer generation, or is gone
         ├── DiskFull
+        ├── StateUnreadable            a file in which a Workspace is kept is damaged
+        ├── HomeUnusable               KAITOFLOW_HOME cannot be written to
         ├── DownloadFailed             the network broke and kept breaking
         ├── RegistryUnavailable        5xx, time-outs, broken uploads
         ├── OutOfMemory
@@ -205,6 +207,14 @@ class RunSuperseded(Failed):
 
 class DiskFull(Failed):
     """No space left where a file had to be written."""
+
+
+class StateUnreadable(Failed):
+    """A file in which a Workspace is kept here cannot be read, or is not what it should be."""
+
+
+class HomeUnusable(Failed):
+    """The folder that KAITOFLOW_HOME names cannot be written to."""
 
 
 class DownloadFailed(Failed):

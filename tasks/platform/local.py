@@ -108,7 +108,7 @@ class LocalPlatform:
         manifest = self.store.read_secret(workspace.metadata.namespace, secret)
         if manifest:
             path = self.store.workspace_dir(workspace) / "secrets" / f"{secret}.json"
-            write_atomically(path, docker_config_of(manifest), mode=0o600)
+            write_atomically(path, docker_config_of(manifest))
             return path
         own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
         return own.absolute() if own.exists() else None

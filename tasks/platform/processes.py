@@ -109,7 +109,7 @@ class ContainerProcess:
             )
         started = psutil.Process(self._child.pid).create_time()
         record = ProcessRecord(self._child.pid, started, digest, nonce)
-        write_atomically(self._record, json.dumps(asdict(record)).encode(), mode=0o600)
+        write_atomically(self._record, json.dumps(asdict(record)).encode())
 
     async def lines(self) -> AsyncGenerator[Event | str]:
         """What the process says, from its start, until it ends: events and log lines."""

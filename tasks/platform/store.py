@@ -1,37 +1,65 @@
 """Objects of the local platform as files: Workspaces, their status, ConfigMaps, Secrets.
 
-One folder a Workspace; every write replaces a file whole, so a reader never sees half of one.
+One folder a Workspace; every write replaces a file whole, so a reader never sees half of one. Only
+their owner may read them: addresses of datasets carry passwords, and the rows are nobody else's.
 """
 
 import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tasks.contract.errors import StateUnreadable
 from tasks.contract.removal import remove_tree
-from tasks.contract.status import WorkspaceStatus
-from tasks.contract.workspace import Manifests, Workspace
+from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.workspace import Manifests, ObjectMeta, Workspace
 
-_SECRET_MODE = 0o600
+_DELETED = ".deleted-"
+
+T = TypeVar("T")
+_CONFIG_MAP = TypeAdapter(dict[str, str])
+_SECRET = TypeAdapter(dict[str, Any])
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace a file's content at once; its folder is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file's content at once, also when power fails; only its owner may read it.
+
+    Its folder is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        Path(temporary).chmod(mode)
+            file.flush()
+            # Before the new name: else a file of no bytes may have it after a power cut.
+            os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def keep_private(home: Path) -> None:
+    """Let nobody else into a home that an earlier version made for all to read."""
+    if home.is_dir() and home.stat().st_uid == os.getuid() and home.stat().st_mode & 0o077:
+        home.chmod(0o700)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -41,6 +69,30 @@ class StoredWorkspace:
     workspace: Workspace
     status: WorkspaceStatus
     created: datetime
+    damage: str = ""
+    """Which of its files cannot be read, why, and what to do; empty when all can."""
+
+
+class _Record(BaseModel):
+    """A Workspace as it lies in workspace.json."""
+
+    uid: str
+    generation: int
+    created: datetime
+    spec: dict[str, Any]
+
+    @classmethod
+    def whole(cls, data: bytes) -> tuple[Self, Workspace]:
+        """The record in a file, and its Workspace with uid and generation."""
+        record = cls.model_validate_json(data)
+        manifest = {key: value for key, value in record.spec.items() if key != "config"}
+        return record, record.identify(Workspace.model_validate(manifest))
+
+    def identify(self, workspace: Workspace) -> Workspace:
+        """The same Workspace with this uid and generation."""
+        identity = {"uid": self.uid, "generation": self.generation}
+        metadata = workspace.metadata.model_copy(update=identity)
+        return workspace.model_copy(update={"metadata": metadata})
 
 
 class Store:
@@ -68,24 +120,23 @@ class Store:
         for name, data in manifests.config_maps.items():
             self._write_json(self._object(namespace, "configmaps", name), data)
         for name, secret in manifests.secrets.items():
-            self._write_json(self._object(namespace, "secrets", name), secret, mode=_SECRET_MODE)
+            self._write_json(self._object(namespace, "secrets", name), secret)
         return self._apply_workspace(manifests.workspace)
 
     def _apply_workspace(self, workspace: Workspace) -> Workspace:
-        meta = workspace.metadata
         spec = self._spec(workspace)
-        known = self._read_json(self._workspace_dir(meta.namespace, meta.name) / "workspace.json")
-        if known and known["spec"] == spec:
-            record = known
-        else:
-            record = {
-                "uid": known["uid"] if known else str(uuid.uuid4()),
-                "generation": known["generation"] + 1 if known else 1,
-                "created": known["created"] if known else datetime.now(UTC).isoformat(),
-                "spec": spec,
-            }
-            self._write_json(self.workspace_dir(workspace) / "workspace.json", record)
-        return self._with_identity(workspace, record)
+        folder = self.workspace_dir(workspace)
+        known = self._record(folder)
+        if known and known.spec == spec:
+            return known.identify(workspace)
+        record = _Record(
+            uid=known.uid if known else str(uuid.uuid4()),
+            generation=known.generation + 1 if known else 1,
+            created=known.created if known else datetime.now(UTC),
+            spec=spec,
+        )
+        write_atomically(folder / "workspace.json", record.model_dump_json(indent=1).encode())
+        return record.identify(workspace)
 
     def _spec(self, workspace: Workspace) -> dict[str, Any]:
         spec = workspace.model_dump(mode="json", by_alias=True)
@@ -95,33 +146,40 @@ class Store:
         spec["config"] = self.read_config_map(workspace.metadata.namespace, name) if name else None
         return spec
 
-    @staticmethod
-    def _with_identity(workspace: Workspace, record: dict[str, Any]) -> Workspace:
-        identity = {"uid": record["uid"], "generation": record["generation"]}
-        metadata = workspace.metadata.model_copy(update=identity)
-        return workspace.model_copy(update={"metadata": metadata})
-
     def find(self, namespace: str, name: str) -> StoredWorkspace | None:
-        """A Workspace by name; None when it was never applied."""
-        record = self._read_json(self._workspace_dir(namespace, name) / "workspace.json")
-        if not record:
+        """A Workspace by name; None when it was never applied.
+
+        One whose files are damaged is found, too, so that it can be seen, stopped and deleted; its
+        status says which file it is.
+        """
+        folder = self._workspace_dir(namespace, name)
+        try:
+            known = _read(folder / "workspace.json", _Record.whole, fix=_forget(name))
+        except StateUnreadable as error:
+            return _damaged(_stand_in(folder), error, created=_changed(folder))
+        if not known:
             return None
-        manifest = {key: value for key, value in record["spec"].items() if key != "config"}
-        workspace = self._with_identity(Workspace.model_validate(manifest), record)
-        created = datetime.fromisoformat(record["created"])
-        return StoredWorkspace(workspace, self.read_status(workspace), created)
+        record, workspace = known
+        try:
+            status = self.read_status(workspace)
+        except StateUnreadable as error:
+            return _damaged(workspace, error, created=record.created)
+        return StoredWorkspace(workspace, status, record.created)
 
     def list(self, namespace: str | None = None) -> Iterator[StoredWorkspace]:
-        """Every Workspace, by namespace and name."""
-        for path in sorted(self.home.glob(f"namespaces/{namespace or '*'}/workspaces/*")):
+        """Every Workspace, by namespace and name, also those whose files are damaged."""
+        for path in sorted(self.home.glob(f"namespaces/{namespace or '*'}/workspaces/[!.]*")):
             found = self.find(path.parent.parent.name, path.name)
             if found:
                 yield found
 
     def read_status(self, workspace: Workspace) -> WorkspaceStatus:
-        """The status as last written; an empty one when there is none."""
-        stored = self._read_json(self.workspace_dir(workspace) / "status.json")
-        return WorkspaceStatus.model_validate(stored) if stored else WorkspaceStatus()
+        """The status as last written; an empty one when there is none.
+
+        Raises: StateUnreadable: it is damaged.
+        """
+        path = self.workspace_dir(workspace) / "status.json"
+        return _read(path, WorkspaceStatus.model_validate_json) or WorkspaceStatus()
 
     def write_status(self, workspace: Workspace, status: WorkspaceStatus) -> None:
         """Replace the status; a Workspace that was deleted meanwhile stays deleted."""
@@ -132,22 +190,23 @@ class Store:
 
     def read_config_map(self, namespace: str, name: str) -> dict[str, str] | None:
         """A ConfigMap's data; None when there is none."""
-        data: dict[str, str] | None = self._read_json(self._object(namespace, "configmaps", name))
-        return data
+        return _read(self._object(namespace, "configmaps", name), _CONFIG_MAP.validate_json)
 
     def read_secret(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A Secret's manifest; None when there is none."""
-        manifest: dict[str, Any] | None = self._read_json(self._object(namespace, "secrets", name))
-        return manifest
+        return _read(self._object(namespace, "secrets", name), _SECRET.validate_json)
 
     def delete(self, workspace: Workspace) -> None:
         """Forget a Workspace and its files; nothing happens when it is gone already."""
         folder = self.workspace_dir(workspace)
         if not folder.exists():
             return
-        doomed = folder.with_name(f".deleted-{workspace.metadata.name}-{uuid.uuid4().hex[:8]}")
-        folder.rename(doomed)
-        remove_tree(doomed)
+        folder.rename(
+            folder.with_name(f"{_DELETED}{workspace.metadata.name}-{uuid.uuid4().hex[:8]}")
+        )
+        # Also what an earlier deletion could not remove, or was killed at.
+        for doomed in folder.parent.glob(f"{_DELETED}*"):
+            remove_tree(doomed)
 
     def forget_refused(self, workspace: Workspace) -> None:
         """Leave nothing of a generation that was refused; of the first one, nothing at all."""
@@ -163,12 +222,68 @@ class Store:
         return self.home / "namespaces" / namespace / kind / f"{name}.json"
 
     @staticmethod
-    def _write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-        write_atomically(path, json.dumps(value, indent=1).encode(), mode=mode)
+    def _record(folder: Path) -> _Record | None:
+        file = folder / "workspace.json"
+        return _read(file, _Record.model_validate_json, fix=_forget(folder.name))
 
     @staticmethod
-    def _read_json(path: Path) -> Any:
-        try:
-            return json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
+    def _write_json(path: Path, value: Any) -> None:
+        write_atomically(path, json.dumps(value, indent=1).encode())
+
+
+def _read(
+    path: Path,
+    parse: Callable[[bytes], T],
+    *,
+    fix: str = "remove it, and run the Workspace's file again",
+) -> T | None:
+    """What a file says; None when there is none.
+
+    Raises: StateUnreadable.
+    """
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error, fix=fix) from None
+
+
+def _unreadable(path: Path, error: Exception, *, fix: str) -> StateUnreadable:
+    found = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        found = ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
+    return StateUnreadable(f"{path} was to be read", f"it is damaged ({found})", fix)
+
+
+def _forget(name: str) -> str:
+    return f"forget the Workspace with its files: kaitoflow delete {name}"
+
+
+def _stand_in(folder: Path) -> Workspace:
+    """What is known of a Workspace without its file: its name, and that there were generations."""
+    generations = [
+        int(p.name.removeprefix("generation-")) for p in folder.glob("generation-[0-9]*")
+    ]
+    metadata = ObjectMeta.model_construct(
+        name=folder.name,
+        namespace=folder.parent.parent.name,
+        generation=max(generations, default=1),
+    )
+    return Workspace.model_construct(metadata=metadata)
+
+
+def _changed(folder: Path) -> datetime:
+    return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+
+
+def _damaged(workspace: Workspace, error: StateUnreadable, *, created: datetime) -> StoredWorkspace:
+    status = WorkspaceStatus()
+    status.set_condition(
+        ConditionType.WORKSPACE_SUCCEEDED,
+        status="Unknown",
+        reason=error.reason,
+        message=str(error),
+    )
+    return StoredWorkspace(workspace, status, created, damage=f"{error.reason}: {error}")

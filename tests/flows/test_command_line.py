@@ -191,5 +191,19 @@ def test_modules_of_the_current_folder_are_not_ours(
     assert "no verdict" not in ended.stdout
 
 
+def test_a_damaged_workspace_is_named_and_deleted_and_the_others_are_listed(
+    kaitoflow: Command, applied: Store
+) -> None:
+    applied.apply(Manifests(workspace=tuning_workspace("damaged")))
+    file = applied.home / "namespaces/default/workspaces/damaged/workspace.json"
+    file.write_text('{"uid":')
+    listed = kaitoflow("get")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["NAME", "damaged", "tuned"]
+    assert listed.stderr.startswith(f"StateUnreadable: {file} was to be read; it is damaged")
+    assert "StateUnreadable" in kaitoflow("describe", "damaged").stdout
+    assert kaitoflow("delete", "damaged", "--yes").returncode == 0
+    assert kaitoflow("get").stderr == ""
+
+
 def test_version_names_what_a_report_needs(kaitoflow: Command) -> None:
     assert {"kaitoflow", "(Prefect", "Python"} <= set(kaitoflow("version").stdout.split())

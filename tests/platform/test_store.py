@@ -1,13 +1,15 @@
 """The store keeps objects as an API server would: by name, in generations, whole or not at all."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from tasks.contract.errors import StateUnreadable
 from tasks.contract.status import State, WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace
-from tasks.platform.store import Store, write_atomically
+from tasks.platform.store import Store, keep_private, write_atomically
 from tests.builders import tuning_workspace
 
 
@@ -46,10 +48,98 @@ def test_a_changed_config_map_is_a_new_generation(store: Store) -> None:
     assert second.metadata.generation == first.metadata.generation + 1
 
 
-def test_secrets_are_readable_by_their_owner_only(store: Store, tmp_path: Path) -> None:
-    apply(store, tuning_workspace(), secrets={"push": {"kind": "Secret"}})
-    (path,) = tmp_path.rglob("push.json")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+def test_what_is_kept_is_readable_by_its_owner_only(store: Store, tmp_path: Path) -> None:
+    given = tuning_workspace(config="settings")
+    workspace = apply(
+        store, given, secrets={"push": {"kind": "Secret"}}, config_maps={"settings": {"a": "1"}}
+    )
+    store.write_status(workspace, WorkspaceStatus())
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_a_home_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    keep_private(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    keep_private(tmp_path / "none")
+
+
+DAMAGES = {
+    "empty": b"",
+    "truncated": b'{"uid": "x", "generation": 1, "spe',
+    "no JSON": b"\x00" * 300,
+    "another type": b"[1, 2]",
+    "a field of another type": b'{"state": [], "uid": 7}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize("name", ["workspace.json", "status.json"])
+def test_a_damaged_file_is_named_and_its_workspace_can_be_deleted(
+    store: Store, tmp_path: Path, name: str, content: bytes
+) -> None:
+    apply(store, tuning_workspace("whole"))
+    damaged = store.workspace_dir(apply(store, tuning_workspace()))
+    (damaged / name).write_bytes(content)
+    found = list(store.list())
+    assert [stored.workspace.metadata.name for stored in found] == ["tuned", "whole"]
+    assert f"{damaged / name} was to be read; it is damaged" in found[0].damage
+    assert found[0].status.reason == "StateUnreadable"
+    assert found[1].damage == ""
+    store.delete(found[0].workspace)
+    assert [stored.workspace.metadata.name for stored in store.list()] == ["whole"]
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_run_does_not_begin_on_damaged_files(
+    store: Store, tmp_path: Path, content: bytes
+) -> None:
+    workspace = apply(store, tuning_workspace(), config_maps={"settings": {"a": "1"}})
+    for path in tmp_path.rglob("*.json"):
+        path.write_bytes(content)
+    with pytest.raises(StateUnreadable, match=r"workspace.json.*kaitoflow delete tuned"):
+        apply(store, workspace)
+    with pytest.raises(StateUnreadable, match=r"settings.json.*run the Workspace's file again"):
+        store.read_config_map("default", "settings")
+
+
+def test_a_damaged_workspace_is_still_of_its_last_generation(store: Store) -> None:
+    folder = store.workspace_dir(apply(store, tuning_workspace()))
+    for number in (1, 12, 9):
+        (folder / f"generation-{number}" / "logs").mkdir(parents=True)
+    (folder / "workspace.json").write_bytes(b"")
+    found = store.find("default", "tuned")
+    assert found is not None
+    assert found.workspace.metadata.generation == 12
+
+
+def test_what_a_deletion_left_is_no_workspace_and_goes_with_the_next(
+    store: Store, tmp_path: Path
+) -> None:
+    folder = store.workspace_dir(apply(store, tuning_workspace()))
+    folder.rename(folder.with_name(".deleted-tuned-1"))
+    assert list(store.list()) == []
+    store.delete(apply(store, tuning_workspace()))
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_write_reaches_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    seen = []
+    synced = os.fsync
+
+    def noting(handle: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"
+        seen.append((kind, path.exists()))
+        synced(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write_atomically(path, b"new")
+    assert seen == [("file", False), ("folder", True)]
 
 
 def test_the_status_of_a_deleted_workspace_is_not_brought_back(store: Store) -> None:
