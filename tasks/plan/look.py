@@ -71,7 +71,7 @@ async def look(
 
 
 def _unknown_variables() -> tuple[str, ...]:
-    """Of this machine's environment; on a cluster Kubernetes adds some for each Service."""
+    """Look at this machine's environment: on a cluster Kubernetes adds some for each Service."""
     return tuple(unknown_variables(os.environ, settings=Settings.model_fields))
 
 

@@ -321,7 +321,7 @@ def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int
 
 
 def _squashed(text: str) -> str:
-    """Without white space, which templates trim and tokenizers merge."""
+    """Leave out white space, which templates trim and tokenizers merge."""
     return "".join(text.split())
 
 
