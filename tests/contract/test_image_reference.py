@@ -81,7 +81,7 @@ def test_a_name_no_registry_takes_is_refused_with_what_to_write(
 ) -> None:
     with pytest.raises(ImageReferenceInvalid) as refusal:
         parse_reference(written)
-    assert str(refusal.value) == f'the image name "{written}" cannot be used: {found}; {fix}'
+    assert str(refusal.value) == f'the image name "{written}" cannot be used; {found}; {fix}'
 
 
 def test_a_digest_cannot_be_pushed_to() -> None:

@@ -76,7 +76,9 @@ def test_the_methods_name_is_read_in_any_case(method: str) -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    assert refusal("dpo") == "method 'dpo' was asked for; use lora or qlora"
+    assert refusal("dpo") == (
+        "method 'dpo' was asked for; there are lora and qlora; use one of them"
+    )
 
 
 @pytest.mark.parametrize("written", ["2e-5", "2.0e-5", 2e-5, "0.00002"])

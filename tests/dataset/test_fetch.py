@@ -208,7 +208,7 @@ def test_a_full_disk_keeps_the_part_for_the_next_start(web: Web, bench: Bench) -
     url = web.serve("/a", lambda h: h.answer(200, BODY, **headers))
     data = bench.folder / "data"
     with small_disk(data):
-        with pytest.raises(DiskFull, match=r"a\.part: no space is left"):
+        with pytest.raises(DiskFull, match=r"a\.part; no space is left"):
             gather_files(bench.config(url), patience=HURRIED)
         assert 0 < (data / "raw" / "001-a.part").stat().st_size <= 256 * 1024
 
