@@ -48,6 +48,20 @@ def test_a_second_start_resumes_the_part_of_the_first(web: Web, tmp_path: Path) 
     assert web.asked[before]["Range"].startswith("bytes=")
 
 
+@pytest.mark.parametrize("version", ["2", None])
+def test_a_part_that_does_not_say_its_version_is_not_joined(
+    web: Web, tmp_path: Path, version: str | None
+) -> None:
+    new = os.urandom(len(BODY))
+    named = {"ETag": f'"{version}"'} if version else {}
+    url = web.serve(
+        "/a",
+        lambda h: h.cut(BODY, at=100_000, ETag='"1"'),
+        lambda h: h.rest(new, **named),
+    )
+    assert fetch_it(url, tmp_path / "a").path.read_bytes() == new
+
+
 @pytest.mark.parametrize("obeys_if_range", [True, False])
 def test_content_that_changed_between_two_parts_is_never_mixed(
     web: Web, tmp_path: Path, *, obeys_if_range: bool

@@ -106,6 +106,23 @@ def test_a_csv_row_of_another_width_is_a_bad_row(tmp_path: Path) -> None:
     assert rows[0] == BadRow(1, "it has 3 fields, the header has 2")
 
 
+def test_a_spreadsheets_empty_columns_are_left_out(tmp_path: Path) -> None:
+    _, rows = read(tmp_path, b"question,answer,,\r\na,b,,\r\nc,d\r\ne,f,g,\r\n")
+    assert values(rows) == [
+        {"question": "a", "answer": "b"},
+        {"question": "c", "answer": "d"},
+        "it has 3 fields, the header has 2",
+    ]
+
+
+def test_a_number_of_too_many_digits_is_told_as_such(tmp_path: Path) -> None:
+    huge = b'{"text": "a", "id": ' + b"9" * 5000 + b"}\n"
+    _, rows = read(tmp_path, jsonl({"text": "b"}) + huge)
+    assert values(rows)[1] == "the line is not JSON (a number of too many digits)"
+    with pytest.raises(DatasetUnreadable, match="a number has too many digits"):
+        read(tmp_path, b"[" + huge + b"]")
+
+
 def test_text_is_one_row_a_line_without_blank_ones(tmp_path: Path) -> None:
     form, rows = read(tmp_path, b"Once upon a time, there was.\r\n\nThe end\n")
     assert form == "txt"
@@ -154,6 +171,8 @@ def zipped() -> bytes:
         (gzip.compress(b"", mtime=0), "it is empty"),
         (b"<!DOCTYPE html><html>Sign in</html>", "HTML page, often a login.*needs no login"),
         (b"\n<HTML><body>", "HTML page"),
+        (b'<div class="login"><form action="/in">Sign in</form></div>', "HTML page"),
+        (b"<h1>Sign in</h1>", "HTML page"),
         (b'<?xml version="1.0"?><rows/>', "it is XML; convert it to parquet"),
         (b"%PDF-1.7 ...", "a PDF document; extract its text"),
         (zipped(), "a zip archive.*; unpack it"),
@@ -184,7 +203,7 @@ def zipped() -> bytes:
     ],
 )
 def test_a_file_that_is_no_dataset_is_explained(tmp_path: Path, content: bytes, words: str) -> None:
-    with pytest.raises(DatasetUnreadable, match=f"cannot read data.csv as a dataset: .*{words}"):
+    with pytest.raises(DatasetUnreadable, match=f"cannot read data.csv as a dataset; .*{words}"):
         read(tmp_path, content, "data.csv")
 
 

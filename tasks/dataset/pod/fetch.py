@@ -228,13 +228,11 @@ def _resumed_at(response: httpx2.Response, note: _Note, part: Path) -> int:
         return 0
     have = _size(part)
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    same_version = all(
-        new is None or new == old
-        for new, old in (
-            (response.headers.get("ETag"), note.etag),
-            (response.headers.get("Last-Modified"), note.last_modified),
-        )
-    )
+    answered = (response.headers.get("ETag"), response.headers.get("Last-Modified"))
+    known = (note.etag, note.last_modified)
+    told_apart = [(new, old) for new, old in zip(answered, known, strict=True) if new is not None]
+    # An answer that names no version may be of any.
+    same_version = bool(told_apart) and all(new == old for new, old in told_apart)
     if (
         start
         and int(start[1]) == have

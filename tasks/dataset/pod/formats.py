@@ -233,8 +233,14 @@ def _jsonl(path: Path, name: str) -> Rows:
         try:
             yield _object_row(number, json.loads(line))
         except (ValueError, RecursionError) as error:
-            found = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            yield BadRow(number, f"the line is not JSON ({found})")
+            yield BadRow(number, f"the line is not JSON ({_why_no_json(error)})")
+
+
+def _why_no_json(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    # Python reads whole numbers of some thousands of digits and no longer ones.
+    return "a number of too many digits" if isinstance(error, ValueError) else "nested too deeply"
 
 
 def _object_row(number: int, value: object) -> Row | BadRow:
@@ -292,11 +298,16 @@ def _csv_lines(text: TextIO, name: str) -> Iterator[str]:
 
 def _csv_rows(records: Iterator[list[str]], name: str) -> Rows:
     header = [field.strip() for field in next(records, [])]
+    while header and not header[-1]:
+        header.pop()
     if len(set(header)) != len(header):
         found = f"two columns have one name ({', '.join(header[:12])})"
         raise unreadable_file(name, found, "rename one")
     filled = (record for record in records if record)
     for number, record in enumerate(filled, 1):
+        # Spreadsheets end each line with the separators of columns that were once in use.
+        while len(record) > len(header) and not record[-1].strip():
+            record.pop()
         if len(record) != len(header):
             yield BadRow(number, f"it has {len(record)} fields, the header has {len(header)}")
         else:

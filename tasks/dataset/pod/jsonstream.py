@@ -95,7 +95,10 @@ class JsonCursor:
     def _explained(self, error: ValueError) -> ValueError:
         if self._ended and isinstance(error, json.JSONDecodeError) and self._at_the_end(error):
             return Truncated("the text ends inside a value")
-        return ValueError(error.msg if isinstance(error, json.JSONDecodeError) else str(error))
+        if isinstance(error, json.JSONDecodeError):
+            return ValueError(error.msg)
+        # Python's own words name a setting that nobody here can reach.
+        return ValueError("a number has too many digits")
 
     def _at_the_end(self, error: json.JSONDecodeError) -> bool:
         return error.pos >= len(self._buffer.rstrip()) or error.msg.startswith("Unterminated")

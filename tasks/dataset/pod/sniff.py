@@ -42,7 +42,11 @@ _FOREIGN = (
         "use the address that downloads the file (…/resolve/main/…)",
     ),
 )
-_HTML = re.compile(rb"<(!doctype html|html|head|body|script|title)\b", re.IGNORECASE)
+_HTML = re.compile(
+    rb"<(!doctype html|html|head|body|script|title|meta|link|style|div|span|p|a|h[1-6]|form|table"
+    rb"|center|section|main|nav|header|img|br|ul)\b",
+    re.IGNORECASE,
+)
 _HTML_COMMENT = re.compile(rb"(?:<!--.*?-->\s*)+", re.DOTALL)
 _XML = re.compile(rb"<(\?xml|!doctype|[a-z][\w:.-]*[\s/>])", re.IGNORECASE)
 _COLUMN_NAME = re.compile(r"[^\W_][\w .\-/]{0,39}")
