@@ -2,7 +2,12 @@
 
 import pytest
 
-from tasks.contract.resource_rules import check_expression, check_partition, is_reserved_label
+from tasks.contract.resource_rules import (
+    check_expression,
+    check_partition,
+    check_selects,
+    is_reserved_label,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +55,34 @@ def test_an_expression_that_names_no_label_is_shown_as_it_was_found(
 def test_every_slice_of_an_nvidia_gpu_is_a_profile() -> None:
     for profile in ("1g.5gb", "1g.10gb", "3g.40gb", "7g.80gb", "7g.141gb", "7g.180gb"):
         check_partition("mig", profile=profile, count=None)
+
+
+def test_an_expression_of_one_exact_label_is_taken() -> None:
+    check_expression({"key": "a", "operator": "In", "values": ["b"]})
+
+
+def test_labels_that_all_are_reserved_are_refused_and_one_of_one_s_own_is_enough() -> None:
+    with pytest.raises(ValueError, match="those select nothing; add a label of your own"):
+        check_selects(["kaito.sh/workspace"])
+    check_selects(["kaito.sh/workspace", "apps"])
+    check_selects([])
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile", "count", "says"),
+    [
+        ("mig", None, None, "profile None found; .* set profile"),
+        ("mig", "3g.40gb", 1, "count is set; .* remove count"),
+        ("accelerator", None, None, "no count; .* set count to how many"),
+        ("accelerator", "3g.40gb", 1, "profile is set; .* remove profile"),
+    ],
+)
+def test_a_share_that_is_no_whole_is_refused(
+    mode: str, profile: str | None, count: int | None, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        check_partition(mode, profile=profile, count=count)
+
+
+def test_a_number_of_whole_gpus_is_a_share() -> None:
+    check_partition("accelerator", profile=None, count=2)
