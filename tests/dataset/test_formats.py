@@ -123,6 +123,21 @@ def test_a_number_of_too_many_digits_is_told_as_such(tmp_path: Path) -> None:
         read(tmp_path, b"[" + huge + b"]")
 
 
+@pytest.mark.parametrize(
+    "side", [pa.array([2932897], pa.date32()), pa.array([0], pa.timestamp("us", "Etc/Nowhere"))]
+)
+def test_a_column_that_nobody_asks_for_may_be_unreadable(tmp_path: Path, side: Any) -> None:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"Prompt": ["q"], "completion": ["a"], "side": side}), out)
+    assert values(read(tmp_path, out.getvalue())[1]) == [{"Prompt": "q", "completion": "a"}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.json.gz"])
+def test_a_sentence_in_the_place_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DatasetUnreadable, match="plain text, though its name promises"):
+        read(tmp_path, b"Invalid or expired token", name)
+
+
 def test_text_is_one_row_a_line_without_blank_ones(tmp_path: Path) -> None:
     form, rows = read(tmp_path, b"Once upon a time, there was.\r\n\nThe end\n")
     assert form == "txt"

@@ -1,6 +1,7 @@
 """The whole step: what lies on the disk after it, what it reports, and when it stops the run."""
 
 import gzip
+import io
 import json
 import os
 import statistics
@@ -10,6 +11,8 @@ import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from demo.docstrings import write_docstring_dataset
@@ -20,6 +23,7 @@ from tasks.contract.errors import (
     DiskFull,
 )
 from tasks.contract.programs.dataset import DatasetColumns
+from tasks.dataset.pod import prepare
 from tasks.dataset.pod.prepare import prepare_dataset, spread
 from tests.dataset.disk import small_disk
 from tests.dataset.web import Bench, Web, chat, jsonl
@@ -122,6 +126,29 @@ def test_a_conversation_that_the_model_cannot_hold_is_a_bad_row(bench: Bench) ->
     turns = [{"role": "tool", "content": "x"}, *chat()["messages"]]
     with pytest.raises(DatasetRowsInvalid, match=r"chat template refuses it .*no tools here"):
         bench.prepare("data.jsonl", jsonl({"messages": turns}))
+
+
+def test_a_row_that_no_context_holds_is_a_bad_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "ROW_CHARS", 100)
+    with pytest.raises(DatasetRowsInvalid, match=r"data\.jsonl row 2: it has \d+ characters"):
+        bench.prepare("data.jsonl", jsonl(chat(), chat("w " * 100)))
+
+
+def test_what_is_written_counts_against_the_limit_too(bench: Bench) -> None:
+    out = io.BytesIO()
+    rows = [{"prompt": "q" * 1000, "completion": "a"}] * 500
+    pq.write_table(pa.Table.from_pylist(rows), out)
+    assert len(out.getvalue()) < 100_000
+    with pytest.raises(DatasetUnreadable, match=r"train\.jsonl; they have more than 100000 bytes"):
+        bench.prepare("data.parquet", out.getvalue(), max_bytes=100_000)
+
+
+@pytest.mark.parametrize("name", ["data#1.jsonl", "data?.jsonl"])
+def test_a_file_with_a_mark_of_addresses_in_its_name_is_read(bench: Bench, name: str) -> None:
+    (bench.folder / name).write_bytes(jsonl(chat()))
+    assert prepare_dataset(bench.config(f"file://{bench.folder / name}"))["rows"] == 1
 
 
 def test_a_second_start_returns_the_report_without_asking_the_server(

@@ -120,6 +120,10 @@ def _own_file(config: DatasetConfig, index: int, max_bytes: int) -> DataFile:
     url = config.urls[index]
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
+    # A file's name may have a # or ? in it; of an address they would cut it off.
+    whole = Path(unquote(url.partition(":")[2].removeprefix("//")))
+    if not path.is_file() and whole.is_absolute() and whole.is_file():
+        path = whole
     if not config.allow_files:
         found, fix = "file: addresses are not allowed here", "use https, or mount it as a volume"
     elif parts.netloc not in ("", "localhost") or not path.is_absolute():

@@ -63,7 +63,8 @@ def open_rows(
         if form in ("gzip", "zstd"):
             raise unreadable_file(name, "it is packed twice", "pack it once")
         form = _refined(form, path, name, columns)
-        yield Source(f"{packing}{form}", _explained(name, READERS[form](path, name)))
+        rows = _parquet(path, columns) if form == "parquet" else READERS[form](path, name)
+        yield Source(f"{packing}{form}", _explained(name, rows))
     finally:
         unpack_to.unlink(missing_ok=True)
 
@@ -104,6 +105,14 @@ def _refined(form: str, path: Path, name: str, columns: Collection[str]) -> str:
         (".csv", ".tsv")
     ):
         return "csv"
+    promised = name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+    if form == "txt" and promised in ("json", "jsonl", "ndjson", "parquet", "arrow"):
+        # Servers answer with a sentence where the file is gone; it would be trained on.
+        raise unreadable_file(
+            name,
+            f"it is plain text, though its name promises {promised}",
+            "open the address to see what the server says, or name the file .txt",
+        )
     return "json" if form == "array" else form
 
 
@@ -161,12 +170,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _parquet(path: Path, _name: str) -> Rows:
+def _parquet(path: Path, columns: Collection[str]) -> Rows:
+    """The rows, of the columns that are of use only: what nobody asks for may be unreadable."""
     import pyarrow.parquet as pq
 
     # A buffer keeps whole row groups out of memory.
     with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
-        yield from _from_batches(file.iter_batches(batch_size=BATCH_ROWS))
+        wanted = {column.strip().lower() for column in columns}
+        used = [name for name in file.schema_arrow.names if name.strip().lower() in wanted]
+        yield from _from_batches(file.iter_batches(batch_size=BATCH_ROWS, columns=used or None))
 
 
 def _arrow_file(path: Path, _name: str) -> Rows:
@@ -315,7 +327,6 @@ def _csv_rows(records: Iterator[list[str]], name: str) -> Rows:
 
 
 READERS: dict[str, Callable[[Path, str], Rows]] = {
-    "parquet": _parquet,
     "arrow": _arrow_file,
     "arrow-stream": _arrow_stream,
     "json": _json,

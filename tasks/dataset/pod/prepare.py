@@ -26,7 +26,7 @@ from tasks.dataset.pod.files import DataFile
 from tasks.dataset.pod.formats import open_rows
 from tasks.dataset.pod.progress import Progress
 from tasks.dataset.pod.rows import BadRow, Row, Unfit
-from tasks.dataset.pod.shapes import KNOWN_COLUMNS, NormalRow, normalise
+from tasks.dataset.pod.shapes import KNOWN_COLUMNS, REFUSED_KEYS, NormalRow, normalise
 from tasks.dataset.pod.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ REPORT_VERSION = 2
 LISTED_BAD_ROWS = 20
 BAD_ROWS_IN_MESSAGE = 5
 BATCH_ROWS = 512
+# No context is that long; the tokenizer aborts the process at some sixty million.
+ROW_CHARS = 16 * 2**20
 BATCH_CHARS = 4 * 2**20
 
 Report = dict[str, Any]
@@ -73,6 +75,7 @@ class Intake:
         self._out, self._counter, self._config = out, counter, config
         self._waiting: list[tuple[str, bool]] = []
         self._waiting_chars = 0
+        self._written_chars = 0
         self._lengths: Counter[int] = Counter()
         # Eight bytes a row: ten million rows make one false duplicate with a chance of 3e-6.
         self._fingerprints = array("Q")
@@ -94,6 +97,10 @@ class Intake:
             text = self._counter.rendered(fit)
         except Unfit as fault:
             self._refuse(file, row.number, str(fault))
+            return
+        if len(text) > ROW_CHARS:
+            reason = f"it has {len(text)} characters, a row may have {ROW_CHARS}; split it"
+            self._refuse(file, row.number, reason)
             return
         self._keep(fit, text)
 
@@ -119,6 +126,13 @@ class Intake:
     def _keep(self, fit: NormalRow, text: str) -> None:
         line = json.dumps(fit, ensure_ascii=False)
         self._out.write(line + "\n")
+        self._written_chars += len(line)
+        if self._written_chars > self._config.max_bytes:
+            raise DatasetUnreadable(
+                "the rows were to be written to train.jsonl",
+                f"they have more than {self._config.max_bytes} bytes, though the files are smaller",
+                "use fewer rows",
+            )
         digest = hashlib.blake2b(line.encode(), digest_size=8).digest()
         self._fingerprints.append(int.from_bytes(digest, "little"))
         self._waiting.append((text, "messages" not in fit))
@@ -162,7 +176,9 @@ def _distinct(fingerprints: "array[int]") -> int:
 
 def _read_files(config: DatasetConfig, files: Sequence[DataFile]) -> tuple[Intake, list[str]]:
     counter, progress = TokenCounter(config.weights_dir), Progress()
-    columns = KNOWN_COLUMNS | {name for name in asdict(config.columns).values() if name}
+    columns = (
+        KNOWN_COLUMNS | {*REFUSED_KEYS} | {name for name in asdict(config.columns).values() if name}
+    )
     formats = []
     with _replacing(config.data_dir / "train.jsonl") as out:
         intake = Intake(out, counter, config)
