@@ -16,6 +16,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.aks.quota import Quota, Quotas
+from tasks.plan import cost
 from tasks.plan.checks import acceptance, make_plan
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
@@ -377,3 +378,30 @@ def test_the_time_of_a_machine_that_is_made_counts_only_where_one_is_made() -> N
     assert made
     assert own
     assert (made[0] - own[0], made[1] - own[1]) == (180, 900)
+
+
+def test_quota_of_just_enough_cores_is_enough() -> None:
+    assert row(make_plan(workspace(), CLUSTER, quotas(4, 8)), "quota").result == "ok"
+
+
+@pytest.mark.parametrize(
+    ("shortest_s", "result"), [(24 * 3600 - 1, "ok"), (24 * 3600, "warn"), (25 * 3600, "warn")]
+)
+def test_only_a_run_that_takes_a_day_at_least_is_warned_of(shortest_s: float, result: str) -> None:
+    assert cost.time((shortest_s, 30 * 3600)).result == result
+
+
+def test_the_price_of_an_hour_is_that_of_all_nodes() -> None:
+    own = {"metadata": {"name": "s"}, "inference": {"template": {"spec": {}}}}
+    pods = parse_workspace(
+        own | {"resource": {"count": 3, "instanceType": "Standard_NC4as_T4_v3"}}, source="test"
+    )
+    price = make_plan(pods, CLUSTER, MADE).price
+    assert price
+    assert price.per_hour == pytest.approx(3 * 0.526)
+
+
+def test_one_gpu_of_a_machine_that_is_not_known_is_no_whole_node() -> None:
+    share = {"mode": "accelerator", "count": 1}
+    asked = served(partition=share, instanceType="Standard_ND128isr_NG_v9")
+    assert [check.name for check in make_plan(asked, CLUSTER, MADE).refused] == ["resource"]
