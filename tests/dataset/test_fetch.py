@@ -177,6 +177,13 @@ def test_an_unknown_name_is_told(tmp_path: Path) -> None:
         fetch_it("http://nowhere.invalid/a", tmp_path / "a")
 
 
+def test_a_proxy_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@proxy.invalid:3128")
+    with pytest.raises(DatasetUnreachable, match="HTTPS_PROXY is set; .* without a proxy") as told:
+        fetch_it("http://nowhere.invalid/a", tmp_path / "a")
+    assert "hidden" not in str(told.value)
+
+
 def test_redirects_are_followed(web: Web, tmp_path: Path) -> None:
     web.serve_bytes("/b", BODY)
     url = web.serve("/a", lambda h: h.answer(302, Location="/b"))

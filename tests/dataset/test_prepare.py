@@ -151,6 +151,12 @@ def test_a_file_with_a_mark_of_addresses_in_its_name_is_read(bench: Bench, name:
     assert prepare_dataset(bench.config(f"file://{bench.folder / name}"))["rows"] == 1
 
 
+def test_the_page_about_a_file_is_told_with_the_files_own_address(web: Web, bench: Bench) -> None:
+    url = web.serve_bytes("/org/data/blob/main/a.jsonl", b"<!doctype html><title>a</title>")
+    with pytest.raises(DatasetUnreadable, match=r"own address: http://.*/org/data/resolve/main/a"):
+        prepare_dataset(bench.config(url))
+
+
 def test_a_second_start_returns_the_report_without_asking_the_server(
     web: Web, bench: Bench
 ) -> None:

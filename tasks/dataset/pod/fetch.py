@@ -302,9 +302,16 @@ def _too_large(url: str, size: int, max_bytes: int) -> DatasetUnreachable:
     )
 
 
+def _unused_proxy() -> str:
+    """A hint where the environment names a proxy: behind one, addresses could not be checked."""
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+    named = next((name for name in names if os.environ.get(name)), None)
+    return f" ({named} is set; datasets are fetched without a proxy)" if named else ""
+
+
 def _given_up(url: str, fault: Interrupted) -> KaitoflowError:
     if fault.absent:
-        fix = "check the spelling of the address and that the server runs"
+        fix = "check the spelling of the address and that the server runs" + _unused_proxy()
         return unreachable(url, str(fault), fix)
     return DownloadFailed(
         f"cannot fetch {shown(url)}",

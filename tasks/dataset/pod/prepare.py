@@ -57,8 +57,13 @@ def prepare_dataset(config: DatasetConfig) -> Report:
         return earlier
     try:
         intake, formats = _read_files(config, files)
-    except (DatasetUnreadable, DatasetRowsInvalid):
+    except (DatasetUnreadable, DatasetRowsInvalid) as error:
         dataset_files.mark_stale(files)
+        page = next((file.url for file in files if "/blob/" in file.url), None)
+        if page and "HTML page" in error.found:
+            # The page about a file, on Hugging Face and GitHub; the file has an address beside it.
+            fix = f"use the file's own address: {page.replace('/blob/', '/resolve/', 1)}"
+            raise DatasetUnreadable(error.asked, error.found, fix) from error
         raise
     report = {"key": key, **_described(files, formats), **intake.summary()}
     report["train_sha256"] = file_sha256(config.data_dir / "train.jsonl")
