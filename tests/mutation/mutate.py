@@ -171,6 +171,8 @@ def _tests_of(module: str) -> list[str]:
     named = {file for file in files if _is_named_for(last, file.stem.removeprefix("test_"))}
     importing = {file for file in files if name in _imported(ROOT / "tests" / file)}
     at_home = {file for file in files if file.parts[0] == room}
+    if at_home:
+        named &= at_home
     chosen = named | (importing & at_home) or importing | at_home
     return [f"tests/{file}" for file in sorted(chosen)]
 
