@@ -198,13 +198,13 @@ def _refusal(
     if isinstance(error, GatedRepoError) and has_token:
         return WeightsUnavailable(
             f"{model_id} is gated",
-            f"and the account of the token in HF_TOKEN has not been let in ({status})",
+            f"the account of the token in HF_TOKEN has not been let in ({status})",
             f"accept its licence at {page} with that account, then start again",
         )
     if isinstance(error, GatedRepoError):
         return WeightsUnavailable(
             f"{model_id} is gated",
-            f"and HF_TOKEN is not set ({status})",
+            f"HF_TOKEN is not set ({status})",
             f"accept its licence at {page} and put a read token of that account into the "
             "secret as HF_TOKEN",
         )

@@ -101,7 +101,7 @@ def test_one_format_of_sharded_weights_is_fetched(hub: Hub, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("token", "listing", "files", "told"),
     [
-        (None, None, (401, "GatedRepo"), "is gated, and HF_TOKEN is not set (401); accept its"),
+        (None, None, (401, "GatedRepo"), "is gated; HF_TOKEN is not set (401); accept its"),
         ("t", None, (403, "GatedRepo"), "has not been let in (403); accept its licence at"),
         ("t", (401, ""), None, "refuses that token (401: expired, mistyped"),
         ("t", (404, "RepoNotFound"), None, "no such model that the token in HF_TOKEN may see"),
