@@ -157,6 +157,14 @@ def test_the_page_about_a_file_is_told_with_the_files_own_address(web: Web, benc
         prepare_dataset(bench.config(url))
 
 
+def test_a_single_line_of_text_from_a_server_is_not_trained_on(web: Web, bench: Bench) -> None:
+    url = web.serve_bytes("/data", b"Invalid or expired token\n")
+    with pytest.raises(DatasetUnreadable, match="a single line of text; open the address"):
+        prepare_dataset(bench.config(url))
+    web.serve_bytes("/data", b"Once upon a time\nthere was a file\n")
+    assert prepare_dataset(bench.config(url))["rows"] == 2
+
+
 def test_a_second_start_returns_the_report_without_asking_the_server(
     web: Web, bench: Bench
 ) -> None:

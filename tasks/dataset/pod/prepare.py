@@ -27,6 +27,7 @@ from tasks.dataset.pod.formats import open_rows
 from tasks.dataset.pod.progress import Progress
 from tasks.dataset.pod.rows import BadRow, Row, Unfit
 from tasks.dataset.pod.shapes import KNOWN_COLUMNS, REFUSED_KEYS, NormalRow, normalise
+from tasks.dataset.pod.sniff import unreadable
 from tasks.dataset.pod.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
@@ -196,9 +197,17 @@ def _read_files(config: DatasetConfig, files: Sequence[DataFile]) -> tuple[Intak
                 max_bytes=config.max_bytes,
             ) as source:
                 formats.append(source.format)
+                before = intake.rows
                 for row in source.rows:
                     intake.take(file.name, row)
                     progress.tell(phase="read", file=file.name, rows=intake.rows)
+            if file.fetched and source.format == "txt" and intake.rows == before + 1:
+                # What servers answer where a file is gone or forbidden, with status 200.
+                raise unreadable(
+                    file.name,
+                    "its address answers with a single line of text",
+                    "open the address to see what it says; if it is data, give it a second row",
+                )
         intake.finish()
         _check(intake, config, [file.name for file in files])
     return intake, formats
