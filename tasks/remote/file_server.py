@@ -19,6 +19,8 @@ from tasks.remote import guard
 Client = httpx2.Client
 
 MAX_REDIRECTS = 10
+# Of an answer that refuses: stores say in its first lines why.
+_REASON_BYTES = 4096
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -171,6 +173,9 @@ def check_status(url: str, response: httpx2.Response) -> None:
         fix = (
             "make the file readable without a login, or use an address that carries its permission"
         )
+        if b"expired" in next(response.iter_raw(_REASON_BYTES), b"").lower():
+            found += ": the permission in the address has expired"
+            fix = "ask for a new address; the one given was good for a time only"
     elif status in (404, 410):
         fix = "check the spelling of the address and that the file still exists"
     else:

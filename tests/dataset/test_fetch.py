@@ -184,6 +184,13 @@ def test_a_proxy_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert "hidden" not in str(told.value)
 
 
+def test_an_address_whose_permission_has_expired_is_told(web: Web, tmp_path: Path) -> None:
+    body = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+    url = web.serve("/a", lambda h: h.answer(403, body))
+    with pytest.raises(DatasetUnreachable, match="address has expired; ask for a new address"):
+        fetch_it(url, tmp_path / "a")
+
+
 def test_redirects_are_followed(web: Web, tmp_path: Path) -> None:
     web.serve_bytes("/b", BODY)
     url = web.serve("/a", lambda h: h.answer(302, Location="/b"))
