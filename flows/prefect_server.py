@@ -28,7 +28,7 @@ import psutil
 
 from flows.prefect_process import HOSTS_VARIABLE
 from tasks.contract.errors import PrefectUnavailable
-from tasks.platform.processes import ProcessRecord
+from tasks.platform.processes import ProcessRecord, ended_unless_recorded
 from tasks.platform.store import write_atomically
 from tasks.settings import settings
 
@@ -79,6 +79,7 @@ def prefect_server(on_wait: Callable[[float], None] = lambda _s: None) -> Iterat
             server = _find(home) or _start(home, _free_port(_PREFERRED_PORT))
         try:
             if not _wait_ready(server, on_wait):
+                _end(server)  # it may only be slow, and its record is about to be replaced
                 server = _start(home, _free_port(0))  # somebody else took the port meanwhile
                 if not _wait_ready(server, on_wait):
                     raise _unavailable(server, home)
@@ -133,12 +134,13 @@ def _start(home: Path, port: int) -> PrefectServer:
             start_new_session=True,
             env=os.environ | _server_environment(home, port),
         )
-    started = ProcessRecord(child.pid, psutil.Process(child.pid).create_time(), "")
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", started, _password_file(home))
-    write_atomically(
-        home / "server.json",
-        json.dumps({"api_url": server.api_url, "process": asdict(started)}).encode(),
-    )
+    with ended_unless_recorded(child):
+        started = ProcessRecord(child.pid, psutil.Process(child.pid).create_time(), "")
+        server = PrefectServer(f"http://127.0.0.1:{port}/api", started, _password_file(home))
+        write_atomically(
+            home / "server.json",
+            json.dumps({"api_url": server.api_url, "process": asdict(started)}).encode(),
+        )
     return server
 
 
@@ -246,11 +248,16 @@ def _leave(server: PrefectServer, users: IO[str], home: Path) -> None:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    process = server.process.process() if server.process else None
-    if process:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(Exception):
-            process.wait(_STOP_S)
-        if process.is_running():
-            process.kill()
+    _end(server)
     (home / "server.json").unlink(missing_ok=True)
+
+
+def _end(server: PrefectServer) -> None:
+    process = server.process.process() if server.process else None
+    if process is None:
+        return
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(Exception):
+        process.wait(_STOP_S)
+    if process.is_running():
+        process.kill()

@@ -13,7 +13,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,17 @@ class ProcessRecord:
         return process if same and running else None
 
 
+@contextlib.contextmanager
+def ended_unless_recorded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Leave no process that nobody knows of, when its record cannot be written."""
+    try:
+        yield
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+
+
 class ContainerProcess:
     """One container: where its files are, and the process behind it."""
 
@@ -65,7 +76,7 @@ class ContainerProcess:
         """The record of the last start; None when it never started."""
         try:
             return ProcessRecord(**json.loads(self._record.read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             return None
 
     def running(self) -> psutil.Process | None:
@@ -107,9 +118,10 @@ class ContainerProcess:
                 start_new_session=True,
                 env=_pod_environment() | {EVENT_NONCE: nonce},
             )
-        started = psutil.Process(self._child.pid).create_time()
-        record = ProcessRecord(self._child.pid, started, digest, nonce)
-        write_atomically(self._record, json.dumps(asdict(record)).encode())
+        with ended_unless_recorded(self._child):
+            started = psutil.Process(self._child.pid).create_time()
+            record = ProcessRecord(self._child.pid, started, digest, nonce)
+            write_atomically(self._record, json.dumps(asdict(record)).encode())
 
     async def lines(self) -> AsyncGenerator[Event | str]:
         """What the process says, from its start, until it ends: events and log lines."""

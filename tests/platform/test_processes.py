@@ -128,6 +128,16 @@ async def test_nothing_is_imported_from_the_current_folder(
     assert (await following)[-1] == {"event": "result", "answer": 42}
 
 
+async def test_a_process_whose_record_cannot_be_written_is_ended(
+    process: ContainerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "logs" / "toy.process.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        await process.ensure_started(toy("wait"), grace_s=5)
+    mine = psutil.Process().children(recursive=True)
+    assert not [each for each in mine if str(tmp_path) in " ".join(each.cmdline())]
+
+
 async def test_prefects_settings_stay_out_of_pod_programs(
     process: ContainerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
