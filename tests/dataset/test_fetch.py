@@ -3,6 +3,8 @@
 import hashlib
 import os
 import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from tasks.dataset.pod import fetch
 from tasks.dataset.pod.fetch import Fetched, download, open_client
 from tasks.dataset.pod.files import gather_files
 from tests.dataset.disk import small_disk
-from tests.dataset.web import HURRIED, Bench, Web
+from tests.dataset.web import HURRIED, Bench, Handler, Web
 
 BODY = os.urandom(300_000)
 
@@ -189,6 +191,23 @@ def test_an_address_whose_permission_has_expired_is_told(web: Web, tmp_path: Pat
     url = web.serve("/a", lambda h: h.answer(403, body))
     with pytest.raises(DatasetUnreachable, match="address has expired; ask for a new address"):
         fetch_it(url, tmp_path / "a")
+
+
+def test_a_body_that_only_drips_is_given_up(web: Web, tmp_path: Path) -> None:
+    def drip(handler: Handler) -> None:
+        handler.answer(200, Content_Length="1000")
+        for _ in range(50):
+            handler.wfile.write(b"x")
+            time.sleep(0.02)
+
+    patience = replace(HURRIED, attempts=1, slow_window_s=0.05, slow_window_bytes=1)
+    patience = replace(patience, rate_after_s=0.1, least_bytes_per_s=1000)
+    url = web.serve("/a", drip)
+    with (
+        open_client(allow_local_addresses=True) as client,
+        pytest.raises(DownloadFailed, match="the server sends too slowly"),
+    ):
+        download(client, url, path=tmp_path / "a", max_bytes=10**9, patience=patience)
 
 
 def test_redirects_are_followed(web: Web, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Patience:
 
     absent_attempts: for faults that look like nobody is there (refused, name not found).
     slow_window_s, slow_window_bytes: fewer bytes than that in such a time count as a stall.
+    rate_after_s, least_bytes_per_s: from then on an attempt as a whole must have been that fast.
     """
 
     attempts: int = 6
@@ -54,6 +55,8 @@ class Patience:
     read_timeout_s: float = 30.0
     slow_window_s: float = 60.0
     slow_window_bytes: int = 16 * 1024
+    rate_after_s: float = 600.0
+    least_bytes_per_s: int = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,8 @@ def _receive(
     progress: Progress,
 ) -> None:
     size, total = offset, total_bytes(response)
-    window_end_s, window_size = time.monotonic() + patience.slow_window_s, size
+    started_s = time.monotonic()
+    window_end_s, window_size = started_s + patience.slow_window_s, size
     with part.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         for piece in response.iter_raw():
@@ -275,7 +279,11 @@ def _receive(
                 break
             if time.monotonic() < window_end_s:
                 continue
-            if size - window_size < patience.slow_window_bytes:
+            elapsed_s = time.monotonic() - started_s
+            drips = elapsed_s > patience.rate_after_s and (
+                size - offset < elapsed_s * patience.least_bytes_per_s
+            )
+            if drips or size - window_size < patience.slow_window_bytes:
                 raise Interrupted("the server sends too slowly")
             window_end_s, window_size = time.monotonic() + patience.slow_window_s, size
     if size > max_bytes:
