@@ -3,6 +3,7 @@
 Exit codes: 0 ok, 1 failed, 2 usage, 3 refused by a check, 130 interrupted.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -257,8 +258,16 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _report(error: Exception) -> int:
-    from tasks.contract.errors import KaitoflowError
+    from tasks.contract.errors import DiskFull, HomeUnusable, KaitoflowError
 
+    if isinstance(error, OSError) and error.filename:
+        asked, found = f"{error.filename} was to be used", str(error.strerror)
+        if error.errno == errno.ENOSPC:
+            error = DiskFull(asked, found, "free some disk")
+        elif error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EACCES):
+            error = HomeUnusable(
+                asked, found, "set KAITOFLOW_HOME to a folder that you may write to"
+            )
     if not isinstance(error, KaitoflowError):
         raise error
     # A registry's or server's words may be in it.

@@ -1,5 +1,6 @@
 """The command line speaks kubectl's language: columns, formats, exit codes, refusals."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.__main__ import _report
 from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.contract.workspace import Manifests
 from tasks.platform.store import Store
@@ -203,6 +205,19 @@ def test_a_damaged_workspace_is_named_and_deleted_and_the_others_are_listed(
     assert "StateUnreadable" in kaitoflow("describe", "damaged").stdout
     assert kaitoflow("delete", "damaged", "--yes").returncode == 0
     assert kaitoflow("get").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOSPC, "DiskFull"), (errno.EROFS, "HomeUnusable"), (errno.ENOTDIR, "HomeUnusable")],
+)
+def test_a_home_that_cannot_be_written_is_told_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], number: int, reason: str
+) -> None:
+    assert _report(OSError(number, os.strerror(number), "/home/x/file")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{reason}: /home/x/file was ")
+    assert said.count("\n") == 1
 
 
 def test_version_names_what_a_report_needs(kaitoflow: Command) -> None:
