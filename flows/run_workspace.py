@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage, TunedAdapter
-from tasks.contract.errors import InternalError, KaitoflowError
+from tasks.contract.errors import InternalError, KaitoflowError, Refused
 from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus, fresh_status
 from tasks.contract.workspace import Workspace
 from tasks.dataset.task import download_dataset, fetch_weights
@@ -141,7 +141,7 @@ async def recorded_run(workspace: Workspace) -> AsyncIterator[None]:
 
 async def _fail(workspace: Workspace, error: KaitoflowError) -> None:
     def change(status: WorkspaceStatus) -> None:
-        refused = error.exit_code == 3 and not status.is_true(ConditionType.ACCEPTED)
+        refused = isinstance(error, Refused) and not status.is_true(ConditionType.ACCEPTED)
         kind = ConditionType.ACCEPTED if refused else ConditionType.WORKSPACE_SUCCEEDED
         status.state, status.progress = State.FAILED, Progress()
         status.set_condition(kind, status="False", reason=error.reason, message=str(error))
