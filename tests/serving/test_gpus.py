@@ -49,7 +49,7 @@ def test_too_few_gpus_are_told_with_the_librarys_reason() -> None:
 
 def test_a_card_without_kernels_is_named_with_what_there_is() -> None:
     seen = SeenGpus(capabilities=((8, 0), (7, 0)), kernels=KERNELS)
-    with pytest.raises(GpuIncompatible, match=r"GPU 1 has .* 7\.0, .* kernels for sm_75, sm_80"):
+    with pytest.raises(GpuIncompatible, match=r"GPU 1 has .* 7\.0; .* kernels for sm_75, sm_80"):
         check_gpus(2, seen)
 
 
@@ -71,7 +71,7 @@ def test_the_environment_may_leave_gpus_alone(monkeypatch: pytest.MonkeyPatch) -
 
 def test_another_word_than_auto_or_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAITOFLOW_DEVICE", "gpu")
-    with pytest.raises(InvalidWorkspace, match=r"'gpu', it may be auto .* or cpu; correct it"):
+    with pytest.raises(InvalidWorkspace, match=r"'gpu'; it may be auto .* or cpu; correct it"):
         asked_device()
 
 
