@@ -131,12 +131,14 @@ class TransformersEngine:
     def load(self) -> Load:
         rows = list(self._rows)
         used = len(rows) * max((row.length for row in rows), default=0)
-        return Load(len(rows), len(self._waiting), used / self._cache_tokens)
+        waiting = sum(not row.stream.cancelled for row in list(self._waiting))
+        return Load(len(rows), waiting, used / self._cache_tokens)
 
     def submit(self, generation: Generation) -> Stream:
         stream = Stream(generation.n)
         rows = [self._row(generation, index, stream) for index in range(generation.n)]
         with self._wake:
+            self._forget_given_up()
             free = max(0, self._config.max_concurrency - len(self._rows))
             if len(self._waiting) + len(rows) > self._config.max_queue + free:
                 raise QueueFullError
@@ -231,15 +233,15 @@ class TransformersEngine:
         """The waiting rows that may join now, in the order they came."""
         joining: list[_Row] = []
         with self._wake:
-            while self._waiting:
-                if self._waiting[0].stream.cancelled:
-                    self._waiting.popleft()
-                elif self._may_join(self._waiting[0], joining):
-                    joining.append(self._waiting.popleft())
-                else:
-                    break
+            self._forget_given_up()
+            while self._waiting and self._may_join(self._waiting[0], joining):
+                joining.append(self._waiting.popleft())
             self._rows = [*self._rows, *joining]
         return joining
+
+    def _forget_given_up(self) -> None:
+        """Whoever hung up while waiting keeps nobody else out of the queue."""
+        self._waiting = deque(row for row in self._waiting if not row.stream.cancelled)
 
     def _may_join(self, row: _Row, joining: Sequence[_Row]) -> bool:
         together = [*self._rows, *joining, row]

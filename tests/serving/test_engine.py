@@ -1,10 +1,11 @@
 """The engine itself, past the edge that refuses what would harm it."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from serving.engine import Generation, GenerationFailedError, Stream
+from serving.engine import Generation, GenerationFailedError, Load, QueueFullError, Stream
 from tests.serving.running import Running
 
 
@@ -31,3 +32,22 @@ async def test_a_rows_fault_ends_that_row_alone_and_says_nothing_of_the_engines_
             await text_of(server.engine.submit(hostile))
     assert await beside == alone
     assert not server.engine.is_broken
+
+
+async def test_who_gave_up_while_waiting_keeps_nobody_out(
+    server: Running, until: Callable[..., None]
+) -> None:
+    engine = server.engine
+    long = Generation(model="toy", prompt_ids=[5], max_tokens=900, min_tokens=900)
+    running = [engine.submit(long) for _ in range(4)]
+    until(lambda: engine.load().running == 4)
+    waiting = [engine.submit(long) for _ in range(2)]
+    with pytest.raises(QueueFullError):
+        engine.submit(long)
+    for stream in waiting:
+        stream.cancel()
+    assert engine.load().waiting == 0
+    late = [engine.submit(long) for _ in range(2)]
+    for stream in [*running, *late]:
+        stream.cancel()
+    until(lambda: engine.load() == Load(0, 0, 0))
