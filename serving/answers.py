@@ -19,10 +19,25 @@ from serving.protocol import GenerateRequest
 Answer = TypeVar("Answer")
 
 
-def submit(engine: Engine, generation: Generation) -> Stream:
-    """Start the generation. Raises: ApiError 429 with the time after which to try again."""
+def check_rows(engine: Engine, rows: int) -> None:
+    """Nothing when so many continuations may be asked for. Raises: ApiError 400."""
+    if rows > engine.most_rows:
+        raise ApiError(
+            400,
+            f"{rows} continuations were asked for, this server takes {engine.most_rows} at once;"
+            " ask in several requests",
+            param="n",
+        )
+
+
+def submit(engine: Engine, *generations: Generation) -> Stream:
+    """Start what one request asks for.
+
+    Raises: ApiError 429 with the time after which to try again; 400 where that would never help.
+    """
+    check_rows(engine, sum(generation.n for generation in generations))
     try:
-        return engine.submit(generation)
+        return engine.submit(*generations)
     except QueueFullError as error:
         load = engine.load()
         raise ApiError(
@@ -171,36 +186,38 @@ async def answer(
     request: Request,
     engine: Engine,
     asked: GenerateRequest,
-    generation: Generation,
+    generations: Sequence[Generation],
     *,
     shape: Shape,
 ) -> Response:
-    """The generation as one JSON object or as a stream of events."""
-    stream = submit(engine, generation)
-    prompt_tokens = len(generation.prompt_ids)
+    """What was generated as one JSON object or as a stream of events."""
+    stream = submit(engine, *generations)
+    prompt_tokens = sum(len(generation.prompt_ids) for generation in generations)
     if not asked.stream:
         pieces = await unless_gone(request, collect(stream))
         usage = _usage(prompt_tokens, sum(piece.tokens for piece in pieces))
         return JSONResponse(shape.whole(pieces, usage))
     counted = asked.stream_options is not None and asked.stream_options.include_usage
-    events = _events(stream, shape, n=generation.n, prompt_tokens=prompt_tokens, counted=counted)
+    count = sum(generation.n for generation in generations)
+    events = _events(stream, shape, count=count, prompt_tokens=prompt_tokens, counted=counted)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def _events(
-    stream: Stream, shape: Shape, *, n: int, prompt_tokens: int, counted: bool
+    stream: Stream, shape: Shape, *, count: int, prompt_tokens: int, counted: bool
 ) -> AsyncIterator[str]:
     """Server-sent events; the stream is cancelled when nobody reads on."""
     tokens = 0
+    uncounted = {"usage": None} if counted else {}
     try:
-        for index in range(n):
+        for index in range(count):
             if first := shape.first(index):
-                yield _event(first)
+                yield _event(first | uncounted)
         async for piece in stream:
             tokens += piece.tokens
             if piece.text or piece.finish_reason:
-                yield _event(shape.part(piece))
+                yield _event(shape.part(piece) | uncounted)
         if counted:
             yield _event(shape.last(_usage(prompt_tokens, tokens)))
     except GenerationFailedError as error:

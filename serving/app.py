@@ -6,6 +6,7 @@ Talks to any `Engine`. Answers from the first moment on: 503 until the engine is
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -14,10 +15,24 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from serving import errors
-from serving.answers import ChatShape, TextShape, answer, collect, submit, unless_gone
+from serving.answers import (
+    ChatShape,
+    TextShape,
+    answer,
+    check_rows,
+    collect,
+    submit,
+    unless_gone,
+)
 from serving.engine import Engine, Generation
-from serving.errors import ApiError
-from serving.generations import from_kaito, from_openai, kaito_result
+from serving.errors import ApiError, shown
+from serving.generations import (
+    check_length,
+    check_token_ids,
+    from_kaito,
+    from_openai,
+    kaito_result,
+)
 from serving.metrics import Metrics
 from serving.protocol import (
     ChatCompletionRequest,
@@ -58,7 +73,7 @@ class Server:
             return name
         raise ApiError(
             404,
-            f"model {name} was asked for, this server has: {', '.join(names)}",
+            f"model {shown(name)} was asked for, this server has: {', '.join(names)}",
             param="model",
             code="model_not_found",
         )
@@ -79,7 +94,7 @@ def _count_refusals(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(ApiError)
     async def counted(request: Request, error: ApiError) -> Response:
-        if error.status != 503:  # those are health checks during the load
+        if error.status not in (499, 503):  # hung up; health checks during the load
             metrics.refused.labels(str(error.status)).inc()
         response: Response = await refuse(request, error)  # type: ignore[misc]
         return response
@@ -90,7 +105,7 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
     async def page() -> HTMLResponse:
         return HTMLResponse(resources.files("serving").joinpath("chat.html").read_text())
 
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> JSONResponse:
         """200 once a token has been generated, and for as long as that works."""
         engine = server.ready_engine()
@@ -103,6 +118,7 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
         return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/models")
+    @app.get("/v1/models/")
     async def models() -> dict[str, Any]:
         engine = server.ready_engine()
         return {"object": "list", "data": [_model(server, engine, name) for name in engine.models]}
@@ -138,20 +154,46 @@ def _add_generation_routes(app: FastAPI, server: Server) -> None:
     async def chat_completions(request: Request) -> Response:
         asked = await read_body(request, ChatCompletionRequest)
         engine, name = server.ready_engine(), server.model_name(asked.model)
+        check_length(engine, *(message.content for message in asked.messages), param="messages")
         messages = [message.for_template() for message in asked.messages]
         prompt_ids = await asyncio.to_thread(engine.encode_chat, messages, model=name)
         limit = asked.max_completion_tokens or asked.max_tokens
-        generation = from_openai(engine, asked, name, prompt_ids=prompt_ids, max_tokens=limit)
-        return await answer(request, engine, asked, generation, shape=ChatShape(name))
+        generation = from_openai(
+            engine,
+            asked,
+            name,
+            prompt_ids=prompt_ids,
+            max_tokens=limit,
+            prompt_field="messages",
+        )
+        return await answer(request, engine, asked, [generation], shape=ChatShape(name))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         asked = await read_body(request, CompletionRequest)
         engine, name = server.ready_engine(), server.model_name(asked.model)
-        prompt_ids = await asyncio.to_thread(engine.encode_text, asked.prompt)
-        limit = asked.max_tokens or 16  # as OpenAI has it for this endpoint
-        generation = from_openai(engine, asked, name, prompt_ids=prompt_ids, max_tokens=limit)
-        return await answer(request, engine, asked, generation, shape=TextShape(name))
+        check_rows(engine, len(asked.prompt) * asked.n)
+        generations = [
+            from_openai(
+                engine,
+                asked,
+                name,
+                prompt_ids=await _encode(engine, prompt),
+                max_tokens=asked.max_tokens or 16,  # as OpenAI has it for this endpoint
+                prompt_field="prompt",
+            )
+            for prompt in asked.prompt
+        ]
+        return await answer(request, engine, asked, generations, shape=TextShape(name))
+
+
+async def _encode(engine: Engine, prompt: str | list[int]) -> Sequence[int]:
+    """A prompt's token ids, which may be what it is. Raises: ApiError."""
+    if isinstance(prompt, list):
+        check_token_ids(engine, prompt, param="prompt")
+        return prompt
+    check_length(engine, prompt, param="prompt")
+    return await asyncio.to_thread(engine.encode_text, prompt)
 
 
 async def read_body(request: Request, model: type[RequestBody]) -> RequestBody:

@@ -16,12 +16,14 @@ Message = Mapping[str, str]
 class Sampling:
     """How the next token is chosen; temperature 0 takes the likeliest, top_k 0 means no limit.
 
+    min_p: the least share of a token, as a part of the likeliest one's.
     The penalties count tokens generated so far; repetition_penalty counts the prompt's too.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -33,7 +35,7 @@ class Generation:
     """One request: n continuations of the prompt by a served model.
 
     prompt + max_tokens fit into the engine's context. stop: texts that end a continuation and are
-    not part of it. stop_token_ids: besides the model's own.
+    not part of it. stop_token_ids: besides the model's own, which ignore_eos passes over.
     """
 
     model: str
@@ -43,6 +45,7 @@ class Generation:
     n: int = 1
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -121,6 +124,14 @@ class Engine(Protocol):
         """The most tokens of a prompt and its continuation together."""
 
     @property
+    def context_characters(self) -> int:
+        """A longer text never fits into the context, whatever it says."""
+
+    @property
+    def most_rows(self) -> int:
+        """The most continuations that may be in work and wait together."""
+
+    @property
     def vocabulary_tokens(self) -> int:
         """How many token ids there are; the last one is one less."""
 
@@ -144,8 +155,11 @@ class Engine(Protocol):
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it is."""
 
-    def submit(self, generation: Generation) -> Stream:
-        """Start or queue a request. Raises: QueueFullError."""
+    def submit(self, *generations: Generation) -> Stream:
+        """Start or queue a request; its continuations are numbered through.
+
+        Raises: QueueFullError.
+        """
 
     def load(self) -> Load:
         """How busy it is."""

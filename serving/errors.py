@@ -19,9 +19,7 @@ _CODES = {
     429: "queue_full",
     503: "not_ready",
 }
-
-
-_SHOWN_CHARACTERS = 60
+_SHOWN_CHARACTERS = 60  # of what a client sent, in an answer to it
 
 
 def shown(value: object) -> str:
@@ -74,7 +72,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
-        message = f"{request.method} {request.url.path}: {error.detail}"
+        message = f"{request.method} {shown(request.url.path)}: {error.detail}"
         headers = dict(error.headers) if error.headers else None
         return ApiError(error.status_code, message, headers=headers).response()
 

@@ -19,13 +19,17 @@ def from_openai(
     *,
     prompt_ids: Sequence[int],
     max_tokens: int | None,
+    prompt_field: str,
 ) -> Generation:
     """The request in the engine's words; without max_tokens as much as the context holds."""
+    check_token_ids(engine, asked.stop_token_ids, param="stop_token_ids")
     defaults = engine.default_sampling
+    room = _fitting(engine, len(prompt_ids), max_tokens, param=prompt_field)
     sampling = Sampling(
         temperature=_first(asked.temperature, defaults.temperature),
         top_p=_first(asked.top_p, defaults.top_p),
         top_k=max(0, _first(asked.top_k, defaults.top_k)),
+        min_p=asked.min_p,
         repetition_penalty=_first(asked.repetition_penalty, defaults.repetition_penalty),
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
@@ -34,10 +38,12 @@ def from_openai(
     return Generation(
         model=model,
         prompt_ids=prompt_ids,
-        max_tokens=_fitting(engine, len(prompt_ids), max_tokens),
-        min_tokens=asked.min_tokens,
+        max_tokens=room,
+        min_tokens=_below(asked.min_tokens, room, param="min_tokens"),
         n=asked.n,
         stop=tuple(asked.stop),
+        stop_token_ids=frozenset(asked.stop_token_ids),
+        ignore_eos=asked.ignore_eos,
         sampling=sampling,
     )
 
@@ -46,7 +52,37 @@ def _first(asked: Value | None, default: Value) -> Value:
     return default if asked is None else asked
 
 
-def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None) -> int:
+def _below(min_tokens: int, max_tokens: int, *, param: str) -> int:
+    """Return min_tokens. Raises: ApiError when the answer ends before it."""
+    if min_tokens <= max_tokens:
+        return min_tokens
+    raise ApiError(
+        400,
+        f"{min_tokens} tokens at least were asked for, the answer has {max_tokens} at most; lower"
+        f" {param} or raise the limit",
+        param=param,
+        code="invalid_value",
+    )
+
+
+def check_length(engine: Engine, *texts: str, param: str) -> None:
+    """Nothing when the texts may fit into the context; seen before a tokenizer reads them.
+
+    Raises: ApiError.
+    """
+    characters = sum(map(len, texts))
+    if characters > engine.context_characters:
+        raise ApiError(
+            400,
+            f"a prompt of {characters} characters was asked for, the model's context of"
+            f" {engine.context_tokens} tokens never holds more than {engine.context_characters};"
+            " shorten the prompt",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
+def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None, *, param: str) -> int:
     """Return max_tokens, or what is left of the context. Raises: ApiError when they do not fit."""
     left = engine.context_tokens - prompt_tokens
     if left >= (max_tokens or 1):
@@ -56,7 +92,7 @@ def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None) -> int:
         400,
         f"{wanted} were asked for, the model's context holds {engine.context_tokens} together;"
         " shorten the prompt or lower max_tokens",
-        param="messages",
+        param=param,
         code="context_length_exceeded",
     )
 
@@ -100,11 +136,15 @@ def from_kaito(engine: Engine, asked: ChatRequest, model: str) -> Generation:
         repetition_penalty=_first(options.repetition_penalty, 1.0),
         seed=options.seed,
     )
+    prompt_field = "prompt" if asked.messages is None else "messages"
+    room = _fitting(engine, len(prompt_ids), max_tokens, param=prompt_field)
+    least = "min_new_tokens" if options.min_new_tokens else "min_length"
+    min_tokens = max(options.min_new_tokens, options.min_length - len(prompt_ids))
     return Generation(
         model=model,
         prompt_ids=prompt_ids,
-        max_tokens=_fitting(engine, len(prompt_ids), max_tokens),
-        min_tokens=max(options.min_new_tokens, options.min_length - len(prompt_ids)),
+        max_tokens=room,
+        min_tokens=_below(min_tokens, room, param=f"generate_kwargs.{least}"),
         stop=tuple(options.stop_strings),
         stop_token_ids=frozenset(options.eos_token_id),
         sampling=sampling,
@@ -115,9 +155,11 @@ def _kaito_prompt_ids(engine: Engine, asked: ChatRequest, model: str) -> list[in
     prefix = asked.prefix or ""
     if asked.messages is None:
         text = f"{prefix}{asked.prompt}"
+        check_length(engine, text, param="prompt")
         if not engine.has_chat_template(model):
             return engine.encode_text(text)
         return engine.encode_chat([{"role": "user", "content": text}], model=model)
+    check_length(engine, *(message.content for message in asked.messages), param="messages")
     messages: list[Message] = [message.for_template() for message in asked.messages]
     return engine.encode_chat(messages, model=model)
 

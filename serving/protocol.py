@@ -1,52 +1,93 @@
 """The bodies that the server takes: OpenAI's, and KAITO's for /chat.
 
 Nothing asked for is ignored: an option that the server cannot honour is refused by its name, unless
-it is given at the value that changes nothing.
+it is given at the value that changes nothing. Hints that change no text anywhere are let pass.
+Types are JSON's own: "1" is no number.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from serving.errors import ApiError
+from serving.errors import ApiError, shown
 
-Temperature = Annotated[float, Field(ge=0, le=2)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-Count = Annotated[int, Field(ge=1)]
+
+def _whole(value: Any) -> Any:
+    """16.0 as 16: some clients know one kind of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+Real = Annotated[float, Field(strict=True)]
+Temperature = Annotated[Real, Field(ge=0, le=2)]
+Share = Annotated[Real, Field(gt=0, le=1)]
+Penalty = Annotated[Real, Field(ge=-2, le=2)]
+Repetition = Annotated[Real, Field(gt=0, le=10)]
+Count = Annotated[Whole, Field(ge=1)]
+Minimum = Annotated[Whole, Field(ge=0)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
 # Bounded, so that tokens are left to choose while none of these may come (min_new_tokens).
-StopIds = Annotated[list[int], Field(max_length=64)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+StopIds = Annotated[list[Whole], Field(max_length=64)]
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
 
 _UNSUPPORTED = "unsupported"
 
-# Options of OpenAI's API that are taken at these values alone.
+# Options of OpenAI's API, and of servers that speak it, that are taken at these values alone.
 _OPENAI_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (None, True),
+    "allowed_token_ids": (None,),
     "audio": (None,),
+    "bad_words": (None, []),
     "best_of": (None, 1),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
+    "continue_final_message": (None, False),
+    "detokenize": (None, True),
     "echo": (None, False),
     "function_call": (None, "none"),
     "functions": (None, []),
+    "include_stop_str_in_output": (None, False),
+    "length_penalty": (None, 1),
     "logit_bias": (None, {}),
     "logprobs": (None, False),
     "modalities": (None, ["text"]),
     "parallel_tool_calls": (None, True, False),
     "prediction": (None,),
-    "reasoning_effort": (None,),
+    "prompt_logprobs": (None,),
+    "reasoning_effort": (None, "none"),
     "response_format": (None, {"type": "text"}),
-    "service_tier": (None, "auto", "default"),
-    "store": (None, False),
+    "skip_special_tokens": (None, True),
+    "spaces_between_special_tokens": (None, True),
     "suffix": (None, ""),
     "tool_choice": (None, "none", "auto"),
     "tools": (None, []),
     "top_logprobs": (None, 0),
+    "truncate_prompt_tokens": (None,),
+    "use_beam_search": (None, False),
     "verbosity": (None,),
     "web_search_options": (None,),
 }
-# Labels that OpenAI keeps for its own bookkeeping; they never change an answer.
-_OPENAI_LABELS = ("user", "metadata", "safety_identifier", "prompt_cache_key")
+# For OpenAI's bookkeeping and prices; they change no text anywhere.
+_OPENAI_HINTS = (
+    "metadata",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "user",
+)
 
 # What answers of this server and of others carry beside their text: clients send them back as they
 # came (`messages.append(response.choices[0].message)`).
@@ -110,7 +151,7 @@ class ChatMessage(Body):
         """Text parts as one text; other parts are left for pydantic to refuse."""
         if not isinstance(content, list):
             return content
-        return "".join(_text_of(part) for part in content)
+        return "".join(map(_text_of, content))
 
     def for_template(self) -> dict[str, str]:
         """The turn as chat templates expect it."""
@@ -119,15 +160,22 @@ class ChatMessage(Body):
 
 
 def _text_of(part: Any) -> str:
-    if isinstance(part, dict) and isinstance(text := part.get("text"), str):
-        return text
+    """A part's text; `cache_control` is a hint to other servers."""
+    if isinstance(part, dict) and part.keys() <= {"type", "text", "cache_control"}:
+        text = part.get("text")
+        if part.get("type", "text") == "text" and isinstance(text, str):
+            return text
     raise ValueError("only text parts are supported")
 
 
 class StreamOptions(Body):
-    """What a stream brings beside its text; include_usage: a last chunk counts the tokens."""
+    """What a stream brings beside its text; include_usage: a last chunk counts the tokens.
 
-    include_usage: bool = False
+    include_obfuscation (padding against those who read sizes off the wire) changes no text.
+    """
+
+    include_usage: Flag = False
+    include_obfuscation: Flag | None = None
 
 
 class GenerateRequest(Body):
@@ -135,24 +183,27 @@ class GenerateRequest(Body):
 
     model: str | None = None
     max_tokens: Count | None = None
-    min_tokens: Annotated[int, Field(ge=0)] = 0
+    min_tokens: Minimum = 0
     temperature: Temperature | None = None
     top_p: Share | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1)] | None = None
+    min_p: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Repetition | None = None
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     seed: Seed | None = None
     stop: Stop = []
-    n: Annotated[int, Field(ge=1, le=16)] = 1
-    stream: bool = False
+    stop_token_ids: StopIds = []
+    ignore_eos: Flag = False
+    n: Annotated[Whole, Field(ge=1, le=16)] = 1
+    stream: Flag = False
     stream_options: StreamOptions | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, fields: Any) -> Any:
-        labels = {key: value for key, value in fields.items() if key not in _OPENAI_LABELS}
-        given = {key: value for key, value in labels.items() if not _is_default(key, value)}
+        asked = {key: value for key, value in fields.items() if key not in _OPENAI_HINTS}
+        given = {key: value for key, value in asked.items() if not _is_default(key, value)}
         return _without_neutral(given, _OPENAI_NEUTRAL)
 
     @field_validator("stop", mode="before")
@@ -167,11 +218,32 @@ class ChatCompletionRequest(GenerateRequest):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Count | None = None
 
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        return self
+
 
 class CompletionRequest(GenerateRequest):
     """POST /v1/completions."""
 
-    prompt: Annotated[str, Field(min_length=1)]
+    prompt: list[str | list[int]]
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _several(cls, prompt: Any) -> Any:
+        prompts = [prompt] if _is_prompt(prompt) else prompt
+        if isinstance(prompts, list) and prompts and all(map(_is_prompt, prompts)):
+            return prompts
+        raise ValueError("a text, token ids, or a list of such was expected, none of them empty")
+
+
+def _is_prompt(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(type(each) is int for each in value)
+    return isinstance(value, str) and bool(value)
 
 
 class GenerateKwargs(Body):
@@ -182,17 +254,17 @@ class GenerateKwargs(Body):
 
     max_new_tokens: Count | None = None
     max_length: Count | None = None
-    min_new_tokens: Annotated[int, Field(ge=0)] = 0
-    min_length: Annotated[int, Field(ge=0)] = 0
-    do_sample: bool | None = None
+    min_new_tokens: Minimum = 0
+    min_length: Minimum = 0
+    do_sample: Flag | None = None
     temperature: Temperature | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Minimum | None = None
     top_p: Share | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Repetition | None = None
     seed: Seed | None = None
     stop_strings: Stop = []
     eos_token_id: StopIds = []
-    pad_token_id: int | None = None
+    pad_token_id: Whole | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -202,7 +274,7 @@ class GenerateKwargs(Body):
     @field_validator("eos_token_id", "stop_strings", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | int) else value or []
+        return [value] if isinstance(value, str | int | float) else value or []
 
 
 class ChatRequest(Body):
@@ -215,8 +287,8 @@ class ChatRequest(Body):
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
     model: str | None = None
-    return_full_text: bool | None = None
-    clean_up_tokenization_spaces: bool | None = None
+    return_full_text: Flag | None = None
+    clean_up_tokenization_spaces: Flag | None = None
     prefix: str | None = None
     handle_long_generation: Literal["hole"] | None = None
     generate_kwargs: GenerateKwargs = Field(default_factory=GenerateKwargs)
@@ -225,9 +297,13 @@ class ChatRequest(Body):
     @classmethod
     def _gather_options(cls, fields: Any) -> Any:
         options = {*GenerateKwargs.model_fields, *_GENERATE_NEUTRAL} & fields.keys()
-        if not options:
+        nested = fields.get("generate_kwargs") or {}
+        if not options or not isinstance(nested, dict):
             return fields
-        nested = {**(fields.get("generate_kwargs") or {}), **{key: fields[key] for key in options}}
+        for key in options & nested.keys():
+            if nested[key] != fields[key]:
+                raise ValueError(f"{key} is given twice, with two values; give it once")
+        nested = {**nested, **{key: fields[key] for key in options}}
         rest = {key: value for key, value in fields.items() if key not in options}
         return {**rest, "generate_kwargs": nested}
 
@@ -262,10 +338,38 @@ def parse(model: type[RequestBody], body: Any) -> RequestBody:
     """The body as a request. Raises: ApiError 400, naming the field."""
     if not isinstance(body, dict):
         raise ApiError(400, f"a JSON object was expected, a {type(body).__name__} came")
+    if (path := _half_character(body)) is not None:
+        raise ApiError(
+            400,
+            f"{path} holds half of a surrogate pair, which is no character; send the text as UTF-8",
+            param=path,
+            code="invalid_value",
+        )
     try:
         return model.model_validate(body)
     except ValidationError as error:
         raise _refusal(error) from error
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _half_character(body: dict[str, Any]) -> str | None:
+    """Where a text holds half of a surrogate pair: tokenizers and sockets fail at those.
+
+    Without recursion: how deep the body is nested is the client's choice.
+    """
+    found: list[tuple[str, Any]] = [("", body)]
+    while found:
+        path, value = found.pop()
+        if isinstance(value, str) and _HALF.search(value):
+            return path
+        if isinstance(value, list):
+            found += [(f"{path}.{at}", each) for at, each in enumerate(value)]
+        if isinstance(value, dict):
+            found += [(f"{path}.{key}".strip("."), each) for key, each in value.items()]
+            found += [(path or "a key", key) for key in value]
+    return None
 
 
 def _refusal(error: ValidationError) -> ApiError:
@@ -279,7 +383,7 @@ def _refusal(error: ValidationError) -> ApiError:
             param=path,
             code="unsupported_parameter",
         )
-    path = ".".join(where)
+    path = shown(".".join(where))
     if first["type"] == "extra_forbidden":
         return ApiError(
             400,

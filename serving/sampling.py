@@ -14,6 +14,8 @@ from serving.engine import Sampling
 # Sorting a whole vocabulary at every step costs more than a small model's step; the likeliest
 # thousand nearly always hold what top_p asks for, and where they do not, all are sorted.
 _CANDIDATES = 1024
+# Below, chance has no say, and scores divided by it are no numbers any more.
+_COLDEST = 1e-4
 
 
 @dataclass
@@ -40,7 +42,7 @@ def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int | Except
         with _kept(faults, row):
             _penalise(scores, choice)
     tokens: list[int] = logits.argmax(-1).tolist()
-    sampled = [row for row, choice in enumerate(choices) if choice.rules.temperature > 0]
+    sampled = [row for row, choice in enumerate(choices) if choice.rules.temperature > _COLDEST]
     if sampled:
         for row, scores in zip(sampled, logits[sampled].float().cpu(), strict=True):
             with _kept(faults, row):
@@ -75,9 +77,11 @@ def _penalise(scores: torch.Tensor, choice: Choice) -> None:
 
 
 def _draw(scores: torch.Tensor, choice: Choice) -> int:
-    """A token by chance, after temperature, top_k and top_p in this order; scores on the CPU."""
+    """A token by chance, after temperature, min_p, top_k and top_p in this order; on the CPU."""
     rules = choice.rules
-    scaled = (scores / rules.temperature).double()
+    scaled = scores.double() / rules.temperature
+    if rules.min_p > 0:
+        scaled[scaled < scaled.max() + math.log(rules.min_p)] = -math.inf
     if rules.top_k == 0 and rules.top_p >= 1:
         return _pick(torch.softmax(scaled, -1), choice.random)
     limit = min(rules.top_k or _CANDIDATES, len(scaled))

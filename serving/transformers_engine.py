@@ -102,6 +102,9 @@ class TransformersEngine:
         self.vocabulary_tokens = int(model.get_input_embeddings().weight.shape[0])
         self._cache_tokens = _cache_tokens(model)
         self.context_tokens = min(_context(config, model), self._cache_tokens)
+        longest = max(map(len, tokenizer.get_vocab()), default=1)
+        self.context_characters = self.context_tokens * longest
+        self.most_rows = config.max_concurrency + config.max_queue
         self._waiting: deque[_Row] = deque()
         self._rows: list[_Row] = []
         self._cache = RowCache()
@@ -134,9 +137,13 @@ class TransformersEngine:
         waiting = sum(not row.stream.cancelled for row in list(self._waiting))
         return Load(len(rows), waiting, used / self._cache_tokens)
 
-    def submit(self, generation: Generation) -> Stream:
-        stream = Stream(generation.n)
-        rows = [self._row(generation, index, stream) for index in range(generation.n)]
+    def submit(self, *generations: Generation) -> Stream:
+        stream = Stream(sum(generation.n for generation in generations))
+        each = [(generation, turn) for generation in generations for turn in range(generation.n)]
+        rows = [
+            self._row(generation, index, stream, turn=turn)
+            for index, (generation, turn) in enumerate(each)
+        ]
         with self._wake:
             self._forget_given_up()
             free = max(0, self._config.max_concurrency - len(self._rows))
@@ -144,7 +151,8 @@ class TransformersEngine:
                 raise QueueFullError
             self._waiting.extend(rows)
             self._wake.notify()
-        self._metrics.prompt_tokens.labels(generation.model).inc(len(generation.prompt_ids))
+        for generation in generations:
+            self._metrics.prompt_tokens.labels(generation.model).inc(len(generation.prompt_ids))
         return stream
 
     def close(self) -> None:
@@ -153,9 +161,9 @@ class TransformersEngine:
             self._wake.notify()
         self._thread.join(timeout=30)
 
-    def _row(self, generation: Generation, index: int, stream: Stream) -> _Row:
+    def _row(self, generation: Generation, index: int, stream: Stream, *, turn: int) -> _Row:
         rules = generation.sampling
-        seed = None if rules.seed is None else rules.seed + index
+        seed = None if rules.seed is None else rules.seed + turn
         return _Row(
             generation=generation,
             index=index,
@@ -294,7 +302,8 @@ class TransformersEngine:
         self._leave([row for row, token in chosen if self._ends(row, token)])
 
     def _stops(self, row: _Row) -> frozenset[int]:
-        return self._stop_ids | row.generation.stop_token_ids
+        own = frozenset() if row.generation.ignore_eos else self._stop_ids
+        return own | row.generation.stop_token_ids
 
     def _ends(self, row: _Row, token: int | Exception) -> bool:
         """Whether a row ends, with its next token or with a fault of its own."""

@@ -44,6 +44,7 @@ def test_a_stream_says_the_same_as_the_whole_answer(server: Running) -> None:
     assert "".join(deltas) == whole
     assert events[0]["choices"][0]["delta"]["role"] == "assistant"
     assert events[-1]["usage"]["completion_tokens"] == 12
+    assert [event["usage"] for event in events[:-1]] == [None] * (len(events) - 1)
 
 
 def test_a_seed_gives_the_same_text_again(server: Running) -> None:
@@ -103,6 +104,7 @@ def test_models_are_listed_with_their_parent(server: Running) -> None:
     parents = {model["id"]: model["parent"] for model in listed}
     assert parents == {"toy": None, "first": "toy", "second.v2": "toy", "faint": "toy"}
     assert server.client.get("/v1/models/second.v2").json()["root"] == "toy"
+    assert server.client.get("/v1/models/").json()["data"] == listed
 
 
 async def test_rows_in_a_batch_say_what_they_say_alone(many: httpx2.AsyncClient) -> None:
@@ -162,6 +164,7 @@ def test_hanging_up_stops_the_generation(
         ({"messages": "hello"}, "messages", "invalid_value"),
         ({"logprobs": 0}, "logprobs", "unsupported_parameter"),
         ({"max_tokens": 5000}, "messages", "context_length_exceeded"),
+        ({"max_tokens": 3, "min_tokens": 4}, "min_tokens", "invalid_value"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
@@ -247,3 +250,4 @@ def test_the_page_needs_nothing_from_outside(server: Running) -> None:
 
 def test_health_is_good_once_generation_was_proved(server: Running) -> None:
     assert server.client.get("/health").json() == {"status": "Healthy"}
+    assert server.client.head("/health").status_code == 200

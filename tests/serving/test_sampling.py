@@ -43,6 +43,10 @@ def test_temperature_one_draws_by_share() -> None:
         (Sampling(temperature=1, top_p=0.96), {0, 1, 2, 3}),
         (Sampling(temperature=1, top_k=3, top_p=0.5), {0}),
         (Sampling(temperature=0.01), {0}),
+        (Sampling(temperature=1e-300), {0}),
+        (Sampling(temperature=1, min_p=0.5), {0, 1}),
+        (Sampling(temperature=1, min_p=1), {0}),
+        (Sampling(temperature=1, min_p=0.2, top_k=2), {0, 1}),
     ],
 )
 def test_top_k_and_top_p_limit_what_is_drawn(rules: Sampling, allowed: set[int]) -> None:
