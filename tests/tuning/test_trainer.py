@@ -245,7 +245,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch.setattr(memory, "available_memory_gib", lambda *, use_gpu: 0.5)
     with pytest.raises(ModelDoesNotFit) as raised:
         main(runs.config())
-    assert "needs about 1.0 GiB, 0.5 GiB are available; use method qlora" in str(raised.value)
+    assert "needs about 1.0 GiB; 0.5 GiB are available; use method qlora" in str(raised.value)
 
 
 def test_a_granted_gpu_that_is_not_there_ends_the_run(runs: Runs) -> None:
