@@ -105,6 +105,10 @@ async def inference_pod(
         default_model=default_model(workspace),
         host=address.host,
         port=address.port,
+        max_concurrency=settings().server_max_concurrency,
+        max_queue=settings().server_max_queue,
+        max_context_tokens=settings().server_max_context_tokens,
+        cors_origins=settings().server_cors_origins,
         gpus=node.gpus,
     )
     assert workspace.preset

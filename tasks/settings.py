@@ -1,11 +1,14 @@
 """Settings of one installation: KAITOFLOW_* environment variables; defaults for one machine."""
 
 import functools
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ORIGIN = re.compile(r"\*|[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#@*\s]+")
 
 
 class Settings(BaseSettings):
@@ -93,6 +96,19 @@ class Settings(BaseSettings):
     server_ready_timeout_s: float = Field(default=300, gt=0)
     """How long the inference server may take until it answers /health."""
 
+    server_max_concurrency: int = Field(default=16, ge=1)
+    """How many continuations an inference server works at together."""
+
+    server_max_queue: int = Field(default=64, ge=0)
+    """How many more may wait; who comes then is told to come back (429)."""
+
+    server_max_context_tokens: int | None = Field(default=None, ge=2)
+    """The most tokens of a prompt and its answer together; None = what model and memory allow."""
+
+    server_cors_origins: tuple[str, ...] = ()
+    """Web pages that may ask the inference server, as JSON: ["https://chat.example.com"]; besides
+    its own page. ["*"] = all; credentials are never asked for."""
+
     plan_timeout_s: float = Field(default=3, gt=0)
     """How long a plan waits for what it asks others: dataset, registry, cluster and cloud."""
 
@@ -101,6 +117,17 @@ class Settings(BaseSettings):
 
     watcher_timeout_s: float = Field(default=20, gt=0)
     """How long a command line waits for a cluster's watcher to act."""
+
+    @field_validator("server_cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"KAITOFLOW_SERVER_CORS_ORIGINS names {origin!r}; browsers send an origin as "
+                    "scheme://host or scheme://host:port; write it so, without a path, or '*'"
+                )
+        return tuple(origin.lower() for origin in origins)
 
     @model_validator(mode="after")
     def _nodes_for_pods(self) -> Self:

@@ -1,5 +1,6 @@
 """What a Workspace's pods are told."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,18 @@ from tasks.contract.programs.serving import ServerConfig
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.platform.base import Address
 from tasks.pods import inference_pod, tuning_pod
+from tasks.settings import settings
 from tests.builders import tuning_workspace
 
 NODE = Node(name="gpu-1", cores=4, memory_gib=16, gpus=2)
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("KAITOFLOW_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
 
 
 async def test_trainer_and_server_are_told_of_the_nodes_gpus() -> None:
@@ -34,6 +39,22 @@ async def test_trainer_and_server_are_told_of_the_nodes_gpus() -> None:
         if isinstance(container.config, TuningConfig | ServerConfig)
     ]
     assert told == [2, 2]
+
+
+async def test_a_server_is_told_of_its_limits_and_of_the_pages_that_may_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAITOFLOW_SERVER_MAX_CONCURRENCY", "3")
+    monkeypatch.setenv("KAITOFLOW_SERVER_MAX_QUEUE", "0")
+    monkeypatch.setenv("KAITOFLOW_SERVER_MAX_CONTEXT_TOKENS", "512")
+    monkeypatch.setenv("KAITOFLOW_SERVER_CORS_ORIGINS", '["https://Chat.example.com"]')
+    address = Address(host="127.0.0.1", port=5000, url="http://127.0.0.1:5000")
+    image = PublishedImage(reference="registry.example.com/a:1", digest="sha256:0")
+    pod = await inference_pod(tuning_workspace(), NODE, image, address)
+    told = pod.containers[-1].config
+    assert isinstance(told, ServerConfig)
+    assert (told.max_concurrency, told.max_queue, told.max_context_tokens) == (3, 0, 512)
+    assert told.cors_origins == ("https://chat.example.com",)
 
 
 async def test_the_hubs_token_is_not_among_the_registries_secrets() -> None:

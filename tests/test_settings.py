@@ -1,5 +1,6 @@
 """Settings are read from KAITOFLOW_* variables, and refused where they contradict each other."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ PROMISED = {
     "job_timeout_s": 7 * 24 * 3600,
     "step_silence_timeout_s": 2 * 3600,
     "server_ready_timeout_s": 300,
+    "server_max_concurrency": 16,
+    "server_max_queue": 64,
+    "server_max_context_tokens": None,
+    "server_cors_origins": (),
     "plan_timeout_s": 3,
     "stop_grace_s": 20,
     "watcher_timeout_s": 20,
@@ -35,6 +40,17 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in [name for name in os.environ if name.startswith("KAITOFLOW_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    "origin", ["chat.example.com", "https://chat.example.com/", "https://*.example.com", "null", ""]
+)
+def test_an_origin_that_no_browser_sends_is_refused(
+    monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    monkeypatch.setenv("KAITOFLOW_SERVER_CORS_ORIGINS", json.dumps([origin]))
+    with pytest.raises(ValidationError, match="write it so, without a path"):
+        Settings()
 
 
 def test_what_nobody_has_set_is_as_promised() -> None:
@@ -79,7 +95,14 @@ TIMES = (
     "stop_grace_s",
     "watcher_timeout_s",
 )
-LEAST = {"max_nodes": 1, "garbage_grace_s": 0, "job_timeout_s": 60}
+LEAST = {
+    "max_nodes": 1,
+    "garbage_grace_s": 0,
+    "job_timeout_s": 60,
+    "server_max_concurrency": 1,
+    "server_max_queue": 0,
+    "server_max_context_tokens": 2,
+}
 
 
 @pytest.mark.parametrize("name", TIMES)

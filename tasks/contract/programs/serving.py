@@ -52,6 +52,9 @@ class ServerConfig:
 
     served_model_name: the base model's name in requests.
     default_model: which one answers when a request names none (the tuned adapter, if there is one).
+    max_concurrency, max_queue: continuations in work together, and how many more may wait.
+    max_context_tokens: of a prompt and its answer; None = what model and memory allow.
+    cors_origins: web pages that may ask and read answers, besides the server's own; `*` = all.
     gpus: how many the pod was given; a server that cannot use them all does not start.
     """
 
@@ -64,6 +67,7 @@ class ServerConfig:
     max_concurrency: int = 16
     max_queue: int = 64
     max_context_tokens: int | None = None
+    cors_origins: tuple[str, ...] = ()
     gpus: int = 0
 
 
