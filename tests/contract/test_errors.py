@@ -53,9 +53,9 @@ DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid Im
 InvalidPriceTable InvalidTuningConfig InvalidWorkspace ModelDoesNotFit NameTaken PortInUse
 RegistryDenied SecretNotFound UnknownInstanceType UnknownPreset WeightsUnavailable""".split()
 FAILED = """CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
-DeadlineExceeded DiskFull GpuIncompatible ImagePullError InternalError KubernetesRefused
-LeadershipLost OutOfMemory PodForbidden PrefectUnavailable RunInProgress RunSuperseded
-ServerNotReady TrainingDiverged WorkerNameTaken""".split()
+DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError
+KubernetesRefused LeadershipLost OutOfMemory PodForbidden PrefectUnavailable RunInProgress
+RunSuperseded ServerNotReady StateUnreadable TrainingDiverged WorkerNameTaken""".split()
 EXIT_CODES = (
     [(reason, 75) for reason in RETRYABLE]
     + [(reason, 3) for reason in REFUSED]

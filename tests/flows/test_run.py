@@ -37,8 +37,8 @@ def test_the_run_prints_both_answers_the_digest_and_the_url(finished: FinishedRu
 def test_the_tuned_model_answers_held_out_questions_better(finished: FinishedRun) -> None:
     held_out = finished.object["status"]["heldOut"]
     assert held_out["rows"] >= 30
-    assert held_out["loss_after"] < held_out["loss_before"]
-    assert f"{held_out['loss_after']:.3f} after tuning" in finished.output
+    assert held_out["lossAfter"] < held_out["lossBefore"]
+    assert f"{held_out['lossAfter']:.3f} after tuning" in finished.output
 
 
 def test_the_tuned_model_stops_by_itself(finished: FinishedRun) -> None:

@@ -115,10 +115,9 @@ async def test_a_refusal_is_told_by_its_code(
     arm.fault("PUT", Fault(status, code, "0 of 24 cores left; see the docs"))
     with pytest.raises(error) as raised:
         await pools.begin_create("ws1", BODY)
-    asked, found, said_fix = str(raised.value).split("; ")
-    assert asked == f"agent pool ws1 of {SIZE} was asked for"
-    assert found == f"Azure says {code}: 0 of 24 cores left, see the docs"
-    assert said_fix.startswith(fix)
+    assert raised.value.asked == f"agent pool ws1 of {SIZE} was asked for"
+    assert raised.value.found == f"Azure says {code}: 0 of 24 cores left; see the docs"
+    assert raised.value.fix.startswith(fix)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def each(section: str) -> pytest.MarkDecorator:
 def expect(diagnosis: Diagnosis | None, case: Object) -> None:
     """The verdict is the case's, in three parts of which the last is the fix."""
     assert diagnosis
-    asked, found, fix = diagnosis.message.split("; ")
+    asked, found, fix = diagnosis.asked, diagnosis.found, diagnosis.fix
     assert asked
     assert diagnosis.reason == case["error"]
     assert case.get("said", "") in found

@@ -20,7 +20,7 @@ def load(folder: Path, *sources: AdapterSource) -> object:
 
 def test_an_adapter_of_another_base_is_refused(toy_model: Path, tmp_path: Path) -> None:
     path = toy.make_adapter(tmp_path / "other", toy_model, base="microsoft/phi-3")
-    told = "adapter mine was made for microsoft/phi-3, the weights here are toy/llama"
+    told = "adapter mine was made for microsoft/phi-3; the weights here are toy/llama"
     with pytest.raises(AdapterMismatch, match=told):
         load(toy_model, AdapterSource("mine", path))
 
@@ -32,7 +32,7 @@ def test_an_adapter_of_another_revision_is_refused(toy_model: Path, tmp_path: Pa
     pinned = toy.make_model(tmp_path / "pinned")
     marker = json.loads((pinned / "kaitoflow.json").read_text())
     (pinned / "kaitoflow.json").write_text(json.dumps(marker | {"revision": "def"}))
-    with pytest.raises(AdapterMismatch, match="at revision abc, the weights here are revision def"):
+    with pytest.raises(AdapterMismatch, match="at revision abc; the weights here are revision def"):
         load(pinned, AdapterSource("mine", path))
 
 

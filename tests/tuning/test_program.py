@@ -84,5 +84,5 @@ def test_a_refused_configuration_costs_no_time_and_has_exit_code_3(runs: Runs) -
     said = runs.finish(config)
     assert said.code == 3
     assert said.last["reason"] == "InvalidTuningConfig"
-    assert "did you mean learning_rate?" in said.last["message"]
+    assert "did you mean learning_rate?" in said.last["found"]
     assert [event["event"] for event in said.events] == ["verdict"]

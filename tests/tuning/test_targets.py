@@ -80,7 +80,7 @@ def test_a_name_that_matches_nothing_is_refused_with_those_that_would() -> None:
     model = build(EXPECTED["phi3"][0])
     with pytest.raises(InvalidTuningConfig) as raised:
         check_target_modules(model, ["q_proj", "o_proj"])
-    assert "names q_proj, of which Phi3ForCausalLM has no layer" in str(raised.value)
+    assert "names q_proj; Phi3ForCausalLM has no layer of that name" in str(raised.value)
     assert "it has down_proj, gate_up_proj, o_proj, qkv_proj" in str(raised.value)
 
 

@@ -61,7 +61,7 @@ def check_target_modules(model: PreTrainedModel, asked: str | Sequence[str]) -> 
 def _no_such_layer(model: PreTrainedModel, names: Sequence[str]) -> InvalidTuningConfig:
     return InvalidTuningConfig(
         f"LoraConfig.target_modules names {', '.join(names)}",
-        f"of which {type(model).__name__} has no layer",
+        f"{type(model).__name__} has no layer of that name",
         f"it has {', '.join(find_target_modules(model))} (leave target_modules out to get "
         "them all)",
     )
