@@ -12,10 +12,9 @@ from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from serving import errors
+from serving import errors, pages
 from serving.answers import (
     ChatShape,
     TextShape,
@@ -87,20 +86,8 @@ def create_app(server: Server) -> FastAPI:
     _count_refusals(app, server.metrics)
     _add_status_routes(app, server)
     _add_generation_routes(app, server)
-    _let_pages_read(app, server.config.cors_origins)
+    pages.install(app, server.config, server.metrics)
     return app
-
-
-def _let_pages_read(app: FastAPI, origins: Sequence[str]) -> None:
-    """Have browsers show answers to pages of these origins; they send no cookies along."""
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["*"],
-            expose_headers=["Retry-After"],
-        )
 
 
 def _count_refusals(app: FastAPI, metrics: Metrics) -> None:

@@ -143,7 +143,7 @@ def test_hanging_up_stops_the_generation(
     body = {"messages": [{"role": "user", "content": "a"}], "stream": stream, **LONG}
     request = server.client.build_request("POST", "/v1/chat/completions", json=body)
     with socket.create_connection((request.url.host, request.url.port)) as connection:
-        head = f"POST {request.url.path} HTTP/1.1\r\nHost: x\r\n"
+        head = f"POST {request.url.path} HTTP/1.1\r\nHost: localhost\r\n"
         connection.sendall(f"{head}Content-Length: {len(request.content)}\r\n\r\n".encode())
         connection.sendall(request.content)
         until(lambda: server.engine.load().running == 1)
