@@ -240,7 +240,7 @@ def main() -> int:
     keep_secrets_out_of_logs()
     try:
         # `bind` apart from the call: only a wrong command line is a usage error.
-        command, bound, _ = app.parse_args(exit_on_error=False, print_error=True)
+        command, bound, _ = app.parse_args(sys.argv[1:], exit_on_error=False, print_error=True)
         return int(command(*bound.args, **bound.kwargs) or 0)
     except CycloptsError:
         return USAGE

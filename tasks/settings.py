@@ -3,10 +3,14 @@
 import functools
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from tasks.contract.errors import InvalidSettings
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 _ORIGIN = re.compile(r"\*|[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#@*\s]+")
 
@@ -146,5 +150,40 @@ class Settings(BaseSettings):
 
 @functools.cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
+
+    Raises: InvalidSettings.
+    """
+    return read_settings(Settings)
+
+
+def read_settings(kind: type[AnySettings], **given: Any) -> AnySettings:
+    """What the environment says, and what is given goes before it.
+
+    Raises: InvalidSettings: each variable that cannot be used, what it is, and what it may be.
+    """
+    prefix = kind.model_config["env_prefix"].upper()
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        problems = [_problem(each, prefix) for each in error.errors()]
+    except SettingsError as error:
+        # A value that is to be JSON; pydantic tells the field in its message alone.
+        said = f"{error}: {error.__cause__}"
+        named = [name for name in kind.model_fields if f'"{name}"' in said]
+        problems = [f"{prefix}{name.upper()} is no JSON ({error.__cause__})" for name in named]
+        problems = problems or [said]
+    raise InvalidSettings(
+        "the settings were to be read from the environment",
+        "; ".join(problems),
+        "correct what is named, or unset it",
+    )
+
+
+def _problem(error: Any, prefix: str) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return str(message)
+    name = f"{prefix}{error['loc'][0].upper()}"
+    rule = message.replace("Input should be", "it must be")
+    return f"{name} is {error['input']!r}, {rule}"

@@ -8,6 +8,7 @@ import signal
 
 from flows.heap import settle_heap
 from flows.prefect_server import prefect_server
+from tasks.settings import read_settings
 
 
 def watch_workspaces() -> int:
@@ -29,7 +30,7 @@ async def _watch() -> None:
     from flows.watcher.settings import WatcherSettings
 
     settle_heap()
-    work = asyncio.ensure_future(watch(WatcherSettings()))
+    work = asyncio.ensure_future(watch(read_settings(WatcherSettings)))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, work.cancel)
     with contextlib.suppress(asyncio.CancelledError):

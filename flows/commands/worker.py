@@ -16,6 +16,7 @@ from flows.prefect_server import prefect_server
 from flows.worker.deployments import CLUSTER_POOL, deploy
 from flows.worker.settings import WorkerSettings
 from tasks.contract.errors import PrefectUnavailable
+from tasks.settings import read_settings
 
 _SERVER_TIMEOUT_S = 300.0
 _PROBE_S = 1.0
@@ -25,7 +26,7 @@ def serve_runs(*, pool: str | None, name: str | None, limit: int | None, port: i
     """Work until interrupted; runs that are under way are handed on to the next worker."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
     chosen: dict[str, Any] = {"limit": limit, "port": port}
-    settings = WorkerSettings(**{k: v for k, v in chosen.items() if v is not None})
+    settings = read_settings(WorkerSettings, **{k: v for k, v in chosen.items() if v is not None})
     with prefect_server() as server:
         _await_server(server.api_url)
         work = _work(pool or CLUSTER_POOL, name or socket.gethostname(), settings)

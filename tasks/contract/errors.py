@@ -18,6 +18,7 @@
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
     │   ├── PortInUse                  somebody else listens where the server should
     │   ├── UnknownInstanceType        no such machine in the catalogue
+    │   ├── InvalidSettings            a KAITOFLOW_* variable that is not what it may be
     │   ├── InvalidPriceTable          a price table of a person's own that cannot be read
     │   ├── DeploymentUnusable         no async flow that a worker could import
     │   ├── NameTaken                  an object of somebody else has the name of one to be made
@@ -175,6 +176,10 @@ class DeploymentUnusable(Refused):
 
 class UnknownInstanceType(Refused):
     """The machine that is asked for is not in the catalogue."""
+
+
+class InvalidSettings(Refused):
+    """A KAITOFLOW_* variable of the environment is not what it may be."""
 
 
 class InvalidPriceTable(Refused):

@@ -50,8 +50,9 @@ NodeRegistrationTimedOut OfferUnavailable PodEvicted PodPreempted PodRejected Qu
 RegistryUnavailable SkuNotAvailable Unschedulable VolumeMountFailed""".split()
 REFUSED = """AdapterInvalid AdapterMismatch AddressForbidden ConfigMapNotFound DatasetRowsInvalid
 DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid ImageUnreadable
-InvalidPriceTable InvalidTuningConfig InvalidWorkspace ModelDoesNotFit NameTaken PortInUse
-RegistryDenied SecretNotFound UnknownInstanceType UnknownPreset WeightsUnavailable""".split()
+InvalidPriceTable InvalidSettings InvalidTuningConfig InvalidWorkspace ModelDoesNotFit NameTaken
+PortInUse RegistryDenied SecretNotFound UnknownInstanceType UnknownPreset
+WeightsUnavailable""".split()
 FAILED = """CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
 DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError
 KubernetesRefused LeadershipLost OutOfMemory PodForbidden PrefectUnavailable RunInProgress

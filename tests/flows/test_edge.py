@@ -1,0 +1,68 @@
+"""Whatever is wrong at the edge of the command line is told in one sentence, with a right code."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from tasks.platform.current import current_platform, local_platform
+from tasks.settings import settings
+
+REFUSED = 3
+Edge = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def edge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Edge:
+    """The command line in this process: its exit code, and all that it wrote."""
+    caches = (settings, current_platform, local_platform)
+    monkeypatch.setenv("KAITOFLOW_HOME", str(tmp_path / "home"))
+    # What a command line sets for its process is not of the tests that come after.
+    monkeypatch.setattr("os.umask", lambda _mask: 0)
+    monkeypatch.setattr("signal.signal", lambda _number, _handler: None)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setattr("flows.__main__.keep_secrets_out_of_logs", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, **variables: str) -> tuple[int, str]:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["kaitoflow", *arguments])
+        for cache in caches:
+            cache.cache_clear()
+        try:
+            return main(), " ".join("".join(capsys.readouterr()).split())
+        finally:
+            for cache in caches:
+                cache.cache_clear()
+
+    return run
+
+
+WRONG_SETTINGS = [
+    ("PLATFORM", "Local", "KAITOFLOW_PLATFORM is 'Local', it must be 'local' or 'kubernetes'"),
+    ("GARBAGE_GRACE_S", "ten", "KAITOFLOW_GARBAGE_GRACE_S is 'ten', it must be a valid number"),
+    ("MAX_NODES", "0", "KAITOFLOW_MAX_NODES is '0', it must be greater than or equal to 1"),
+    ("POD_LABELS", "team=ml", "KAITOFLOW_POD_LABELS is no JSON (Expecting value"),
+    ("POD_LABELS", "[]", "KAITOFLOW_POD_LABELS is [], it must be a valid dictionary"),
+    ("PROVISIONER", "aks", "KAITOFLOW_PROVISIONER=aks was asked for; pods run on platform local"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG_SETTINGS)
+def test_a_variable_that_cannot_be_used_is_named_with_what_it_may_be(
+    edge: Edge, name: str, value: str, words: str
+) -> None:
+    code, said = edge("get", **{f"KAITOFLOW_{name}": value})
+    assert (code, said.split(":")[0]) == (REFUSED, "InvalidSettings")
+    assert words in said
+
+
+def test_a_variable_of_the_worker_is_named_as_well(edge: Edge) -> None:
+    code, said = edge("worker", KAITOFLOW_WORKER_LIMIT="many")
+    assert (code, said.split(":")[0]) == (REFUSED, "InvalidSettings")
+    assert "KAITOFLOW_WORKER_LIMIT is 'many', it must be a valid integer" in said
