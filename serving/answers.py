@@ -12,7 +12,15 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from serving.engine import Engine, Generation, GenerationFailedError, Piece, QueueFullError, Stream
+from serving.engine import (
+    DeviceFullError,
+    Engine,
+    Generation,
+    GenerationFailedError,
+    Piece,
+    QueueFullError,
+    Stream,
+)
 from serving.errors import ApiError
 from serving.protocol import GenerateRequest
 
@@ -65,7 +73,7 @@ async def collect(stream: Stream) -> list[Piece]:
 
 
 def _failed(error: GenerationFailedError) -> ApiError:
-    if "out of memory" in str(error).lower():
+    if isinstance(error, DeviceFullError):
         return ApiError(
             503,
             "the device ran out of memory at this request; shorten it or try again later",

@@ -76,6 +76,10 @@ class GenerationFailedError(Exception):
     """This request ended without its text; the message says why."""
 
 
+class DeviceFullError(GenerationFailedError):
+    """This request ended because the device's memory did not hold what was in work."""
+
+
 class Stream:
     """The pieces of one request as they come, until every continuation has finished.
 

@@ -13,6 +13,7 @@ import logging
 import random
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from serving.engine import (
+    DeviceFullError,
     FinishReason,
     Generation,
     GenerationFailedError,
@@ -57,6 +59,8 @@ log = logging.getLogger(__name__)
 _PREFILL_TOKENS = 4096  # in one go, padding counted: bounds how long a join holds the others up
 _BROKEN_AFTER_FAILURES = 3
 _CACHE_SHARE_OF_FREE_MEMORY = 0.6
+# How CUDA, cuBLAS and PyTorch's allocator on a CPU say it; only the first has a class of its own.
+_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
 
 
 @dataclass(eq=False)
@@ -207,8 +211,10 @@ class TransformersEngine:
             self._failures,
             exc_info=error,
         )
-        self._give_up(GenerationFailedError(str(error)), waiting=False)
+        self._give_up(_told(error), waiting=False)
         self._cache = RowCache()
+        # What failed still holds its tensors: frames live as long as the error does.
+        traceback.clear_frames(error.__traceback__)
         if torch.cuda.is_available():
             with contextlib.suppress(RuntimeError):
                 torch.cuda.empty_cache()
@@ -317,7 +323,7 @@ class TransformersEngine:
     def _end_badly(self, row: _Row, error: Exception) -> Literal[True]:
         """One row's fault says nothing of the model: it does not count towards `is_broken`."""
         log.error("row failed model=%s", row.generation.model, exc_info=error)
-        row.stream.deliver(GenerationFailedError(str(error)))
+        row.stream.deliver(_told(error))
         return True
 
     def _take(self, row: _Row, token: int) -> bool:
@@ -349,6 +355,13 @@ class TransformersEngine:
         if reason:
             self._metrics.request_s.labels(name).observe(now - row.submitted_s)
             self._metrics.finished.labels(name, reason).inc()
+
+
+def _told(error: Exception) -> GenerationFailedError:
+    """A fault as whoever waits for the answer is told it; without the frames that hold tensors."""
+    message = str(error)
+    is_memory = isinstance(error, MemoryError) or any(part in message for part in _OUT_OF_MEMORY)
+    return (DeviceFullError if is_memory else GenerationFailedError)(message)
 
 
 class _Forward:

@@ -1,9 +1,12 @@
 """The engine itself, past the edge that refuses what would harm it."""
 
 import asyncio
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
 
 from serving.engine import Generation, GenerationFailedError, Load, QueueFullError, Stream
 from tests.serving.running import Running
@@ -51,3 +54,62 @@ async def test_who_gave_up_while_waiting_keeps_nobody_out(
     for stream in [*running, *late]:
         stream.cancel()
     until(lambda: engine.load() == Load(0, 0, 0))
+
+
+class FullDevice:
+    """The model's place, on a device that has no memory for the first request."""
+
+    def __init__(self, forward: Any, said: Exception) -> None:
+        self.held: list[weakref.ref[torch.Tensor]] = []
+        self._forward = forward
+        self._said = said
+
+    def can_mix(self, adapters: Any) -> bool:
+        return bool(self._forward.can_mix(adapters))
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        if self.held:
+            return self._forward(*arguments, **keywords)
+        half_way = torch.zeros(1000)
+        self.held.append(weakref.ref(half_way))
+        raise self._said
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "said",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+    ids=lambda said: type(said).__name__,
+)
+def test_an_answer_that_the_memory_does_not_hold_is_a_503_and_leaves_nothing_behind(
+    server: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[..., None],
+    said: Exception,
+    *,
+    stream: bool,
+) -> None:
+    device = FullDevice(server.engine._forward, said)
+    monkeypatch.setattr(server.engine, "_forward", device)
+    refused = server.chat("the cat", model="toy", max_tokens=2, stream=stream)
+    assert "out_of_memory" in refused.text
+    if not stream:
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+    assert server.chat("the cat", model="toy", max_tokens=2).status_code == 200
+    assert [tensor() for tensor in device.held] == [None]
+    until(lambda: server.engine.load() == Load(0, 0, 0))
+    assert not server.engine.is_broken
+
+
+def test_another_fault_of_the_device_is_a_500(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = FullDevice(server.engine._forward, RuntimeError("device-side assert triggered"))
+    monkeypatch.setattr(server.engine, "_forward", device)
+    assert server.chat("the cat", model="toy", max_tokens=2).status_code == 500
