@@ -182,7 +182,7 @@ def read_settings(kind: type[AnySettings], **given: Any) -> AnySettings:
 
 def _problem(error: Any, prefix: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:
+    if not error["loc"] or message.startswith(prefix):
         return str(message)
     name = f"{prefix}{error['loc'][0].upper()}"
     rule = message.replace("Input should be", "it must be")

@@ -18,6 +18,7 @@ import yaml
 
 from tasks.contract.errors import InvalidTuningConfig
 from tasks.contract.shapes import TuningShape
+from tasks.contract.strict_yaml import load_document, problem_in
 
 ROOT = "training_config"
 OUTPUT_ROOT = "/mnt"
@@ -245,13 +246,13 @@ def _root(text: str | None) -> Mapping[str, Any]:
     if not (text or "").strip():
         return {}
     try:
-        loaded = yaml.safe_load(text or "")
+        loaded = load_document(text or "")
     except yaml.YAMLError as error:
         raise InvalidTuningConfig(
             "training_config.yaml was to be read as YAML",
-            f"it is none ({' '.join(str(error).split())})",
+            f"found {problem_in(error)}",
             "correct the text of the ConfigMap",
-        ) from error
+        ) from None
     root = loaded.get(ROOT) if isinstance(loaded, Mapping) else None
     if not isinstance(root, Mapping):
         raise InvalidTuningConfig(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.strict_yaml import load_documents, problem_in
 from tasks.contract.workspace_parts import (
     Adapter,
     DataDestination,
@@ -194,14 +195,10 @@ def parse_workspace(manifest: dict[str, Any], *, source: str) -> Workspace:
 
 def _documents(text: str, *, source: str) -> list[dict[str, Any]]:
     try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
+        documents = [d for d in load_documents(text) if d is not None]
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
         raise InvalidWorkspace(
-            f"{source}: asked to read YAML",
-            f"found{line}: {getattr(error, 'problem', error)}",
-            "correct the syntax",
+            f"{source}: asked to read YAML", f"found {problem_in(error)}", "correct the text"
         ) from None
     if not all(isinstance(d, dict) for d in documents):
         raise InvalidWorkspace(

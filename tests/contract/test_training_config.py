@@ -216,3 +216,26 @@ def simple_types(hint: Any) -> set[str]:
 )
 def test_accepted_words_are_words_that_trl_knows(name: str, words: set[str]) -> None:
     assert set(_accepted()["TrainingArguments"]["accepted"][name]) <= words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "training_config:\n  LoraConfig:\n    r: 8\n    lora_alpha: 16\n    r: 9\n",
+            "found line 5: r is given twice, first in line 3; correct the text of the ConfigMap",
+        ),
+        ("training_config: {}\n---\ntraining_config: {}\n", "there are several documents"),
+        ("training_config: [", "found line 1: "),
+    ],
+)
+def test_a_text_that_can_be_read_in_two_ways_or_none_is_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidTuningConfig) as raised:
+        parse_training_config(text, method="lora")
+    assert words in str(raised.value)
+
+
+def test_a_key_beside_a_merged_one_takes_its_place() -> None:
+    text = "base: &b {r: 4, lora_alpha: 16}\ntraining_config:\n  LoraConfig: {<<: *b, r: 9}\n"
+    config = parse_training_config(text, method="lora")
+    assert (config.lora["r"], config.lora["lora_alpha"]) == (9, 16)

@@ -49,6 +49,7 @@ WRONG_SETTINGS = [
     ("MAX_NODES", "0", "KAITOFLOW_MAX_NODES is '0', it must be greater than or equal to 1"),
     ("POD_LABELS", "team=ml", "KAITOFLOW_POD_LABELS is no JSON (Expecting value"),
     ("POD_LABELS", "[]", "KAITOFLOW_POD_LABELS is [], it must be a valid dictionary"),
+    ("SERVER_CORS_ORIGINS", '["x"]', "environment; KAITOFLOW_SERVER_CORS_ORIGINS names 'x'; brow"),
     ("PROVISIONER", "aks", "KAITOFLOW_PROVISIONER=aks was asked for; pods run on platform local"),
 ]
 
@@ -66,3 +67,43 @@ def test_a_variable_of_the_worker_is_named_as_well(edge: Edge) -> None:
     code, said = edge("worker", KAITOFLOW_WORKER_LIMIT="many")
     assert (code, said.split(":")[0]) == (REFUSED, "InvalidSettings")
     assert "KAITOFLOW_WORKER_LIMIT is 'many', it must be a valid integer" in said
+
+
+WORKSPACE = """apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: w1}
+resource: {instanceType: Standard_NC4as_T4_v3, labelSelector: {matchLabels: {app: w1}}}
+tuning:
+  preset: {name: smollm2-135m-instruct}
+  method: lora
+  config: cm1
+  input: {urls: ["file:rows.parquet"]}
+  output: {image: "registry.example.com/a/w1:1"}
+"""
+CONFIG_MAP = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: cm1}\n"
+BROKEN_FILES = {
+    "an open bracket": ("a: [", "found line 1: "),
+    "a byte that no text has": ("a: \x01", "found unacceptable character #x0001"),
+    "a date that there is not": (f"{WORKSPACE}x: 2026-13-01\n", "found line 11: '2026-13-01' can"),
+    "brackets without end": ("[" * 500, "found it is nested too deep"),
+    "a key of the Workspace twice": (
+        f"{WORKSPACE}  method: qlora\n",
+        "found line 11: method is given twice, first in line 7; correct the text",
+    ),
+    "a key of the ConfigMap twice": (
+        f"{WORKSPACE}{CONFIG_MAP}data: {{a: x, a: y}}",
+        "found line 15: a is given twice, first in line 15",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("what", BROKEN_FILES)
+def test_a_file_that_is_broken_is_refused_with_the_line(
+    edge: Edge, tmp_path: Path, command: str, what: str
+) -> None:
+    text, words = BROKEN_FILES[what]
+    (tmp_path / "w.yaml").write_text(text)
+    code, said = edge(command, "w.yaml")
+    assert (code, said.split(":")[0]) == (REFUSED, "InvalidWorkspace")
+    assert words in said
