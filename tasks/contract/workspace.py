@@ -170,10 +170,12 @@ def parse_manifests(text: str, *, source: str) -> Manifests:
             f"found {kinds}",
             "give a file with exactly one Workspace (kaito.sh/v1beta1)",
         )
+    config_maps = _named(documents, "ConfigMap", source=source)
+    secrets = _named(documents, "Secret", source=source)
     return Manifests(
         workspace=parse_workspace(workspaces[0], source=source),
-        config_maps={n: d.get("data") or {} for n, d in _named(documents, "ConfigMap")},
-        secrets=dict(_named(documents, "Secret")),
+        config_maps={n: each.get("data") or {} for n, each in config_maps.items()},
+        secrets=secrets,
     )
 
 
@@ -209,8 +211,41 @@ def _documents(text: str, *, source: str) -> list[dict[str, Any]]:
     return documents
 
 
-def _named(documents: list[dict[str, Any]], kind: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(d["metadata"]["name"], d) for d in documents if d.get("kind") == kind]
+def _named(documents: list[dict[str, Any]], kind: str, *, source: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        if document.get("kind") != kind:
+            continue
+        metadata = document.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if not isinstance(name, str) or not name:
+            raise InvalidWorkspace(
+                f"{source}: asked to read a {kind}",
+                "it has no metadata.name, or none that is text",
+                "give it the name by which the Workspace calls it",
+            )
+        if name in found:
+            raise InvalidWorkspace(
+                f"{source}: asked to read {kind} {name}", "it is there twice", "keep one"
+            )
+        for field in ("data", "stringData"):
+            _expect_texts(document.get(field), f"{source}: {kind} {name}", field=field)
+        found[name] = document
+    return found
+
+
+def _expect_texts(data: Any, source: str, *, field: str) -> None:
+    """See that there are names and texts alone, as the API server would. A Secret is not shown."""
+    if data is not None and not isinstance(data, dict):
+        raise InvalidWorkspace(
+            "", f"{source}: {field} must hold names, each with a text", f"indent them below {field}"
+        )
+    for name, value in (data or {}).items():
+        fix = "put | after it" if isinstance(value, dict | list) else "put it in quotes"
+        if not isinstance(name, str):
+            raise InvalidWorkspace("", f"{source}: the name {name!r} must be text", fix)
+        if not isinstance(value, str):
+            raise InvalidWorkspace("", f"{source}: {name} must be text", fix)
 
 
 def _problem(error: Any) -> str:

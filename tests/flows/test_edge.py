@@ -78,9 +78,10 @@ tuning:
   method: lora
   config: cm1
   input: {urls: ["file:rows.parquet"]}
-  output: {image: "registry.example.com/a/w1:1"}
+  output: {image: "registry.example.com/a/w1:1", imagePushSecret: creds}
 """
 CONFIG_MAP = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: cm1}\n"
+NO_NAME = "it has no metadata.name, or none that is text; give it the name by which"
 BROKEN_FILES = {
     "an open bracket": ("a: [", "found line 1: "),
     "a byte that no text has": ("a: \x01", "found unacceptable character #x0001"),
@@ -89,6 +90,41 @@ BROKEN_FILES = {
     "a key of the Workspace twice": (
         f"{WORKSPACE}  method: qlora\n",
         "found line 11: method is given twice, first in line 7; correct the text",
+    ),
+    "a Workspace without metadata": (
+        WORKSPACE.replace("{name: w1}", "null"),
+        "metadata: missing",
+    ),
+    "a Workspace without a name": (WORKSPACE.replace("name: w1", ""), "metadata.name: missing"),
+    "a ConfigMap without metadata": (f"{WORKSPACE}---\nkind: ConfigMap\n", NO_NAME),
+    "a ConfigMap whose metadata is null": (
+        f"{WORKSPACE}---\nkind: ConfigMap\nmetadata: null\n",
+        NO_NAME,
+    ),
+    "a Secret without a name": (f"{WORKSPACE}---\nkind: Secret\nmetadata: {{}}\n", NO_NAME),
+    "a ConfigMap twice": (
+        f"{WORKSPACE}{CONFIG_MAP}{CONFIG_MAP}",
+        "asked to read ConfigMap cm1; it is there twice; keep one",
+    ),
+    "a bar forgotten": (
+        f"{WORKSPACE}{CONFIG_MAP}data:\n  training_config.yaml:\n    training_config: {{}}\n",
+        "ConfigMap cm1: training_config.yaml must be text; put | after it",
+    ),
+    "quotes forgotten": (
+        f"{WORKSPACE}{CONFIG_MAP}data: {{a: 1}}",
+        "ConfigMap cm1: a must be text; put it in quotes",
+    ),
+    "a name that is a number": (
+        f"{WORKSPACE}{CONFIG_MAP}data: {{1: a}}",
+        "ConfigMap cm1: the name 1 must be text; put it in quotes",
+    ),
+    "data that is a text": (
+        f"{WORKSPACE}{CONFIG_MAP}data: hidden",
+        "ConfigMap cm1: data must hold names, each with a text; indent them below data",
+    ),
+    "a Secret's data as a list": (
+        f"{WORKSPACE}---\nkind: Secret\nmetadata: {{name: s1}}\nstringData: [hidden]\n",
+        "Secret s1: stringData must hold names, each with a text",
     ),
     "a key of the ConfigMap twice": (
         f"{WORKSPACE}{CONFIG_MAP}data: {{a: x, a: y}}",
@@ -107,3 +143,13 @@ def test_a_file_that_is_broken_is_refused_with_the_line(
     code, said = edge(command, "w.yaml")
     assert (code, said.split(":")[0]) == (REFUSED, "InvalidWorkspace")
     assert words in said
+    assert "hidden" not in said
+
+
+def test_a_file_that_cannot_be_read_is_named(edge: Edge, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    for name, found in {"nowhere": "No such", "folder": "Is a dir", "latin": "'utf-8'"}.items():
+        code, said = edge("plan", name)
+        assert (code, said.split(";")[0]) == (REFUSED, f"InvalidWorkspace: {name} was asked for")
+        assert found in said
