@@ -31,15 +31,21 @@ Namespace = Annotated[
 ]
 Where = Annotated[Place, Parameter(name="*")]
 Output = Annotated[Literal["table", "wide", "json", "yaml"], Parameter(name=["--output", "-o"])]
+
+
+def _in_range(_kind: object, port: int | None) -> None:
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError("A port is a number from 0 to 65535.")
+
+
+Port = Annotated[int | None, Parameter(validator=_in_range)]
 AtLeastOne = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 INTERRUPTED, USAGE = 130, 2
 DEFAULT_PLACE = Place()
 
 
 @app.command
-def run(
-    file: Path, *, push: bool = False, port: int | None = None, place: Where = DEFAULT_PLACE
-) -> int:
+def run(file: Path, *, push: bool = False, port: Port = None, place: Where = DEFAULT_PLACE) -> int:
     """Tune, publish and serve what FILE's Workspace asks for; run it again to resume.
 
     Parameters
@@ -61,7 +67,7 @@ def plan(
     file: Path,
     *,
     push: bool = False,
-    port: int | None = None,
+    port: Port = None,
     output: Output = "table",
     place: Where = DEFAULT_PLACE,
 ) -> int:
@@ -193,7 +199,7 @@ def worker(
     pool: str | None = None,
     name: str | None = None,
     limit: AtLeastOne = None,
-    port: int | None = None,
+    port: Port = None,
 ) -> int:
     """Await the runs of a work pool in this process, hundreds at once, as on a cluster.
 

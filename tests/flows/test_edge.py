@@ -10,7 +10,7 @@ from flows.__main__ import main
 from tasks.platform.current import current_platform, local_platform
 from tasks.settings import settings
 
-REFUSED = 3
+USAGE, REFUSED = 2, 3
 Edge = Callable[..., tuple[int, str]]
 
 
@@ -153,3 +153,15 @@ def test_a_file_that_cannot_be_read_is_named(edge: Edge, tmp_path: Path) -> None
         code, said = edge("plan", name)
         assert (code, said.split(";")[0]) == (REFUSED, f"InvalidWorkspace: {name} was asked for")
         assert found in said
+
+
+@pytest.mark.parametrize("command", [("run", "f"), ("plan", "f"), ("worker",)])
+@pytest.mark.parametrize("port", [99999, -1])
+def test_a_port_that_there_is_not_is_wrong_usage(
+    edge: Edge, command: tuple[str, ...], port: int
+) -> None:
+    code, said = edge(*command, "--port", str(port))
+    assert code == USAGE
+    assert f'Invalid value "{port}" for ' in said
+    assert "--port" in said
+    assert "A port is a number from 0 to 65535." in said
