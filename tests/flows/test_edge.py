@@ -1,5 +1,6 @@
 """Whatever is wrong at the edge of the command line is told in one sentence, with a right code."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -165,3 +166,23 @@ def test_a_port_that_there_is_not_is_wrong_usage(
     assert f'Invalid value "{port}" for ' in said
     assert "--port" in said
     assert "A port is a number from 0 to 65535." in said
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_is_closed_stops_no_command(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    assert edge("get")[0] == 0
+    getattr(sys, stream).close()
+
+
+def test_a_reader_that_has_gone_is_no_error(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as pipe:  # noqa: PTH123  a descriptor has no path
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert edge("get") == (0, "")
+        pipe.write("what comes after goes nowhere")
