@@ -25,10 +25,14 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def console() -> Console:
-    """Standard output; without a terminal, wide, plain and never cut."""
+    """Standard output; without a terminal, wide, plain and never cut.
+
+    No text is markup: what a registry or a dataset said may have brackets in it.
+    """
     if sys.stdout.isatty():
-        return Console(highlight=False, emoji=False)
-    return Console(width=_PLAIN_WIDTH, soft_wrap=True, highlight=False, emoji=False)
+        return Console(highlight=False, emoji=False, markup=False)
+    width = _PLAIN_WIDTH
+    return Console(width=width, soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 
 def print_plan(plan: Plan) -> None:
@@ -88,7 +92,8 @@ class RunView:
         if status.observed_generation != self._workspace.metadata.generation:
             return
         for step in status.steps[self._shown :]:
-            self._out.print(f"[green]done[/] {step.name:<10} {step.seconds:6.1f} s  {step.detail}")
+            told = f" {step.name:<10} {step.seconds:6.1f} s  {step.detail}"
+            self._out.print(Text.assemble(("done", "green"), told))
         self._shown = len(status.steps)
         if self._live:
             self._live.update(_bar(status.progress))
@@ -175,4 +180,4 @@ def _print_held_out(out: Console, status: WorkspaceStatus) -> None:
     if sample := held_out.sample:
         said = {"question": sample.question, "before": sample.before, "after": sample.after}
         for label, text in said.items():
-            out.print(f"  {label:<9} {one_line(' '.join(text.split()))}", markup=False)
+            out.print(f"  {label:<9} {one_line(' '.join(text.split()))}")
