@@ -13,21 +13,24 @@ from tasks.contract.programs.dataset import DatasetColumns, DatasetConfig
 from tasks.contract.programs.image import PullConfig, PushConfig
 from tasks.contract.programs.serving import AdapterSource, ServerConfig, WeightsConfig
 from tasks.contract.programs.tuning import TuningConfig
+from tasks.contract.steps import (
+    FETCH_DATASET,
+    FETCH_WEIGHTS,
+    INFERENCE,
+    PULL_DATASET,
+    PULL_PREFIX,
+    PUSH,
+    SERVE,
+    TUNE,
+    TUNING,
+)
 from tasks.contract.training_config import TrainingConfig, parse_training_config
 from tasks.contract.workspace import BAD_ROWS_ANNOTATION, Adapter, Tuning, Workspace
-from tasks.platform.base import INFERENCE, TUNING, Address, Container, Pod, PodPaths
+from tasks.platform.base import Address, Container, Pod, PodPaths
 from tasks.platform.current import current_platform
 from tasks.presets import Preset, find_preset
 from tasks.settings import settings
 
-FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
-    "fetch-weights",
-    "fetch-dataset",
-    "tune",
-    "push-image",
-    "serve",
-)
-_PULL_DATASET = "pull-dataset"
 _CLUSTER_PATIENCE_S = 24 * 3600.0
 
 
@@ -191,7 +194,7 @@ async def _pull_dataset(workspace: Workspace, image: str, paths: PodPaths) -> Co
         docker_configs=await _docker_configs(workspace, workspace.tuning.input.image_pull_secrets),
         insecure=settings().insecure_registries,
     )
-    return Container(name=_PULL_DATASET, program="tasks.image.pod.pull", config=config)
+    return Container(name=PULL_DATASET, program="tasks.image.pod.pull", config=config)
 
 
 def _dataset_config(
@@ -279,7 +282,7 @@ async def _pull_adapter(
         insecure=settings().insecure_registries,
     )
     return Container(
-        name=f"pull-{adapter.source.name}", program="tasks.image.pod.pull", config=config
+        name=f"{PULL_PREFIX}{adapter.source.name}", program="tasks.image.pod.pull", config=config
     )
 
 

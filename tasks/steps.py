@@ -14,6 +14,7 @@ from typing import Any
 from tasks.contract.errors import DeadlineExceeded
 from tasks.contract.podlog import Answer, Event, read_answer
 from tasks.contract.status import Condition, FinishedStep, Progress, WorkspaceStatus
+from tasks.contract.steps import StepName
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
 from tasks.platform.current import current_platform
@@ -63,18 +64,18 @@ class Step:
 
 
 @contextlib.asynccontextmanager
-async def recorded_step(workspace: Workspace, name: str) -> AsyncIterator[Step]:
+async def recorded_step(workspace: Workspace, name: StepName) -> AsyncIterator[Step]:
     """Show a step as under way, and when it ends well as one finished line with its duration."""
     started = monotonic()
     step = Step()
 
     def begin(status: WorkspaceStatus) -> None:
-        status.progress = Progress(step_name=name)
+        status.progress = Progress(step_name=name.value)
 
     def finish(status: WorkspaceStatus) -> None:
         seconds = round(monotonic() - started, 1)
         status.steps = [s for s in status.steps if s.name != name]
-        status.steps.append(FinishedStep(name=name, seconds=seconds, detail=step.detail))
+        status.steps.append(FinishedStep(name=name.value, seconds=seconds, detail=step.detail))
         status.progress = Progress()
 
     await change_status(workspace, begin)
@@ -89,7 +90,7 @@ async def run_container(
     name: str,
     *,
     answers: type[Answer],
-    step: str,
+    step: StepName,
     on_progress: ProgressListener | None = None,
 ) -> Answer:
     """Run a pod's container to its end, telling its progress; what its program answers.
@@ -113,7 +114,7 @@ async def until_silent(
     lines: AsyncGenerator[Event | str],
     limits: Settings,
     *,
-    step: str,
+    step: StepName,
     end: Callable[[], Awaitable[None]],
 ) -> AsyncGenerator[Event | str]:
     """Yield what a container says, as long as it says something from time to time, or ends.
@@ -142,7 +143,7 @@ async def until_silent(
             yield said
 
 
-def _silent(step: str, last: Event | str, limit_s: float, *, setting: str) -> DeadlineExceeded:
+def _silent(step: StepName, last: Event | str, limit_s: float, *, setting: str) -> DeadlineExceeded:
     told = str(last).replace("; ", ", ")[:_LAST_WORDS_MAX_CHARS]
     return DeadlineExceeded(
         f"step {step} was to go on or to end",
@@ -155,12 +156,12 @@ async def tell(
     workspace: Workspace,
     lines: AsyncGenerator[Event | str],
     *,
-    step: str,
+    step: StepName,
     on_progress: ProgressListener | None = None,
 ) -> Event:
     """Turn what a container says into status, log lines and progress; its last `result` event."""
     result: Event = {}
-    shown = progress = Progress(step_name=step)
+    shown = progress = Progress(step_name=step.value)
     every_s, written_s = current_platform().progress_every_s, -math.inf
     async for said in lines:
         if isinstance(said, str):

@@ -13,6 +13,7 @@ from tasks import steps
 from tasks.contract.errors import DeadlineExceeded
 from tasks.contract.podlog import Event
 from tasks.contract.status import ConditionType, Progress, WorkspaceStatus
+from tasks.contract.steps import StepName
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform import base as platform_base
 from tasks.platform.base import Pod
@@ -76,7 +77,7 @@ async def test_a_line_of_progress_does_not_cost_a_write_each(
     platform: Watched, workspace: Workspace
 ) -> None:
     lines = [progress(phase="train", step=step, steps=100, loss=1.0) for step in range(1, 100)]
-    await tell(workspace, saying(*lines), step="tune")
+    await tell(workspace, saying(*lines), step=StepName.TUNE)
     assert places(platform) == [("train", 1)]
 
 
@@ -84,13 +85,13 @@ async def test_the_last_step_is_shown_at_once_and_once(
     platform: Watched, workspace: Workspace
 ) -> None:
     lines = [progress(phase="train", step=step, steps=3, loss=1.0) for step in (1, 2, 3, 3)]
-    await tell(workspace, saying(*lines), step="tune")
+    await tell(workspace, saying(*lines), step=StepName.TUNE)
     assert places(platform) == [("train", 1), ("train", 3)]
 
 
 async def test_another_phase_is_shown_at_once(platform: Watched, workspace: Workspace) -> None:
     lines = [progress(phase=phase) for phase in ("load", "load", "train", "train")]
-    await tell(workspace, saying(*lines), step="tune")
+    await tell(workspace, saying(*lines), step=StepName.TUNE)
     assert places(platform) == [("load", 0), ("train", 0)]
 
 
@@ -100,7 +101,7 @@ async def test_after_a_while_progress_is_shown_again(
     moments: Iterator[float] = itertools.count(0.0, HOUR_S / 2)
     monkeypatch.setattr(steps, "monotonic", lambda: next(moments))
     lines = [progress(phase="train", step=step, steps=100) for step in (1, 2, 3, 4)]
-    await tell(workspace, saying(*lines), step="tune")
+    await tell(workspace, saying(*lines), step=StepName.TUNE)
     assert [step for _, step in places(platform)] == [1, 3]
 
 
@@ -108,7 +109,7 @@ async def test_what_is_known_of_the_progress_stays_until_it_is_told_anew(
     platform: Watched, workspace: Workspace
 ) -> None:
     lines = [progress(phase="a", step=1, steps=9, loss=2.5), progress(phase="b", loss=None, odd=1)]
-    await tell(workspace, saying(*lines), step="tune")
+    await tell(workspace, saying(*lines), step=StepName.TUNE)
     expected = Progress(step_name="tune", phase="b", step=1, steps=9, loss=2.5)
     assert platform.written[-1] == expected
 
@@ -122,21 +123,23 @@ async def test_each_progress_that_is_shown_is_passed_on(
         heard.append(said)
 
     lines = [progress(step=1, steps=9), progress(step=2, steps=9), progress(step=9, steps=9)]
-    await tell(workspace, saying(*lines), step="tune", on_progress=listen)
+    await tell(workspace, saying(*lines), step=StepName.TUNE, on_progress=listen)
     assert heard == platform.written
     assert [each.step for each in heard] == [1, 9]
 
 
 async def test_the_last_result_is_what_a_container_answers(workspace: Workspace) -> None:
     first, last = ({"event": "result", "rows": rows} for rows in (1, 2))
-    assert await tell(workspace, saying(first, "a line", last), step="download") == last
+    assert await tell(workspace, saying(first, "a line", last), step=StepName.DOWNLOAD) == last
 
 
 async def test_lines_and_losses_are_in_the_log(
     workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="tasks.steps")
-    await tell(workspace, saying("hello", progress(step=1, steps=2, loss=1.23456)), step="tune")
+    await tell(
+        workspace, saying("hello", progress(step=1, steps=2, loss=1.23456)), step=StepName.TUNE
+    )
     assert caplog.messages == ["tune: hello", "tune: step=1 steps=2 loss=1.235"]
 
 
@@ -204,7 +207,7 @@ async def test_a_step_is_under_way_and_then_one_finished_line(
 ) -> None:
     moments = iter([10.0, 12.34])
     monkeypatch.setattr(steps, "monotonic", lambda: next(moments))
-    async with recorded_step(workspace, "push") as step:
+    async with recorded_step(workspace, StepName.PUSH) as step:
         assert (await platform.read_status(workspace)).progress == Progress(step_name="push")
         step.detail = "image"
     status = await platform.read_status(workspace)
@@ -215,7 +218,7 @@ async def test_a_step_is_under_way_and_then_one_finished_line(
 async def test_a_step_that_is_done_again_is_one_line_in_its_new_place(
     platform: Watched, workspace: Workspace
 ) -> None:
-    for name in ("provision", "tune", "provision"):
+    for name in (StepName.PROVISION, StepName.TUNE, StepName.PROVISION):
         async with recorded_step(workspace, name):
             pass
     status = await platform.read_status(workspace)
@@ -226,7 +229,7 @@ async def test_a_step_that_fails_is_not_told_as_finished_and_stays_where_it_was(
     platform: Watched, workspace: Workspace
 ) -> None:
     with pytest.raises(ValueError, match="no"):
-        async with recorded_step(workspace, "tune"):
+        async with recorded_step(workspace, StepName.TUNE):
             raise ValueError("no")
     status = await platform.read_status(workspace)
     assert (status.steps, status.progress) == ([], Progress(step_name="tune"))
@@ -261,7 +264,7 @@ class Container:
         return found
 
     async def hear(self, found: list[Event | str]) -> None:
-        async for said in until_silent(self.lines(), QUICK, step="download", end=self.end):
+        async for said in until_silent(self.lines(), QUICK, step=StepName.DOWNLOAD, end=self.end):
             found.append(said)  # noqa: PERF401  it raises before the end
 
 
@@ -288,7 +291,7 @@ async def test_silence_counts_from_the_start_on_not_while_a_pod_waits() -> None:
 
 async def test_a_container_that_ends_is_left_as_it_is() -> None:
     container = Container()
-    said = until_silent(saying("a", "b"), QUICK, step="tune", end=container.end)
+    said = until_silent(saying("a", "b"), QUICK, step=StepName.TUNE, end=container.end)
     assert [each async for each in said] == ["a", "b"]
     assert container.ended == 0
 
@@ -296,7 +299,7 @@ async def test_a_container_that_ends_is_left_as_it_is() -> None:
 async def test_what_a_waiting_pod_waits_for_is_shown(
     platform: Watched, workspace: Workspace
 ) -> None:
-    await tell(workspace, saying({"event": "waiting", "phase": "no node"}), step="tune")
+    await tell(workspace, saying({"event": "waiting", "phase": "no node"}), step=StepName.TUNE)
     assert places(platform) == [("no node", 0)]
 
 
@@ -329,7 +332,7 @@ async def test_a_program_s_answer_is_typed(
 ) -> None:
     said = saying(progress(phase="count"), {"event": "result", "rows": 3})
     monkeypatch.setattr(platform, "follow", lambda *_: said)
-    answer = await run_container(workspace, POD, "count", answers=Counted, step="download")
+    answer = await run_container(workspace, POD, "count", answers=Counted, step=StepName.DOWNLOAD)
     assert answer == Counted(rows=3)
     assert places(platform) == [("count", 0)]
 
@@ -346,7 +349,7 @@ async def test_the_pod_of_a_silent_container_is_ended(
     monkeypatch.setattr(platform, "end", end)
     monkeypatch.setattr(steps, "settings", lambda: QUICK)
     with pytest.raises(DeadlineExceeded):
-        await run_container(workspace, POD, "count", answers=Counted, step="download")
+        await run_container(workspace, POD, "count", answers=Counted, step=StepName.DOWNLOAD)
     assert ended == ["tuning"]
 
 

@@ -20,8 +20,7 @@ def watch_workspaces() -> int:
     )
     for chatty in ("httpx", "kopf.objects"):  # a line a request, a line an event
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # On a cluster both start at once, and the watcher's own client asks again for minutes.
-    with prefect_server(patience_s=None):
+    with prefect_server():
         asyncio.run(_watch())
     return 0
 

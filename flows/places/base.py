@@ -78,10 +78,12 @@ class Objects(Protocol):
     def log_lines(
         self, workspace: Workspace, *, step: str | None, follow: bool, previous: bool
     ) -> Iterator[tuple[str, str]]:
-        """What was said, as (step, line), in the order in which the steps run.
+        """What was said, as (container, line), in the order in which the steps run.
 
-        Args: follow: go on while the run or its server lasts. previous: of the start before.
-        Raises: WorkspaceNotFound: there is no log of that step; names those there are.
+        Args: step: as it is shown, or a container; None = all. follow: go on while the run or its
+        server lasts. previous: of the start before.
+        Raises: StepUnknown: nothing has that name. LogNotFound: it has no log; names those there
+        are.
         """
 
     def ask(self, stored: StoredWorkspace, body: Mapping[str, Any]) -> Iterator[str]:
@@ -126,15 +128,6 @@ def not_found(name: str, namespace: str, known: list[str]) -> WorkspaceNotFound:
         f"workspace {name!r} was asked for",
         f"namespace {namespace} has {len(known)} and this is none of them",
         f"{offer}",
-    )
-
-
-def no_such_log(step: str, known: list[str]) -> WorkspaceNotFound:
-    """The error that names the steps of which there are logs."""
-    return WorkspaceNotFound(
-        f"the log of step {step!r} was asked for",
-        f"there are logs of: {', '.join(known) or 'none yet'}",
-        "choose one of those with --step",
     )
 
 

@@ -15,6 +15,7 @@ from flows.places.base import Manifest, Row, Tell, WrongUsage, with_file_objects
 from flows.places.events import events_of
 from flows.places.kubeconfig import chosen_context
 from flows.places.leaks import collect_leaks, find_leaks
+from flows.places.log_choice import LogChoice
 from flows.places.pod_logs import pod_log_lines
 from flows.places.resume import begin_again
 from flows.view import run_view
@@ -185,18 +186,16 @@ class ClusterObjects:
     async def _log_lines(
         self, workspace: Workspace, step: str | None, *, follow: bool, previous: bool
     ) -> AsyncGenerator[tuple[str, str]]:
-        api = await self._api()
+        api, choice = await self._api(), LogChoice(workspace, step)
 
         async def says_more() -> bool:
             meta = workspace.metadata
             status = status_of(await api.get("Workspace", meta.namespace, meta.name))
             if watch.is_under_way(workspace, status):
                 return True
-            return step in (None, "serve") and await self._is_serving(workspace)
+            return choice.takes_server and await self._is_serving(workspace)
 
-        lines = pod_log_lines(
-            api, workspace, step=step, follow=follow, previous=previous, says_more=says_more
-        )
+        lines = pod_log_lines(api, choice, follow=follow, previous=previous, says_more=says_more)
         async with contextlib.aclosing(lines):
             async for line in lines:
                 yield line

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from flows.places.base import Manifest, Row, Tell, age, no_such_log, with_file_objects
+from flows.places.base import Manifest, Row, Tell, age, with_file_objects
 from flows.places.local_run import run_here
+from flows.places.log_choice import LogChoice
 from flows.view import describe_progress, print_plan
 from tasks.contract.artifacts import Plan
 from tasks.contract.errors import ServerNotReady
 from tasks.contract.status import ConditionType
+from tasks.contract.steps import FETCH_DATASET, FETCH_WEIGHTS, PULL_DATASET, PUSH, SERVE, TUNE
 from tasks.contract.units import utc_text
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.plan.checks import make_plan
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _REFUSED = 3
 _FOLLOW_S = 0.2
 _CONNECT_S, _ANSWER_S = 5.0, 600.0
-_STEP_ORDER = ("fetch-weights", "fetch-dataset", "tune", "push-image", "serve")
+_FIRST, _LAST = (FETCH_WEIGHTS, PULL_DATASET, FETCH_DATASET, TUNE, PUSH), (SERVE,)
 
 
 class LocalObjects:
@@ -101,12 +103,13 @@ class LocalObjects:
     ) -> Iterator[tuple[str, str]]:
         """What the steps' processes wrote."""
         folder = self._store.generation_dir(workspace) / "logs"
+        choice = LogChoice(workspace, step)
 
         def is_live() -> bool:
-            says_more = step in (None, "serve") and self.is_serving(workspace)
+            says_more = choice.takes_server and self.is_serving(workspace)
             return follow and (says_more or self._platform.run_holder(workspace) is not None)
 
-        return _log_lines(folder, step, previous=previous, is_live=is_live)
+        return _log_lines(folder, choice, previous=previous, is_live=is_live)
 
     def ask(self, stored: StoredWorkspace, body: Mapping[str, Any]) -> Iterator[str]:
         """What the server on loopback answers."""
@@ -192,18 +195,17 @@ def _as_manifest(stored: StoredWorkspace) -> Manifest:
 
 
 def _log_lines(
-    folder: Path, step: str | None, *, previous: bool, is_live: Callable[[], bool]
+    folder: Path, choice: LogChoice, *, previous: bool, is_live: Callable[[], bool]
 ) -> Iterator[tuple[str, str]]:
-    suffix = ".previous.log" if previous else ".log"
-    steps = (step,) if step else _STEP_ORDER
-    files = {name: folder / f"{name}{suffix}" for name in steps}
-    if step and not files[step].exists():
-        known = [path.name.removesuffix(suffix) for path in sorted(folder.glob(f"*{suffix}"))]
-        raise no_such_log(step, known)
-    offsets = dict.fromkeys(files, 0)
+    offsets: dict[str, int] = {}
     while True:
         goes_on = is_live()  # looked at before reading, so that the last lines are not missed
-        for name, file in files.items():
+        files = _log_files(folder, previous=previous)
+        choice.expect_possible(files)
+        chosen = {name: file for name, file in files.items() if choice.takes(name)}
+        if choice.word and not chosen and not goes_on:
+            raise choice.missing(files)
+        for name, file in chosen.items():
             for line in _new_lines(file, offsets, name):
                 yield name, line
         if not goes_on:
@@ -211,10 +213,21 @@ def _log_lines(
         time.sleep(_FOLLOW_S)
 
 
+def _log_files(folder: Path, *, previous: bool) -> dict[str, Path]:
+    """Container to its log, in the order in which they run."""
+    found = {}
+    for path in sorted(folder.glob("*.log")):
+        name = path.name.removesuffix(".log")
+        if name.endswith(".previous") == previous:
+            found[name.removesuffix(".previous")] = path
+    pulls = sorted(found.keys() - {*_FIRST, *_LAST})
+    return {name: found[name] for name in (*_FIRST, *pulls, *_LAST) if name in found}
+
+
 def _new_lines(file: Path, offsets: dict[str, int], name: str) -> Iterator[str]:
     if not file.exists():
         return
-    if file.stat().st_size < offsets[name]:
+    if file.stat().st_size < offsets.setdefault(name, 0):
         offsets[name] = 0  # a fresh start of the step began the file anew
     with file.open("rb") as log:
         log.seek(offsets[name])

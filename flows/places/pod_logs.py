@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
-from flows.places.base import no_such_log
+from flows.places.log_choice import LogChoice
 from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
+from tasks.contract.steps import INFERENCE, TUNING
 from tasks.contract.workspace import Workspace
-from tasks.platform.base import INFERENCE, TUNING
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL, workspace_labels
 from tasks.platform.wire import Object
@@ -19,10 +19,11 @@ _LOOK_AGAIN_S = 1.0
 class _Start:
     """One start of a container that has a log.
 
-    previous: it is the start before the container's last one.
+    kind: TUNING or INFERENCE. previous: it is the start before the container's last one.
     """
 
     pod: str
+    kind: str
     container: str
     container_id: str
     previous: bool = False
@@ -34,9 +35,8 @@ class _Start:
 
 async def pod_log_lines(
     api: KubeApi,
-    workspace: Workspace,
+    choice: LogChoice,
     *,
-    step: str | None,
     follow: bool,
     previous: bool,
     says_more: Callable[[], Awaitable[bool]],
@@ -44,16 +44,20 @@ async def pod_log_lines(
     """What the containers said, as (container, line).
 
     Args: says_more: whether following may bring more once all there is was read.
-    Raises: WorkspaceNotFound: no container of the step's name has started.
+    Raises: StepUnknown, LogNotFound: no container that was asked for by name has started.
     """
+    workspace = choice.workspace
     read: set[tuple[str, str, str]] = set()
     while True:
         goes_on = follow and await says_more()  # looked at first, so that the last lines come
         starts = await _starts(api, workspace, previous=previous)
-        if step and not goes_on and step not in {start.container for start in starts}:
-            raise no_such_log(step, list(dict.fromkeys(start.container for start in starts)))
-        for start in starts:
-            if start.identity in read or step not in (None, start.container):
+        there = [start.container for start in starts]
+        choice.expect_possible(there)
+        chosen = [each for each in starts if choice.takes(each.container, pod=each.kind)]
+        if choice.word and not chosen and not goes_on:
+            raise choice.missing(there)
+        for start in chosen:
+            if start.identity in read:
                 continue
             read.add(start.identity)
             async for line in _read(api, workspace, start, follow=follow):
@@ -78,7 +82,12 @@ async def _starts(api: KubeApi, workspace: Workspace, *, previous: bool) -> list
 def _newest_starts(pods: list[Object]) -> list[_Start]:
     """Every container of these pods that has started."""
     return [
-        _Start(pod["metadata"]["name"], status["name"], status.get("containerID", ""))
+        _Start(
+            pod["metadata"]["name"],
+            pod["metadata"]["labels"][POD_LABEL],
+            status["name"],
+            status.get("containerID", ""),
+        )
         for pod in pods
         for status in _statuses(pod)
         if status["state"].keys() & {"running", "terminated"}
@@ -90,6 +99,7 @@ def _previous_starts(pods: list[Object]) -> list[_Start]:
     restarted = [
         _Start(
             pod["metadata"]["name"],
+            pod["metadata"]["labels"][POD_LABEL],
             status["name"],
             status.get("lastState", {}).get("terminated", {}).get("containerID", ""),
             previous=True,

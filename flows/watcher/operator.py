@@ -14,7 +14,7 @@ from flows.prefect_api import PrefectApi
 from flows.watcher.lease import Lease
 from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
-from tasks.platform.base import INFERENCE
+from tasks.contract.steps import INFERENCE
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import MANAGED_BY, POD_LABEL
 from tasks.settings import settings

@@ -22,11 +22,13 @@
     │   ├── InvalidPriceTable          a price table of a person's own that cannot be read
     │   ├── DeploymentUnusable         no async flow that a worker could import
     │   ├── NameTaken                  an object of somebody else has the name of one to be made
+    │   ├── StepUnknown                no step or container of a run has the name that is asked for
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
         ├── RunInProgress              another run holds the Workspace
         ├── RunSuperseded              the Workspace has a newer generation, or is gone
+        ├── LogNotFound                a step has no log, or none yet
         ├── DiskFull
         ├── StateUnreadable            a file in which a Workspace is kept is damaged
         ├── HomeUnusable               KAITOFLOW_HOME cannot be written to
@@ -190,6 +192,10 @@ class NameTaken(Refused):
     """An object of somebody else has the name of one that the Workspace is made into."""
 
 
+class StepUnknown(Refused):
+    """No step or container of a run has the name that is asked for."""
+
+
 class SecretNotFound(Refused):
     """A Secret that the Workspace names is not there."""
 
@@ -208,6 +214,10 @@ class RunInProgress(Failed):
 
 class RunSuperseded(Failed):
     """The Workspace has a newer generation, or is gone."""
+
+
+class LogNotFound(Failed):
+    """A step has no log, or none yet."""
 
 
 class DiskFull(Failed):

@@ -4,22 +4,25 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import Dataset
-from tasks.contract.programs.dataset import DatasetReport, UnusedColumn
+from tasks.contract.programs.dataset import DatasetReport
 from tasks.contract.programs.image import PullResult
 from tasks.contract.programs.serving import WeightsResult
+from tasks.contract.steps import FETCH_DATASET, FETCH_WEIGHTS, StepName, step_of
 from tasks.contract.workspace import Workspace
-from tasks.platform.base import TUNING, Pod
-from tasks.pods import FETCH_DATASET, FETCH_WEIGHTS, preset_of
+from tasks.platform.base import Pod
+from tasks.pods import preset_of
 from tasks.steps import recorded_step, run_container
 
-_TOLD_COLUMNS = 8
 
-
-@task(name="fetch weights", task_run_name="fetch weights {workspace}", cache_policy=NO_CACHE)
+@task(
+    name=StepName.WEIGHTS.value,
+    task_run_name=f"{StepName.WEIGHTS} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
 async def fetch_weights(workspace: Workspace, pod: Pod) -> None:
     """The base model's files on the pod's disk; at once when they are there."""
-    is_second = workspace.tuning is not None and pod.name != TUNING
-    name = "weights again" if is_second else "weights"
+    name = step_of(FETCH_WEIGHTS, workspace, pod=pod.name)
+    assert name
     async with recorded_step(workspace, name) as step:
         result = await run_container(
             workspace, pod, FETCH_WEIGHTS, answers=WeightsResult, step=name
@@ -29,15 +32,19 @@ async def fetch_weights(workspace: Workspace, pod: Pod) -> None:
         step.detail = f"{model}{commit} ({_mib(result.bytes)}, from {result.source})"
 
 
-@task(name="download", task_run_name="download {workspace}", cache_policy=NO_CACHE)
+@task(
+    name=StepName.DOWNLOAD.value,
+    task_run_name=f"{StepName.DOWNLOAD} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
 async def download_dataset(workspace: Workspace, pod: Pod) -> Dataset:
     """The dataset's rows, normalised, counted with the model's tokenizer and pinned by digest."""
-    async with recorded_step(workspace, "download") as step:
+    async with recorded_step(workspace, StepName.DOWNLOAD) as step:
         for container in pod.containers_between(FETCH_WEIGHTS, FETCH_DATASET):
             name = container.name
-            await run_container(workspace, pod, name, answers=PullResult, step="download")
+            await run_container(workspace, pod, name, answers=PullResult, step=StepName.DOWNLOAD)
         report = await run_container(
-            workspace, pod, FETCH_DATASET, answers=DatasetReport, step="download"
+            workspace, pod, FETCH_DATASET, answers=DatasetReport, step=StepName.DOWNLOAD
         )
         step.detail = _summary(report)
     return Dataset(digest=report.digest, rows=report.rows, report=report)
@@ -49,23 +56,7 @@ def _summary(report: DatasetReport) -> str:
         f"{report.rows} rows, {tokens.total} tokens "
         f"(median {tokens.median:.0f}, p95 {tokens.p95:.0f}, max {tokens.max}), "
         f"{report.truncated_rows} truncated, {report.duplicate_rows} duplicates"
-        f"{_unused(report)}"
     )
-
-
-def _unused(report: DatasetReport) -> str:
-    """What to add of columns that nothing is learned from."""
-    columns = report.unused_columns
-    if not columns:
-        return ""
-    more = f" and {len(columns) - _TOLD_COLUMNS} more" if len(columns) > _TOLD_COLUMNS else ""
-    named = ", ".join(_named(column, report.rows) for column in columns[:_TOLD_COLUMNS])
-    return f"; not used: {named}{more}"
-
-
-def _named(column: UnusedColumn, rows: int) -> str:
-    share = "" if column.rows == rows else f" (in {column.rows} rows)"
-    return f"{column.name[:40]}{share}"
 
 
 def _mib(size: float) -> str:

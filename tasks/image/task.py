@@ -9,15 +9,15 @@ from prefect.cache_policies import NO_CACHE
 from tasks.contract.artifacts import PublishedImage
 from tasks.contract.programs.image import PushConfig, PushResult
 from tasks.contract.status import WorkspaceStatus
+from tasks.contract.steps import PUSH, StepName
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
-from tasks.pods import PUSH
 from tasks.steps import again_may_help, change_status, recorded_step, run_container
 
 
 @task(
-    name="push",
-    task_run_name="push {workspace}",
+    name=StepName.PUSH.value,
+    task_run_name=f"{StepName.PUSH} {{workspace}}",
     cache_policy=NO_CACHE,
     retries=3,
     retry_delay_seconds=[2, 10, 30],
@@ -26,8 +26,8 @@ from tasks.steps import again_may_help, change_status, recorded_step, run_contai
 async def push_image(workspace: Workspace, pod: Pod) -> PublishedImage:
     """The published image with its digest; pushing what is there already changes nothing."""
     config: PushConfig = pod.container(PUSH).config
-    async with recorded_step(workspace, "push") as step:
-        result = await run_container(workspace, pod, PUSH, answers=PushResult, step="push")
+    async with recorded_step(workspace, StepName.PUSH) as step:
+        result = await run_container(workspace, pod, PUSH, answers=PushResult, step=StepName.PUSH)
         image = PublishedImage(
             reference=config.reference,
             digest=result.digest,

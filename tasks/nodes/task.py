@@ -14,6 +14,7 @@ from tasks.contract.artifacts import Node
 from tasks.contract.errors import InvalidPriceTable, KaitoflowError
 from tasks.contract.held_cost import HeldMachine
 from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.steps import StepName
 from tasks.contract.units import utc_moment
 from tasks.contract.workspace import Workspace
 from tasks.nodes.current import current_provisioner
@@ -32,14 +33,18 @@ _LOOK_AGAIN_S = 15.0
 _SUM_AGAIN = timedelta(minutes=5)
 
 
-@task(name="provision", task_run_name="provision {workspace}", cache_policy=NO_CACHE)
+@task(
+    name=StepName.PROVISION.value,
+    task_run_name=f"{StepName.PROVISION} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
 async def provision_node(workspace: Workspace, *, memory_gib: float | None = None) -> Node:
     """The node for the Workspace; on the local platform this machine.
 
     Args: memory_gib: the plan's estimate of the peak.
     Raises: NodeNotReady: none that fits was there in time.
     """
-    async with recorded_step(workspace, "provision") as step:
+    async with recorded_step(workspace, StepName.PROVISION) as step:
         ready = await _ensure(workspace, memory_gib)
         step.detail = ready.detail
         return ready.nodes[0]
@@ -132,7 +137,7 @@ async def _give_back(workspace: Workspace, *, keep: frozenset[str]) -> None:
 
 
 def _not_ready(status: WorkspaceStatus, waiting: Waiting) -> None:
-    if status.progress.step_name == "provision":
+    if status.progress.step_name == StepName.PROVISION:
         status.progress.phase = waiting.message
     kinds = [ConditionType.NODES_READY, ConditionType.RESOURCE_READY]
     if waiting.are_claims_ready is False:

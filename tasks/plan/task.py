@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.contract.artifacts import Plan
 from tasks.contract.errors import error_from_reason
 from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.steps import StepName
 from tasks.contract.workspace import Workspace
 from tasks.nodes.current import current_node_lister
 from tasks.plan.checks import acceptance, make_plan
@@ -18,7 +19,11 @@ from tasks.settings import settings
 from tasks.steps import change_status
 
 
-@task(name="plan", task_run_name="plan {workspace}", cache_policy=NO_CACHE)
+@task(
+    name=StepName.PLAN.value,
+    task_run_name=f"{StepName.PLAN} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
 async def plan_workspace(workspace: Workspace, *, push: bool, port: int | None) -> Plan:
     """What the run needs, and every check's verdict, as a table in the UI."""
     world = await current_platform().look_around(workspace, push=push, port=port)
@@ -35,7 +40,11 @@ def _description(workspace: Workspace, plan: Plan) -> str:
     return f"Plan of {workspace}: {verdict}.{unchecked}"
 
 
-@task(name="check", task_run_name="check {workspace}", cache_policy=NO_CACHE)
+@task(
+    name=StepName.CHECK.value,
+    task_run_name=f"{StepName.CHECK} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
 async def check_workspace(workspace: Workspace, plan: Plan) -> None:
     """Accept the Workspace, or refuse it before anything is spent.
 

@@ -18,8 +18,6 @@ from tasks.contract.podlog import Event
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Workspace
 
-TUNING, INFERENCE = "tuning", "inference"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Container:

@@ -12,10 +12,9 @@ from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import KaitoflowError, RunSuperseded, ServerNotReady
 from tasks.contract.podlog import Event
 from tasks.contract.status import WorkspaceStatus, status_of
+from tasks.contract.steps import INFERENCE, TUNING
 from tasks.contract.workspace import FINALIZER, Workspace
 from tasks.platform.base import (
-    INFERENCE,
-    TUNING,
     Address,
     Container,
     Pod,

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter
 
 from tasks.contract.podlog import EVENT_NONCE
 from tasks.contract.resource_rules import is_reserved_label
+from tasks.contract.steps import FETCH_WEIGHTS, INFERENCE, SERVE, TUNE, TUNING
 from tasks.contract.workspace import Workspace
-from tasks.platform.base import INFERENCE, TUNING, Container, Pod, PodPaths
+from tasks.platform.base import Container, Pod, PodPaths
 from tasks.platform.tolerations import TOLERATIONS, own_tolerations
 from tasks.platform.wire import Object
 
@@ -327,11 +328,11 @@ def _container(
     # The uid is known to who may read the pod, and to nobody whose text the program logs.
     uid = {"fieldRef": {"fieldPath": "metadata.uid"}}
     environment.append({"name": EVENT_NONCE, "valueFrom": uid})
-    if pod.hub_secret and container.name == "fetch-weights":
+    if pod.hub_secret and container.name == FETCH_WEIGHTS:
         reference = {"name": pod.hub_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     resources: Object = {"requests": {"cpu": "100m", "memory": "256Mi"}}
-    if pod.gpus and container.name in ("tune", "serve"):
+    if pod.gpus and container.name in (TUNE, SERVE):
         resources["limits"] = {"nvidia.com/gpu": str(pod.gpus)}
     return {
         "name": container.name,

@@ -9,15 +9,15 @@ from prefect.cache_policies import NO_CACHE
 from tasks.contract.artifacts import TunedAdapter
 from tasks.contract.programs.tuning import TuningResult
 from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus
+from tasks.contract.steps import TUNE, StepName
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
-from tasks.pods import TUNE
 from tasks.steps import again_may_help, change_status, recorded_step, run_container
 
 
 @task(
-    name="tune",
-    task_run_name="tune {workspace}",
+    name=StepName.TUNE.value,
+    task_run_name=f"{StepName.TUNE} {{workspace}}",
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=[2, 10],
@@ -25,14 +25,14 @@ from tasks.steps import again_may_help, change_status, recorded_step, run_contai
 )
 async def tune_model(workspace: Workspace, pod: Pod) -> TunedAdapter:
     """The trained adapter; a run that was interrupted goes on from its last checkpoint."""
-    async with recorded_step(workspace, "tune") as step:
+    async with recorded_step(workspace, StepName.TUNE) as step:
         await change_status(workspace, _job_started)
         result = await run_container(
             workspace,
             pod,
             TUNE,
             answers=TuningResult,
-            step="tune",
+            step=StepName.TUNE,
             on_progress=_ProgressArtifact(workspace).show,
         )
         step.detail = _summary(result)

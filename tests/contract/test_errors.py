@@ -51,12 +51,13 @@ RegistryUnavailable SkuNotAvailable Unschedulable VolumeMountFailed""".split()
 REFUSED = """AdapterInvalid AdapterMismatch AddressForbidden ConfigMapNotFound DatasetRowsInvalid
 DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid ImageUnreadable
 InvalidPriceTable InvalidSettings InvalidTuningConfig InvalidWorkspace ModelDoesNotFit NameTaken
-PortInUse RegistryDenied SecretNotFound UnknownInstanceType UnknownPreset
+PortInUse RegistryDenied SecretNotFound StepUnknown UnknownInstanceType UnknownPreset
 WeightsUnavailable""".split()
 FAILED = """CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
 DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError
-KubernetesRefused LeadershipLost OutOfMemory PodForbidden PrefectUnavailable RunInProgress
-RunSuperseded ServerNotReady StateUnreadable TrainingDiverged WorkerNameTaken""".split()
+KubernetesRefused LeadershipLost LogNotFound OutOfMemory PodForbidden PrefectUnavailable
+RunInProgress RunSuperseded ServerNotReady StateUnreadable TrainingDiverged
+WorkerNameTaken""".split()
 EXIT_CODES = (
     [(reason, 75) for reason in RETRYABLE]
     + [(reason, 3) for reason in REFUSED]

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.steps import INFERENCE, TUNING
 from tasks.contract.workspace import Workspace, parse_workspace
-from tasks.platform.base import INFERENCE, TUNING, Container, Pod
+from tasks.platform.base import Container, Pod
 from tasks.platform.manifests import (
     PodSettings,
     config_map,

@@ -12,8 +12,9 @@ from kubernetes.aio import client, config
 
 from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import NameTaken
+from tasks.contract.steps import INFERENCE, TUNING
 from tasks.contract.workspace import Workspace, parse_workspace
-from tasks.platform.base import INFERENCE, TUNING, Container, Pod
+from tasks.platform.base import Container, Pod
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import workspace_labels

@@ -1,0 +1,70 @@
+"""The names of a run's steps, one vocabulary for status, logs, Prefect's tasks and `--step`.
+
+Containers have names of their own, which Jobs of running clusters carry; `step_of` says which
+step's log a container's is.
+"""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # `kaitoflow --help` names the steps, and is to answer without what the Workspace needs.
+    from tasks.contract.workspace import Workspace
+
+TUNING, INFERENCE = "tuning", "inference"
+FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
+    "fetch-weights",
+    "fetch-dataset",
+    "tune",
+    "push-image",
+    "serve",
+)
+PULL_PREFIX = "pull-"
+PULL_DATASET = f"{PULL_PREFIX}dataset"
+
+
+class StepName(StrEnum):
+    """A step of a run, in the order in which they come."""
+
+    PLAN = "plan"
+    CHECK = "check"
+    PROVISION = "provision"
+    WEIGHTS = "weights"
+    DOWNLOAD = "download"
+    TUNE = "tune"
+    PUSH = "push"
+    WEIGHTS_AGAIN = "weights-again"
+    PULL_ADAPTERS = "pull-adapters"
+    DEPLOY = "deploy"
+
+    @property
+    def has_log(self) -> bool:
+        """Whether it runs in containers; the others run in the flow itself."""
+        return self not in (StepName.PLAN, StepName.CHECK, StepName.PROVISION)
+
+
+_OF_TUNING = {
+    FETCH_WEIGHTS: StepName.WEIGHTS,
+    PULL_DATASET: StepName.DOWNLOAD,
+    FETCH_DATASET: StepName.DOWNLOAD,
+    TUNE: StepName.TUNE,
+    PUSH: StepName.PUSH,
+}
+
+
+def step_of(container: str, workspace: "Workspace", *, pod: str) -> StepName | None:
+    """The step that a container of the pod belongs to; None: it is not one that a run made."""
+    if pod == TUNING:
+        return _OF_TUNING.get(container)
+    if workspace.inference and workspace.inference.template:
+        return StepName.DEPLOY  # the names in a pod template are the user's own
+    if container == FETCH_WEIGHTS:
+        return StepName.WEIGHTS_AGAIN if workspace.tuning else StepName.WEIGHTS
+    if container.startswith(PULL_PREFIX):
+        return StepName.PULL_ADAPTERS
+    return StepName.DEPLOY if container == SERVE else None
+
+
+def pods_of(workspace: "Workspace") -> tuple[str, ...]:
+    """The pods that a run of the Workspace may make, in their order."""
+    return (TUNING, INFERENCE) if workspace.tuning else (INFERENCE,)
