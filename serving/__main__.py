@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from serving.app import Server, create_app, prove
+from serving.connections import bounded
 from serving.cpus import share_cpus
 from serving.metrics import Metrics
 from tasks.contract.errors import InvalidWorkspace, PortInUse
@@ -94,6 +95,7 @@ async def _serve(config: ServerConfig, listener: socket.socket) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(shared),
+            http=bounded(),
             lifespan="off",
             log_config=None,
             access_log=False,

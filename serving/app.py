@@ -44,6 +44,7 @@ from serving.protocol import (
 from tasks.contract.programs.serving import ServerConfig
 
 _MAX_BODY_BYTES = 1024 * 1024
+_BODY_TIMEOUT_S = 60.0
 
 
 @dataclass
@@ -199,6 +200,23 @@ async def _encode(engine: Engine, prompt: str | list[int]) -> Sequence[int]:
 
 async def read_body(request: Request, model: type[RequestBody]) -> RequestBody:
     """The request's body, whatever content type it claims: curl -d claims a form."""
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            body = await _whole(request)
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"the body was not there after {_BODY_TIMEOUT_S:.0f} s; send it at once",
+            headers={"Connection": "close"},
+        ) from None
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is no JSON ({error}); send a JSON object") from error
+    return parse(model, parsed)
+
+
+async def _whole(request: Request) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -208,11 +226,7 @@ async def read_body(request: Request, model: type[RequestBody]) -> RequestBody:
                 f"the body is larger than {_MAX_BODY_BYTES} bytes; send a shorter prompt",
                 headers={"Connection": "close"},
             )
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is no JSON ({error}); send a JSON object") from error
-    return parse(model, parsed)
+    return bytes(body)
 
 
 async def prove(engine: Engine) -> None:
