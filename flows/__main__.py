@@ -243,21 +243,39 @@ def main() -> int:
     os.environ["PYTHONSAFEPATH"] = "1"
     # What is written is its owner's: addresses with passwords, rows, logs, Prefect's database.
     os.umask(0o077)
+    _open_closed_streams()
     signal.signal(signal.SIGTERM, _interrupt)
     keep_secrets_out_of_logs()
     try:
         # `bind` apart from the call: only a wrong command line is a usage error.
         command, bound, _ = app.parse_args(sys.argv[1:], exit_on_error=False, print_error=True)
-        return int(command(*bound.args, **bound.kwargs) or 0)
+        code = int(command(*bound.args, **bound.kwargs) or 0)
+        sys.stdout.flush()  # here, where a reader that has gone is still caught
+        return code
     except CycloptsError:
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        _discard_output()
         return 0
     except Exception as error:  # noqa: BLE001  the edge: typed errors become exit codes
         return _report(error)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without (`>&-`) streams to write to: Python has None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  to the end
+            setattr(sys, name, nowhere)
+
+
+def _discard_output() -> None:
+    """Let what is left to write go nowhere, or the interpreter's end would tell of it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

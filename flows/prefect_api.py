@@ -139,6 +139,9 @@ class PrefectApi:
                 said = f"HTTP {answer.status_code} {answer.text[:200]}"
                 if answer.status_code not in _AGAIN:
                     break
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+                said = f"nothing, the address is none ({error})"
+                break
             except httpx2.TransportError as error:
                 said = f"{type(error).__name__} {error}"
             if wait_s is None:

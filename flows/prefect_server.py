@@ -33,6 +33,7 @@ from tasks.platform.store import write_atomically
 from tasks.settings import settings
 
 _READY_TIMEOUT_S = 120.0
+_ANSWER_TIMEOUT_S = 10.0
 _PROBE_S = 0.25
 _STOP_S = 15.0
 _PREFERRED_PORT = 4200
@@ -60,15 +61,24 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def prefect_server(on_wait: Callable[[float], None] = lambda _s: None) -> Iterator[PrefectServer]:
+def prefect_server(
+    on_wait: Callable[[float], None] = lambda _s: None,
+    *,
+    patience_s: float | None = _ANSWER_TIMEOUT_S,
+) -> Iterator[PrefectServer]:
     """A server for as long as the context lasts, with this process's Prefect pointed at it.
 
-    Args: on_wait: called with the seconds waited, while a server comes up.
-    Raises: PrefectUnavailable: it ended or did not answer in time.
+    Args:
+        on_wait: called with the seconds waited, while a server comes up.
+        patience_s: until the server that PREFECT_API_URL names answers; None = it is not asked.
+
+    Raises: PrefectUnavailable: it ended or did not answer in time, or the address is none.
     """
     os.environ.update(_CLIENT_SETTINGS)
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
+        if patience_s is not None:
+            _expect_answer(configured, patience_s)
         yield PrefectServer(api_url=configured)
         return
     home = settings().home_dir / "prefect"
@@ -88,6 +98,34 @@ def prefect_server(on_wait: Callable[[float], None] = lambda _s: None) -> Iterat
         finally:
             with _alone(home):
                 _leave(_find(home) or server, users, home)
+
+
+def _expect_answer(api_url: str, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    with httpx2.Client(timeout=5) as client:
+        while True:
+            try:
+                said = _refusal(client.get(f"{api_url.rstrip('/')}/health"))
+                if not said:
+                    return
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+                said, deadline = f"that is no address of a server ({error})", 0.0
+            except httpx2.HTTPError as error:
+                said = f"{type(error).__name__} {error}"
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_PROBE_S)
+    raise PrefectUnavailable(
+        f"the Prefect server was asked for that PREFECT_API_URL names, {api_url}",
+        f"/health did not answer within {patience_s:g} s: {said}" if deadline else said,
+        "see that it runs, name it as http://HOST:4200/api, or unset the variable to have one here",
+    )
+
+
+def _refusal(answer: httpx2.Response) -> str:
+    """What is wrong with an answer; empty where it is a server's, if only one that wants a key."""
+    wants_key = answer.status_code in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN)
+    return "" if answer.is_success or wants_key else f"HTTP {answer.status_code}"
 
 
 def restart_if_ended(server: PrefectServer) -> None:

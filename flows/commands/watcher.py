@@ -20,7 +20,8 @@ def watch_workspaces() -> int:
     )
     for chatty in ("httpx", "kopf.objects"):  # a line a request, a line an event
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    with prefect_server():
+    # On a cluster both start at once, and the watcher's own client asks again for minutes.
+    with prefect_server(patience_s=None):
         asyncio.run(_watch())
     return 0
 

@@ -4,7 +4,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import Dataset
-from tasks.contract.programs.dataset import DatasetReport
+from tasks.contract.programs.dataset import DatasetReport, UnusedColumn
 from tasks.contract.programs.image import PullResult
 from tasks.contract.programs.serving import WeightsResult
 from tasks.contract.steps import FETCH_DATASET, FETCH_WEIGHTS, StepName, step_of
@@ -12,6 +12,8 @@ from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
 from tasks.pods import preset_of
 from tasks.steps import recorded_step, run_container
+
+_TOLD_COLUMNS = 8
 
 
 @task(
@@ -56,7 +58,23 @@ def _summary(report: DatasetReport) -> str:
         f"{report.rows} rows, {tokens.total} tokens "
         f"(median {tokens.median:.0f}, p95 {tokens.p95:.0f}, max {tokens.max}), "
         f"{report.truncated_rows} truncated, {report.duplicate_rows} duplicates"
+        f"{_unused(report)}"
     )
+
+
+def _unused(report: DatasetReport) -> str:
+    """What to add of columns that nothing is learned from."""
+    columns = report.unused_columns
+    if not columns:
+        return ""
+    more = f" and {len(columns) - _TOLD_COLUMNS} more" if len(columns) > _TOLD_COLUMNS else ""
+    named = ", ".join(_named(column, report.rows) for column in columns[:_TOLD_COLUMNS])
+    return f"; not used: {named}{more}"
+
+
+def _named(column: UnusedColumn, rows: int) -> str:
+    share = "" if column.rows == rows else f" (in {column.rows} rows)"
+    return f"{column.name[:40]}{share}"
 
 
 def _mib(size: float) -> str:

@@ -130,7 +130,7 @@ class RegistryAuth:
         if realm.scheme not in {"https", self._base_url.scheme} or not realm.host:
             raise RegistryDenied(
                 f"{self._base_url.host} wants credentials sent to {text!r:.200}",
-                "which is not https",
+                "it is not https",
                 "have the registry name a token service with https",
             )
         return realm

@@ -84,6 +84,25 @@ def test_the_digest_depends_on_bytes_and_order(bench: Bench) -> None:
     assert first == again != turned
 
 
+def test_columns_that_are_not_used_are_reported_with_the_rows_that_fill_them(bench: Bench) -> None:
+    rows = [chat() | {"id": n, "note": "x" if n else None} for n in range(3)]
+    table = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([chat() | {"source": "web"}] * 2), table)
+    urls = [bench.file("a.jsonl", jsonl(*rows)), bench.file("b.parquet", table.getvalue())]
+    assert prepare_dataset(bench.config(*urls))["unused_columns"] == [
+        {"name": "id", "rows": 3},
+        {"name": "note", "rows": 2},
+        {"name": "source", "rows": 2},
+    ]
+
+
+def test_keys_that_are_data_do_not_fill_the_report(bench: Bench) -> None:
+    rows = [chat() | {f"k{n}": 1} for n in range(prepare.LISTED_COLUMNS + 7)]
+    unused = bench.prepare("data.jsonl", jsonl(*rows))["unused_columns"]
+    assert len(unused) == prepare.LISTED_COLUMNS + 1
+    assert {"name": prepare.OTHER_COLUMNS, "rows": 7} in unused
+
+
 def test_configured_columns_are_used(bench: Bench) -> None:
     columns = DatasetColumns(context="q", response="a")
     bench.prepare("data.csv", b"q,a\nwhy,because\n", columns=columns)

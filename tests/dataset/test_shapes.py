@@ -37,7 +37,7 @@ SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     ],
 )
 def test_a_known_shape_is_recognised(row: Mapping[str, object], normal: object) -> None:
-    assert normalise(row, ANY) == normal
+    assert normalise(row, ANY).row == normal
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_known_shape_is_recognised(row: Mapping[str, object], normal: object) 
 def test_configured_columns_win(
     columns: DatasetColumns, row: Mapping[str, object], normal: object
 ) -> None:
-    assert normalise(row, columns) == normal
+    assert normalise(row, columns).row == normal
 
 
 def turn(**words: object) -> dict[str, object]:
@@ -65,11 +65,11 @@ def turn(**words: object) -> dict[str, object]:
     "row", [turn(weight=1), turn(tool_calls=None), CHAT | {"tools": []}, CHAT | {"label": True}]
 )
 def test_words_that_change_nothing_are_let_pass(row: Mapping[str, object]) -> None:
-    assert normalise(row, ANY) == CHAT
+    assert normalise(row, ANY).row == CHAT
 
 
 def test_a_system_prompt_beside_a_conversation_is_its_first_message() -> None:
-    normal = normalise({"conversations": SHAREGPT, "system": "Be a pirate."}, ANY)
+    normal = normalise({"conversations": SHAREGPT, "system": "Be a pirate."}, ANY).row
     system = {"role": "system", "content": "Be a pirate."}
     assert normal == {"messages": [system, *CHAT["messages"]]}
 
@@ -79,6 +79,31 @@ def test_every_word_that_is_refused_is_looked_for() -> None:
     refused = {name for name, treatment in known.items() if treatment == "refused"}
     assert refused - {"tool_calls", "function_call"} == set(REFUSED_KEYS)
     assert {name for name, word in ROW_WORDS.items() if word == "honoured"} == set(KNOWN_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "unused"),
+    [
+        (ANY, CHAT, set()),
+        (ANY, CHAT | {"id": 7, "score": 0.5, "empty": "", "null": None}, {"id", "score"}),
+        (ANY, CHAT | {"text": "said twice"}, {"text"}),
+        (ANY, {"question": "q", "answer": "a", "input": "c", "context": "d"}, {"context"}),
+        (ANY, {"prompt": "q", "completion": "a", "system": "s"}, {"system"}),
+        (ANY, {"text": "q", "label": "joy"}, {"label"}),
+        (ANY, {"text": "q", "label": True, "weight": 1, "tools": []}, set()),
+        (
+            ANY,
+            turn(name="Ann", thinking="hm", weight=1),
+            {"messages[].name", "messages[].thinking"},
+        ),
+        (DatasetColumns(text="body"), {"body": "q", "Text": "no"}, {"Text"}),
+        (DatasetColumns(messages="m"), {"m": CHAT["messages"], "system": "s"}, {"system"}),
+    ],
+)
+def test_what_of_a_row_is_not_used_is_told(
+    columns: DatasetColumns, row: Mapping[str, object], unused: set[str]
+) -> None:
+    assert normalise(row, columns).unused == unused
 
 
 def one(role: object, content: object) -> dict[str, object]:
@@ -155,7 +180,7 @@ NAMES = st.sampled_from(
 @given(st.dictionaries(NAMES, VALUES, max_size=3))
 def test_any_row_is_either_normal_or_unfit(row: dict[str, object]) -> None:
     try:
-        normal = normalise(row, ANY)
+        normal = normalise(row, ANY).row
     except Unfit:
         return
     assert set(normal) in ({"messages"}, {"prompt", "completion"}, {"text"})

@@ -1,12 +1,17 @@
 """Whatever is wrong at the edge of the command line is told in one sentence, with a right code."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from flows.__main__ import main
+from flows.prefect_api import PrefectApi
+from flows.prefect_server import _CLIENT_SETTINGS, _refusal, prefect_server
+from tasks.contract.errors import PrefectUnavailable
 from tasks.platform.current import current_platform, local_platform
 from tasks.settings import settings
 
@@ -165,3 +170,58 @@ def test_a_port_that_there_is_not_is_wrong_usage(
     assert f'Invalid value "{port}" for ' in said
     assert "--port" in said
     assert "A port is a number from 0 to 65535." in said
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_is_closed_stops_no_command(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    assert edge("get")[0] == 0
+    getattr(sys, stream).close()
+
+
+def test_a_reader_that_has_gone_is_no_error(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as pipe:  # noqa: PTH123  a descriptor has no path
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert edge("get") == (0, "")
+        pipe.write("what comes after goes nowhere")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:9/api", "/health did not answer within 0.1 s: ConnectError"),
+        ("foo", "that is no address of a server"),
+        ("http://host:port/api", "that is no address of a server"),
+        ("ftp://host/api", "that is no address of a server"),
+    ],
+)
+def test_a_prefect_server_that_is_not_there_is_told_with_its_address(
+    monkeypatch: pytest.MonkeyPatch, address: str, words: str
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    for name in _CLIENT_SETTINGS:
+        monkeypatch.setenv(name, "")
+    with pytest.raises(PrefectUnavailable) as raised, prefect_server(patience_s=0.1):
+        pass
+    assert raised.value.asked.endswith(f"that PREFECT_API_URL names, {address}")
+    assert words in raised.value.found
+    assert "unset the variable" in raised.value.fix
+
+
+@pytest.mark.parametrize(("status", "answers"), [(200, True), (401, True), (404, False)])
+def test_a_server_that_wants_a_key_is_there_and_another_kind_of_server_is_not(
+    status: int, *, answers: bool
+) -> None:
+    assert (_refusal(httpx2.Response(status)) == "") is answers
+
+
+async def test_an_address_that_is_none_is_asked_once() -> None:
+    with pytest.raises(PrefectUnavailable, match="the address is none"):
+        async with PrefectApi({"PREFECT_API_URL": "http://host:port/api"}, waits_s=(60,)) as api:
+            await api.crashed_runs()

@@ -68,6 +68,14 @@ class BadRows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnusedColumn:
+    """A column, or `messages[].KEY`, that nothing is learned from; rows: those that fill it."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetFile:
     """One file of a dataset; url: without what it may carry of secrets, None = from a folder."""
 
@@ -83,6 +91,7 @@ class DatasetReport:
     """A dataset that is ready to train on; `data_dir/report.json` says it too.
 
     digest: of the bytes of all files. train_sha256: of the normalised rows.
+    unused_columns: told by pods since they count them; those of an older version tell none.
     """
 
     digest: str
@@ -94,3 +103,4 @@ class DatasetReport:
     bad_rows: BadRows
     files: tuple[DatasetFile, ...]
     train_sha256: str
+    unused_columns: tuple[UnusedColumn, ...] = ()

@@ -12,7 +12,7 @@ wrong with a file as a whole is DatasetUnreadable, whatever library noticed it.
 
 import csv
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +37,14 @@ AGAIN = "write the file again and check that it was copied whole"
 
 @dataclass(frozen=True)
 class Source:
-    """A file's format (`jsonl`, or `gzip jsonl` when packed) and its rows, to be read once."""
+    """A file's format (`jsonl`, or `gzip jsonl` when packed) and its rows, to be read once.
+
+    unread: columns that the rows come without; known once the rows are read.
+    """
 
     format: str
     rows: Rows
+    unread: Sequence[str]
 
 
 @contextmanager
@@ -63,8 +67,10 @@ def open_rows(
         if form in ("gzip", "zstd"):
             raise unreadable_file(name, "it is packed twice", "pack it once")
         form = _refined(form, path, name, columns)
-        rows = _parquet(path, columns) if form == "parquet" else READERS[form](path, name)
-        yield Source(f"{packing}{form}", _explained(name, rows))
+        unread: list[str] = []
+        is_parquet = form == "parquet"
+        rows = _parquet(path, columns, unread) if is_parquet else READERS[form](path, name)
+        yield Source(f"{packing}{form}", _explained(name, rows), unread)
     finally:
         unpack_to.unlink(missing_ok=True)
 
@@ -170,14 +176,19 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _parquet(path: Path, columns: Collection[str]) -> Rows:
-    """The rows, of the columns that are of use only: what nobody asks for may be unreadable."""
+def _parquet(path: Path, columns: Collection[str], unread: list[str]) -> Rows:
+    """The rows, of the columns that are of use only: what nobody asks for may be unreadable.
+
+    unread: gets the names of the other columns.
+    """
     import pyarrow.parquet as pq
 
     # A buffer keeps whole row groups out of memory.
     with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
         wanted = {column.strip().lower() for column in columns}
         used = [name for name in file.schema_arrow.names if name.strip().lower() in wanted]
+        # Without any, all are read, and the first row says what was found.
+        unread += [name for name in file.schema_arrow.names if used and name not in used]
         yield from _from_batches(file.iter_batches(batch_size=BATCH_ROWS, columns=used or None))
 
 

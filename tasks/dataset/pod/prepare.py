@@ -10,7 +10,7 @@ import logging
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -32,8 +32,11 @@ from tasks.dataset.pod.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 LISTED_BAD_ROWS = 20
+# Names that are data (an id as a key) would grow without end.
+LISTED_COLUMNS = 50
+OTHER_COLUMNS = "(others)"
 BAD_ROWS_IN_MESSAGE = 5
 BATCH_ROWS = 512
 # No context is that long; the tokenizer aborts the process at some sixty million.
@@ -85,6 +88,7 @@ class Intake:
         self._lengths: Counter[int] = Counter()
         # Eight bytes a row: ten million rows make one false duplicate with a chance of 3e-6.
         self._fingerprints = array("Q")
+        self._unused: Counter[str] = Counter()
         self.bad_rows = 0
         self.listed: list[dict[str, str | int]] = []
 
@@ -99,7 +103,7 @@ class Intake:
             self._refuse(file, row.number, row.reason)
             return
         try:
-            fit = normalise(row.values, self._config.columns)
+            fit, unused = normalise(row.values, self._config.columns)
             text = self._counter.rendered(fit)
         except Unfit as fault:
             self._refuse(file, row.number, str(fault))
@@ -109,6 +113,13 @@ class Intake:
             self._refuse(file, row.number, reason)
             return
         self._keep(fit, text)
+        self.pass_over(unused, rows=1)
+
+    def pass_over(self, names: Iterable[str], *, rows: int) -> None:
+        """Remember columns that hold something and are not used."""
+        for name in (name[:100] for name in names):
+            is_listed = name in self._unused or len(self._unused) < LISTED_COLUMNS
+            self._unused[name if is_listed else OTHER_COLUMNS] += rows
 
     def finish(self) -> None:
         """Count what is still waiting."""
@@ -127,6 +138,9 @@ class Intake:
             "duplicate_rows": self.rows - _distinct(self._fingerprints),
             "max_length": limit,
             "bad_rows": {"total": self.bad_rows, "listed": self.listed},
+            "unused_columns": [
+                {"name": name, "rows": rows} for name, rows in sorted(self._unused.items()) if rows
+            ],
         }
 
     def _keep(self, fit: NormalRow, text: str) -> None:
@@ -201,6 +215,7 @@ def _read_files(config: DatasetConfig, files: Sequence[DataFile]) -> tuple[Intak
                 for row in source.rows:
                     intake.take(file.name, row)
                     progress.tell(phase="read", file=file.name, rows=intake.rows)
+            intake.pass_over(source.unread, rows=intake.rows - before)
             if file.fetched and source.format == "txt" and intake.rows == before + 1:
                 # What servers answer where a file is gone or forbidden, with status 200.
                 raise unreadable(

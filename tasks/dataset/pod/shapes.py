@@ -11,6 +11,7 @@ A turn after the last assistant turn is allowed: it is harmless, as nothing is l
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tasks.contract.programs.dataset import DatasetColumns
 from tasks.contract.row_words import MESSAGE_WORDS, ROW_WORDS
@@ -53,30 +54,73 @@ COLUMN_FIX = (
 )
 
 
-def normalise(values: Mapping[str, object], columns: DatasetColumns) -> NormalRow:
-    """The row in one of the three shapes.
+class Normalised(NamedTuple):
+    """A row in its shape, and what of it is not used: columns, and keys as `messages[].KEY`."""
+
+    row: NormalRow
+    unused: frozenset[str]
+
+
+class _Columns(dict[str, object]):
+    """A row that remembers which columns were read, and which keys of its messages were not."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+        self.unused_keys: set[str] = set()
+
+    def __getitem__(self, name: str) -> object:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def unused(self) -> frozenset[str]:
+        """What holds something and was not read."""
+        names = {
+            name
+            for name, value in self.items()
+            if name not in self.read and _holds_something(name, value)
+        }
+        return frozenset(names | self.unused_keys)
+
+
+def normalise(values: Mapping[str, object], columns: DatasetColumns) -> Normalised:
+    """The row in one of the three shapes, and what of it is not used.
 
     Raises: Unfit: with the reason, in words for the person who made the row.
     """
-    lowered = {name.strip().lower(): value for name, value in values.items()}
+    lowered = _Columns({name.strip().lower(): value for name, value in values.items()})
     _refuse_what_changes_meaning(lowered, ROW_WORDS, "the row")
+    if any((columns.messages, columns.response, columns.text)):
+        given = _Columns(values)
+        return Normalised(_configured(given, columns), given.unused())
+    return Normalised(_recognised(lowered, values), lowered.unused())
+
+
+def _configured(values: _Columns, columns: DatasetColumns) -> NormalRow:
     if columns.messages:
-        return {"messages": _messages(_column(values, columns.messages), columns.messages)}
+        found = _column(values, columns.messages)
+        return {"messages": _messages(found, columns.messages, values.unused_keys)}
     if columns.context and columns.response:
         asked = _text(_column(values, columns.context), columns.context)
         return _exchange(asked, _text(_column(values, columns.response), columns.response))
-    named = columns.text or columns.response
-    if named:
-        return {"text": _text(_column(values, named), named)}
-    return _recognised(lowered, values)
+    named = columns.text or columns.response or ""
+    return {"text": _text(_column(values, named), named)}
 
 
-def _recognised(values: Mapping[str, object], original: Mapping[str, object]) -> NormalRow:
+def _holds_something(name: str, value: object) -> bool:
+    """Whether it would be missed: an empty value, or one that changes nothing, asks for nothing."""
+    if name in REFUSED_KEYS and (name != "label" or isinstance(value, bool)):
+        return _changes_meaning(value)
+    return value is not None and value not in ("", [], {})
+
+
+def _recognised(values: _Columns, original: Mapping[str, object]) -> NormalRow:
     for name in MESSAGE_COLUMNS:
         if name in values:
-            return {"messages": _with_system(values, _messages(values[name], name))}
+            messages = _messages(values[name], name, values.unused_keys)
+            return {"messages": _with_system(values, messages)}
     if "prompt" in values and "completion" in values:
-        return _prompt_completion(values["prompt"], values["completion"])
+        return _prompt_completion(values)
     for asked, answers in PAIRS:
         answer = next((name for name in answers if name in values), None)
         if asked in values and answer:
@@ -125,12 +169,15 @@ def _with_system(values: Mapping[str, object], messages: list[Message]) -> list[
     return [{"role": "system", "content": system}, *messages]
 
 
-def _prompt_completion(prompt: object, completion: object) -> NormalRow:
+def _prompt_completion(values: _Columns) -> NormalRow:
+    prompt, completion = values["prompt"], values["completion"]
     if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
         turns = completion if isinstance(completion, Sequence) else [completion]
         if isinstance(completion, str):
             turns = [{"role": "assistant", "content": completion}]
-        return {"messages": _messages([*prompt, *turns], "prompt and completion")}
+        return {
+            "messages": _messages([*prompt, *turns], "prompt and completion", values.unused_keys)
+        }
     return {"prompt": _text(prompt, "prompt"), "completion": _text(completion, "completion")}
 
 
@@ -153,7 +200,7 @@ def _exchange(asked: str, reply: str, *, system: str = "") -> NormalRow:
 
 def _optional(values: Mapping[str, object], names: Sequence[str]) -> str:
     for name in names:
-        value = values.get(name)
+        value = values[name] if name in values else None  # noqa: SIM401  get() is no reading
         if value is not None and value != "":
             text = _unempty(value, name)
             if text.strip():
@@ -170,7 +217,7 @@ def _first_answer(value: object) -> object:
     return value
 
 
-def _messages(value: object, column: str) -> list[Message]:
+def _messages(value: object, column: str, unused_keys: set[str]) -> list[Message]:
     if isinstance(value, str):
         value = _decoded(value, column)
     if value is None:
@@ -180,6 +227,7 @@ def _messages(value: object, column: str) -> list[Message]:
     if not value:
         raise Unfit(f"{column} is an empty list")
     messages = [_message(item, f"message {number}") for number, item in enumerate(value, 1)]
+    unused_keys.update(f"messages[].{key}" for item in value for key in _unused_keys(item))
     if not any(message["role"] == "assistant" for message in messages):
         raise Unfit(f"{column} has no assistant turn, so there is nothing to learn")
     if messages[0]["role"] == "assistant":
@@ -188,6 +236,14 @@ def _messages(value: object, column: str) -> list[Message]:
             "message 1 is the assistant's, with no question before it; begin with a user turn"
         )
     return messages
+
+
+def _unused_keys(message: Mapping[str, object]) -> list[str]:
+    return [
+        name
+        for name, value in message.items()
+        if MESSAGE_WORDS.get(name) != "honoured" and _holds_something(name, value)
+    ]
 
 
 def _decoded(value: str, column: str) -> object:

@@ -55,7 +55,7 @@ def read_adapter_config(adapter_dir: Path) -> dict[str, Any]:
     except ValueError as error:
         raise AdapterInvalid(
             f"{path} should be JSON",
-            f"is not ({error})",
+            f"it is none ({error})",
             "save it anew",
         ) from None
     if not isinstance(config, dict):
@@ -82,7 +82,7 @@ def _publishable(adapter_dir: Path) -> Iterator[Path]:
         if path.suffix.lower() in FORBIDDEN_SUFFIXES:
             raise AdapterInvalid(
                 f"{path} is a pickle",
-                "which can run code when it is loaded",
+                "it can run code when it is loaded",
                 "publish safetensors only and remove this file",
             )
         yield path

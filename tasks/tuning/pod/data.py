@@ -198,7 +198,7 @@ class _Encoder:
             roles = ", ".join(message["role"] for message in row["messages"])
             raise DatasetRowsInvalid(
                 f"row {number} (roles {roles}) was to be rendered by the model's chat template",
-                f"which refuses it ({error})",
+                f"the template refuses it ({error})",
                 "change the row or set ModelConfig.chat_template",
             ) from error
 

@@ -52,7 +52,7 @@ def check_target_modules(model: PreTrainedModel, asked: str | Sequence[str]) -> 
     if any(model.get_submodule(layer) is head for layer in reached):
         raise InvalidTuningConfig(
             "LoraConfig.target_modules names the output head",
-            "which gets no adapter (the loss is computed from its weight)",
+            "it gets no adapter (the loss is computed from its weight)",
             f"use some of {', '.join(find_target_modules(model))}",
         )
     return sorted(asked)

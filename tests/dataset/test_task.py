@@ -1,0 +1,35 @@
+"""The step's one line tells what was found, and what is not used."""
+
+from tasks.contract.podlog import read_answer
+from tasks.contract.programs.dataset import DatasetReport
+from tasks.dataset.task import _summary
+
+OF_AN_OLDER_POD = {
+    "digest": "d",
+    "rows": 3,
+    "tokens": {"total": 30, "min": 10, "median": 10.0, "p95": 10, "max": 10},
+    "truncated_rows": 0,
+    "duplicate_rows": 1,
+    "max_length": 1024,
+    "bad_rows": {"total": 0, "listed": []},
+    "files": [],
+    "train_sha256": "t",
+}
+
+
+def summary(**changes: object) -> str:
+    return _summary(read_answer(DatasetReport, OF_AN_OLDER_POD | changes))
+
+
+def test_a_report_of_an_older_pod_tells_of_no_columns() -> None:
+    assert summary().endswith("0 truncated, 1 duplicates")
+
+
+def test_columns_that_are_not_used_are_told_with_their_rows() -> None:
+    unused = [{"name": "id", "rows": 3}, {"name": "note", "rows": 1}]
+    assert summary(unused_columns=unused).endswith("; not used: id, note (in 1 rows)")
+
+
+def test_of_many_columns_the_first_are_told() -> None:
+    unused = [{"name": f"k{n}", "rows": 3} for n in range(11)]
+    assert summary(unused_columns=unused).endswith("k6, k7 and 3 more")
