@@ -1,5 +1,7 @@
 """Every word that a user can write is in the table, and none passes in silence."""
 
+import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from flows.watcher.settings import WatcherSettings
 from flows.worker.settings import WorkerSettings
 from tasks.contract import workspace as contract_workspace
 from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.row_words import MESSAGE_WORDS, ROW_WORDS
 from tasks.contract.words import (
     expect_annotations,
     unknown_variables,
@@ -18,6 +21,7 @@ from tasks.contract.words import (
     words,
 )
 from tasks.contract.workspace import Workspace, parse_manifests, parse_workspace
+from tasks.dataset.pod import shapes
 from tasks.nodes import need, offers
 from tasks.nodes.claims import node_claim
 from tasks.platform import manifests, tolerations
@@ -174,3 +178,29 @@ def test_a_variable_that_is_no_setting_is_told_with_a_near_one() -> None:
     assert [*unknown_variables(given, settings=Settings.model_fields)] == [
         "KAITOFLOW_PLATFROM: there is no such setting (did you mean KAITOFLOW_PLATFORM?)"
     ]
+
+
+def keys_read_of(name: str) -> set[str]:
+    """The literal keys that the readers of rows look up in a variable of this name."""
+    found: set[ast.expr] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(shapes))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=of), attr="get"), args=[key, *_]):
+                found |= {key} if of == name else set()
+            case ast.Subscript(value=ast.Name(id=of), slice=key):
+                found |= {key} if of == name else set()
+            case ast.Compare(left=key, comparators=[ast.Name(id=of)]):
+                found |= {key} if of == name else set()
+    return {key.value for key in found if isinstance(key, ast.Constant)}  # type: ignore[misc]
+
+
+def test_each_key_of_a_message_that_is_read_is_in_the_table() -> None:
+    read = keys_read_of("item")
+    assert {"role", "from", "content", "value", "tool_calls"} <= read <= set(MESSAGE_WORDS)
+
+
+def test_each_column_of_a_row_that_is_read_is_in_the_table() -> None:
+    read = keys_read_of("values") | keys_read_of("lowered") | {*shapes.REFUSED_KEYS}
+    assert {"prompt", "completion", "text"} <= read
+    assert read | shapes.KNOWN_COLUMNS <= set(ROW_WORDS) | set(MESSAGE_WORDS)
+    assert set(ROW_WORDS) >= shapes.KNOWN_COLUMNS
