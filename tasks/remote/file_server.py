@@ -6,6 +6,7 @@ Downloads of datasets and the plan's look both begin here.
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tasks.remote import guard
 Client = httpx2.Client
 
 MAX_REDIRECTS = 10
+BEGINS_WITHIN_S = 120.0
 # Of an answer that refuses: stores say in its first lines why.
 _REASON_BYTES = 4096
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -93,11 +95,20 @@ def probe(client: Client, url: str) -> UrlProbe:
 
 @contextmanager
 def answer(
-    client: httpx2.Client, url: str, headers: Mapping[str, str]
+    client: httpx2.Client,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    begins_within_s: float = BEGINS_WITHIN_S,
 ) -> Iterator[httpx2.Response]:
-    """The answer at the end of the redirects, its body unread; network faults are told apart."""
+    """The answer at the end of the redirects, its body unread; network faults are told apart.
+
+    begins_within_s: all of the redirects, interim answers and header lines take together at most.
+    """
     with _network_faults(url):
-        response = client.send(_request(client, url, headers), stream=True)
+        request = _request(client, url, headers)
+        request.extensions[guard.BEGINS_BY_S] = time.monotonic() + begins_within_s
+        response = client.send(request, stream=True)
         try:
             for _ in range(MAX_REDIRECTS):
                 if not response.has_redirect_location:

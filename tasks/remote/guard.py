@@ -9,6 +9,7 @@ import functools
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ METADATA_ADDRESSES = frozenset(
 METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 NAT64 = IPv6Network("64:ff9b::/96")
 ADDRESSES_TRIED = 4
+# A request's extension: the monotonic time by which its answer's body must begin.
+BEGINS_BY_S = "begins_by_s"
 _PIECE_BYTES = 64 * 2**10
 _FIX = "use a public address, or mount the data as a volume"
 
@@ -170,6 +173,71 @@ class PacedStream(httpcore2.NetworkStream):
         return left_s if timeout is None else min(timeout, left_s)
 
 
+class _Deadline(threading.local):
+    """Until when a thread's request may wait for the body of its answer; None = no limit."""
+
+    by_s: float | None = None
+
+    def left_s(self, timeout_s: float | None) -> float | None:
+        """The time-out of one turn.
+
+        Raises: httpcore2.ReadTimeout: the time is over.
+        """
+        if self.by_s is None:
+            return timeout_s
+        left_s = self.by_s - time.monotonic()
+        if left_s <= 0:
+            raise httpcore2.ReadTimeout("the body of the answer did not begin in time")
+        return left_s if timeout_s is None else min(timeout_s, left_s)
+
+
+class _TimedStream(httpcore2.NetworkStream):
+    """A connection on which an answer's beginning has one deadline, whatever is sent meanwhile."""
+
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: _Deadline) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.left_s(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._deadline.left_s(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        left_s = self._deadline.left_s(timeout)
+        return _TimedStream(
+            self._stream.start_tls(ssl_context, server_hostname, left_s), self._deadline
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _TimedBackend(httpcore2.NetworkBackend):
+    def __init__(self, backend: httpcore2.NetworkBackend, deadline: _Deadline) -> None:
+        self._backend, self._deadline = backend, deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        left_s = self._deadline.left_s(timeout)
+        stream = self._backend.connect_tcp(host, port, left_s, local_address, socket_options)
+        return _TimedStream(stream, self._deadline)
+
+
 class GuardedBackend(httpcore2.NetworkBackend):
     """Opens connections to allowed addresses only."""
 
@@ -268,11 +336,31 @@ class GuardedTransport(httpx2.BaseTransport):
     """
 
     def __init__(self, backend: GuardedBackend, *, tls: ssl.SSLContext) -> None:
-        self._pool = httpcore2.ConnectionPool(ssl_context=tls, network_backend=backend)
+        self._deadline = _Deadline()
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=tls, network_backend=_TimedBackend(backend, self._deadline)
+        )
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request; redirects are the caller's affair."""
-        answer = self._pool.handle_request(
+        """Send one request; redirects are the caller's affair.
+
+        Time-outs count from byte to byte, and interim answers and header lines are bytes too:
+        with the extension BEGINS_BY_S all of them together have to end by then.
+        """
+        self._deadline.by_s = request.extensions.get(BEGINS_BY_S)
+        try:
+            answer = self._sent(request)
+        finally:
+            self._deadline.by_s = None
+        return httpx2.Response(
+            status_code=answer.status,
+            headers=answer.headers,
+            stream=_Body(answer),
+            extensions=answer.extensions,
+        )
+
+    def _sent(self, request: httpx2.Request) -> httpcore2.Response:
+        return self._pool.handle_request(
             httpcore2.Request(
                 method=request.method,
                 url=httpcore2.URL(
@@ -285,12 +373,6 @@ class GuardedTransport(httpx2.BaseTransport):
                 content=request.stream,
                 extensions=request.extensions,
             )
-        )
-        return httpx2.Response(
-            status_code=answer.status,
-            headers=answer.headers,
-            stream=_Body(answer),
-            extensions=answer.extensions,
         )
 
     def close(self) -> None:

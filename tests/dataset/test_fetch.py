@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,6 +209,50 @@ def test_a_body_that_only_drips_is_given_up(web: Web, tmp_path: Path) -> None:
         pytest.raises(DownloadFailed, match="the server sends too slowly"),
     ):
         download(client, url, path=tmp_path / "a", max_bytes=10**9, patience=patience)
+
+
+def early_hints(handler: Handler) -> None:
+    while True:
+        handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        time.sleep(0.01)
+
+
+def header_lines(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        handler.wfile.write(b"X-Again: 1\r\n")
+        time.sleep(0.01)
+
+
+def slow_redirects(handler: Handler) -> None:
+    time.sleep(0.06)
+    handler.answer(302, Location="/a")
+
+
+@pytest.mark.parametrize("never_begin", [early_hints, header_lines, slow_redirects])
+def test_a_body_that_never_begins_is_given_up(
+    web: Web, tmp_path: Path, never_begin: Callable[[Handler], None]
+) -> None:
+    patience = replace(HURRIED, attempts=1, begins_within_s=0.2)
+    url = web.serve("/a", never_begin)
+    with (
+        open_client(allow_local_addresses=True) as client,
+        pytest.raises(DownloadFailed, match="the server did not answer in time"),
+    ):
+        download(client, url, path=tmp_path / "a", max_bytes=10**9, patience=patience)
+
+
+def test_a_body_may_last_longer_than_it_may_take_to_begin(web: Web, tmp_path: Path) -> None:
+    def late(handler: Handler) -> None:
+        handler.answer(200, b"a", Content_Length="2")
+        time.sleep(0.3)
+        handler.wfile.write(b"b")
+
+    patience = replace(HURRIED, attempts=1, begins_within_s=0.2)
+    url = web.serve("/a", late)
+    with open_client(allow_local_addresses=True) as client:
+        download(client, url, path=tmp_path / "a", max_bytes=10**9, patience=patience)
+    assert (tmp_path / "a").read_bytes() == b"ab"
 
 
 def test_redirects_are_followed(web: Web, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Patience:
     """How long a download is tried.
 
     absent_attempts: for faults that look like nobody is there (refused, name not found).
+    begins_within_s: until a body begins, whatever the server sends before it.
     slow_window_s, slow_window_bytes: fewer bytes than that in such a time count as a stall.
     rate_after_s, least_bytes_per_s: from then on an attempt as a whole must have been that fast.
     """
@@ -53,6 +54,7 @@ class Patience:
     longest_wait_s: float = 30.0
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
+    begins_within_s: float = file_server.BEGINS_WITHIN_S
     slow_window_s: float = 60.0
     slow_window_bytes: int = 16 * 1024
     rate_after_s: float = 600.0
@@ -191,7 +193,9 @@ def _attempt(
         part.unlink(missing_ok=True)
     if part.exists() and _size(part) == note.total:
         return _finish(path, note)
-    with answer(client, url, _conditions(note, path)) as response:
+    with answer(
+        client, url, _conditions(note, path), begins_within_s=patience.begins_within_s
+    ) as response:
         if response.status_code == 304 and note.sha256 and path.exists():
             _write_note(path, replace(note, stale=False))
             return Fetched(path, _size(path), note.sha256)
