@@ -21,10 +21,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import httpx2
 import psutil
+from pydantic import StringConstraints, TypeAdapter
 
 from flows.prefect_process import HOSTS_VARIABLE
 from tasks.contract.errors import PrefectUnavailable
@@ -58,6 +59,17 @@ class PrefectServer:
     def ui_url(self) -> str:
         """The address to open in a browser."""
         return self.api_url.removesuffix("/api")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What server.json says; one that says anything else is damaged, and as good as none."""
+
+    api_url: Annotated[str, StringConstraints(pattern=r"^http://127\.0\.0\.1:\d+/api$")]
+    process: ProcessRecord
+
+
+_KEPT = TypeAdapter(_Kept)
 
 
 @contextlib.contextmanager
@@ -151,13 +163,11 @@ def _alone(home: Path) -> Iterator[None]:
 
 def _find(home: Path) -> PrefectServer | None:
     try:
-        record = json.loads((home / "server.json").read_bytes())
-        process = ProcessRecord(**record["process"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        kept = _KEPT.validate_json((home / "server.json").read_bytes())
+        is_running = kept.process.process() is not None
+    except (FileNotFoundError, ValueError):
         return None
-    if not process.process():
-        return None
-    return PrefectServer(record["api_url"], process, _password_file(home))
+    return PrefectServer(kept.api_url, kept.process, _password_file(home)) if is_running else None
 
 
 def _start(home: Path, port: int) -> PrefectServer:

@@ -1,13 +1,15 @@
 """A Prefect server of ours listens to its owner: nobody else's programs, and no other page."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
 import pytest
 
-from flows.prefect_server import _password
+from flows.prefect_server import _find, _password
 from tests.flows.prefect import ask, login
 
 
@@ -21,6 +23,42 @@ def test_the_password_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -
 def test_an_empty_password_file_is_filled_anew(tmp_path: Path) -> None:
     (tmp_path / "password").touch()
     assert _password(tmp_path).startswith("kaitoflow:")
+
+
+def kept(**changes: Any) -> dict[str, Any]:
+    process = psutil.Process()
+    record = {"pid": process.pid, "started": process.create_time(), "config_digest": ""}
+    return {"api_url": "http://127.0.0.1:4200/api", "process": record} | changes
+
+
+def test_a_server_whose_process_lives_is_found_again(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text(json.dumps(kept()))
+    found = _find(tmp_path)
+    assert found is not None
+    assert (found.api_url, found.process and found.process.pid) == (kept()["api_url"], os.getpid())
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        None,
+        [],
+        {"process": kept()["process"]},
+        kept(api_url=None),
+        kept(api_url="http://127.0.0.1"),
+        kept(process={"pid": 1}),
+        kept(process=kept()["process"] | {"pid": "x"}),
+        kept(process=kept()["process"] | {"pid": -1}),
+    ],
+)
+def test_a_record_that_is_damaged_is_as_good_as_none(tmp_path: Path, damaged: Any) -> None:
+    (tmp_path / "server.json").write_text(json.dumps(damaged))
+    assert _find(tmp_path) is None
+
+
+def test_a_record_that_was_cut_short_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text(json.dumps(kept())[:-9])
+    assert _find(tmp_path) is None
 
 
 @pytest.mark.parametrize("route", ["flows/filter", "flow_runs/filter", "work_pools/filter"])
