@@ -164,6 +164,22 @@ def test_what_is_written_counts_against_the_limit_too(bench: Bench) -> None:
         bench.prepare("data.parquet", out.getvalue(), max_bytes=100_000)
 
 
+def test_what_is_written_is_counted_in_bytes(bench: Bench) -> None:
+    table = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([{"text": "é" * 9_000}] * 5), table)
+    with pytest.raises(DatasetUnreadable, match="more than 60000 bytes"):
+        bench.prepare("data.parquet", table.getvalue(), max_bytes=60_000)
+
+
+@pytest.mark.parametrize("rows", [[chat()] * 4, [chat(), BAD, BAD, BAD]])
+def test_more_rows_than_a_dataset_may_have_are_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, rows: list[object]
+) -> None:
+    monkeypatch.setattr(prepare, "MAX_ROWS", 3)
+    with pytest.raises(DatasetUnreadable, match="more than 3 rows.*use fewer rows"):
+        bench.prepare("data.jsonl", jsonl(*rows))
+
+
 @pytest.mark.parametrize("name", ["data#1.jsonl", "data?.jsonl"])
 def test_a_file_with_a_mark_of_addresses_in_its_name_is_read(bench: Bench, name: str) -> None:
     (bench.folder / name).write_bytes(jsonl(chat()))

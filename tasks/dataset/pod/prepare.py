@@ -39,6 +39,8 @@ LISTED_COLUMNS = 50
 OTHER_COLUMNS = "(others)"
 BAD_ROWS_IN_MESSAGE = 5
 BATCH_ROWS = 512
+# Each row costs memory here and in the trainer; no tuning on one machine sees that many.
+MAX_ROWS = 50_000_000
 # No context is that long; the tokenizer aborts the process at some sixty million.
 ROW_CHARS = 16 * 2**20
 BATCH_CHARS = 4 * 2**20
@@ -84,7 +86,7 @@ class Intake:
         self._out, self._counter, self._config = out, counter, config
         self._waiting: list[tuple[str, bool]] = []
         self._waiting_chars = 0
-        self._written_chars = 0
+        self._written_bytes = 0
         self._lengths: Counter[int] = Counter()
         # Eight bytes a row: ten million rows make one false duplicate with a chance of 3e-6.
         self._fingerprints = array("Q")
@@ -98,7 +100,16 @@ class Intake:
         return len(self._fingerprints)
 
     def take(self, file: str, row: Row | BadRow) -> None:
-        """Keep a row, or its fault."""
+        """Keep a row, or its fault.
+
+        Raises: DatasetUnreadable: it is one too many.
+        """
+        if self.rows + self.bad_rows >= MAX_ROWS:
+            raise DatasetUnreadable(
+                f"{file} was to be read",
+                f"the dataset has more than {MAX_ROWS} rows, the most that it may have",
+                "use fewer rows, or put several short ones into one",
+            )
         if isinstance(row, BadRow):
             self._refuse(file, row.number, row.reason)
             return
@@ -145,20 +156,24 @@ class Intake:
 
     def _keep(self, fit: NormalRow, text: str) -> None:
         line = json.dumps(fit, ensure_ascii=False)
+        encoded = line.encode()
+        self._expect_room(len(encoded) + 1)
         self._out.write(line + "\n")
-        self._written_chars += len(line)
-        if self._written_chars > self._config.max_bytes:
-            raise DatasetUnreadable(
-                "the rows were to be written to train.jsonl",
-                f"they have more than {self._config.max_bytes} bytes, though the files are smaller",
-                "use fewer rows",
-            )
-        digest = hashlib.blake2b(line.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(encoded, digest_size=8).digest()
         self._fingerprints.append(int.from_bytes(digest, "little"))
         self._waiting.append((text, "messages" not in fit))
         self._waiting_chars += len(text)
         if len(self._waiting) >= BATCH_ROWS or self._waiting_chars >= BATCH_CHARS:
             self.finish()
+
+    def _expect_room(self, line_bytes: int) -> None:
+        self._written_bytes += line_bytes
+        if self._written_bytes > self._config.max_bytes:
+            raise DatasetUnreadable(
+                "the rows were to be written to train.jsonl",
+                f"they have more than {self._config.max_bytes} bytes, though the files are smaller",
+                "use fewer rows",
+            )
 
     def _refuse(self, file: str, number: int, reason: str) -> None:
         self.bad_rows += 1
