@@ -235,7 +235,7 @@ def _named(documents: list[dict[str, Any]], kind: str, *, source: str) -> dict[s
 
 
 def _expect_texts(data: Any, source: str, *, field: str) -> None:
-    """See that there are names and texts alone, as the API server would. A Secret is not shown."""
+    """Refuse what is no name with a text, as the API server would; a Secret is not shown."""
     if data is not None and not isinstance(data, dict):
         raise InvalidWorkspace(
             "", f"{source}: {field} must hold names, each with a text", f"indent them below {field}"
