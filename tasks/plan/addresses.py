@@ -63,8 +63,11 @@ def expect_address(url: str, *, is_cluster: bool) -> None:
 
 
 def _told(url: str) -> str:
-    """The address without a password and a query, which may be secret."""
-    return re.sub(r"//[^/@]*:[^/@]*@", "//", url).partition("?")[0]
+    """The address without a password, a query and a fragment, which may be secret.
+
+    A name alone before the @ stays: in Azure's addresses it is the container's.
+    """
+    return re.split(r"[?#]", re.sub(r"//[^/@]*:[^/@]*@", "//", url), maxsplit=1)[0]
 
 
 def _expect_file(url: str, *, is_cluster: bool) -> None:
@@ -82,7 +85,7 @@ def _expect_file(url: str, *, is_cluster: bool) -> None:
         fix = "correct the path (a relative one counts from the Workspace's file)"
     else:
         return
-    raise DatasetUnreachable(f"{url} was asked for", found, fix)
+    raise DatasetUnreachable(f"{_told(url)} was asked for", found, fix)
 
 
 def _expect_file_of_a_site(url: str) -> None:

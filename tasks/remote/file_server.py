@@ -69,11 +69,17 @@ def open_client(
 
 
 def shown(url: str) -> str:
-    """The URL without what may be secret: user, password, query and fragment."""
+    """The URL without what may be secret: user, password, query and fragment.
+
+    Of one that cannot be read nobody knows which part is which: only its scheme is told.
+    """
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL:
-        return url.partition("?")[0].rpartition("@")[2]
+        scheme, colon, _ = url.partition("://")
+        return f"{scheme}://***" if colon and scheme.isalpha() else "***"
+    if parsed.scheme == "file":
+        return f"file://{parsed.host}{parsed.path}"
     return str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
 
 
@@ -123,10 +129,10 @@ def answer(
 def _request(client: httpx2.Client, url: str, headers: Mapping[str, str]) -> httpx2.Request:
     try:
         request = client.build_request("GET", url, headers=headers)
-    except httpx2.InvalidURL as error:
-        raise unreachable(
-            url, f"the address cannot be read ({error})", "correct the address"
-        ) from error
+    except httpx2.InvalidURL:
+        # What the library says of it quotes a part, which may be of the password.
+        fix = "correct it; write %XX for each special character of a user, password or query"
+        raise unreachable(url, "the address cannot be read", fix) from None
     if request.url.scheme not in ("http", "https") or not request.url.host:
         raise unreachable(url, "it is no http or https address", "use an http or https address")
     return request

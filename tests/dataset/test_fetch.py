@@ -282,6 +282,24 @@ def test_no_secret_of_the_address_is_shown(web: Web, tmp_path: Path) -> None:
     assert "hidden" not in str(failure.value) + kept
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///nowhere/a.csv?sig=hidden",
+        "file:///nowhere/a.csv#hidden",
+        "file://user:hidden@host/a.csv",
+        "http://user:hid?den@host/a",
+        "http://user:hidden/x@host/a",
+        "http://host:bad/a?sig=a@hidden",
+        "http://host:bad/a#hidden",
+    ],
+)
+def test_no_secret_of_an_address_that_is_refused_is_shown(bench: Bench, url: str) -> None:
+    with pytest.raises(DatasetUnreachable) as failure:
+        gather_files(bench.config(url), patience=HURRIED)
+    assert "hid" not in str(failure.value)
+
+
 def test_equal_names_at_two_addresses_are_two_files(web: Web, bench: Bench) -> None:
     urls = [web.serve_bytes("/x/data.csv", b"one"), web.serve_bytes("/y/data.csv", b"two")]
     files = gather_files(bench.config(urls[0] + "?sig=1", urls[1]), patience=HURRIED)

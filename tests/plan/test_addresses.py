@@ -103,3 +103,17 @@ def test_a_name_in_the_place_of_a_host_is_not_taken_for_a_folder(tmp_path: Path)
     kept = with_absolute_files(given, tmp_path).tuning
     assert kept
     assert kept.input.urls == ["file://data.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///nowhere/a.csv?sig=hidden",
+        "file:///nowhere/a.csv#hidden",
+        "ftp://user:hidden@host/a.csv#hidden",
+    ],
+)
+def test_no_secret_of_a_refused_address_is_told(url: str) -> None:
+    with pytest.raises(DatasetUnreachable) as refusal:
+        expect_address(url, is_cluster=False)
+    assert "hidden" not in str(refusal.value)

@@ -133,9 +133,9 @@ def _own_file(config: DatasetConfig, index: int, max_bytes: int) -> DataFile:
     elif path.stat().st_size > max_bytes:
         found, fix = f"the dataset is larger than {config.max_bytes} bytes", "use fewer files"
     else:
-        return _data_file(path, _name(config.urls, index), url=url)
+        return _data_file(path, _name(config.urls, index), url=path.as_uri())
     raise DatasetUnreachable(
-        f"cannot read {url}",
+        f"cannot read {shown(url)}",
         f"{found}",
         f"{fix}",
     )
