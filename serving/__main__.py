@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from serving.app import Server, create_app, prove
-from serving.connections import bounded
+from serving.connections import ACCEPTED_AT_ONCE, bounded
 from serving.cpus import share_cpus
 from serving.metrics import Metrics
 from tasks.contract.errors import InvalidWorkspace, PortInUse
@@ -24,6 +24,7 @@ from tasks.contract.programs.serving import ServerConfig, ServerResult
 log = logging.getLogger(__name__)
 
 _FAREWELL_S = 5
+_WAITING_CONNECTIONS = 1024
 
 
 def main(config: ServerConfig) -> ServerResult:
@@ -64,7 +65,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(1024)
+        listener.listen(_WAITING_CONNECTIONS)
     except OSError as error:
         listener.close()
         raise PortInUse(
@@ -89,13 +90,22 @@ def _holder(port: int) -> str | None:
     return None
 
 
+class _Uvicorn(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let a burst wait in the kernel again: asyncio has one number for both."""
+        await super().startup(sockets)
+        for each in sockets or []:
+            each.listen(_WAITING_CONNECTIONS)
+
+
 async def _serve(config: ServerConfig, listener: socket.socket) -> None:
     """Answer requests at once, load the model beside, go when told or when loading fails."""
     shared = Server(config, Metrics())
-    server = uvicorn.Server(
+    server = _Uvicorn(
         uvicorn.Config(
             create_app(shared),
             http=bounded(),
+            backlog=ACCEPTED_AT_ONCE,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -14,6 +14,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from serving.errors import ApiError
 
 _MOST = 2048
+# asyncio accepts so many, uvicorn's 2,048 by default, before it lets one of them be refused; and at
+# the last descriptor it writes as many traces into the log: 400,000 lines within ten seconds.
+ACCEPTED_AT_ONCE = 16
 _OTHER_FILES = 128  # descriptors that are not a client's: libraries, weights, devices, logs
 
 
