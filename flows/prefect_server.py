@@ -226,7 +226,6 @@ def _server_environment(home: Path, port: int) -> dict[str, str]:
     return _client_environment(home, f"http://127.0.0.1:{port}/api") | {
         "PREFECT_SERVER_API_AUTH_STRING": _password(home),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins,
-        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         HOSTS_VARIABLE: ",".join(_OWN_HOSTS),
