@@ -6,12 +6,13 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage, TunedAdapter
 from tasks.contract.errors import InternalError, KaitoflowError, Refused
@@ -34,6 +35,9 @@ for _name in ("tasks", "flows"):
     logging.getLogger(_name).setLevel(logging.INFO)
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
 async def stop_pods(flow: Any, flow_run: FlowRun, state: Any) -> None:  # noqa: ARG001
     """What a person who cancels a run expects: its pods end, and its status says so."""
     workspace = Workspace.model_validate(flow_run.parameters["workspace"])
@@ -49,7 +53,7 @@ async def stop_pods(flow: Any, flow_run: FlowRun, state: Any) -> None:  # noqa: 
 
 @flow(name="run-workspace", flow_run_name="run {workspace}", on_cancellation=[stop_pods])
 async def run_workspace(
-    workspace: Workspace, *, push: bool = False, port: int | None = None
+    workspace: Workspace, *, push: bool = False, port: Port | None = None
 ) -> WorkspaceStatus:
     """Tune and serve, or only serve, what a Workspace asks for.
 
