@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow prepare-tests prepare-nodes check bench bench-control lock clean e2e cluster-up cluster-down mutate
+.PHONY: help setup demo test test-slow prepare-tests prepare-nodes check bench bench-control images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,9 +29,10 @@ test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, 
 	$(BIN)/python -m pytest -m "slow and not e2e and not alone" $(call at-once,2)
 	$(BIN)/python -m pytest -m "slow and not e2e and alone"
 
-prepare-tests: setup ## Build what tests run against, once: a registry, Kubernetes, a small model
+prepare-tests: setup ## Build what tests run against, once: a registry, Kubernetes, a small model, a browser
 	@$(BIN)/python tests/cluster/build.py
 	@$(BIN)/python -m tests.models
+	@$(BIN)/python -m tests.browser
 
 prepare-nodes: prepare-tests
 	@$(BIN)/python tests/cluster/build.py coredns kubelet kube-proxy pause
@@ -52,8 +53,15 @@ bench: prepare-tests ## Run every benchmark of tests/bench
 bench-control: prepare-tests ## Run the control side's benchmark alone: 200 Workspaces on a real control plane
 	@$(BIN)/python tests/bench/bench_control.py
 
+soak: prepare-tests ## Let things happen to Workspaces for long; make soak MINUTES=30 WORKSPACES=50 KILLS=20 SEED=1
+	@SOAK_MINUTES=$(or $(MINUTES),30) SOAK_WORKSPACES=$(or $(WORKSPACES),50) SOAK_KILLS=$(or $(KILLS),20) SOAK_SEED=$(or $(SEED),$$RANDOM) \
+		$(BIN)/python -m pytest -q -s tests/flows/soak/test_soak.py
+
 mutate: setup ## Break modules and see which breaks tests notice; make mutate MODULES="tasks/plan/*.py" N=10
 	@$(BIN)/python -m tests.mutation.mutate --mutants $(or $(N),10) $(or $(MODULES),"tasks/plan/*.py")
+
+gpu-check: setup ## Prove on this machine's GPU what only one can, in under 8 minutes; make gpu-check DRY=1 in small on a CPU
+	@$(BIN)/python -m tests.gpu.check $(if $(DRY),--dry)
 
 cluster-up: prepare-$(if $(NODE),nodes,tests) ## Start a Kubernetes control plane in the background; make cluster-up NODE=1 with nodes
 	@$(BIN)/python -m tests.cluster.background up $(if $(NODE),--nodes)
@@ -61,8 +69,17 @@ cluster-up: prepare-$(if $(NODE),nodes,tests) ## Start a Kubernetes control plan
 cluster-down: ## Stop it and remove what it kept
 	@$(BIN)/python -m tests.cluster.background down
 
+images: ## Build both images by docker, podman or buildah; make images PUSH=REGISTRY sends them there
+	@PUSH="$(PUSH)" ENGINE="$(ENGINE)" BUILD_ARGS="$(BUILD_ARGS)" deployments/images/build.sh
+
 lock: setup ## Write the locks anew; make lock UPGRADE=1 takes newer versions
 	$(BIN)/python requirements/lock.py .tools/bin/uv $(if $(UPGRADE),--upgrade)
+
+audit: setup ## Ask which locked packages have known vulnerabilities
+	@$(BIN)/python requirements/audit.py
+
+sbom: setup ## Write what is in both images into build/, as CycloneDX
+	@$(BIN)/python requirements/sbom.py build
 
 clean: ## Remove what was installed, built or cached in this checkout
 	rm -rf .tools .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

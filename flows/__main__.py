@@ -109,6 +109,29 @@ def describe(name: str, *, namespace: Namespace = None, place: Where = DEFAULT_P
 
 
 @app.command
+def events(
+    name: str | None = None,
+    *,
+    namespace: Namespace = None,
+    all_namespaces: Annotated[bool, Parameter(name=["--all-namespaces", "-A"])] = False,
+    watch: Annotated[bool, Parameter(name=["--watch", "-w"])] = False,
+    place: Where = DEFAULT_PLACE,
+) -> int:
+    """Print what happened to a Workspace, or to all: machines, nodes, pods, steps, adapters.
+
+    Parameters
+    ----------
+    watch
+        Go on printing what is new.
+    """
+    from flows.commands.show import print_events
+
+    return print_events(
+        name, namespace=namespace, all_namespaces=all_namespaces, watch=watch, place=place
+    )
+
+
+@app.command
 def logs(
     name: str,
     *,
@@ -173,6 +196,95 @@ def delete(
 
 
 @app.command
+def models(
+    *names: str, cloud: Literal["azure", "aws"] | None = None, output: Output = "table"
+) -> int:
+    """List the models of the catalogue: what each can do here, and the cheapest machine for it.
+
+    Parameters
+    ----------
+    names
+        Only these, by name or Hugging Face id.
+    cloud
+        Whose machines; of either when left away.
+    output
+        wide and json say why a model cannot do something.
+    """
+    from flows.commands.models import show_models
+
+    return show_models(names, cloud=cloud, output=output)
+
+
+@app.command
+def retune(
+    workspace: str,
+    *,
+    push: bool = False,
+    namespace: Namespace = None,
+    place: Where = DEFAULT_PLACE,
+) -> int:
+    """Tune an adapter if the data has changed, and serve it if it is better than what serves.
+
+    Parameters
+    ----------
+    workspace
+        Its name, or its file; one that was run before.
+    push
+        Send the image to its registry too, instead of only keeping it on disk.
+    """
+    from flows.commands.adapters import retune as retune_adapter
+
+    return retune_adapter(workspace, push=push, namespace=namespace, place=place)
+
+
+@app.command
+def promote(
+    name: str,
+    *,
+    number: AtLeastOne = None,
+    note: str = "",
+    namespace: Namespace = None,
+    place: Where = DEFAULT_PLACE,
+) -> int:
+    """Have an adapter of a Workspace serve: the one that waits for a word, or any by its number.
+
+    Parameters
+    ----------
+    number
+        As `kaitoflow history` shows it.
+    note
+        Why, to be read in the history.
+    """
+    from flows.commands.adapters import promote as promote_adapter
+
+    return promote_adapter(name, number=number, note=note, namespace=namespace, place=place)
+
+
+@app.command
+def rollback(
+    name: str, *, note: str = "", namespace: Namespace = None, place: Where = DEFAULT_PLACE
+) -> int:
+    """Have the adapter serve that did before.
+
+    Parameters
+    ----------
+    note
+        Why, to be read in the history.
+    """
+    from flows.commands.adapters import rollback as roll_back
+
+    return roll_back(name, note=note, namespace=namespace, place=place)
+
+
+@app.command
+def history(name: str, *, namespace: Namespace = None, place: Where = DEFAULT_PLACE) -> int:
+    """List a Workspace's adapters: what each was tuned from, how it did, and why it serves."""
+    from flows.commands.adapters import print_history
+
+    return print_history(name, namespace=namespace, place=place)
+
+
+@app.command
 def leaks(*, collect: bool = False, output: Output = "table", place: Where = DEFAULT_PLACE) -> int:
     """List the machines that were made for Workspaces and that nobody needs; 1 when there are any.
 
@@ -184,6 +296,31 @@ def leaks(*, collect: bool = False, output: Output = "table", place: Where = DEF
     from flows.commands.leaks import show_leaks
 
     return show_leaks(collect=collect, output=output, place=place)
+
+
+@app.command
+def doctor(*, output: Output = "table", place: Where = DEFAULT_PLACE) -> int:
+    """Look at this machine, or an installation, for what a run would stumble over; 1 when it would.
+
+    A cluster's Prefect is asked, too, where PREFECT_API_URL names it.
+    """
+    from flows.commands.doctor import examine_place
+
+    return examine_place(output=output, place=place)
+
+
+@app.command
+def explain(reason: str | None = None) -> int:
+    """Say what a condition's reason means, and what to do about it; without REASON, list them.
+
+    Parameters
+    ----------
+    reason
+        As conditions, events and messages name it, such as OutOfMemory.
+    """
+    from flows.commands.explain import explain_reason
+
+    return explain_reason(reason)
 
 
 @app.command
@@ -227,6 +364,42 @@ def watcher() -> int:
     from flows.commands.watcher import watch_workspaces
 
     return watch_workspaces()
+
+
+installation = App(name="installation", help="What the chart's Jobs run beside its programs.")
+app.command(installation)
+
+
+@installation.command
+def make_passwords(*passwords: str) -> int:
+    """Make the Secrets of passwords that are not there; one that is there stays as it is.
+
+    Parameters
+    ----------
+    passwords
+        Each SECRET/KEY, or SECRET/KEY=USER to hold user:password.
+    """
+    from flows.commands.installation import make_passwords_of
+
+    return make_passwords_of(passwords)
+
+
+@installation.command
+def before_uninstall(*, job: str, drain: bool = False, limit_s: float = 240) -> int:
+    """Refuse an uninstallation while Workspaces live, or delete them before.
+
+    Parameters
+    ----------
+    job
+        That asks; it does nothing unless Helm or Argo CD have made it for an uninstallation.
+    drain
+        Delete the Workspaces, and wait until they are gone.
+    limit_s
+        How long to wait.
+    """
+    from flows.commands.installation import before_uninstall as look
+
+    return look(job=job, is_draining=drain, limit_s=limit_s)
 
 
 @app.command

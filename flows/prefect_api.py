@@ -9,7 +9,9 @@ import base64
 import itertools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -20,9 +22,12 @@ from tasks.contract.errors import PrefectUnavailable
 
 logger = logging.getLogger(__name__)
 
+Body = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
 _TIMEOUT_S = 30.0
-# Together about four minutes: longer than a server takes to be moved to another node.
-_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 60.0, 60.0)
+# Together about four minutes: longer than a server takes to be moved to another node. None is long,
+# for one that is busy says no at once, and is free a moment later.
+_WAITS_S = (0.5, 1.0, 2.0, 4.0, *(8.0,) * 30)
 _AGAIN = {
     httpx2.codes.TOO_MANY_REQUESTS,
     httpx2.codes.BAD_GATEWAY,
@@ -32,6 +37,8 @@ _AGAIN = {
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 _ALIVE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 _UID_TAG = "workspace-uid:"
+# Of every run that is at work on a Workspace but those on its way back, whichever flow it is of.
+RUN_TAG = "run-workspace"
 _PAGE = 200
 
 
@@ -48,6 +55,12 @@ class Run(BaseModel):
     state_type: str | None = None
     state_name: str | None = None
     tags: list[str] = []
+    state: dict[str, Any] | None = None
+
+    @property
+    def said(self) -> str:
+        """What its state says of itself."""
+        return str((self.state or {}).get("message") or "")
 
     @property
     def workspace_uids(self) -> set[str]:
@@ -76,6 +89,8 @@ class PrefectApi:
             waits_s: after each failure but the last; empty = a person waits for the answer.
         """
         self._waits_s = waits_s
+        # Told of each request: its method, the status (0 = no answer) and the seconds it took.
+        self.on_answer: Callable[[str, int, float], None] | None = None
         self._url = environment["PREFECT_API_URL"].rstrip("/")
         # The authorities of TLS take 5 MB, which a server inside the cluster needs not.
         is_secured = self._url.startswith("https:")
@@ -100,9 +115,46 @@ class PrefectApi:
             await self._ask("POST", f"/deployments/{deployment}/create_flow_run", body)
         )
 
+    async def run(self, run_id: UUID) -> Run | None:
+        """The run of an id; None when somebody has deleted it."""
+        found = await self._runs({"id": {"any_": [str(run_id)]}})
+        return found[0] if found else None
+
+    async def schedules(self, deployment: UUID) -> list[dict[str, Any]]:
+        """A deployment's schedules: of each its id, its slug and the body that Prefect has."""
+        found = await self._ask("GET", f"/deployments/{deployment}/schedules")
+        return [
+            {"id": UUID(each["id"]), "slug": each.get("slug") or "", "body": each} for each in found
+        ]
+
+    async def add_schedule(self, deployment: UUID, body: Mapping[str, Any]) -> None:
+        """Have one more schedule, by the name in its slug."""
+        await self._ask("POST", f"/deployments/{deployment}/schedules", [body])
+
+    async def change_schedule(
+        self, deployment: UUID, schedule: UUID, body: Mapping[str, Any]
+    ) -> None:
+        """Have other words in a schedule; those that are not named stay."""
+        await self._ask("PATCH", f"/deployments/{deployment}/schedules/{schedule}", body)
+
+    async def remove_schedule(self, deployment: UUID, schedule: UUID) -> None:
+        """Have a schedule no more, nor the runs that it has planned."""
+        await self._ask("DELETE", f"/deployments/{deployment}/schedules/{schedule}")
+
     async def runs_with(self, tags: Sequence[str]) -> list[Run]:
         """The runs that have all of the tags."""
         return await self._runs({"tags": {"all_": [*tags]}})
+
+    async def workers_of(self, pool: str) -> list[dict[str, Any]]:
+        """The workers that have asked for runs of a work pool, each as Prefect keeps it."""
+        found: list[dict[str, Any]] = await self._ask("POST", f"/work_pools/{pool}/workers/filter")
+        return found
+
+    async def tell(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Have events in Prefect's feed, and automations act on them."""
+        now = datetime.now(UTC).isoformat()
+        given = [{"id": str(uuid4()), "occurred": now, "related": [], **each} for each in events]
+        await self._ask("POST", "/events", given)
 
     async def crashed_runs(self) -> list[Run]:
         """Runs that their worker lost."""
@@ -110,7 +162,7 @@ class PrefectApi:
 
     async def workspaces_with_run(self) -> set[str]:
         """The uids of the Workspaces that a run waits for, or works on."""
-        chosen = {"tags": {"all_": ["run-workspace"]}, "state": {"type": {"any_": [*_ALIVE]}}}
+        chosen = {"tags": {"all_": [RUN_TAG]}, "state": {"type": {"any_": [*_ALIVE]}}}
         found: set[str] = set()
         for page in itertools.count():
             runs = await self._runs(chosen, offset=page * _PAGE)
@@ -129,7 +181,7 @@ class PrefectApi:
         found = await self._ask("POST", "/flow_runs/filter", body)
         return [Run.model_validate(each) for each in found]
 
-    async def _ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def _ask(self, method: str, route: str, body: Body | None = None) -> Any:
         said = ""
         for wait_s in (*self._waits_s, None):
             try:
@@ -154,12 +206,16 @@ class PrefectApi:
             "see that it runs, and that PREFECT_API_URL and its key are right",
         )
 
-    async def _answer(
-        self, method: str, route: str, body: Mapping[str, Any] | None
-    ) -> httpx2.Response:
+    async def _answer(self, method: str, route: str, body: Body | None) -> httpx2.Response:
         """The server's answer; one that wants a token for changes is asked for that first."""
         url = f"{self._url}{route}"
-        answer = await self._client.request(method, url, json=body)
+        began_s, status = time.monotonic(), 0
+        try:
+            answer = await self._client.request(method, url, json=body)
+            status = answer.status_code
+        finally:
+            if self.on_answer:
+                self.on_answer(method, status, time.monotonic() - began_s)
         if answer.status_code != httpx2.codes.FORBIDDEN or "CSRF" not in answer.text:
             return answer
         mine = str(uuid4())

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 HOSTS_VARIABLE = "KAITOFLOW_PREFECT_HOSTS"
+# Of Prefect's client within its server; no DNS leads there, as it has no dot.
+_OF_ITSELF = "prefect-in-memory"
 
 
 def answer_only_to(hosts: list[str]) -> None:
     """Have the server refuse requests for other hosts: names that a page had made to lead here.
 
-    Prefect has no setting for it, so the function that makes its application is wrapped.
+    Prefect has no setting for it, so the function that makes its application is wrapped. It is
+    called again for each automation's action, gives the same application, and that one then asks
+    itself by a name that is no host's.
     """
     from prefect.server.api import server
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -27,7 +31,10 @@ def answer_only_to(hosts: list[str]) -> None:
 
     def create_app(*arguments: Any, **options: Any) -> "FastAPI":
         made = make_app(*arguments, **options)
-        made.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+        kinds: list[object] = [each.cls for each in made.user_middleware]
+        if TrustedHostMiddleware not in kinds:
+            own = [*hosts, _OF_ITSELF]
+            made.add_middleware(TrustedHostMiddleware, allowed_hosts=own)
         return made
 
     server.create_app = create_app

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.served import expect_served
 from tasks.contract.workspace import ObjectMeta, Workspace
 from tasks.nodes.current import current_provisioner
 
@@ -12,5 +13,6 @@ async def stop_workspace(metadata: ObjectMeta) -> None:
 
     Args: metadata: names the Workspace; its pods are the watcher's to end.
     """
+    expect_served(metadata)
     workspace = Workspace.model_construct(metadata=metadata)
     await current_provisioner().release(workspace, is_final=False)

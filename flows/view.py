@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tasks.contract.artifacts import Plan
+from tasks.contract.artifacts import Check, Plan
 from tasks.contract.redaction import one_line
-from tasks.contract.status import Progress, WorkspaceStatus
+from tasks.contract.status import FinishedStep, Progress, WorkspaceStatus
 from tasks.contract.units import duration
 from tasks.contract.workspace import Workspace
 
@@ -38,14 +38,7 @@ def console() -> Console:
 def print_plan(plan: Plan) -> None:
     """The checks as a table, then one verdict; the fix stands in the row it belongs to."""
     out = console()
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for heading in ("CHECK", "RESULT", "DETAIL"):
-        table.add_column(heading, overflow="fold")
-    for check in plan.checks:
-        table.add_row(check.name, Text(check.result, style=_COLOURS[check.result]), check.detail)
-        if check.fix:
-            table.add_row("", "", Text(f"fix: {check.fix}", style="italic"))
-    out.print(table, soft_wrap=False)
+    print_checks(plan.checks)
     if plan.unchecked:
         out.print(f"Not checked: {'; '.join(plan.unchecked)}.", style="dim")
     if plan.refused:
@@ -53,6 +46,18 @@ def print_plan(plan: Plan) -> None:
         out.print(f"Plan refused: {names}. Nothing was created.", style="bold red")
     else:
         out.print("Plan accepted.", style="green")
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """A row for each, below it the fix where there is one."""
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for heading in ("CHECK", "RESULT", "DETAIL"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, Text(check.result, style=_COLOURS[check.result]), check.detail)
+        if check.fix:
+            table.add_row("", "", Text(f"fix: {check.fix}", style="italic"))
+    console().print(table, soft_wrap=False)
 
 
 class RunView:
@@ -63,7 +68,7 @@ class RunView:
         self._workspace = workspace
         self._live = live
         self._out = live.console if live else console()
-        self._shown = 0
+        self._shown: list[FinishedStep] = []
         self._is_in_cluster = False
         self._heading = self._text = ""
         self._last_plain_s = 0.0
@@ -81,6 +86,10 @@ class RunView:
         password = f" (password in {password_file})" if password_file else ""
         self._out.print(f"run {self._workspace}: watch it at {ui_url}{password}")
 
+    def goes_on_from(self, status: WorkspaceStatus) -> None:
+        """What was done before is not shown as if it were of this run."""
+        self._shown = [*status.steps]
+
     def applied(self, context: str) -> None:
         """The Workspace is the cluster's now, and what is shown is its status."""
         self._is_in_cluster = True
@@ -91,10 +100,11 @@ class RunView:
         """Bring the view up to date with the status."""
         if status.observed_generation != self._workspace.metadata.generation:
             return
-        for step in status.steps[self._shown :]:
-            told = f" {step.name:<10} {step.seconds:6.1f} s  {step.detail}"
-            self._out.print(Text.assemble(("done", "green"), told))
-        self._shown = len(status.steps)
+        for step in status.steps:
+            if step not in self._shown:
+                told = f" {step.name:<10} {step.seconds:6.1f} s  {step.detail}"
+                self._out.print(Text.assemble(("done", "green"), told))
+        self._shown = [*status.steps]
         if self._live:
             self._live.update(_bar(status.progress))
         else:
@@ -176,6 +186,7 @@ def _print_held_out(out: Console, status: WorkspaceStatus) -> None:
     out.print(
         f"held-out loss on {held_out.rows} answers: "
         f"{held_out.loss_before:.3f} before, {held_out.loss_after:.3f} after tuning"
+        f"{held_out.verdict}"
     )
     if sample := held_out.sample:
         said = {"question": sample.question, "before": sample.before, "after": sample.after}

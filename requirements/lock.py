@@ -5,7 +5,8 @@
     pods.txt     the pod image alone
     uv.txt       uv itself, for the first step of an installation
 
-all.txt is solved first and constrains the others, so that one package has one version everywhere.
+all.txt is solved first, within floors.txt, and constrains the others, so that one package has one
+version everywhere.
 No file names an index address. Run as: `python requirements/lock.py UV [--upgrade]`, or `--check`.
 """
 
@@ -46,7 +47,8 @@ def write_locks(uv: str, *, upgrade: bool) -> None:
     extras = ("--upgrade",) if upgrade else ()
     everything = ("--constraints", str(FOLDER / "all.txt"))
     source = str(PYPROJECT)
-    _compile(uv, "all.txt", header, (source, "--extra=pods", "--group=dev", *extras))
+    floors = ("--constraints", str(FOLDER / "floors.txt"))
+    _compile(uv, "all.txt", header, (source, "--extra=pods", "--group=dev", *floors, *extras))
     _compile(uv, "control.txt", header, (source, *everything))
     _compile(uv, "pods.txt", header, ("-", *everything), stdin=pods)
     _compile(uv, "uv.txt", header, ("-", *everything), stdin="uv")

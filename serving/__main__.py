@@ -1,7 +1,8 @@
 """The inference server: `python -m serving CONFIG.json` (a `ServerConfig`).
 
 The port is bound first, so that a taken one is told before the model is loaded and /health can be
-followed from the start. SIGTERM lets streams end for a few seconds, then cuts them; exit code 143.
+followed from the start. SIGTERM lets answers under way end for `drain_s`, then cuts them, which is
+told in each; exit code 143.
 """
 
 import asyncio
@@ -13,18 +14,18 @@ from typing import Any
 
 import uvicorn
 
-from serving.app import Server, create_app, prove
+from serving.answers import prove
+from serving.app import create_app
 from serving.connections import ACCEPTED_AT_ONCE, bounded
 from serving.cpus import share_cpus
+from serving.departure import FAREWELL_S, WAITING_CONNECTIONS, DepartingServer
 from serving.metrics import Metrics
+from serving.server import Server
 from tasks.contract.errors import InvalidWorkspace, PortInUse
 from tasks.contract.podlog import Stopped, emit, run_program
 from tasks.contract.programs.serving import ServerConfig, ServerResult
 
 log = logging.getLogger(__name__)
-
-_FAREWELL_S = 5
-_WAITING_CONNECTIONS = 1024
 
 
 def main(config: ServerConfig) -> ServerResult:
@@ -65,7 +66,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(_WAITING_CONNECTIONS)
+        listener.listen(WAITING_CONNECTIONS)
     except OSError as error:
         listener.close()
         raise PortInUse(
@@ -90,18 +91,10 @@ def _holder(port: int) -> str | None:
     return None
 
 
-class _Uvicorn(uvicorn.Server):
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let a burst wait in the kernel again: asyncio has one number for both."""
-        await super().startup(sockets)
-        for each in sockets or []:
-            each.listen(_WAITING_CONNECTIONS)
-
-
 async def _serve(config: ServerConfig, listener: socket.socket) -> None:
     """Answer requests at once, load the model beside, go when told or when loading fails."""
     shared = Server(config, Metrics())
-    server = _Uvicorn(
+    server = DepartingServer(
         uvicorn.Config(
             create_app(shared),
             http=bounded(),
@@ -109,9 +102,11 @@ async def _serve(config: ServerConfig, listener: socket.socket) -> None:
             lifespan="off",
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=_FAREWELL_S,
+            timeout_graceful_shutdown=FAREWELL_S,
             timeout_keep_alive=30,
-        )
+        ),
+        shared,
+        drain_s=config.drain_s,
     )
     loading = asyncio.create_task(_load(shared, url=_url(config, listener)))
 
@@ -140,7 +135,7 @@ async def _load(shared: Server, *, url: str) -> None:
     # A daemon, so that a stop during a long load does not wait for its end.
     threading.Thread(target=_load_in_thread, args=(shared, from_thread), daemon=True).start()
     engine = await from_thread
-    await prove(engine)
+    await prove(engine, *engine.models)
     shared.metrics.watch(engine.load, model=shared.config.served_model_name)
     shared.engine = engine
     log.info("server ready url=%s models=%s", url, ",".join(engine.models))

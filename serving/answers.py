@@ -5,26 +5,51 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from serving.accounts import spend
 from serving.engine import (
     DeviceFullError,
     Engine,
     Generation,
     GenerationFailedError,
+    ModelGoneError,
     Piece,
     QueueFullError,
+    StoppingError,
     Stream,
+    Tools,
 )
-from serving.errors import ApiError
-from serving.protocol import GenerateRequest
+from serving.errors import ApiError, stopping
+from serving.logprobs import chat_logprobs, text_logprobs
+from serving.openai_protocol import GenerateRequest
+from serving.tool_calls import CallReader, ToolCall
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Who answers a request: the name that it was asked under, and the version behind it.
+
+    report: told once how it went, by the tokens that were generated; None = it failed.
+    """
+
+    name: str
+    version: str
+    fingerprint: str | None
+    report: Callable[[int | None], None]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer says of its origin."""
+        return {"X-Kaitoflow-Generation": self.version}
 
 
 def check_rows(engine: Engine, rows: int) -> None:
@@ -41,7 +66,8 @@ def check_rows(engine: Engine, rows: int) -> None:
 def submit(engine: Engine, *generations: Generation) -> Stream:
     """Start what one request asks for.
 
-    Raises: ApiError 429 with the time after which to try again; 400 where that would never help.
+    Raises: ApiError 429 or, of a server that goes, 503 with the time after which to try again; 400
+    where that would never help.
     """
     check_rows(engine, sum(generation.n for generation in generations))
     try:
@@ -54,6 +80,12 @@ def submit(engine: Engine, *generations: Generation) -> Stream:
             " try again shortly",
             headers={"Retry-After": "2"},
         ) from error
+    except StoppingError as error:
+        raise stopping() from error
+    except ModelGoneError as error:
+        raise ApiError(
+            404, f"model {error} has just been unloaded; ask another", code="model_not_found"
+        ) from error
 
 
 async def collect(stream: Stream) -> list[Piece]:
@@ -63,7 +95,10 @@ async def collect(stream: Stream) -> list[Piece]:
         async for piece in stream:
             before = whole.get(piece.index, Piece(index=piece.index, text="", tokens=0))
             whole[piece.index] = replace(
-                piece, text=before.text + piece.text, tokens=before.tokens + piece.tokens
+                piece,
+                text=before.text + piece.text,
+                tokens=before.tokens + piece.tokens,
+                scored=before.scored + piece.scored,
             )
     except GenerationFailedError as error:
         raise _failed(error) from error
@@ -73,6 +108,8 @@ async def collect(stream: Stream) -> list[Piece]:
 
 
 def _failed(error: GenerationFailedError) -> ApiError:
+    if isinstance(error, StoppingError):
+        return stopping()
     if isinstance(error, DeviceFullError):
         return ApiError(
             503,
@@ -99,13 +136,39 @@ async def unless_gone(request: Request, answering: Awaitable[Answer]) -> Answer:
             await answer
 
 
+async def pieces_of(request: Request, stream: Stream, who: Answering) -> list[Piece]:
+    """What `collect` has, given up as in `unless_gone`; how it went is reported."""
+    try:
+        pieces = await unless_gone(request, collect(stream))
+    except ApiError as error:
+        if error.status >= 500:
+            who.report(None)
+        raise
+    tokens = sum(piece.tokens for piece in pieces)
+    spend(request, tokens)
+    who.report(tokens)
+    return pieces
+
+
 async def _hang_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
+async def prove(engine: Engine, *models: str) -> None:
+    """Generate one token with each model. Raises: GenerationFailedError."""
+    for name in models:
+        prompt_ids = engine.encode_text("Hello")
+        await collect(engine.submit(Generation(model=name, prompt_ids=prompt_ids, max_tokens=1)))
+
+
 class Shape(Protocol):
-    """One endpoint's way to write an answer."""
+    """One endpoint's way to write an answer.
+
+    who: that gives it.
+    """
+
+    who: Answering
 
     def whole(self, pieces: Sequence[Piece], usage: dict[str, int]) -> dict[str, Any]:
         """All continuations in one object."""
@@ -113,8 +176,8 @@ class Shape(Protocol):
     def first(self, index: int) -> dict[str, Any] | None:
         """What a stream says before a continuation's first token."""
 
-    def part(self, piece: Piece) -> dict[str, Any]:
-        """What a stream says of a piece."""
+    def part(self, piece: Piece) -> dict[str, Any] | None:
+        """What a stream says of a piece; None = nothing yet."""
 
     def last(self, usage: dict[str, int]) -> dict[str, Any]:
         """What a stream says at its end, where it was asked to count."""
@@ -123,69 +186,126 @@ class Shape(Protocol):
 class ChatShape:
     """Chat completions as OpenAI writes them."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, who: Answering, *, tools: Tools | None = None) -> None:
+        """Write answers; tools: how calls in them are read, where there may be any."""
+        self.who = who
+        self._tools = tools
+        self._readers: dict[int, CallReader] = {}
+        self._calls: Counter[int] = Counter()
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
-        self._model = model
 
     def whole(self, pieces: Sequence[Piece], usage: dict[str, int]) -> dict[str, Any]:
-        choices = [
-            {
-                "index": piece.index,
-                "message": {"role": "assistant", "content": piece.text, "refusal": None},
-                "logprobs": None,
-                "finish_reason": piece.finish_reason,
-            }
-            for piece in pieces
-        ]
+        choices = [self._choice(piece) for piece in pieces]
         return self._object("chat.completion") | {"choices": choices, "usage": usage}
 
-    def first(self, index: int) -> dict[str, Any] | None:
-        return self._chunk(index, {"role": "assistant", "content": ""}, None)
+    def _choice(self, piece: Piece) -> dict[str, Any]:
+        said, calls = self._read(piece)
+        content = None if calls and not said.strip() else said
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if calls:
+            message["tool_calls"] = [call.written() for call in calls]
+        return {
+            "index": piece.index,
+            "message": message,
+            "logprobs": chat_logprobs(piece.scored),
+            "finish_reason": self._reason(piece),
+        }
 
-    def part(self, piece: Piece) -> dict[str, Any]:
-        delta = {"content": piece.text} if piece.text else {}
-        return self._chunk(piece.index, delta, piece.finish_reason)
+    def _read(self, piece: Piece) -> tuple[str, list[ToolCall]]:
+        """What a piece makes sure is said, and the calls that it ends."""
+        if self._tools is None:
+            return piece.text, []
+        if piece.index not in self._readers:
+            self._readers[piece.index] = CallReader(self._tools.form, self._tools.specials)
+        reader = self._readers[piece.index]
+        said, calls = reader.add(piece.text)
+        if piece.finish_reason:
+            rest, more = reader.finish()
+            said, calls = said + rest, calls + more
+        self._calls[piece.index] += len(calls)
+        return said, calls
+
+    def _reason(self, piece: Piece) -> str | None:
+        is_called = piece.finish_reason == "stop" and self._calls[piece.index]
+        return "tool_calls" if is_called else piece.finish_reason
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        piece = Piece(index=index, text="", tokens=0)
+        return self._chunk(piece, {"role": "assistant", "content": ""})
+
+    def part(self, piece: Piece) -> dict[str, Any] | None:
+        before = self._calls[piece.index]
+        said, calls = self._read(piece)
+        if not (said or calls or piece.finish_reason or piece.scored):
+            return None
+        delta: dict[str, Any] = {"content": said} if said else {}
+        if calls:
+            delta["tool_calls"] = [call.written(at) for at, call in enumerate(calls, before)]
+        return self._chunk(piece, delta)
 
     def last(self, usage: dict[str, int]) -> dict[str, Any]:
         return self._object("chat.completion.chunk") | {"choices": [], "usage": usage}
 
-    def _chunk(self, index: int, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _chunk(self, piece: Piece, delta: dict[str, Any]) -> dict[str, Any]:
+        choice = {
+            "index": piece.index,
+            "delta": delta,
+            "logprobs": chat_logprobs(piece.scored),
+            "finish_reason": self._reason(piece),
+        }
         return self._object("chat.completion.chunk") | {"choices": [choice]}
 
     def _object(self, kind: str) -> dict[str, Any]:
-        return {**self._head, "object": kind, "model": self._model, "system_fingerprint": None}
+        return {
+            **self._head,
+            "object": kind,
+            "model": self.who.name,
+            "system_fingerprint": self.who.fingerprint,
+        }
 
 
 class TextShape:
     """Text completions as OpenAI writes them."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, who: Answering, *, echoes: Sequence[str] = ()) -> None:
+        """Write continuations; echoes: what each of them begins with, if anything."""
+        self.who = who
+        self._echoes = echoes
+        self._offsets: Counter[int] = Counter()  # of the tokens that a stream has told
         self._head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
             "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": None,
+            "model": who.name,
+            "system_fingerprint": who.fingerprint,
         }
 
     def whole(self, pieces: Sequence[Piece], usage: dict[str, int]) -> dict[str, Any]:
-        return {**self._head, "choices": [self._choice(piece) for piece in pieces], "usage": usage}
+        echoed = [replace(each, text=self._echo(each.index) + each.text) for each in pieces]
+        return {**self._head, "choices": [self._choice(piece) for piece in echoed], "usage": usage}
 
-    def first(self, index: int) -> dict[str, Any] | None:  # noqa: ARG002
-        return None
+    def first(self, index: int) -> dict[str, Any] | None:
+        echo = self._echo(index)
+        return self.part(Piece(index=index, text=echo, tokens=0)) if echo else None
 
-    def part(self, piece: Piece) -> dict[str, Any]:
+    def _echo(self, index: int) -> str:
+        return self._echoes[index] if self._echoes else ""
+
+    def part(self, piece: Piece) -> dict[str, Any] | None:
+        if not (piece.text or piece.finish_reason or piece.scored):
+            return None
         return {**self._head, "choices": [self._choice(piece)]}
 
     def last(self, usage: dict[str, int]) -> dict[str, Any]:
         return {**self._head, "choices": [], "usage": usage}
 
     def _choice(self, piece: Piece) -> dict[str, Any]:
+        offset = self._offsets[piece.index]
+        self._offsets[piece.index] += sum(len(each.text) for each in piece.scored)
         return {
             "index": piece.index,
             "text": piece.text,
-            "logprobs": None,
+            "logprobs": text_logprobs(piece.scored, offset=offset),
             "finish_reason": piece.finish_reason,
         }
 
@@ -201,19 +321,28 @@ async def answer(
     """What was generated as one JSON object or as a stream of events."""
     stream = submit(engine, *generations)
     prompt_tokens = sum(len(generation.prompt_ids) for generation in generations)
+    spend(request, prompt_tokens)
     if not asked.stream:
-        pieces = await unless_gone(request, collect(stream))
+        pieces = await pieces_of(request, stream, shape.who)
         usage = _usage(prompt_tokens, sum(piece.tokens for piece in pieces))
-        return JSONResponse(shape.whole(pieces, usage))
+        return JSONResponse(shape.whole(pieces, usage), headers=shape.who.headers)
     counted = asked.stream_options is not None and asked.stream_options.include_usage
     count = sum(generation.n for generation in generations)
-    events = _events(stream, shape, count=count, prompt_tokens=prompt_tokens, counted=counted)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    events = _events(
+        request, stream, shape, count=count, prompt_tokens=prompt_tokens, counted=counted
+    )
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | shape.who.headers
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def _events(
-    stream: Stream, shape: Shape, *, count: int, prompt_tokens: int, counted: bool
+    request: Request,
+    stream: Stream,
+    shape: Shape,
+    *,
+    count: int,
+    prompt_tokens: int,
+    counted: bool,
 ) -> AsyncIterator[str]:
     """Server-sent events; the stream is cancelled when nobody reads on."""
     tokens = 0
@@ -224,14 +353,17 @@ async def _events(
                 yield _event(first | uncounted)
         async for piece in stream:
             tokens += piece.tokens
-            if piece.text or piece.finish_reason:
-                yield _event(shape.part(piece) | uncounted)
+            if part := shape.part(piece):
+                yield _event(part | uncounted)
         if counted:
             yield _event(shape.last(_usage(prompt_tokens, tokens)))
+        shape.who.report(tokens)
     except GenerationFailedError as error:
+        shape.who.report(None)
         yield _event(_failed(error).body())
     finally:
         stream.cancel()
+        spend(request, tokens)
     yield "data: [DONE]\n\n"
 
 

@@ -4,80 +4,38 @@ Talks to any `Engine`. Answers from the first moment on: 503 until the engine is
 """
 
 import asyncio
-import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from serving import errors, pages
+from serving import accounts, admin, errors, pages, tokenizing
 from serving.answers import (
+    Answering,
     ChatShape,
     TextShape,
     answer,
     check_rows,
-    collect,
+    pieces_of,
     submit,
-    unless_gone,
 )
-from serving.engine import Engine, Generation
-from serving.errors import ApiError, shown
+from serving.body import read_body
+from serving.engine import Engine
+from serving.errors import ApiError
 from serving.generations import (
     check_length,
     check_token_ids,
+    encode_conversation,
     from_kaito,
     from_openai,
     kaito_result,
 )
+from serving.kaito_protocol import ChatRequest
 from serving.metrics import Metrics
-from serving.protocol import (
-    ChatCompletionRequest,
-    ChatRequest,
-    CompletionRequest,
-    RequestBody,
-    parse,
-)
-from tasks.contract.programs.serving import ServerConfig
-
-_MAX_BODY_BYTES = 1024 * 1024
-_BODY_TIMEOUT_S = 60.0
-
-
-@dataclass
-class Server:
-    """What the routes share; `engine` is None while the model loads."""
-
-    config: ServerConfig
-    metrics: Metrics
-    engine: Engine | None = None
-    created_s: int = field(default_factory=lambda: int(time.time()))
-
-    def ready_engine(self) -> Engine:
-        """The engine. Raises: ApiError 503 while there is none."""
-        if self.engine is None:
-            raise ApiError(
-                503,
-                f"{self.config.served_model_name} is being loaded; ask again in a few seconds",
-                headers={"Retry-After": "5"},
-            )
-        return self.engine
-
-    def model_name(self, asked: str | None) -> str:
-        """The served model that a request means. Raises: ApiError 404 with the names there are."""
-        names = self.ready_engine().models
-        name = asked or self.config.default_model or self.config.served_model_name
-        if name in names:
-            return name
-        raise ApiError(
-            404,
-            f"model {shown(name)} was asked for, this server has: {', '.join(names)}",
-            param="model",
-            code="model_not_found",
-        )
+from serving.openai_protocol import ChatCompletionRequest, CompletionRequest, GenerateRequest
+from serving.server import Server
 
 
 def create_app(server: Server) -> FastAPI:
@@ -87,6 +45,9 @@ def create_app(server: Server) -> FastAPI:
     _count_refusals(app, server.metrics)
     _add_status_routes(app, server)
     _add_generation_routes(app, server)
+    admin.install(app, server)
+    tokenizing.install(app, server)
+    accounts.install(app, server.config, server.metrics)
     pages.install(app, server.config, server.metrics)
     return app
 
@@ -122,22 +83,24 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
     @app.get("/v1/models")
     @app.get("/v1/models/")
     async def models() -> dict[str, Any]:
-        engine = server.ready_engine()
-        return {"object": "list", "data": [_model(server, engine, name) for name in engine.models]}
+        names = server.ready_versions().names()
+        return {"object": "list", "data": [_model(server, name) for name in names]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        return _model(server, server.ready_engine(), server.model_name(name))
+        return _model(server, name)
 
 
-def _model(server: Server, engine: Engine, name: str) -> dict[str, Any]:
-    parent = engine.models[name]
+def _model(server: Server, name: str) -> dict[str, Any]:
+    """A name as OpenAI lists models; root is the version behind it, or an adapter's base."""
+    engine, version = server.ready_engine(), server.ready_versions().version_of(name)
+    parent = engine.models[version].parent
     return {
         "id": name,
         "object": "model",
         "created": server.created_s,
         "owned_by": "kaitoflow",
-        "root": parent or name,
+        "root": version if version != name else parent or name,
         "parent": parent,
         "max_model_len": engine.context_tokens,
     }
@@ -145,48 +108,73 @@ def _model(server: Server, engine: Engine, name: str) -> dict[str, Any]:
 
 def _add_generation_routes(app: FastAPI, server: Server) -> None:
     @app.post("/chat")
-    async def chat(request: Request) -> dict[str, str]:
+    async def chat(request: Request) -> JSONResponse:
         asked = await read_body(request, ChatRequest)
-        engine, name = server.ready_engine(), server.model_name(asked.model)
-        generation = await asyncio.to_thread(from_kaito, engine, asked, name)
-        answers = await unless_gone(request, collect(submit(engine, generation)))
-        return {"Result": kaito_result(asked, answers[0].text)}
+        engine = server.ready_engine()
+        with server.answering(request, asked.model) as who:
+            generation = await asyncio.to_thread(from_kaito, engine, asked, who.version)
+            stream = submit(engine, generation)
+            accounts.spend(request, len(generation.prompt_ids))
+            answers = await pieces_of(request, stream, who)
+        result = {"Result": kaito_result(asked, answers[0].text)}
+        return JSONResponse(result, headers=who.headers)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         asked = await read_body(request, ChatCompletionRequest)
-        engine, name = server.ready_engine(), server.model_name(asked.model)
-        check_length(engine, *(message.content for message in asked.messages), param="messages")
-        messages = [message.for_template() for message in asked.messages]
-        prompt_ids = await asyncio.to_thread(engine.encode_chat, messages, model=name)
-        limit = asked.max_completion_tokens or asked.max_tokens
-        generation = from_openai(
-            engine,
-            asked,
-            name,
-            prompt_ids=prompt_ids,
-            max_tokens=limit,
-            prompt_field="messages",
-        )
-        return await answer(request, engine, asked, [generation], shape=ChatShape(name))
+        with server.answering(request, asked.model) as who:
+            return await _chat(request, server.ready_engine(), asked, who)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         asked = await read_body(request, CompletionRequest)
-        engine, name = server.ready_engine(), server.model_name(asked.model)
-        check_rows(engine, len(asked.prompt) * asked.n)
-        generations = [
-            from_openai(
-                engine,
-                asked,
-                name,
-                prompt_ids=await _encode(engine, prompt),
-                max_tokens=asked.max_tokens or 16,  # as OpenAI has it for this endpoint
-                prompt_field="prompt",
-            )
-            for prompt in asked.prompt
-        ]
-        return await answer(request, engine, asked, generations, shape=TextShape(name))
+        with server.answering(request, asked.model) as who:
+            return await _complete(request, server.ready_engine(), asked, who)
+
+
+async def _chat(
+    request: Request, engine: Engine, asked: ChatCompletionRequest, who: Answering
+) -> Response:
+    prompt_ids = await asyncio.to_thread(encode_conversation, engine, asked, who.version)
+    await _check_schema(engine, asked)
+    tools = engine.tools_of(who.version) if asked.may_call else None
+    generation = from_openai(
+        engine,
+        asked,
+        who.version,
+        prompt_ids=prompt_ids,
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        prompt_field="messages",
+        shows_special=tools is not None and tools.are_special,
+    )
+    return await answer(request, engine, asked, [generation], shape=ChatShape(who, tools=tools))
+
+
+async def _complete(
+    request: Request, engine: Engine, asked: CompletionRequest, who: Answering
+) -> Response:
+    check_rows(engine, len(asked.prompt) * asked.n)
+    await _check_schema(engine, asked)
+    generations = [
+        from_openai(
+            engine,
+            asked,
+            who.version,
+            prompt_ids=await _encode(engine, prompt),
+            max_tokens=asked.max_tokens or 16,  # as OpenAI has it for this endpoint
+            prompt_field="prompt",
+            scores_prompt=asked.echo,
+        )
+        for prompt in asked.prompt
+    ]
+    echoed = [prompt for prompt in asked.prompt for _ in range(asked.n)] if asked.echo else ()
+    echoes = [each if isinstance(each, str) else engine.decode(each) for each in echoed]
+    return await answer(request, engine, asked, generations, shape=TextShape(who, echoes=echoes))
+
+
+async def _check_schema(engine: Engine, asked: GenerateRequest) -> None:
+    if asked.wanted_schema is not None:
+        await asyncio.to_thread(engine.check_schema, asked.wanted_schema)
 
 
 async def _encode(engine: Engine, prompt: str | list[int]) -> Sequence[int]:
@@ -194,43 +182,5 @@ async def _encode(engine: Engine, prompt: str | list[int]) -> Sequence[int]:
     if isinstance(prompt, list):
         check_token_ids(engine, prompt, param="prompt")
         return prompt
-    check_length(engine, prompt, param="prompt")
+    check_length(engine, len(prompt), param="prompt")
     return await asyncio.to_thread(engine.encode_text, prompt)
-
-
-async def read_body(request: Request, model: type[RequestBody]) -> RequestBody:
-    """The request's body, whatever content type it claims: curl -d claims a form."""
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            body = await _whole(request)
-    except TimeoutError:
-        raise ApiError(
-            408,
-            f"the body was not there after {_BODY_TIMEOUT_S:.0f} s; send it at once",
-            headers={"Connection": "close"},
-        ) from None
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is no JSON ({error}); send a JSON object") from error
-    return parse(model, parsed)
-
-
-async def _whole(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise ApiError(
-                413,
-                f"the body is larger than {_MAX_BODY_BYTES} bytes; send a shorter prompt",
-                headers={"Connection": "close"},
-            )
-    return bytes(body)
-
-
-async def prove(engine: Engine) -> None:
-    """Generate one token with every served model. Raises: GenerationFailedError."""
-    for name in engine.models:
-        prompt_ids = engine.encode_text("Hello")
-        await collect(engine.submit(Generation(model=name, prompt_ids=prompt_ids, max_tokens=1)))

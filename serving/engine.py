@@ -5,11 +5,45 @@ A request becomes a `Generation`; `Engine.submit` answers at once with a `Stream
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from serving.tool_calls import ToolForm
+from tasks.contract.programs.serving import AdapterSource
 
 FinishReason = Literal["stop", "length"]
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatForm:
+    """How a conversation is rendered.
+
+    asks: up to where the assistant is to answer. continues: its last message stays open instead.
+    variables: what the template may look at besides. tools: that the model may call.
+    """
+
+    asks: bool = True
+    continues: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
+
+
+ASKED = ChatForm()
+
+
+@dataclass(frozen=True)
+class Tools:
+    """How a model's calls of tools are read; specials: texts that are none of what it says."""
+
+    form: ToolForm
+    specials: frozenset[str]
+
+    @property
+    def are_special(self) -> bool:
+        """Whether calls stand between special tokens, which have to be shown to be seen."""
+        return bool({self.form.begins, self.form.ends} & self.specials)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +52,8 @@ class Sampling:
 
     min_p: the least share of a token, as a part of the likeliest one's.
     The penalties count tokens generated so far; repetition_penalty counts the prompt's too.
+    logit_bias: is added to the scores of these tokens. allowed_token_ids: the others never come;
+    None = all may. bad_words: token ids that never follow each other.
     """
 
     temperature: float = 0.0
@@ -28,6 +64,9 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +74,11 @@ class Generation:
     """One request: n continuations of the prompt by a served model.
 
     prompt + max_tokens fit into the engine's context. stop: texts that end a continuation and are
-    not part of it. stop_token_ids: besides the model's own, which ignore_eos passes over.
+    not part of it, unless shows_stop says so. stop_token_ids: besides the model's own, which
+    ignore_eos passes over. shows_special: whether special tokens are part of the text.
+    schema: a JSON schema, as text, that answers are held to.
+    top_logprobs: how many of the likeliest tokens are told beside each that is chosen; None = not
+    even that one's. scores_prompt: whether the prompt's tokens are told so, too.
     """
 
     model: str
@@ -46,17 +89,40 @@ class Generation:
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
+    shows_stop: bool = False
+    shows_special: bool = False
+    schema: str | None = None
+    top_logprobs: int | None = None
+    scores_prompt: bool = False
     sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token with the logarithm of its probability; top: the likeliest ones in its place.
+
+    logprob: None of a prompt's first token. raw: its own bytes, which may be part of a character.
+    """
+
+    token_id: int
+    text: str
+    raw: bytes
+    logprob: float | None
+    top: "tuple[Scored, ...]" = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """What one step added to continuation `index`; tokens without text are possible."""
+    """What one step added to continuation `index`; tokens without text are possible.
+
+    scored: the step's tokens, where they were asked for; a first piece may have the prompt's.
+    """
 
     index: int
     text: str
     tokens: int
     finish_reason: FinishReason | None = None
+    scored: tuple[Scored, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +132,26 @@ class Load:
     running: int
     waiting: int
     cache_usage: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """One model that requests may name.
+
+    parent: the name of the base model that it adapts; None = it is the base.
+    digest: sha256 of an adapter's weights, in hex; "" for the base.
+    """
+
+    parent: str | None
+    digest: str = ""
+
+
+class ModelGoneError(Exception):
+    """No model of that name is served, or not any more."""
+
+
+class AdapterTakenError(Exception):
+    """An adapter of that name is loaded, or on its way in or out."""
 
 
 class QueueFullError(Exception):
@@ -78,6 +164,10 @@ class GenerationFailedError(Exception):
 
 class DeviceFullError(GenerationFailedError):
     """This request ended because the device's memory did not hold what was in work."""
+
+
+class StoppingError(GenerationFailedError):
+    """This request ended because the server goes."""
 
 
 class Stream:
@@ -120,8 +210,8 @@ class Engine(Protocol):
     """Models that continue prompts, many at once."""
 
     @property
-    def models(self) -> Mapping[str, str | None]:
-        """Served name to the name of the base model it adapts; None for the base itself."""
+    def models(self) -> Mapping[str, Served]:
+        """The models that may be asked now, by name; the base first."""
 
     @property
     def context_tokens(self) -> int:
@@ -147,8 +237,10 @@ class Engine(Protocol):
     def is_broken(self) -> bool:
         """Whether it has stopped being able to generate."""
 
-    def encode_chat(self, messages: Sequence[Message], *, model: str) -> list[int]:
-        """Token ids of a conversation up to where the assistant answers.
+    def encode_chat(
+        self, messages: Sequence[Message], *, model: str, form: ChatForm = ASKED
+    ) -> list[int]:
+        """Token ids of a conversation, by default up to where the assistant answers.
 
         Raises: ApiError when the model has no chat template or it does not take these messages.
         """
@@ -156,13 +248,37 @@ class Engine(Protocol):
     def has_chat_template(self, model: str) -> bool:
         """Whether the model takes messages."""
 
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids of a text as it is."""
+    def tools_of(self, model: str) -> Tools:
+        """How the model calls tools. Raises: ApiError: it does not, or in a way unknown here."""
+
+    def check_schema(self, schema: str) -> None:
+        """Nothing when answers can be held to a JSON schema. Raises: ApiError."""
+
+    def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
+        """Token ids of a text as it is, behind those that the model begins with if it adds them."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones included."""
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary has it."""
 
     def submit(self, *generations: Generation) -> Stream:
         """Start or queue a request; its continuations are numbered through.
 
-        Raises: QueueFullError.
+        Raises: QueueFullError, ModelGoneError, StoppingError.
+        """
+
+    def load_adapter(self, source: AdapterSource) -> None:
+        """Serve one adapter more, which has scored a token; requests go on meanwhile.
+
+        Raises: AdapterTakenError, AdapterMismatch: nothing has changed then.
+        """
+
+    def unload_adapter(self, name: str) -> Future[None]:
+        """Take no more requests for an adapter, let those under way end on it, free its weights.
+
+        Returns at once what is done after that. Raises: ModelGoneError.
         """
 
     def load(self) -> Load:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 _TYPES = {
+    401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
@@ -18,10 +19,12 @@ _TYPES = {
 }
 _CODES = {
     400: "invalid_request",
+    401: "invalid_api_key",
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",
+    409: "conflict",
     413: "request_too_large",
     415: "unsupported_media_type",
     429: "queue_full",
@@ -69,6 +72,16 @@ class ApiError(Exception):
     def response(self) -> JSONResponse:
         """The error as a response."""
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+
+
+def stopping() -> ApiError:
+    """What is said of a request that comes, or is under way, when the server goes."""
+    return ApiError(
+        503,
+        "the server is stopping; ask again in a few seconds, when another is there",
+        code="stopping",
+        headers={"Retry-After": "5"},
+    )
 
 
 def install(app: FastAPI) -> None:

@@ -1,11 +1,12 @@
 """Requests as OpenAI and KAITO word them, as the engine's `Generation`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from serving.engine import Engine, Generation, Message, Sampling
 from serving.errors import ApiError, shown
-from serving.protocol import ChatRequest, GenerateRequest
+from serving.kaito_protocol import ChatRequest
+from serving.openai_protocol import Conversation, GenerateRequest
 
 _CHAT_MAX_NEW_TOKENS = 256  # of /chat, where a request says nothing
 
@@ -20,9 +21,13 @@ def from_openai(
     prompt_ids: Sequence[int],
     max_tokens: int | None,
     prompt_field: str,
+    scores_prompt: bool = False,
+    shows_special: bool = False,
 ) -> Generation:
     """The request in the engine's words; without max_tokens as much as the context holds."""
     check_token_ids(engine, asked.stop_token_ids, param="stop_token_ids")
+    check_token_ids(engine, list(asked.logit_bias), param="logit_bias")
+    check_token_ids(engine, asked.allowed_token_ids or (), param="allowed_token_ids")
     defaults = engine.default_sampling
     room = _fitting(engine, len(prompt_ids), max_tokens, param=prompt_field)
     sampling = Sampling(
@@ -34,6 +39,9 @@ def from_openai(
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
         seed=asked.seed,
+        logit_bias=asked.logit_bias,
+        allowed_token_ids=asked.allowed_token_ids,
+        bad_words=tuple(_bad_words(engine, asked.bad_words)),
     )
     return Generation(
         model=model,
@@ -44,8 +52,20 @@ def from_openai(
         stop=tuple(asked.stop),
         stop_token_ids=frozenset(asked.stop_token_ids),
         ignore_eos=asked.ignore_eos,
+        shows_stop=asked.include_stop_str_in_output,
+        shows_special=shows_special or not asked.skip_special_tokens,
+        top_logprobs=asked.wanted_logprobs,
+        schema=asked.wanted_schema,
+        scores_prompt=scores_prompt and asked.wanted_logprobs is not None,
         sampling=sampling,
     )
+
+
+def _bad_words(engine: Engine, words: Sequence[str]) -> Iterator[tuple[int, ...]]:
+    """The tokens of each word, at a text's beginning and within it."""
+    for word in words:
+        forms = (engine.encode_text(f"{before}{word.lstrip()}", adds=False) for before in ("", " "))
+        yield from {tuple(ids) for ids in forms if ids}
 
 
 def _first(asked: Value | None, default: Value) -> Value:
@@ -65,12 +85,11 @@ def _below(min_tokens: int, max_tokens: int, *, param: str) -> int:
     )
 
 
-def check_length(engine: Engine, *texts: str, param: str) -> None:
-    """Nothing when the texts may fit into the context; seen before a tokenizer reads them.
+def check_length(engine: Engine, characters: int, *, param: str) -> None:
+    """Nothing when so much text may fit into the context; seen before a tokenizer reads it.
 
     Raises: ApiError.
     """
-    characters = sum(map(len, texts))
     if characters > engine.context_characters:
         raise ApiError(
             400,
@@ -80,6 +99,15 @@ def check_length(engine: Engine, *texts: str, param: str) -> None:
             param=param,
             code="context_length_exceeded",
         )
+
+
+def encode_conversation(engine: Engine, asked: Conversation, model: str) -> list[int]:
+    """Token ids of a conversation as it asks to be rendered. Raises: ApiError."""
+    check_length(engine, asked.characters, param="messages")
+    if asked.needs_tools:
+        engine.tools_of(model)
+    messages = [message.for_template() for message in asked.messages]
+    return engine.encode_chat(messages, model=model, form=asked.form)
 
 
 def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None, *, param: str) -> int:
@@ -155,11 +183,13 @@ def _kaito_prompt_ids(engine: Engine, asked: ChatRequest, model: str) -> list[in
     prefix = asked.prefix or ""
     if asked.messages is None:
         text = f"{prefix}{asked.prompt}"
-        check_length(engine, text, param="prompt")
+        check_length(engine, len(text), param="prompt")
         if not engine.has_chat_template(model):
             return engine.encode_text(text)
         return engine.encode_chat([{"role": "user", "content": text}], model=model)
-    check_length(engine, *(message.content for message in asked.messages), param="messages")
+    check_length(engine, sum(len(each.content) for each in asked.messages), param="messages")
+    if any(message.is_of_tools for message in asked.messages):
+        engine.tools_of(model)
     messages: list[Message] = [message.for_template() for message in asked.messages]
     return engine.encode_chat(messages, model=model)
 

@@ -7,6 +7,7 @@ HF_HUB_OFFLINE come from the environment.
 import hashlib
 import logging
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _ANSWER_WITHIN_S = 6.0
 _FILES_AT_ONCE = 4
 _COMMIT_FILE = ".commit"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TEXT_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
@@ -51,6 +53,7 @@ def download(model_id: str, revision: str, *, into: Path, commit: str = "") -> s
     begun = into / _COMMIT_FILE
     commit = begun.read_text().strip() if begun.is_file() else commit
     info = _info_of(model_id, revision, commit=commit, endpoint=endpoint)
+    _expect_commit(info, revision, endpoint=endpoint)
     if commit and info.sha != commit:
         _forget_files(into)
     begun.write_text(str(info.sha))
@@ -83,6 +86,16 @@ def _info_of(model_id: str, revision: str, *, commit: str, endpoint: str) -> "Mo
         with suppress(WeightsUnavailable):
             return _model_info(model_id, commit, endpoint=endpoint)
     return _model_info(model_id, revision, endpoint=endpoint)
+
+
+def _expect_commit(info: "ModelInfo", revision: str, *, endpoint: str) -> None:
+    """Nothing, unless a commit was asked for by its name and the hub has another one for it."""
+    if _COMMIT.fullmatch(revision) and info.sha != revision:
+        raise WeightsUnavailable(
+            f"commit {revision} of {info.id} was asked for",
+            f"{endpoint} gives {info.sha} for it",
+            "let HF_ENDPOINT name a mirror that keeps commits",
+        )
 
 
 def _forget_files(folder: Path) -> None:
@@ -193,7 +206,7 @@ def _refusal(
         return WeightsUnavailable(
             f"revision {revision} of {model_id} was asked for",
             f"{page} has no such revision or file",
-            "name a commit, tag or branch that is listed there",
+            f"name one that is listed there: preset.name: {model_id}@main",
         )
     if isinstance(error, GatedRepoError) and has_token:
         return WeightsUnavailable(

@@ -78,22 +78,40 @@ class RowCache(Cache):
 
     def add(self, prefilled: DynamicCache) -> None:
         """Take the rows of a prefilled cache in, behind those that are there."""
-        window = self._window
-        sources = [(layer.keys, layer.values) for layer in cast("list[Any]", prefilled.layers)]
+        self.reserve(prefilled)
+        window, sources = self._window, _states(prefilled)
         count, _, length, _ = sources[0][0].shape
-        if not self._own:
-            self._own = [_Layer(window) for _ in sources]
-            self.layers = list(self._own)
-        width = max(window.width, length)
         rows = window.rows + count
-        if not self._holds(rows=rows, width=width):
-            self._reallocate(rows=rows, width=width, like=sources)
-        window.start = window.end - width
+        window.start = window.end - max(window.width, length)
         new = (slice(window.rows, rows), slice(None), slice(window.end - length, window.end))
         for layer, source in zip(self._own, sources, strict=True):
             for buffer, values in zip(layer.buffers, source, strict=True):
                 buffer[new] = values
         window.rows = rows
+
+    def reserve(self, prefilled: DynamicCache) -> None:
+        """Make room for the rows of a prefilled cache, so that `add` takes no memory.
+
+        Raises: what torch raises where there is none; the rows that are there are as before.
+        """
+        window, sources = self._window, _states(prefilled)
+        count, _, length, _ = sources[0][0].shape
+        if not self._own:
+            self._own = [_Layer(window) for _ in sources]
+            self.layers = list(self._own)
+        rows, width = window.rows + count, max(window.width, length)
+        if not self._holds(rows=rows, width=width):
+            self._expect_room(rows=rows, width=width, like=sources)
+            self._reallocate(rows=rows, width=width, like=sources)
+
+    def _expect_room(
+        self, *, rows: int, width: int, like: Sequence[Sequence[torch.Tensor]]
+    ) -> None:
+        """Nothing, if moving to new buffers, layer for layer, will not break off half way."""
+        grown = rows * (width + _SPARE_TOKENS)
+        layers = [sum(grown * s.shape[1] * s.shape[3] for s in sources) for sources in like]
+        there = sum(buffer.numel() for layer in self._own for buffer in layer.buffers)
+        like[0][0].new_empty(max(0, sum(layers) - there) + max(layers))
 
     def _holds(self, *, rows: int, width: int) -> bool:
         window, buffers = self._window, self._own[0].buffers
@@ -147,3 +165,8 @@ class RowCache(Cache):
         window.start = window.end = 0
         self._own = []
         self.layers = []
+
+
+def _states(prefilled: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The keys and values of each layer, each [rows, heads, columns, head_dim]."""
+    return [(layer.keys, layer.values) for layer in cast("list[Any]", prefilled.layers)]

@@ -35,6 +35,12 @@ class Metrics:
             ("status",),
             registry=self._registry,
         )
+        self.failed = Counter(
+            "kaitoflow:requests_failed",
+            "Requests that a model did not answer.",
+            label,
+            registry=self._registry,
+        )
         self.first_token_s = self._histogram(
             "vllm:time_to_first_token_seconds",
             "From the request to its first token.",

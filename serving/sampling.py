@@ -3,13 +3,14 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from serving.engine import Sampling
+from serving.grammar import Held
 
 # Sorting a whole vocabulary at every step costs more than a small model's step; the likeliest
 # thousand nearly always hold what top_p asks for, and where they do not, all are sorted.
@@ -18,18 +19,32 @@ _CANDIDATES = 1024
 _COLDEST = 1e-4
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The logarithms of probabilities that a token and the likeliest ones had, before any rule."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
 @dataclass
 class Choice:
     """One row's rules, its own source of randomness, and what was generated so far.
 
     The source is the row's own, so that a seed gives the same text whatever else is in the batch.
+    top_logprobs: how many of the likeliest tokens `ranked` has of the last choice; None = it has
+    nothing.
     """
 
     rules: Sampling
     prompt_ids: Sequence[int]
     random: random.Random
     generated: Counter[int] = field(default_factory=Counter)
+    said: list[int] = field(default_factory=list)
     forbidden_ids: Sequence[int] = ()
+    top_logprobs: int | None = None
+    ranked: Ranked | None = None
+    held: Held | None = None
 
 
 def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int | Exception]:
@@ -38,6 +53,8 @@ def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int | Except
     logits [rows, vocabulary] are changed in place.
     """
     faults: dict[int, Exception] = {}
+    told = [row for row, choice in enumerate(choices) if choice.top_logprobs is not None]
+    logprobs = torch.log_softmax(logits[told].float(), -1) if told else logits[:0]
     for row, (scores, choice) in enumerate(zip(logits, choices, strict=True)):
         with _kept(faults, row):
             _penalise(scores, choice)
@@ -49,7 +66,25 @@ def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int | Except
                 tokens[row] = _draw(scores, choices[row])
     for token, choice in zip(tokens, choices, strict=True):
         choice.generated[token] += 1
+        choice.said.append(token)
+    for row, (token, choice) in enumerate(zip(tokens, choices, strict=True)):
+        if choice.held and row not in faults:
+            with _kept(faults, row):
+                choice.held.take(token)
+    for row, own in zip(told, logprobs, strict=True):
+        (choices[row].ranked,) = rank(
+            [tokens[row]], own[None], count=choices[row].top_logprobs or 0
+        )
     return [faults.get(row, token) for row, token in enumerate(tokens)]
+
+
+def rank(tokens: Sequence[int], logprobs: torch.Tensor, *, count: int) -> list[Ranked]:
+    """What each token had, and the likeliest in its place; logprobs [tokens, vocabulary]."""
+    ids = torch.tensor(tokens, device=logprobs.device)
+    own = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
+    likeliest = logprobs.topk(min(count, logprobs.shape[-1]), -1)
+    rows = zip(own, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    return [Ranked(one, tuple(zip(top, values, strict=True))) for one, top, values in rows]
 
 
 @contextmanager
@@ -62,8 +97,17 @@ def _kept(faults: dict[int, Exception], row: int) -> Iterator[None]:
 
 def _penalise(scores: torch.Tensor, choice: Choice) -> None:
     rules = choice.rules
-    if choice.forbidden_ids:
-        scores[list(choice.forbidden_ids)] = -math.inf
+    if rules.logit_bias:
+        values = torch.tensor(list(rules.logit_bias.values()), device=scores.device)
+        scores[list(rules.logit_bias)] += values.to(scores.dtype)
+    if rules.allowed_token_ids is not None:
+        allowed = list(rules.allowed_token_ids)
+        kept = scores[allowed]
+        scores.fill_(-math.inf)
+        scores[allowed] = kept
+    forbidden = [*choice.forbidden_ids, *_ends_of_bad_words(choice)]
+    if forbidden:
+        scores[forbidden] = -math.inf
     if rules.repetition_penalty != 1.0:
         seen = list({*choice.prompt_ids, *choice.generated})
         before = scores[seen]
@@ -74,6 +118,16 @@ def _penalise(scores: torch.Tensor, choice: Choice) -> None:
         counts = torch.tensor(list(choice.generated.values()), device=scores.device)
         penalty = rules.presence_penalty + rules.frequency_penalty * counts
         scores[ids] -= penalty.to(scores.dtype)
+    if choice.held:
+        choice.held.mask(scores)
+
+
+def _ends_of_bad_words(choice: Choice) -> Iterable[int]:
+    """The tokens that would complete one."""
+    for word in choice.rules.bad_words:
+        begun = list(word[:-1])
+        if not begun or choice.said[-len(begun) :] == begun:
+            yield word[-1]
 
 
 def _draw(scores: torch.Tensor, choice: Choice) -> int:

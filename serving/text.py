@@ -16,12 +16,17 @@ class TextStream:
         decode: Callable[[list[int]], str],
         *,
         stop: Sequence[str] = (),
+        shows_stop: bool = False,
         context: Sequence[int] = (),
     ) -> None:
-        """Start behind some context tokens, because a first token may lose its leading space."""
+        """Start behind some context tokens, because a first token may lose its leading space.
+
+        Args: shows_stop: whether a stop text is shown that was found.
+        """
         self.stopped = False
         self._decode = decode
         self._stop = stop
+        self._shows_stop = shows_stop
         self._ids = list(context)
         self._shown_from, self._shown_to = 0, len(self._ids)
         self._held = ""
@@ -51,10 +56,11 @@ class TextStream:
             return ""
         self._shown_from, self._shown_to = self._shown_to, len(self._ids)
         held = self._held + fresh
-        ends = [at for stop in self._stop if (at := held.find(stop)) >= 0]
+        ends = [(at, len(stop)) for stop in self._stop if (at := held.find(stop)) >= 0]
         if ends:
             self.stopped, self._held = True, ""
-            return held[: min(ends)]
+            at, length = min(ends)
+            return held[: at + length] if self._shows_stop else held[:at]
         keep = max((_overlap(held, stop) for stop in self._stop), default=0)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

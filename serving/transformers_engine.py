@@ -8,6 +8,7 @@ what it says alone; in bfloat16 a batch rounds otherwise, which can turn a near 
 
 import contextlib
 import copy
+import functools
 import json
 import logging
 import random
@@ -15,7 +16,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,40 +26,52 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from serving.adapters import adapter_key, load_adapters, weights_digest
 from serving.engine import (
+    ASKED,
+    AdapterTakenError,
+    ChatForm,
     DeviceFullError,
     FinishReason,
     Generation,
     GenerationFailedError,
     Load,
     Message,
+    ModelGoneError,
     Piece,
     QueueFullError,
     Sampling,
+    Served,
+    StoppingError,
     Stream,
+    Tools,
 )
+from serving.forward import Forward
+from serving.free_memory import free_memory_bytes
 from serving.gpus import require_gpus
+from serving.grammar import Grammars
 from serving.kv_cache import RowCache
 from serving.metrics import Metrics
 from serving.model import (
-    adapter_key,
     find_device,
-    load_adapters,
     load_base_model,
     load_tokenizer,
     preferred_dtype,
     quiet_libraries,
 )
 from serving.prompts import Prompts
-from serving.sampling import Choice, choose
+from serving.sampling import Choice, choose, rank
+from serving.spelling import Spelling
 from serving.text import TextStream
-from tasks.contract.errors import WeightsUnavailable
-from tasks.contract.programs.serving import ServerConfig
+from serving.weights import read_marker
+from tasks.contract.errors import AdapterMismatch, WeightsUnavailable
+from tasks.contract.programs.serving import AdapterSource, ServerConfig
 
 log = logging.getLogger(__name__)
 
 _PREFILL_TOKENS = 4096  # in one go, padding counted: bounds how long a join holds the others up
 _BROKEN_AFTER_FAILURES = 3
+_STOPPING = "the server is stopping"
 _CACHE_SHARE_OF_FREE_MEMORY = 0.6
 # How CUDA, cuBLAS and PyTorch's allocator on a CPU say it; only the first has a class of its own.
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
@@ -83,6 +97,15 @@ class _Row:
         return len(self.generation.prompt_ids) + self.generation.max_tokens
 
 
+@dataclass(frozen=True)
+class _Change:
+    """What is done to the model between two steps, once it may be."""
+
+    act: Callable[[], None]
+    is_due: Callable[[], bool]
+    done: "Future[None]"
+
+
 class TransformersEngine:
     """An `Engine`; made by `load_engine`."""
 
@@ -94,16 +117,23 @@ class TransformersEngine:
         config: ServerConfig,
         metrics: Metrics,
     ) -> None:
-        self._forward = _Forward(model)
-        self._prompts = Prompts(
-            tokenizer, adapters={source.name: source.path for source in config.adapters}
-        )
+        self._forward = Forward(model)
+        self._prompts = Prompts(tokenizer, adapters=config.adapters)
         self._tokenizer = copy.deepcopy(tokenizer)  # this thread's own: see Prompts
+        self._spelling = Spelling(self._tokenizer)
         self._config = config
         self._metrics = metrics
         self._base = config.served_model_name
+        self._models = {self._base: Served(parent=None)} | {
+            source.name: self._served(source) for source in config.adapters
+        }
         self._stop_ids, self.default_sampling = _generation_defaults(config.weights_dir, tokenizer)
         self.vocabulary_tokens = int(model.get_input_embeddings().weight.shape[0])
+        self._grammars = Grammars(
+            self._tokenizer,
+            vocabulary_tokens=self.vocabulary_tokens,
+            stop_ids=self._stop_ids,
+        )
         self._cache_tokens = _cache_tokens(model)
         self.context_tokens = min(_context(config, model), self._cache_tokens)
         longest = max(map(len, tokenizer.get_vocab()), default=1)
@@ -112,6 +142,8 @@ class TransformersEngine:
         self._waiting: deque[_Row] = deque()
         self._rows: list[_Row] = []
         self._cache = RowCache()
+        self._changes: list[_Change] = []
+        self._leaving: set[str] = set()  # adapters on their way in or out: their names are taken
         self._failures = 0
         self._closing = False
         self._wake = threading.Condition()
@@ -119,27 +151,110 @@ class TransformersEngine:
         self._thread.start()
 
     @property
-    def models(self) -> Mapping[str, str | None]:
-        return {self._base: None} | {source.name: self._base for source in self._config.adapters}
+    def models(self) -> Mapping[str, Served]:
+        return self._models
 
     @property
     def is_broken(self) -> bool:
         return self._failures >= _BROKEN_AFTER_FAILURES or not self._thread.is_alive()
 
-    def encode_chat(self, messages: Sequence[Message], *, model: str) -> list[int]:
-        return self._prompts.encode_chat(messages, model=model)
+    def encode_chat(
+        self, messages: Sequence[Message], *, model: str, form: ChatForm = ASKED
+    ) -> list[int]:
+        return self._prompts.encode_chat(messages, model=model, form=form)
 
     def has_chat_template(self, model: str) -> bool:
         return self._prompts.has_chat_template(model)
 
-    def encode_text(self, text: str) -> list[int]:
-        return self._prompts.encode_text(text)
+    def tools_of(self, model: str) -> Tools:
+        return self._prompts.tools_of(model)
+
+    def check_schema(self, schema: str) -> None:
+        self._grammars.check(schema)
+
+    def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
+        return self._prompts.encode_text(text, adds=adds)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._prompts.decode(ids)
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        return self._prompts.tokens(ids)
 
     def load(self) -> Load:
         rows = list(self._rows)
         used = len(rows) * max((row.length for row in rows), default=0)
         waiting = sum(not row.stream.cancelled for row in list(self._waiting))
         return Load(len(rows), waiting, used / self._cache_tokens)
+
+    def load_adapter(self, source: AdapterSource) -> None:
+        with self._wake:
+            taken = map(adapter_key, [*self._models, *self._leaving])
+            if adapter_key(source.name) in taken:
+                raise AdapterTakenError(source.name)
+            self._leaving.add(source.name)
+        try:
+            self._forward.check(source, marker=read_marker(self._config.weights_dir))
+            template = self._prompts.template_of(source)
+            served = self._served(source)  # reads the file, so that the engine finds it in memory
+            prompt_ids = self.encode_text("Hello")
+            self._change(lambda: self._add(source, prompt_ids)).result()
+            self._prompts.add(source.name, template)
+            with self._wake:
+                self._models = self._models | {source.name: served}
+        finally:
+            self._leaving.discard(source.name)
+
+    def _add(self, source: AdapterSource, prompt_ids: Sequence[int]) -> None:
+        """Have an adapter that can score a token; in the queue its proof would wait for others."""
+        self._forward.add(source)
+        try:
+            with (
+                torch.inference_mode()
+            ):  # not around what is added: such weights cannot be switched
+                scores = self._forward(
+                    [prompt_ids],
+                    lengths=[len(prompt_ids)],
+                    cache=DynamicCache(),
+                    adapters=[adapter_key(source.name)],
+                )
+            _expect_numbers(source, scores)
+        except BaseException:
+            self._forward.remove(source.name)
+            raise
+
+    def unload_adapter(self, name: str) -> "Future[None]":
+        with self._wake:
+            if name == self._base or name not in self._models:
+                raise ModelGoneError(name)
+            self._models = {key: each for key, each in self._models.items() if key != name}
+            self._leaving.add(name)
+
+        def remove() -> None:
+            self._forward.remove(name)
+            self._prompts.remove(name)
+            self._leaving.discard(name)
+
+        return self._change(remove, is_due=lambda: not self._is_used(name))
+
+    def _is_used(self, name: str) -> bool:
+        return any(row.generation.model == name for row in [*self._rows, *self._waiting])
+
+    def _change(
+        self, act: Callable[[], None], *, is_due: Callable[[], bool] = lambda: True
+    ) -> "Future[None]":
+        change = _Change(act, is_due, Future())
+        change.done.set_running_or_notify_cancel()  # nobody who stops waiting stops the change
+        with self._wake:
+            if self._closing:
+                change.done.set_exception(StoppingError(_STOPPING))
+            else:
+                self._changes.append(change)
+                self._wake.notify()
+        return change.done
+
+    def _served(self, source: AdapterSource) -> Served:
+        return Served(parent=self._base, digest=weights_digest(source.path))
 
     def submit(self, *generations: Generation) -> Stream:
         stream = Stream(sum(generation.n for generation in generations))
@@ -149,6 +264,11 @@ class TransformersEngine:
             for index, (generation, turn) in enumerate(each)
         ]
         with self._wake:
+            if self._closing:
+                raise StoppingError(_STOPPING)
+            for generation in generations:
+                if generation.model not in self._models:
+                    raise ModelGoneError(generation.model)
             self._forget_given_up()
             free = max(0, self._config.max_concurrency - len(self._rows))
             if len(self._waiting) + len(rows) > self._config.max_queue + free:
@@ -173,32 +293,65 @@ class TransformersEngine:
             index=index,
             stream=stream,
             submitted_s=time.monotonic(),
-            choice=Choice(rules, generation.prompt_ids, random.Random(seed)),
-            text=TextStream(self._decode, stop=generation.stop, context=generation.prompt_ids[-1:]),
+            choice=Choice(
+                rules,
+                generation.prompt_ids,
+                random.Random(seed),
+                top_logprobs=generation.top_logprobs,
+                held=self._grammars.held_to(generation.schema) if generation.schema else None,
+            ),
+            text=TextStream(
+                functools.partial(self._decode, shows_special=generation.shows_special),
+                stop=generation.stop,
+                shows_stop=generation.shows_stop,
+                context=generation.prompt_ids[-1:],
+            ),
         )
 
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+    def _decode(self, ids: list[int], *, shows_special: bool) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=not shows_special))
 
     def _run(self) -> None:
         while self._wait_for_work():
+            self._make_changes()
             try:
                 self._turn()
                 self._failures = 0
             except Exception as error:  # noqa: BLE001 - told to the rows; the next may do well
                 self._fail(error)
-        self._give_up(GenerationFailedError("the server is stopping"))
+        stopping = StoppingError(_STOPPING)
+        self._give_up(stopping)
+        for change in self._changes:
+            change.done.set_exception(stopping)
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._closing or self._rows or self._waiting)
+            self._wake.wait_for(
+                lambda: self._closing or self._rows or self._waiting or self._due_changes()
+            )
             return not self._closing
+
+    def _due_changes(self) -> list[_Change]:
+        return [change for change in self._changes if change.is_due()]
+
+    def _make_changes(self) -> None:
+        """Do what is due to the model; rows in work keep their adapters and what they remember."""
+        with self._wake:
+            due = self._due_changes()
+            self._changes = [change for change in self._changes if change not in due]
+        for change in due:
+            try:
+                change.act()
+            except Exception as error:  # noqa: BLE001 - told to whoever asked for the change
+                change.done.set_exception(error)
+            else:
+                change.done.set_result(None)
 
     @torch.inference_mode()
     def _turn(self) -> None:
         self._drop_cancelled()
         if joining := self._admit():
-            self._prefill(joining)
+            self._join(joining)
         elif self._rows:
             self._step()
 
@@ -213,11 +366,7 @@ class TransformersEngine:
         )
         self._give_up(_told(error), waiting=False)
         self._cache = RowCache()
-        # What failed still holds its tensors: frames live as long as the error does.
-        traceback.clear_frames(error.__traceback__)
-        if torch.cuda.is_available():
-            with contextlib.suppress(RuntimeError):
-                torch.cuda.empty_cache()
+        _free_frames(error)
 
     def _give_up(self, error: GenerationFailedError, *, waiting: bool = True) -> None:
         with self._wake:
@@ -262,6 +411,8 @@ class TransformersEngine:
         longest = max(len(each.generation.prompt_ids) for each in [*joining, row])
         return (
             len(together) <= self._config.max_concurrency
+            and not any(each.generation.scores_prompt for each in joining)
+            and not (joining and row.generation.scores_prompt)
             and (not joining or longest * (len(joining) + 1) <= _PREFILL_TOKENS)
             and len(together) * max(each.reserved_tokens for each in together) <= self._cache_tokens
             and self._forward.can_mix(map(self._adapter, together))
@@ -271,8 +422,39 @@ class TransformersEngine:
         name = row.generation.model
         return None if name == self._base else adapter_key(name)
 
-    def _prefill(self, joining: Sequence[_Row]) -> None:
-        """Read the prompts of rows that join and choose their first tokens."""
+    def _join(self, joining: Sequence[_Row]) -> None:
+        """Read the prompts of rows that join and choose their first tokens.
+
+        What the memory does not hold together is read one by one; a prompt that it does not hold
+        alone ends its own row, and the others go on.
+        """
+        try:
+            cache, logits = self._read(joining)
+            self._cache.reserve(cache)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._join_apart(joining, error)
+            return
+        self._cache.add(cache)
+        for row in joining:
+            row.length = len(row.generation.prompt_ids)
+        self._continue(joining, logits)
+
+    def _join_apart(self, joining: Sequence[_Row], error: Exception) -> None:
+        """Have rows join one by one after they did not together; one alone has had its try."""
+        self._rows = [row for row in self._rows if row not in joining]
+        _free_frames(error)
+        if len(joining) == 1:
+            self._end_badly(joining[0], error)
+            return
+        for row in joining:
+            self._rows = [*self._rows, row]
+            self._join([row])
+
+    def _read(self, joining: Sequence[_Row]) -> tuple[DynamicCache, torch.Tensor]:
+        if joining[0].generation.scores_prompt:
+            return self._read_with_scores(joining[0])
         prompts = [row.generation.prompt_ids for row in joining]
         cache = DynamicCache()
         logits = self._forward(
@@ -281,10 +463,23 @@ class TransformersEngine:
             cache=cache,
             adapters=[self._adapter(row) for row in joining],
         )
-        self._cache.add(cache)
-        for row in joining:
-            row.length = len(row.generation.prompt_ids)
-        self._continue(joining, logits)
+        return cache, logits
+
+    def _read_with_scores(self, row: _Row) -> tuple[DynamicCache, torch.Tensor]:
+        """Read a prompt that is told token by token how likely it was."""
+        ids, cache = list(row.generation.prompt_ids), DynamicCache()
+        count = row.generation.top_logprobs or 0
+        scored, after, last = [self._spelling.scored(ids[0], None)], 1, None
+        for scores in self._forward.each(ids, cache=cache, adapter=self._adapter(row)):
+            following, last = ids[after : after + len(scores)], scores[-1:]
+            if following:
+                logprobs = torch.log_softmax(scores[: len(following)], -1)
+                ranks = rank(following, logprobs, count=count)
+                scored += map(self._spelling.scored, following, ranks)
+            after += len(scores)
+        assert last is not None
+        row.stream.deliver(Piece(index=row.index, text="", tokens=0, scored=tuple(scored)))
+        return cache, last
 
     def _step(self) -> None:
         """One more token for every row."""
@@ -331,7 +526,12 @@ class TransformersEngine:
         row.token = token
         row.generated += 1
         is_stop = token in self._stops(row)
-        text = "" if is_stop else row.text.add(token)
+        is_shown = not is_stop or (
+            row.generation.shows_stop and token in row.generation.stop_token_ids
+        )
+        text = row.text.add(token) if is_shown else ""
+        ranked = row.choice.ranked if is_shown else None
+        scored = (self._spelling.scored(token, ranked),) if ranked else ()
         reason: FinishReason | None = None
         if is_stop or row.text.stopped:
             reason = "stop"
@@ -341,7 +541,9 @@ class TransformersEngine:
             text += row.text.finish()
             reason = "stop" if row.text.stopped else reason
         self._measure(row, reason)
-        row.stream.deliver(Piece(index=row.index, text=text, tokens=1, finish_reason=reason))
+        row.stream.deliver(
+            Piece(index=row.index, text=text, tokens=1, finish_reason=reason, scored=scored)
+        )
         return reason is not None
 
     def _measure(self, row: _Row, reason: FinishReason | None) -> None:
@@ -359,88 +561,30 @@ class TransformersEngine:
 
 def _told(error: Exception) -> GenerationFailedError:
     """A fault as whoever waits for the answer is told it; without the frames that hold tensors."""
+    kind = DeviceFullError if _is_out_of_memory(error) else GenerationFailedError
+    return kind(str(error))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
     message = str(error)
-    is_memory = isinstance(error, MemoryError) or any(part in message for part in _OUT_OF_MEMORY)
-    return (DeviceFullError if is_memory else GenerationFailedError)(message)
+    return isinstance(error, MemoryError) or any(part in message for part in _OUT_OF_MEMORY)
 
 
-class _Forward:
-    """The model's scores for the next token of each row, each row by its own adapter."""
+def _free_frames(error: Exception) -> None:
+    """Free the tensors of what failed: its frames live as long as the error does."""
+    traceback.clear_frames(error.__traceback__)
+    if torch.cuda.is_available():
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
-    def __init__(self, model: Any) -> None:
-        self._peft = (
-            model if hasattr(model, "peft_config") and hasattr(model, "base_model") else None
+
+def _expect_numbers(source: AdapterSource, scores: torch.Tensor) -> None:
+    if not scores.isfinite().all():
+        raise AdapterMismatch(
+            f"adapter {source.name} was asked for",
+            "its scores for a token are no numbers",
+            "tune it again",
         )
-        self._model: PreTrainedModel = self._peft.base_model.model if self._peft else model
-        self._device = self._model.get_input_embeddings().weight.device
-        configs = self._peft.peft_config.values() if self._peft else ()
-        # PEFT runs rows of different adapters together for plain LoRA layers alone.
-        self._mixes = not any(
-            config.use_dora or config.modules_to_save or getattr(config, "target_parameters", None)
-            for config in configs
-        )
-        self._active: str | None = ""
-
-    def can_mix(self, adapters: Iterator[str | None]) -> bool:
-        """Whether rows of these adapters (None is the base model) may share a batch."""
-        return self._mixes or len(set(adapters)) == 1
-
-    def __call__(
-        self,
-        tokens: Sequence[Sequence[int]],
-        *,
-        lengths: Sequence[int],
-        cache: Any,
-        adapters: Sequence[str | None],
-    ) -> torch.Tensor:
-        """Scores [rows, vocabulary] after the given tokens.
-
-        tokens: rows padded on the left to one length. lengths: of each row with these tokens.
-        """
-        ids = torch.tensor(tokens, device=self._device)
-        held = torch.tensor(lengths, device=self._device)
-        columns = cache.get_seq_length() + ids.shape[1]
-        arguments: dict[str, Any] = {
-            "input_ids": ids,
-            "position_ids": _positions(held, ids.shape[1]),
-            "past_key_values": cache,
-            "use_cache": True,
-            "logits_to_keep": 1,
-        }
-        if min(lengths) < columns:
-            counted = torch.arange(columns, device=self._device)
-            arguments["attention_mask"] = counted >= (columns - held)[:, None]
-        logits: torch.Tensor = self._choose(adapters)(**arguments).logits[:, -1]
-        return logits.float()
-
-    def _choose(self, adapters: Sequence[str | None]) -> Callable[..., Any]:
-        if self._peft is None:
-            return self._model
-        wanted = set(adapters)
-        if len(wanted) > 1:
-            self._activate(next(name for name in adapters if name is not None))
-            names = [name or "__base__" for name in adapters]
-            peft = self._peft
-            return lambda **arguments: peft(**arguments, adapter_names=names)
-        self._activate(adapters[0])
-        return self._model
-
-    def _activate(self, adapter: str | None) -> None:
-        """Switch all layers to one adapter, or to none; costs milliseconds, so only on change."""
-        if adapter == self._active or self._peft is None:
-            return
-        if adapter is None:
-            self._peft.base_model.disable_adapter_layers()
-        else:
-            self._peft.base_model.enable_adapter_layers()
-            self._peft.set_adapter(adapter)
-        self._active = adapter
-
-
-def _positions(held: torch.Tensor, count: int) -> torch.Tensor:
-    """Positions [rows, count] of the last tokens of each row; padding sits at position 0."""
-    last = torch.arange(count - 1, -1, -1, device=held.device)
-    return (held[:, None] - 1 - last).clamp(min=0)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -456,18 +600,24 @@ def _context(config: ServerConfig, model: Any) -> int:
 def _cache_tokens(model: Any) -> int:
     """How many tokens' keys and values fit into what the weights left free."""
     text = model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    bytes_per_token = 2 * text.num_hidden_layers * heads * width * model.dtype.itemsize
+    # Where layers differ, each has a configuration of its own.
+    layers = getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers
+    numbers = 2 * sum(_kv_width(layer) for layer in layers)
+    bytes_per_token = numbers * model.dtype.itemsize
     return int(_free_memory_bytes(model) * _CACHE_SHARE_OF_FREE_MEMORY / bytes_per_token)
+
+
+def _kv_width(layer: Any) -> int:
+    """The width of a layer's keys, all heads together."""
+    heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+    width = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+    return int(heads * width)
 
 
 def _free_memory_bytes(model: Any) -> int:
     if model.device.type == "cuda":
         return int(torch.cuda.mem_get_info(model.device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    return free_memory_bytes()
 
 
 def _generation_defaults(

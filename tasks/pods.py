@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.config_map import TRAINING_CONFIG_KEY, read_training_config_text
+from tasks.contract.adapter_history import candidate_image
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage
-from tasks.contract.programs.dataset import DatasetColumns, DatasetConfig
-from tasks.contract.programs.image import PullConfig, PushConfig
+from tasks.contract.image_reference import checkpoint_image
+from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns, DatasetConfig
+from tasks.contract.programs.image import PullConfig, PushConfig, TagConfig
 from tasks.contract.programs.serving import AdapterSource, ServerConfig, WeightsConfig
-from tasks.contract.programs.tuning import TuningConfig
+from tasks.contract.programs.tuning import CheckpointsAway, TuningConfig
+from tasks.contract.resources import Resources
 from tasks.contract.steps import (
     FETCH_DATASET,
     FETCH_WEIGHTS,
@@ -21,29 +24,72 @@ from tasks.contract.steps import (
     PULL_PREFIX,
     PUSH,
     SERVE,
+    TAG,
+    TAGGING,
     TUNE,
     TUNING,
 )
 from tasks.contract.training_config import TrainingConfig, parse_training_config
+from tasks.contract.training_policy import (
+    POLICY_ANNOTATION,
+    TrainingPolicy,
+    parse_training_policy,
+)
 from tasks.contract.workspace import BAD_ROWS_ANNOTATION, Adapter, Tuning, Workspace
 from tasks.platform.base import Address, Container, Pod, PodPaths
 from tasks.platform.current import current_platform
+from tasks.platform.namespace_rules import fitted
 from tasks.presets import Preset, find_preset
+from tasks.resources import (
+    computes_on_gpu,
+    gpus_to_train,
+    largest_dataset_bytes,
+    served_gib,
+    serving_grace_s,
+    serving_resources,
+    tagging_resources,
+    tuning_grace_s,
+    tuning_resources,
+)
 from tasks.settings import settings
 
 _CLUSTER_PATIENCE_S = 24 * 3600.0
 
 
-async def tuning_pod(workspace: Workspace, node: Node, *, push: bool) -> Pod:
+async def tuning_pod(
+    workspace: Workspace,
+    node: Node,
+    *,
+    push: bool,
+    dataset_gib: float | None = None,
+    candidate: int | None = None,
+) -> Pod:
     """The pod that makes the adapter: weights, dataset, training and, for an image, the push.
 
     Args: push: also send the image to its registry; else it stays in the image layout on disk.
+    dataset_gib: its rows as text; None = not known.
+    candidate: number of an adapter that is made beside the one that serves, as an image of its own.
     Raises: InvalidTuningConfig, ConfigMapNotFound, UnknownPreset.
     """
     assert workspace.tuning
-    tuning, preset, paths = workspace.tuning, preset_of(workspace), await _paths(workspace)
+    tuning, preset, paths = workspace.tuning, preset_of(workspace), _paths(workspace, candidate)
     text = await read_training_config_text(workspace)
     training = parse_training_config(text, method=tuning.method)
+    gpus = gpus_to_train(
+        workspace,
+        training,
+        there=node.gpus,
+        are_shared=current_platform().is_cluster and not settings().makes_nodes,
+    )
+    resources = await _within_rules(
+        workspace,
+        tuning_resources(
+            workspace, preset, training, settings(), gpus=gpus, dataset_gib=dataset_gib
+        ),
+    )
+    max_bytes = largest_dataset_bytes(
+        workspace, preset, training, resources, dataset_gib=dataset_gib
+    )
     containers = [_weights(preset, paths)]
     if tuning.input.image:
         containers.append(await _pull_dataset(workspace, tuning.input.image, paths))
@@ -51,13 +97,24 @@ async def tuning_pod(workspace: Workspace, node: Node, *, push: bool) -> Pod:
         Container(
             name=FETCH_DATASET,
             program="tasks.dataset.pod",
-            config=_dataset_config(workspace, tuning, paths, training),
+            config=_dataset_config(workspace, tuning, paths, training, max_bytes=max_bytes),
         )
     )
     config_file = paths.config_dir / TRAINING_CONFIG_KEY if text is not None else None
-    containers.append(_trainer(workspace, tuning, paths, config_file, gpus=node.gpus))
-    if tuning.output.image:
-        containers.append(await _push(workspace, tuning.output.image, preset, paths, push=push))
+    policy = parse_training_policy(workspace.metadata.annotations.get(POLICY_ANNOTATION))
+    if candidate is not None:
+        # The gate has the word on it.
+        policy = replace(policy, worse="warn")
+    image, away = tuning.output.image, None
+    if image:
+        image = image if candidate is None else candidate_image(image, candidate)
+        # On one machine the files of a run outlive its processes.
+        away = await _away(workspace, image) if push and current_platform().is_cluster else None
+    containers.append(
+        _trainer(workspace, tuning, paths, config_file, gpus=gpus, policy=policy, away=away)
+    )
+    if image:
+        containers.append(await _push(workspace, image, preset, paths, push=push, away=away))
     volumes = {
         paths.source_dir: tuning.input.volume_source,
         paths.results_dir: tuning.output.volume_source,
@@ -72,7 +129,34 @@ async def tuning_pod(workspace: Workspace, node: Node, *, push: bool) -> Pod:
         ),
         volumes={path: source for path, source in volumes.items() if source},
         hub_secret=tuning.preset.preset_options.model_access_secret,
-        gpus=node.gpus,
+        gpus=gpus,
+        resources=resources,
+        candidate=candidate,
+        grace_s=tuning_grace_s(preset, training, settings(), gpus=gpus, is_sent=away is not None),
+    )
+
+
+async def tagging_pod(workspace: Workspace, image: PublishedImage, *, push: bool) -> Pod:
+    """The pod that has an image's tag name it again, after it has named another adapter's.
+
+    A pod, since only pods may reach registries of a private network.
+    """
+    assert workspace.tuning
+    secret = workspace.tuning.output.image_push_secret or ""
+    config = TagConfig(
+        reference=image.reference,
+        digest=image.digest,
+        layout_dir=_paths(workspace).images_dir,
+        push=push,
+        docker_config=await current_platform().docker_config(workspace, secret) if push else None,
+        insecure=settings().insecure_registries,
+        storage_hosts=settings().storage_hosts,
+    )
+    return Pod(
+        name=TAGGING,
+        containers=(Container(name=TAG, program="tasks.image.pod.tag", config=config),),
+        secrets=(secret,) if secret else (),
+        resources=await _within_rules(workspace, tagging_resources(settings())),
     )
 
 
@@ -85,12 +169,13 @@ async def inference_pod(
     """
     if workspace.inference and workspace.inference.template:
         return Pod(name=INFERENCE, containers=(), template=workspace.inference.template)
-    preset, paths = preset_of(workspace), await _paths(workspace)
+    preset, paths = preset_of(workspace), _paths(workspace)
+    gpus = node.gpus_for(served_gib(preset))
     pulls, adapters, volumes = [], [], {}
     for adapter in _adapters(workspace, image):
         source = adapter.source
         name = source.name or ""
-        folder = paths.adapter_dir / name
+        folder = _adapter_folder(workspace, paths, adapter, image)
         if source.image:
             pulls.append(await _pull_adapter(workspace, adapter, folder, paths))
         if source.volume_source:
@@ -101,6 +186,9 @@ async def inference_pod(
         volumes[paths.results_dir] = workspace.tuning.output.volume_source
         folder = paths.results_dir / "adapter"
         adapters.append(AdapterSource(name=workspace.metadata.name, path=folder))
+    assert workspace.preset
+    hub_secret = workspace.preset.preset_options.model_access_secret
+    secrets = [name for name in workspace.secret_names if name != hub_secret]
     server = ServerConfig(
         weights_dir=paths.weights_dir,
         served_model_name=preset.name,
@@ -112,9 +200,16 @@ async def inference_pod(
         max_queue=settings().server_max_queue,
         max_context_tokens=settings().server_max_context_tokens,
         cors_origins=settings().server_cors_origins,
-        gpus=node.gpus,
+        drain_s=settings().server_drain_s,
+        gpus=gpus,
+        admin_key_file=paths.admin_key_file,
+        user_keys_file=paths.user_keys_file if settings().server_asks_for_keys else None,
+        adapters_dir=settings().server_adapters_dir or paths.adapter_dir,
+        images_dir=paths.images_dir,
+        docker_configs=await _docker_configs(workspace, secrets),
+        insecure_registries=settings().insecure_registries,
+        storage_hosts=settings().storage_hosts,
     )
-    assert workspace.preset
     return Pod(
         name=INFERENCE,
         containers=(
@@ -122,14 +217,14 @@ async def inference_pod(
             *pulls,
             Container(name=SERVE, program="serving", config=server),
         ),
-        secrets=tuple(
-            name
-            for name in workspace.secret_names
-            if name != workspace.preset.preset_options.model_access_secret
-        ),
+        secrets=tuple(secrets),
         volumes=volumes,
-        hub_secret=workspace.preset.preset_options.model_access_secret,
-        gpus=node.gpus,
+        hub_secret=hub_secret,
+        gpus=gpus,
+        resources=await _within_rules(
+            workspace, serving_resources(workspace, preset, settings(), gpus=gpus)
+        ),
+        grace_s=serving_grace_s(settings()),
     )
 
 
@@ -154,9 +249,26 @@ def endpoint_of(workspace: Workspace, address: Address) -> Endpoint:
     return Endpoint(url=address.url, model=default_model(workspace))
 
 
-async def _paths(workspace: Workspace) -> PodPaths:
+async def _within_rules(workspace: Workspace, resources: Resources) -> Resources:
+    return fitted(resources, await current_platform().namespace_rules(workspace))
+
+
+def _paths(workspace: Workspace, candidate: int | None = None) -> PodPaths:
     preset = preset_of(workspace)
-    return current_platform().paths(workspace, model=preset.model, revision=preset.revision)
+    return current_platform().paths(
+        workspace, model=preset.model, revision=preset.revision, candidate=candidate
+    )
+
+
+def _adapter_folder(
+    workspace: Workspace, paths: PodPaths, adapter: Adapter, image: PublishedImage | None
+) -> Path:
+    """Where an adapter lies; a retuned one beside those before it, from which a server may read."""
+    folder = paths.adapter_dir / (adapter.source.name or "")
+    asked = workspace.tuning.output.image if workspace.tuning else None
+    if image is None or image.reference == asked:
+        return folder
+    return folder.with_name(f"{folder.name}@{image.digest.rpartition(':')[2][:12]}")
 
 
 def _adapters(workspace: Workspace, image: PublishedImage | None) -> list[Adapter]:
@@ -193,28 +305,36 @@ async def _pull_dataset(workspace: Workspace, image: str, paths: PodPaths) -> Co
         target_dir=paths.source_dir,
         docker_configs=await _docker_configs(workspace, workspace.tuning.input.image_pull_secrets),
         insecure=settings().insecure_registries,
+        storage_hosts=settings().storage_hosts,
     )
     return Container(name=PULL_DATASET, program="tasks.image.pod.pull", config=config)
 
 
 def _dataset_config(
-    workspace: Workspace, tuning: Tuning, paths: PodPaths, training: TrainingConfig
+    workspace: Workspace,
+    tuning: Tuning,
+    paths: PodPaths,
+    training: TrainingConfig,
+    *,
+    max_bytes: int,
 ) -> DatasetConfig:
-    columns = training.dataset
+    columns, is_cluster = training.dataset, current_platform().is_cluster
     return DatasetConfig(
         urls=tuple(tuning.input.urls),
         source_dir=None if tuning.input.urls else paths.source_dir,
         data_dir=paths.data_dir,
         weights_dir=paths.weights_dir,
+        chat_template=training.model.chat_template,
         columns=DatasetColumns(
             messages=columns.messages_column,
             context=columns.context_column,
             response=columns.response_column,
         ),
         max_length=training.max_length,
+        max_bytes=max_bytes if is_cluster else MAX_DATASET_BYTES,
         bad_rows_tolerance=float(workspace.metadata.annotations.get(BAD_ROWS_ANNOTATION, "0")),
         allow_local_addresses=settings().allow_local_addresses,
-        allow_files=not current_platform().is_cluster,
+        allow_files=not is_cluster,
     )
 
 
@@ -225,6 +345,8 @@ def _trainer(
     config_file: Path | None,
     *,
     gpus: int,
+    policy: TrainingPolicy,
+    away: CheckpointsAway | None,
 ) -> Container:
     preset = preset_of(workspace)
     config = TuningConfig(
@@ -237,12 +359,33 @@ def _trainer(
         results_dir=paths.results_dir,
         run=str(workspace),
         gpus=gpus,
+        processes=gpus if computes_on_gpu(gpus, settings()) else 1,
+        policy=policy,
+        away=away,
     )
     return Container(name=TUNE, program="tasks.tuning.pod", config=config)
 
 
+async def _away(workspace: Workspace, image: str) -> CheckpointsAway:
+    """Where the checkpoints of what becomes this image are kept."""
+    assert workspace.tuning
+    secret = workspace.tuning.output.image_push_secret or ""
+    return CheckpointsAway(
+        reference=checkpoint_image(image),
+        docker_config=await current_platform().docker_config(workspace, secret),
+        insecure=settings().insecure_registries,
+        storage_hosts=settings().storage_hosts,
+    )
+
+
 async def _push(
-    workspace: Workspace, reference: str, preset: Preset, paths: PodPaths, *, push: bool
+    workspace: Workspace,
+    reference: str,
+    preset: Preset,
+    paths: PodPaths,
+    *,
+    push: bool,
+    away: CheckpointsAway | None,
 ) -> Container:
     assert workspace.tuning
     secret = workspace.tuning.output.image_push_secret or ""
@@ -254,6 +397,8 @@ async def _push(
         push=push,
         docker_config=await current_platform().docker_config(workspace, secret) if push else None,
         insecure=settings().insecure_registries,
+        storage_hosts=settings().storage_hosts,
+        checkpoint=away.reference if away else "",
         model_name=workspace.tuning.preset.name,
         # What the image says of its origin; the same when the run is repeated.
         annotations={
@@ -280,6 +425,7 @@ async def _pull_adapter(
         layout_dir=paths.images_dir,
         docker_configs=await _docker_configs(workspace, adapter.source.image_pull_secrets),
         insecure=settings().insecure_registries,
+        storage_hosts=settings().storage_hosts,
     )
     return Container(
         name=f"{PULL_PREFIX}{adapter.source.name}", program="tasks.image.pod.pull", config=config
@@ -289,4 +435,4 @@ async def _pull_adapter(
 async def _docker_configs(workspace: Workspace, secrets: list[str]) -> tuple[Path, ...]:
     platform = current_platform()
     found = [await platform.docker_config(workspace, secret) for secret in secrets]
-    return tuple(path for path in found if path)
+    return tuple(dict.fromkeys(path for path in found if path))

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
+from tasks.contract.adapter_history import AdapterHistory
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
 from tasks.contract.programs.tuning import HeldOut, LossAt
@@ -99,7 +100,8 @@ def _held_out(held_out: HeldOut) -> str:
         "## Held-out answers",
         (
             f"Loss on {held_out.rows} answers that were not trained on: "
-            f"**{held_out.loss_before:.3f}** before, **{held_out.loss_after:.3f}** after."
+            f"**{held_out.loss_before:.3f}** before, **{held_out.loss_after:.3f}** after"
+            f"{held_out.verdict}."
         ),
     ]
     if sample := held_out.sample:
@@ -115,3 +117,30 @@ def _first_and_last(history: Sequence[LossAt]) -> str:
     first, last = history[0], history[-1]
     start = f"{first.loss:.3f} (step {first.step})"
     return f"From {start} to {last.loss:.3f} (step {last.step})."
+
+
+def adapters_report(title: str, adapters: AdapterHistory) -> str:
+    """The adapters of a Workspace side by side, newest first, for Prefect's UI."""
+    lines = [f"# {title}", ""]
+    if adapters.told:
+        lines += [_cell(adapters.told), ""]
+    lines += ["| adapter | | held-out loss | data | image | by | why |", "| --- " * 7 + "|"]
+    for record in reversed(adapters.records):
+        loss = f"{record.held_out.loss_after:.3f}" if record.held_out else ""
+        image = f"`{record.image.reference}@{record.image.digest[:19]}`"
+        cells = (
+            str(record.number),
+            record.fate,
+            loss,
+            record.data[:12],
+            image,
+            record.by,
+            record.why,
+        )
+        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """A text that stays in its cell, and that is no markup."""
+    return escape(" ".join(text.split())).replace("|", "\\|")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tasks.contract.errors import InvalidSettings
@@ -13,6 +13,7 @@ from tasks.contract.errors import InvalidSettings
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 _ORIGIN = re.compile(r"\*|[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#@*\s]+")
+_NODE_CLASS = re.compile(r"[^/]+/[^/]+/[^/]+")
 
 
 class Settings(BaseSettings):
@@ -33,6 +34,9 @@ class Settings(BaseSettings):
     namespace: str = "default"
     """Where the installation itself lives, and keeps what all its runs share."""
 
+    namespaces: tuple[str, ...] = ()
+    """The namespaces of the cluster whose Workspaces are run, as JSON; empty = all of them."""
+
     launch_timeout_s: float = Field(default=300, gt=0)
     """How long a claimed machine may take to be made."""
 
@@ -47,6 +51,13 @@ class Settings(BaseSettings):
 
     max_nodes: int = Field(default=100, ge=1)
     """How many nodes all Workspaces together may claim: the bound of any mistake."""
+
+    node_class: str = ""
+    """GROUP/KIND/NAME of who fulfils claims, for provisioner karpenter.
+
+    Such as karpenter.azure.com/AKSNodeClass/default; empty = KAITO's gpu-provisioner on Azure, the
+    EC2NodeClass `default` on AWS.
+    """
 
     garbage_grace_s: float = Field(default=600, ge=0)
     """How long a machine that nobody needs is left alone before it counts as leaked."""
@@ -71,7 +82,8 @@ class Settings(BaseSettings):
     """How long a run waits for a node that fits its Workspace."""
 
     allow_local_addresses: bool = False
-    """Whether a dataset may come over http from this machine or from a private network."""
+    """Whether a dataset may come over http from this machine or from a private network, and what a
+    registry sends us on for."""
 
     pod_image: str = "kaitoflow/pod:0.1.0"
     """The image with all pod programs; on a cluster."""
@@ -88,8 +100,43 @@ class Settings(BaseSettings):
     pod_annotations: dict[str, str] = {}
     """Annotations of every pod of a Workspace: sidecar.istio.io/inject: "false" keeps one out."""
 
+    pod_priority_class: str = ""
+    """The PriorityClass of every pod whose Workspace names none; empty = the cluster's default."""
+
+    pod_runtime_class: str = ""
+    """The RuntimeClass of every pod whose Workspace names none: nvidia, where it is not the
+    default's."""
+
+    pod_tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints that every pod of a Workspace tolerates, as JSON in the form of a pod's spec; beside
+    those of GPU and spot nodes, which all do."""
+
+    pod_volumes: tuple[dict[str, Any], ...] = ()
+    """More volumes of every pod of a Workspace, as JSON in the form of a pod's spec."""
+
+    pod_volume_mounts: tuple[dict[str, Any], ...] = ()
+    """Where every container has them, likewise."""
+
+    pod_cpu_cores: float = Field(default=0.5, gt=0)
+    """CPU cores that a container asks for where its Workspace does not say; one a GPU at least. It
+    uses all that are idle."""
+
+    pod_cpu_limit_ratio: float | None = Field(default=None, ge=1)
+    """The most CPU a container may use, by what it asks for; None = no limit, unless the namespace
+    asks for one."""
+
+    pod_memory_limit_ratio: float | None = Field(default=None, ge=1)
+    """The most memory, likewise; None = what the largest batch takes that it would choose."""
+
+    pod_storage_limit_ratio: float | None = Field(default=None, ge=1)
+    """The most disk of its node, likewise; None = room for the largest dataset that is taken."""
+
     insecure_registries: tuple[str, ...] = ()
     """Registries (host:port) spoken to by plain http; those on loopback always are."""
+
+    registry_storage_hosts: tuple[str, ...] = ()
+    """Hosts inside a private network to which a registry outside may send us on for layers, as
+    JSON: ["minio.example.internal"]. A registry that lies inside itself may without."""
 
     job_timeout_s: float = Field(default=7 * 86400, ge=60)
     """How long a tuning Job may take in all, on a cluster: with waiting and every new try."""
@@ -113,6 +160,20 @@ class Settings(BaseSettings):
     """Web pages that may ask the inference server, as JSON: ["https://chat.example.com"]; besides
     its own page. ["*"] = all; credentials are never asked for."""
 
+    server_key: SecretStr = SecretStr("")
+    """The user's key that `kaitoflow chat` bears, for servers that ask for one."""
+
+    server_asks_for_keys: bool = False
+    """Whether an inference server answers those alone who bear one of its users' keys: they lie in
+    the file `user-keys` of the Workspace's folder, on a cluster in Secret WORKSPACE-user-keys."""
+
+    server_adapters_dir: Path | None = None
+    """Below which folder adapters lie that an inference server may load while it serves, as its own
+    machine or pod sees it; None = the one that it starts with."""
+
+    server_drain_s: float = Field(default=5, ge=0, le=240)
+    """How long answers under way may take to end when an inference server is told to stop."""
+
     plan_timeout_s: float = Field(default=3, gt=0)
     """How long a plan waits for what it asks others: dataset, registry, cluster and cloud."""
 
@@ -121,6 +182,10 @@ class Settings(BaseSettings):
 
     watcher_timeout_s: float = Field(default=20, gt=0)
     """How long a command line waits for a cluster's watcher to act."""
+
+    notify: str = Field(default="", pattern=r"^([a-z0-9-]+/[a-z0-9-]+)?$")
+    """TYPE/NAME of a notification block of Prefect's, as slack-webhook/team: it tells a person of
+    runs that fail, adapters that are kept out or wait, and leaks; empty = nobody does."""
 
     @field_validator("server_cors_origins")
     @classmethod
@@ -133,6 +198,16 @@ class Settings(BaseSettings):
                 )
         return tuple(origin.lower() for origin in origins)
 
+    @field_validator("node_class")
+    @classmethod
+    def _whole_node_class(cls, named: str) -> str:
+        if named and not _NODE_CLASS.fullmatch(named):
+            raise ValueError(
+                f"KAITOFLOW_NODE_CLASS is {named!r}; claims name a group, a kind and a name; write "
+                "karpenter.azure.com/AKSNodeClass/default, or leave it empty"
+            )
+        return named
+
     @model_validator(mode="after")
     def _nodes_for_pods(self) -> Self:
         if self.provisioner and (self.provisioner == "local") != (self.platform == "local"):
@@ -140,7 +215,26 @@ class Settings(BaseSettings):
                 f"KAITOFLOW_PROVISIONER={self.provisioner} was asked for; pods run on platform "
                 f"{self.platform}; leave it unset to get the nodes that pods need"
             )
+        if self.node_class and self.provisioner != "karpenter":
+            raise ValueError(
+                f"KAITOFLOW_NODE_CLASS={self.node_class} was asked for; only provisioner karpenter "
+                "claims nodes of a class; leave it unset"
+            )
         return self
+
+    def serves(self, namespace: str) -> bool:
+        """Whether Workspaces of this namespace are run."""
+        return not self.namespaces or namespace in self.namespaces
+
+    @property
+    def storage_hosts(self) -> tuple[str, ...]:
+        """The hosts inside to which any registry may send us on; `*` = all."""
+        return ("*",) if self.allow_local_addresses else self.registry_storage_hosts
+
+    @property
+    def makes_nodes(self) -> bool:
+        """Whether nodes are made for Workspaces."""
+        return self.provisioner in {"karpenter", "aks"}
 
     @property
     def home_dir(self) -> Path:

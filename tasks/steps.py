@@ -8,14 +8,18 @@ import contextlib
 import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
 from tasks.contract.errors import DeadlineExceeded
+from tasks.contract.news import news
 from tasks.contract.podlog import Answer, Event, read_answer
-from tasks.contract.status import Condition, FinishedStep, Progress, WorkspaceStatus
+from tasks.contract.status import FinishedStep, Progress, WorkspaceStatus
 from tasks.contract.steps import StepName
+from tasks.contract.units import utc_text
 from tasks.contract.workspace import Workspace
+from tasks.events import tell_events
 from tasks.platform.base import Pod
 from tasks.platform.current import current_platform
 from tasks.settings import Settings, settings
@@ -33,24 +37,17 @@ async def change_status(
     """The status after a change; the run is the only writer, so read and replace is enough.
 
     Conditions that turned True or False become events of the Workspace; for one cause, one event.
+    What has happened by that is told to Prefect, too.
     """
     platform = current_platform()
     status = await platform.read_status(workspace)
-    before = {(c.type, c.status, c.reason) for c in status.conditions}
+    before = status.model_copy(deep=True)
     change(status)
     await platform.write_status(workspace, status)
-    changed: dict[tuple[str, str], list[Condition]] = {}
-    for condition in status.conditions:
-        if (condition.type, condition.status, condition.reason) not in before:
-            changed.setdefault((condition.status, condition.message), []).append(condition)
-    for (value, message), conditions in changed.items():
-        types = " and ".join(condition.type for condition in conditions)
-        told = f"{types} {'is' if len(conditions) == 1 else 'are'} {value}: {message}"
+    tell_events(workspace, before, status)
+    for each in news(before.conditions, status.conditions):
         await platform.record_event(
-            workspace,
-            reason=conditions[-1].reason,
-            message=told,
-            is_failure=any(condition.is_failure for condition in conditions),
+            workspace, reason=each.reason, message=each.message, is_warning=each.is_warning
         )
     return status
 
@@ -75,7 +72,10 @@ async def recorded_step(workspace: Workspace, name: StepName) -> AsyncIterator[S
     def finish(status: WorkspaceStatus) -> None:
         seconds = round(monotonic() - started, 1)
         status.steps = [s for s in status.steps if s.name != name]
-        status.steps.append(FinishedStep(name=name.value, seconds=seconds, detail=step.detail))
+        ended = utc_text(datetime.now(UTC))
+        status.steps.append(
+            FinishedStep(name=name.value, seconds=seconds, detail=step.detail, finished=ended)
+        )
         status.progress = Progress()
 
     await change_status(workspace, begin)

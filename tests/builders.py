@@ -11,7 +11,7 @@ def tuning_manifest(name: str = "tuned", **changes: Any) -> dict[str, Any]:
         "preset": {"name": "smollm2-135m-instruct"},
         "method": "qlora",
         "input": {"urls": ["https://example.com/data.parquet"]},
-        "output": {"image": "registry.example.com/adapters/tuned:1", "imagePushSecret": "push"},
+        "output": {"image": f"registry.example.com/adapters/{name}:1", "imagePushSecret": "push"},
     }
     return {
         "apiVersion": "kaito.sh/v1beta1",

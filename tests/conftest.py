@@ -22,9 +22,14 @@ _AREAS = {
     "tests/nodes/": "nodes",
     "tests/platform/test_diagnosis_on_a_cluster.py": "API server",
     "tests/platform/test_ownership_on_a_cluster.py": "API server",
+    "tests/platform/test_rehearsal_on_a_cluster.py": "API server",
+    "tests/platform/test_server_on_a_cluster.py": "API server",
+    "tests/platform/test_watching_on_a_cluster.py": "API server",
 }
 # What these wait for has deadlines, of Leases and heartbeats: the slow ones run in no company.
 _ALONE = ("watcher", "worker")
+# Of a slow test that says nothing else: several times what it takes on a quiet machine.
+_SLOW_TIMEOUT_S = 600
 _LONGEST_FIRST = ("runs", "watcher", "command line", "API server", "worker", "nodes")
 
 
@@ -40,6 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _area(item.nodeid) in _ALONE:
             item.add_marker("alone")
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_S))
     last = len(_LONGEST_FIRST)
     ranks = {area: rank for rank, area in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(_area(item.nodeid), last))

@@ -17,7 +17,7 @@ def test_the_text_is_that_of_kaito_s_key() -> None:
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (None, r"'settings'; there is none of that name; put it into the same file"),
+        (None, r"'settings'; there is none of that name; put it into the Workspace's file"),
         ({"b": "", "a": ""}, r"'settings'; it has the keys \['a', 'b'\]; give it the key training"),
     ],
 )

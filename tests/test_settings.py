@@ -11,6 +11,7 @@ from tasks.settings import Settings, settings
 # What README, the chart's values and the plan promise.
 PROMISED = {
     "namespace": "default",
+    "namespaces": (),
     "launch_timeout_s": 300,
     "register_timeout_s": 900,
     "gpu_timeout_s": 600,
@@ -27,6 +28,7 @@ PROMISED = {
     "server_max_queue": 64,
     "server_max_context_tokens": None,
     "server_cors_origins": (),
+    "server_asks_for_keys": False,
     "plan_timeout_s": 3,
     "stop_grace_s": 20,
     "watcher_timeout_s": 20,
@@ -136,3 +138,12 @@ def test_a_process_reads_its_settings_once_and_cannot_change_them() -> None:
     assert settings() is settings()
     with pytest.raises(ValidationError, match="frozen"):
         setattr(settings(), "namespace", "other")  # noqa: B010  mypy knows that it is frozen
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "expected"), [((), True), (("team", "other"), True), (("other",), False)]
+)
+def test_workspaces_of_named_namespaces_are_run_or_of_all(
+    namespaces: tuple[str, ...], expected: bool
+) -> None:
+    assert Settings(namespaces=namespaces).serves("team") is expected

@@ -7,7 +7,11 @@ import signal
 import sys
 from pathlib import Path
 
+from flows.prefect_api import PrefectApi
 from flows.prefect_server import prefect_server
+from flows.schedules import keep_schedules
+from tasks.contract.workspace import Workspace
+from tasks.platform.current import local_platform
 
 
 def serve_prefect() -> int:
@@ -44,10 +48,20 @@ async def _work(ui_url: str) -> None:
 
 
 async def _deploy_and_work(ui_url: str) -> None:
-    from flows.worker.deployments import deploy, make_worker
+    from flows.worker.deployments import LOCAL_POOL, deploy, make_worker
 
     deployment_id = await deploy()
-    sys.stdout.write(f"Start a run     {ui_url}/deployments/deployment/{deployment_id}/run\n")
+    sys.stdout.write(f"Start a run     {ui_url}/v2/deployments/deployment/{deployment_id}/run\n")
     sys.stdout.write("Stop            Ctrl-C\n")
     sys.stdout.flush()
-    await make_worker().start()
+    async with PrefectApi() as api:
+        schedules = asyncio.create_task(keep_schedules(api, LOCAL_POOL, _workspaces))
+        try:
+            await make_worker().start()
+        finally:
+            schedules.cancel()
+
+
+def _workspaces() -> list[Workspace]:
+    """Those of this machine that can be read; the others are told by `kaitoflow get`."""
+    return [stored.workspace for stored in local_platform().store.list() if not stored.damage]

@@ -14,7 +14,9 @@ from rich.table import Table
 
 from flows.places.base import Manifest, Objects, Row, age, find_workspace, not_found
 from flows.places.place import Place, open_objects
+from flows.timeline import Moment, time_line
 from flows.view import console, describe_progress
+from tasks.contract.errors import is_reason
 from tasks.contract.podlog import parse_event
 from tasks.contract.redaction import harmless, one_line
 
@@ -97,9 +99,11 @@ def _render_rows(objects: Objects, wanted: list[str], namespace: str | None, out
     return columns([row.values for row in rows])
 
 
-def columns(rows: list[Mapping[str, str]]) -> str:
+def columns(rows: Sequence[Mapping[str, str]], *, headings: bool = True) -> str:
     """Columns three blanks apart, as kubectl prints them."""
-    table = [list(rows[0]), *([value or " " for value in row.values()] for row in rows)]
+    table = [[value or " " for value in row.values()] for row in rows]
+    if headings:
+        table.insert(0, list(rows[0]))
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     lines = (
         "   ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in table
@@ -112,7 +116,7 @@ def describe_workspace(name: str, *, namespace: str | None, place: Place) -> int
     with open_objects(place) as objects:
         stored = find_workspace(objects, name, namespace)
         is_serving = objects.is_serving(stored.workspace)
-        events = objects.events(stored.workspace)
+        moments = time_line(stored.status, objects.events(stored.workspace))
     out, status = console(), stored.status
     meta = stored.workspace.metadata
     out.print(f"Name:       {meta.name}")
@@ -120,12 +124,20 @@ def describe_workspace(name: str, *, namespace: str | None, place: Place) -> int
     out.print(f"Generation: {meta.generation}")
     out.print(f"Age:        {age(stored.created)}")
     out.print(f"State:      {status.state}")
+    if status.serves_older:
+        out.print(f"Serves:     generation {status.served_generation}")
     if status.progress.step_name:
         out.print(f"Now:        {describe_progress(status.progress)}")
     if cost := str(status.cost.at(datetime.now(UTC))):
         out.print(f"Cost:       {cost}")
     if status.image:
         out.print(f"Image:      {status.image.reference}@{status.image.digest}")
+    if serving := status.adapters.serving:
+        out.print(
+            f"Adapter:    {meta.name}@{serving.number} ({serving.by}: {one_line(serving.why)})"
+        )
+    if status.adapters.told:
+        out.print(f"Retuned:    {one_line(status.adapters.told)}")
     if status.endpoint:
         up = "running" if is_serving else "stopped"
         out.print(f"Service:    {status.endpoint.url} ({up})")
@@ -136,12 +148,58 @@ def describe_workspace(name: str, *, namespace: str | None, place: Place) -> int
             for c in status.conditions
         ],
     )
-    _print_table(
-        "Steps",
-        [{"STEP": s.name, "SECONDS": f"{s.seconds:.1f}", "RESULT": s.detail} for s in status.steps],
-    )
-    _print_table("Events", events)
+    if troubles := [c.reason for c in status.conditions if c.is_failure and is_reason(c.reason)]:
+        out.print(f"What to do: kaitoflow explain {troubles[0]}")
+    _print_table("Time line", [_line(moment) for moment in moments])
     return 0
+
+
+def _line(moment: Moment) -> Mapping[str, str]:
+    """A moment as a row; a warning is marked, since not every terminal has colours."""
+    return {
+        "TIME": moment.at or "unknown",
+        "": "!" if moment.is_warning else "",
+        "PLACE": moment.place,
+        "WHAT": moment.what,
+        "TOLD": one_line(moment.told),
+    }
+
+
+def print_events(
+    name: str | None, *, namespace: str | None, all_namespaces: bool, watch: bool, place: Place
+) -> int:
+    """Print what happened to Workspaces, or to one, oldest first; with `watch` go on with news."""
+    printed: set[tuple[str, Moment]] = set()
+    with open_objects(place) as objects:
+        chosen = None if all_namespaces else namespace or objects.namespace
+        while True:
+            found = _moments(objects, name, chosen)
+            new = [each for each in found if each not in printed]
+            rows = [{"WORKSPACE": whose, **_line(moment)} for whose, moment in new]
+            if rows:
+                sys.stdout.write(columns(rows, headings=not printed))
+                sys.stdout.flush()
+            elif not (printed or watch):
+                sys.stdout.write("No events found.\n")
+            printed.update(new)
+            if not watch:
+                return 0
+            time.sleep(_WATCH_S)
+
+
+def _moments(objects: Objects, name: str | None, namespace: str | None) -> list[tuple[str, Moment]]:
+    """What happened to the Workspaces of a namespace (None = of all), or to the one of a name."""
+    if name:
+        stored = [find_workspace(objects, name, namespace)]
+    else:
+        rows = objects.rows(namespace, wide=False)
+        stored = [found for row in rows if (found := objects.find(row.namespace, row.name))]
+    told = [
+        (str(each.workspace), moment)
+        for each in stored
+        for moment in time_line(each.status, objects.events(each.workspace))
+    ]
+    return sorted(told, key=lambda each: each[1].at)
 
 
 def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:

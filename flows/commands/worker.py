@@ -31,9 +31,11 @@ def serve_runs(*, pool: str | None, name: str | None, limit: int | None, port: i
 
 async def _work(pool: str, name: str, settings: WorkerSettings) -> None:
     from flows.worker.in_process import InProcessWorker
+    from tasks.platform.current import current_platform
 
     await deploy(pool)
     worker = InProcessWorker(pool, name=name, settings=settings)
+    current_platform().on_answer = worker.metrics.kubernetes_answered
     settle_heap()
     work = asyncio.ensure_future(worker.start(printer=_say))
     loop = asyncio.get_running_loop()

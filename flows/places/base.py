@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tasks.contract.artifacts import Plan
+from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import KaitoflowError
+from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.workspace import Manifests, Workspace
-from tasks.platform.base import World, docker_config_of
+from tasks.platform.base import World
+from tasks.platform.named_objects import docker_config_of, secret_faults
 from tasks.platform.store import StoredWorkspace
+from tasks.settings import settings
 
 if TYPE_CHECKING:
     # It knows the API server's client, whose import takes a second.
@@ -66,8 +69,8 @@ class Objects(Protocol):
     def is_serving(self, workspace: Workspace) -> bool:
         """Whether the Workspace's server runs now."""
 
-    def events(self, workspace: Workspace) -> list[Mapping[str, str]]:
-        """What happened to the Workspace, oldest first: heading to value."""
+    def events(self, workspace: Workspace) -> list[RecordedEvent]:
+        """What its platform keeps of what happened to the Workspace, oldest first."""
 
     def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
         """What a run would need, and whether it may. Nothing is created."""
@@ -101,6 +104,18 @@ class Objects(Protocol):
     def delete(self, workspace: Workspace, tell: Tell) -> None:
         """Stop everything and forget the Workspace; returns when it is gone."""
 
+    def examine(self) -> Sequence[Check]:
+        """What works here and what does not, looked at from outside; see `flows.doctor`."""
+
+    def retune(self, workspace: Workspace, *, push: bool) -> str:
+        """Tune an adapter from data that has changed; what it came to, in one line."""
+
+    def promote(self, workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
+        """Have one of the Workspace's adapters serve; None = the one that waits for a word.
+
+        Raises: AdapterNotFound.
+        """
+
     def leaks(self) -> Sequence["Leak"]:
         """Machines that were made for Workspaces, and that nobody needs."""
 
@@ -133,10 +148,22 @@ def not_found(name: str, namespace: str, known: list[str]) -> WorkspaceNotFound:
 
 def with_file_objects(world: World, manifests: Manifests) -> World:
     """The world as it will be once the file's ConfigMaps and Secrets are applied."""
-    pushing = manifests.secrets.get(manifests.workspace.push_secret)
+    secrets, pushing = manifests.secrets, ("Secret", manifests.workspace.push_secret)
+    of_file = secret_faults(manifests.workspace, secrets)
+    docker_config = world.docker_config
+    if pushing[1] in secrets:
+        docker_config = None if pushing in of_file else docker_config_of(secrets[pushing[1]])
+    faults = {about: each for about, each in world.faults.items() if about[1] not in secrets}
+    # One machine takes the hub's token from its environment, and a login for a push alone.
+    faults |= {
+        about: each
+        for about, each in of_file.items()
+        if world.is_cluster or (world.push and about == pushing)
+    }
     return dataclasses.replace(
         world,
-        docker_config=docker_config_of(pushing) if pushing else world.docker_config,
+        docker_config=docker_config,
+        faults=faults,
         config_maps={**world.config_maps, **manifests.config_maps},
         has_secret=lambda name: name in manifests.secrets or world.has_secret(name),
     )
@@ -149,3 +176,9 @@ def age(since: datetime) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def user_key_headers() -> dict[str, str]:
+    """What a server is told that asks for a key; Kubernetes' proxy keeps Authorization."""
+    key = settings().server_key.get_secret_value()
+    return {"X-API-Key": key} if key else {}

@@ -8,25 +8,41 @@ import contextlib
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
-from flows.places import apply, end, watch
-from flows.places.base import Manifest, Row, Tell, WrongUsage, with_file_objects
+from flows.cluster import apply, end, watch
+from flows.cluster.asked_run import ask_for_run
+from flows.cluster.installed import installed_settings, served_check
+from flows.cluster.resume import begin_again
+from flows.doctor.cluster import examine
+from flows.places.base import (
+    Manifest,
+    Row,
+    Tell,
+    WrongUsage,
+    user_key_headers,
+    with_file_objects,
+)
 from flows.places.events import events_of
 from flows.places.kubeconfig import chosen_context
 from flows.places.leaks import collect_leaks, find_leaks
 from flows.places.log_choice import LogChoice
 from flows.places.pod_logs import pod_log_lines
-from flows.places.resume import begin_again
+from flows.schedules import PROMOTE_FLOW, RETUNE_FLOW
 from flows.view import run_view
+from flows.worker.deployments import CLUSTER_POOL
 from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import KaitoflowError, KubernetesRefused, ServerNotReady
+from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.status import WorkspaceStatus, status_of
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
+from tasks.nodes.current import holders_on
 from tasks.nodes.garbage.leaks import Leak
 from tasks.plan.check import from_error
 from tasks.plan.checks import make_plan
 from tasks.plan.look import look
+from tasks.plan.rehearsal import rehearse
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.manifests import stateful_set_name
@@ -118,11 +134,11 @@ class ClusterObjects:
         found = await (await self._api()).get("StatefulSet", namespace, name)
         return bool(found and found.get("status", {}).get("readyReplicas", 0) > 0)
 
-    def events(self, workspace: Workspace) -> list[Mapping[str, str]]:
+    def events(self, workspace: Workspace) -> list[RecordedEvent]:
         """The Workspace's Events."""
         return self._wait_for(self._events(workspace))
 
-    async def _events(self, workspace: Workspace) -> list[Mapping[str, str]]:
+    async def _events(self, workspace: Workspace) -> list[RecordedEvent]:
         return await events_of(await self._api(), workspace)
 
     def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:  # noqa: ARG002
@@ -135,14 +151,25 @@ class ClusterObjects:
         # On a cluster an image is always pushed.
         seen = await self._platform.look_around(workspace, push=True, port=None)
         world = with_file_objects(seen, manifests)
-        told = await look(workspace, world, self._settings, list_nodes=self._platform.list_nodes)
+        namespace = workspace.metadata.namespace
+        known = await installed_settings(api, self._settings, namespace=namespace)
+        told = await look(
+            workspace,
+            world,
+            known,
+            list_nodes=self._platform.list_nodes,
+            list_holders=partial(holders_on, self._platform),
+            # Pods of ours follow from the installation's settings, which are not known here.
+            rehearse=None if workspace.preset else partial(rehearse, workspace, self._platform),
+        )
         plan = make_plan(workspace, world, told)
         try:
             await apply.rehearse(api, manifests)
             said = Check(name="API server", result="ok", detail="accepts every object of the file")
         except KaitoflowError as error:
             said = from_error("API server", error, result="fail")
-        return plan.model_copy(update={"checks": [*plan.checks, said]})
+        served = served_check(known, workspace.metadata)
+        return plan.model_copy(update={"checks": [*plan.checks, *served, said]})
 
     def run(self, manifests: Manifests, *, push: bool, port: int | None) -> int:  # noqa: ARG002
         """Apply the file's objects and watch the run that the cluster's watcher starts."""
@@ -212,6 +239,7 @@ class ClusterObjects:
             "v1/chat/completions",
             body,
             read_timeout_s=_ANSWER_S,
+            headers=user_key_headers(),
         )
         try:
             async with contextlib.aclosing(lines):
@@ -238,6 +266,41 @@ class ClusterObjects:
 
     async def _delete(self, workspace: Workspace, tell: Tell) -> None:
         await end.delete(await self._api(), workspace, tell)
+
+    def examine(self) -> Sequence[Check]:
+        """The installation, as far as who uses the command may see it."""
+        return self._wait_for(self._examine())
+
+    async def _examine(self) -> Sequence[Check]:
+        return await examine(await self._api(), namespace=self.namespace)
+
+    def retune(self, workspace: Workspace, *, push: bool) -> str:  # noqa: ARG002
+        """Have the cluster's worker retune it, showing the progress; an image is always pushed."""
+        said = self._run(RETUNE_FLOW, workspace)
+        stored = self.find(workspace.metadata.namespace, workspace.metadata.name)
+        return said or (stored.status.adapters.told if stored else "")
+
+    def promote(self, workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
+        """Have the cluster's worker do it, showing the progress."""
+        self._run(PROMOTE_FLOW, workspace, number=number, by=by, note=note)
+
+    def _run(self, flow: str, workspace: Workspace, **more: Any) -> str:
+        """What a run of a flow came to, where its state says so; it is watched until it ends."""
+        meta = workspace.metadata
+        with run_view(workspace) as view:
+            if before := self.find(meta.namespace, meta.name):
+                view.goes_on_from(before.status)
+
+            async def show() -> None:
+                if now := await self._find(meta.namespace, meta.name):
+                    view.show(now.status)
+
+            try:
+                asking = ask_for_run(flow, workspace, more, pool=CLUSTER_POOL, show=show)
+                return self._wait_for(asking)
+            except KeyboardInterrupt:
+                sys.stderr.write("stopped watching; the run goes on, see it in Prefect's UI\n")
+                raise
 
     def leaks(self) -> Sequence[Leak]:
         """List leaks of claims, and of the cloud's machines where settings say which cloud."""

@@ -7,20 +7,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx2
-
-from flows.places.base import Manifest, Row, Tell, age, with_file_objects
-from flows.places.local_run import run_here
+from flows.places.base import Manifest, Row, Tell, age, user_key_headers, with_file_objects
 from flows.places.log_choice import LogChoice
 from flows.view import describe_progress, print_plan
-from tasks.contract.artifacts import Plan
+from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import ServerNotReady
+from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.status import ConditionType
-from tasks.contract.steps import FETCH_DATASET, FETCH_WEIGHTS, PULL_DATASET, PUSH, SERVE, TUNE
+from tasks.contract.steps import (
+    FETCH_DATASET,
+    FETCH_SERVING,
+    FETCH_WEIGHTS,
+    MEASURE,
+    PULL_DATASET,
+    PUSH,
+    SERVE,
+    TUNE,
+)
 from tasks.contract.units import utc_text
 from tasks.contract.workspace import Manifests, Workspace
-from tasks.plan.checks import make_plan
-from tasks.plan.look import look
 from tasks.platform.current import local_platform
 from tasks.platform.store import StoredWorkspace, keep_private
 from tasks.settings import settings
@@ -32,7 +37,8 @@ if TYPE_CHECKING:
 _REFUSED = 3
 _FOLLOW_S = 0.2
 _CONNECT_S, _ANSWER_S = 5.0, 600.0
-_FIRST, _LAST = (FETCH_WEIGHTS, PULL_DATASET, FETCH_DATASET, TUNE, PUSH), (SERVE,)
+_FIRST = (FETCH_WEIGHTS, PULL_DATASET, FETCH_DATASET, TUNE, PUSH, FETCH_SERVING, MEASURE)
+_LAST = (SERVE,)
 
 
 class LocalObjects:
@@ -73,23 +79,29 @@ class LocalObjects:
         """Whether the server's process lives."""
         return self._platform.is_serving(workspace)
 
-    def events(self, workspace: Workspace) -> list[Mapping[str, str]]:  # noqa: ARG002
-        """Return no event: the log of a run on this machine tells them."""
-        return []
+    def events(self, workspace: Workspace) -> list[RecordedEvent]:
+        """What its runs have told."""
+        return [*self._store.read_events(workspace)]
 
     def plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
         """The verdict of this machine."""
         return asyncio.run(self._plan(manifests, push=push, port=port))
 
     async def _plan(self, manifests: Manifests, *, push: bool, port: int | None) -> Plan:
+        # A third of what `get` would take: to list Workspaces is to plan nothing.
+        from tasks.plan.checks import make_plan
+        from tasks.plan.look import look
+
         workspace = manifests.workspace
         seen = await self._platform.look_around(workspace, push=push, port=port)
         world = with_file_objects(seen, manifests)
-        found = await look(workspace, world, settings(), list_nodes=None)
+        found = await look(workspace, world, settings(), list_nodes=None, list_holders=None)
         return make_plan(workspace, world, found)
 
     def run(self, manifests: Manifests, *, push: bool, port: int | None) -> int:
         """Run the flow in this process."""
+        from flows.places.local_run import run_here
+
         self._platform.expect_no_run(manifests.workspace)
         plan = self.plan(manifests, push=push, port=port)
         print_plan(plan)
@@ -113,11 +125,20 @@ class LocalObjects:
 
     def ask(self, stored: StoredWorkspace, body: Mapping[str, Any]) -> Iterator[str]:
         """What the server on loopback answers."""
+        import httpx2
+
         assert stored.status.endpoint
         base = stored.status.endpoint.url
         timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S)
         url = f"{base}/v1/chat/completions"
-        with httpx2.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
+        with httpx2.stream(
+            "POST",
+            url,
+            json=body,
+            headers=user_key_headers(),
+            timeout=timeout,
+            trust_env=False,
+        ) as response:
             if response.status_code != httpx2.codes.OK:
                 error = json.loads(response.read())["error"]["message"]
                 raise ServerNotReady(
@@ -147,6 +168,26 @@ class LocalObjects:
         """Stop the processes and remove the Workspace's folder."""
         asyncio.run(self._platform.delete(workspace))
 
+    def examine(self) -> Sequence[Check]:
+        """This machine: disk, memory, GPU, Prefect, the way to models, the clock."""
+        from flows.doctor.machine import examine
+
+        return examine(settings())
+
+    def retune(self, workspace: Workspace, *, push: bool) -> str:
+        """Run the flow in this process."""
+        from flows.places.local_run import retune_here
+
+        self._platform.expect_no_run(workspace)
+        return retune_here(workspace, push=push)
+
+    def promote(self, workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
+        """Run the flow in this process."""
+        from flows.places.local_run import promote_here
+
+        self._platform.expect_no_run(workspace)
+        promote_here(workspace, number, by=by, note=note)
+
     def leaks(self) -> Sequence["Leak"]:
         """Return no leak: no machine is made."""
         return ()
@@ -158,7 +199,7 @@ class LocalObjects:
     def _columns(self, stored: StoredWorkspace, *, wide: bool) -> dict[str, str]:
         def shown(kind: ConditionType) -> str:
             condition = stored.status.condition(kind)
-            return condition.status if condition else ""
+            return condition.status if condition else "Unknown"
 
         status = stored.status
         serving = shown(ConditionType.INFERENCE_READY)

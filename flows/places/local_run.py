@@ -1,10 +1,11 @@
-"""A run on this machine: the flow in this process, watched until it has ended."""
+"""A run on this machine: a flow in this process, watched until it has ended."""
 
 import asyncio
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from flows.prefect_server import PrefectServer, prefect_server, restart_if_ended
@@ -15,6 +16,9 @@ from tasks.platform.current import local_platform
 
 _REFRESH_S = 0.2
 
+# Makes the flow's run, once Prefect may be imported.
+Begin = Callable[[], Coroutine[Any, Any, Any]]
+
 
 def run_here(manifests: Manifests, *, push: bool, port: int | None) -> None:
     """Run a Workspace's flow to the end, showing its progress.
@@ -23,8 +27,16 @@ def run_here(manifests: Manifests, *, push: bool, port: int | None) -> None:
     """
     store = local_platform().store
     workspace = store.apply(manifests)
+
+    async def begin() -> Any:
+        from flows.run_workspace import run_workspace
+
+        return await run_workspace(workspace.redacted(), push=push, port=port)
+
     try:
-        _run_to_the_end(workspace, push=push, port=port)
+        with run_view(workspace) as view:
+            run_watched(workspace, begin, view)
+        view.print_outcome(store.read_status(workspace))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is left running, run it again to resume\n")
         raise
@@ -33,17 +45,58 @@ def run_here(manifests: Manifests, *, push: bool, port: int | None) -> None:
         raise
 
 
-def _run_to_the_end(workspace: Workspace, *, push: bool, port: int | None) -> None:
+def retune_here(workspace: Workspace, *, push: bool) -> str:
+    """Retune a Workspace, showing the progress; what it came to, in one line.
+
+    Raises: the typed error of the step that failed; KeyboardInterrupt.
+    """
+    meta = workspace.metadata
+
+    async def begin() -> Any:
+        from flows.retune_workspace import retune_workspace
+
+        return await retune_workspace(meta.name, namespace=meta.namespace, push=push)
+
+    store = local_platform().store
+    with run_view(workspace) as view:
+        view.goes_on_from(store.read_status(workspace))
+        run_watched(workspace, begin, view)
+    return store.read_status(workspace).adapters.told
+
+
+def promote_here(workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
+    """Have one of a Workspace's adapters serve, showing the progress.
+
+    Raises: AdapterNotFound; the typed error of the step that failed; KeyboardInterrupt.
+    """
+    meta = workspace.metadata
+
+    async def begin() -> Any:
+        from flows.promote_adapter import promote_adapter
+
+        return await promote_adapter(
+            meta.name, namespace=meta.namespace, number=number, by=by, note=note
+        )
+
+    with run_view(workspace) as view:
+        view.goes_on_from(local_platform().store.read_status(workspace))
+        run_watched(workspace, begin, view)
+
+
+def run_watched(workspace: Workspace, begin: Begin, view: RunView) -> None:
+    """Run a flow of a Workspace to its end in this process, showing what the status tells.
+
+    Raises: what the flow ended with; KeyboardInterrupt.
+    """
     # This process runs the flow, the server only keeps it; what is shown is the view's.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    with run_view(workspace) as view, prefect_server(view.waiting_for_prefect) as server:
+    with prefect_server(view.waiting_for_prefect) as server:
         view.started(server.ui_url, server.password_file)
-        error = _run_watched(workspace, view, server, push=push, port=port)
+        error = _watched(FlowThread(workspace, begin), workspace, view, server)
     if isinstance(error, asyncio.CancelledError):
         raise KeyboardInterrupt
     if error:
         raise error
-    view.print_outcome(local_platform().store.read_status(workspace))
 
 
 class FlowThread(threading.Thread):
@@ -53,11 +106,11 @@ class FlowThread(threading.Thread):
     be, and the pod programs would not be stopped in order.
     """
 
-    def __init__(self, workspace: Workspace, *, push: bool, port: int | None) -> None:
-        """Take what the flow's parameters are."""
+    def __init__(self, workspace: Workspace, begin: Begin) -> None:
+        """Take what begins the flow."""
         super().__init__(name=f"run {workspace}")
         self.error: BaseException | None = None
-        self._workspace, self._push, self._port = workspace, push, port
+        self._workspace, self._begin = workspace, begin
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stop_asked = False
@@ -76,12 +129,8 @@ class FlowThread(threading.Thread):
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def _run_flow(self) -> None:
-        from flows.run_workspace import run_workspace
-
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.ensure_future(
-            run_workspace(self._workspace, push=self._push, port=self._port)
-        )
+        self._task = asyncio.ensure_future(self._begin())
         if self._stop_asked:
             self._task.cancel()
         try:
@@ -93,11 +142,10 @@ class FlowThread(threading.Thread):
             await _send_what_is_pending()
 
 
-def _run_watched(
-    workspace: Workspace, view: RunView, server: PrefectServer, *, push: bool, port: int | None
+def _watched(
+    flow: FlowThread, workspace: Workspace, view: RunView, server: PrefectServer
 ) -> BaseException | None:
     """Run the flow, showing its status until it has ended; how it ended, if not well."""
-    flow = FlowThread(workspace, push=push, port=port)
     previous = {n: signal.signal(n, flow.stop) for n in (signal.SIGINT, signal.SIGTERM)}
     store = local_platform().store
     try:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tasks.contract.errors import LogNotFound, StepUnknown
-from tasks.contract.steps import FETCH_WEIGHTS, INFERENCE, TUNING, StepName, pods_of, step_of
+from tasks.contract.steps import FETCH_WEIGHTS, INFERENCE, PODS, StepName, pods_of, step_of
 from tasks.contract.workspace import Workspace
 
 
@@ -24,7 +24,7 @@ class LogChoice:
             return True
         pods = (pod,) if pod else pods_of(self.workspace)
         steps = [step_of(container, self.workspace, pod=each) for each in pods]
-        if container == FETCH_WEIGHTS:  # the only one that both pods have under one name
+        if container == FETCH_WEIGHTS:  # the only one that is another step's in another pod
             return self.word in steps
         return self.word == next((step for step in steps if step), None)
 
@@ -68,7 +68,7 @@ class LogChoice:
         )
 
     def _may_be_container(self, word: str) -> bool:
-        return any(step_of(word, self.workspace, pod=pod) for pod in (TUNING, INFERENCE))
+        return any(step_of(word, self.workspace, pod=pod) for pod in PODS)
 
 
 def _listed(there: Collection[str]) -> str:

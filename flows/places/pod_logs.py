@@ -1,12 +1,12 @@
 """The logs of a Workspace's pods, one container after the other, in the order in which they run."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from flows.places.log_choice import LogChoice
 from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
-from tasks.contract.steps import INFERENCE, TUNING
+from tasks.contract.steps import INFERENCE, PODS
 from tasks.contract.workspace import Workspace
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL, workspace_labels
@@ -19,7 +19,7 @@ _LOOK_AGAIN_S = 1.0
 class _Start:
     """One start of a container that has a log.
 
-    kind: TUNING or INFERENCE. previous: it is the start before the container's last one.
+    kind: the pod's, such as TUNING. previous: it is the start before the container's last one.
     """
 
     pod: str
@@ -69,14 +69,20 @@ async def pod_log_lines(
 
 async def _starts(api: KubeApi, workspace: Workspace, *, previous: bool) -> list[_Start]:
     """The containers that have a log, in the order in which they ran."""
-    labels = workspace_labels(workspace) | {GENERATION_LABEL: str(workspace.metadata.generation)}
-    pods = await api.find("Pod", workspace.metadata.namespace, labels=labels)
+    found = await api.find("Pod", workspace.metadata.namespace, labels=workspace_labels(workspace))
+    pods = [pod for pod in found if _is_meant(pod["metadata"]["labels"], workspace)]
     pods.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     starts: list[_Start] = []
-    for name in (TUNING, INFERENCE):
+    for name in PODS:
         of_one_kind = [pod for pod in pods if pod["metadata"]["labels"].get(POD_LABEL) == name]
         starts += _previous_starts(of_one_kind) if previous else _newest_starts(of_one_kind[-1:])
     return starts
+
+
+def _is_meant(labels: Mapping[str, str], workspace: Workspace) -> bool:
+    """Whether it is a pod of this generation, or a server, which an older one may have made."""
+    is_current = labels.get(GENERATION_LABEL) == str(workspace.metadata.generation)
+    return is_current or labels.get(POD_LABEL) == INFERENCE
 
 
 def _newest_starts(pods: list[Object]) -> list[_Start]:

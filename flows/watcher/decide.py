@@ -3,13 +3,22 @@
 `runs.py` looks at Workspaces and does what is decided here.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tasks.contract.errors import InvalidWorkspace
-from tasks.contract.status import ConditionType, State, WorkspaceStatus, status_of
+from flows.watcher.owned import Around, Departure, as_seen, departures, is_sound, reason_of
+from tasks.contract.errors import InvalidWorkspace, may_pass
+from tasks.contract.repairs import Repairs
+from tasks.contract.status import (
+    ConditionType,
+    State,
+    WorkspaceStatus,
+    first_conditions,
+    status_of,
+)
+from tasks.contract.words import acts_at_once, edited_annotations
 from tasks.contract.workspace import (
     FINALIZER,
     STOPPED_ANNOTATION,
@@ -71,15 +80,40 @@ class Resume:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Correct:
+    """Write this status: what the cluster shows is something else than what is told."""
+
+    meta: ObjectMeta
+    status: WorkspaceStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """Have another run of a generation whose run has ended; `status` is with what it begins.
+
+    gone: for what it is begun, as it was seen; empty = for something else.
+    """
+
+    workspace: Workspace
+    status: WorkspaceStatus
+    reason: str
+    gone: Sequence[Departure] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """Have the run of this generation and attempt.
 
     has_older: whether runs of older generations may be there, and are ended first.
+    reason: why there is another one of this generation; empty for the first.
+    restores: whether it is only to give what serves back what it has lost.
     """
 
     workspace: Workspace
     attempt: int
     has_older: bool
+    reason: str = ""
+    restores: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +124,16 @@ class Release:
     attempt: int
 
 
-Action = Hold | Refuse | Stop | Resume | Start | Release
+Action = Hold | Refuse | Stop | Resume | Correct | Repair | Start | Release
 
 
-def is_ours(meta: Mapping[str, Any], namespaces: Collection[str]) -> bool:
-    """Whether an object is in a namespace of this watcher's; every one is, when none is named."""
-    return not namespaces or meta["namespace"] in namespaces
+def decide(
+    manifest: Mapping[str, Any], known: Known, now: datetime, around: Around | None = None
+) -> tuple[Action, ...]:
+    """What is to be done for a Workspace, in this order; nothing when all is as it should be.
 
-
-def decide(manifest: Mapping[str, Any], known: Known, now: datetime) -> tuple[Action, ...]:
-    """What is to be done for a Workspace, in this order; nothing when all is as it should be."""
+    Args: around: what the cluster has of it; None = nothing is known.
+    """
     meta = manifest["metadata"]
     if meta.get("deletionTimestamp"):
         return _release(meta, known, now)
@@ -107,9 +141,10 @@ def decide(manifest: Mapping[str, Any], known: Known, now: datetime) -> tuple[Ac
     try:
         workspace = parse_workspace(dict(manifest), source=meta["name"])
     except InvalidWorkspace as error:
-        return _refuse(meta, status, error, now)
+        unread = Workspace.model_construct(metadata=ObjectMeta.model_validate(meta))
+        return _refuse(unread, status, error, known, now, around or Around())
     held = () if FINALIZER in meta.get("finalizers", ()) else (Hold(),)
-    return (*held, *_ensure(workspace, status, known, now))
+    return (*held, *_ensure(workspace, status, known, now, around or Around()))
 
 
 def _release(meta: Mapping[str, Any], known: Known, now: datetime) -> tuple[Action, ...]:
@@ -119,20 +154,42 @@ def _release(meta: Mapping[str, Any], known: Known, now: datetime) -> tuple[Acti
 
 
 def _refuse(
-    meta: Mapping[str, Any], status: WorkspaceStatus, error: InvalidWorkspace, now: datetime
+    unread: Workspace,
+    status: WorkspaceStatus,
+    error: InvalidWorkspace,
+    known: Known,
+    now: datetime,
+    around: Around,
 ) -> tuple[Action, ...]:
-    refused = status.model_copy(deep=True)
-    refused.observed_generation, refused.state = meta["generation"], State.FAILED
-    refused.set_condition(
-        ConditionType.ACCEPTED, status="False", reason=error.reason, message=str(error), now=now
-    )
-    if refused == status:
-        return ()
-    return (Refuse(meta=ObjectMeta.model_validate(meta), status=refused),)
+    """What is to be done for a Workspace that breaks a rule: it is told, what it serves kept true.
+
+    Args: unread: its metadata alone, since nobody knows what the rest means.
+    """
+    was_stopped = was_asked_to_stop(status)
+    if STOPPED_ANNOTATION in unread.metadata.annotations:
+        return () if was_stopped else (Stop(workspace=unread, attempt=status.attempt),)
+    if was_stopped or not _tells(status, error, generation=unread.metadata.generation):
+        refused = status.model_copy(deep=True)
+        refused.observed_generation = unread.metadata.generation
+        refused.end_without(
+            State.FAILED, reason=error.reason, message=str(error), is_refusal=True, now=now
+        )
+        return (Refuse(meta=unread.metadata, status=refused),)
+    if not status.state.is_settled:
+        return _start(unread, status, known, now)
+    return _keep_true(unread, status, now, around, is_read=False)
+
+
+def _tells(status: WorkspaceStatus, error: InvalidWorkspace, *, generation: int) -> bool:
+    """Whether the status says already that this generation is refused, and why."""
+    found = status.condition(ConditionType.ACCEPTED)
+    told = (found.status, found.reason, found.message) if found else ()
+    is_current = status.observed_generation == generation
+    return is_current and told == ("False", error.reason, str(error))
 
 
 def _ensure(
-    workspace: Workspace, status: WorkspaceStatus, known: Known, now: datetime
+    workspace: Workspace, status: WorkspaceStatus, known: Known, now: datetime, around: Around
 ) -> tuple[Action, ...]:
     is_current = status.observed_generation == workspace.metadata.generation
     was_stopped = was_asked_to_stop(status)
@@ -140,18 +197,97 @@ def _ensure(
         return () if was_stopped else (Stop(workspace=workspace, attempt=status.attempt),)
     if is_current and was_stopped:
         again = _next_attempt(status)
+        again.conditions = first_conditions(status.observed_generation)
         resumed = Resume(meta=workspace.metadata, status=again)
-        return (resumed, *_start(workspace, again.attempt, known, now))
+        return (resumed, *_start(workspace, again, known, now))
     if is_current and status.state.is_settled:
+        if status.adapter_run:  # it tells of what serves, and keeps it
+            return ()
+        return _keep_true(workspace, status, now, around)
+    return _start(workspace, status if is_current else WorkspaceStatus(), known, now)
+
+
+def _keep_true(
+    workspace: Workspace,
+    status: WorkspaceStatus,
+    now: datetime,
+    around: Around,
+    *,
+    is_read: bool = True,
+) -> tuple[Action, ...]:
+    """What is to be done for a Workspace whose run has ended, and that may be left since.
+
+    Args: is_read: False = it breaks a rule, and what it serves can be restored, but nothing run.
+    """
+    seen = as_seen(status, around)
+    if seen != status:  # told at once, however long it takes to have a run; that is the next look's
+        return (Correct(meta=workspace.metadata, status=seen),)
+    gone = departures(status, around)
+    left = reason_of(gone)
+    if is_read:
+        reason = _edit(workspace, status) or _why_again(status, around, left, now)
+    else:
+        reason = left if status.repairs.may_restore(now) else ""
+    if not reason:
         return ()
-    return _start(workspace, status.attempt if is_current else 0, known, now)
+    again = _next_attempt(status)
+    restores = status.state is State.FAILED and reason == left
+    again.repairs = status.repairs.begun(reason, now, restores=restores)
+    because = gone if reason == left else ()
+    return (Repair(workspace=workspace, status=again, reason=reason, gone=because),)
 
 
-def _start(workspace: Workspace, attempt: int, known: Known, now: datetime) -> tuple[Action, ...]:
-    generation = workspace.metadata.generation
+def _edit(workspace: Workspace, status: WorkspaceStatus) -> str:
+    """Which annotations were edited that take effect now; empty when none was.
+
+    What failed, or was refused, may have done so for any of them.
+    """
+    if status.acted_on is None or status.state is State.STOPPED:
+        return ""
+    edited = edited_annotations(status.acted_on, workspace)
+    if status.state is not State.FAILED:
+        edited = [name for name in edited if acts_at_once(name)]
+    return f"edit: annotation {', '.join(edited)}" if edited else ""
+
+
+def _why_again(status: WorkspaceStatus, around: Around, left: str, now: datetime) -> str:
+    """Why a Workspace whose run has ended is to be run again now; empty when it is not.
+
+    Args: left: what has left of it and needs a run, in words.
+    """
+    if status.state is State.FAILED and around.changed:
+        return f"looked at again: {', '.join(around.changed)} changed"
+    if left and status.state is State.FAILED and status.repairs.may_restore(now):
+        return left
+    if not status.repairs.may_begin(now):
+        return ""
+    if not is_sound(status):
+        return "repair: the status was changed by hand"
+    if left:
+        return left
+    if status.state is State.FAILED:
+        failures = [each.reason for each in status.conditions if each.is_failure]
+        return next((f"looked at again: {each}" for each in failures if may_pass(each)), "")
+    return ""
+
+
+def _start(
+    workspace: Workspace, status: WorkspaceStatus, known: Known, now: datetime
+) -> tuple[Action, ...]:
+    """Have the run that a status of this generation is at; an empty one is at the first."""
+    generation, attempt = workspace.metadata.generation, status.attempt
     if known.started == (generation, attempt) or now < known.not_before:
         return ()
-    return (Start(workspace=workspace, attempt=attempt, has_older=generation > 1),)
+    reason = status.repairs.reason
+    return (
+        Start(
+            workspace=workspace,
+            attempt=attempt,
+            has_older=generation > 1,
+            reason=reason,
+            restores=status.repairs.restores and status.served_generation is not None,
+        ),
+    )
 
 
 def was_asked_to_stop(status: WorkspaceStatus) -> bool:
@@ -162,13 +298,22 @@ def was_asked_to_stop(status: WorkspaceStatus) -> bool:
 
 def _next_attempt(status: WorkspaceStatus) -> WorkspaceStatus:
     again = status.model_copy(deep=True)
-    again.attempt, again.state, again.conditions = status.attempt + 1, State.PENDING, []
+    again.attempt, again.state = status.attempt + 1, State.PENDING
     return again
+
+
+def has_run(status: WorkspaceStatus, *, generation: int, attempt: int) -> bool:
+    """Whether the status tells how this run has ended, or of a later one."""
+    if status.observed_generation != generation:
+        return status.observed_generation > generation
+    return status.attempt > attempt or status.state.is_settled
 
 
 def lost(status: WorkspaceStatus, *, generation: int, attempt: int) -> WorkspaceStatus:
     """The status after a run was lost: another attempt follows."""
     planned = status.model_copy(deep=True)
+    if status.observed_generation != generation:
+        planned.repairs = Repairs()
     planned.observed_generation, planned.attempt = generation, attempt + 1
     return planned
 
@@ -176,16 +321,17 @@ def lost(status: WorkspaceStatus, *, generation: int, attempt: int) -> Workspace
 def stopped(status: WorkspaceStatus, *, generation: int, now: datetime) -> WorkspaceStatus:
     """The status of a Workspace whose run and server were ended, and whose nodes go back."""
     ended = status.model_copy(deep=True)
-    ended.observed_generation, ended.state = generation, State.STOPPED
+    ended.observed_generation, ended.adapter_run = generation, None
     ended.cost = status.cost.holding((), now)
-    for kind in (ConditionType.INFERENCE_READY, ConditionType.WORKSPACE_SUCCEEDED):
-        ended.set_condition(
-            kind,
-            status="False",
-            reason=_STOP_REQUESTED,
-            message=f"annotation {STOPPED_ANNOTATION} is set; remove it to run again",
-            now=now,
-        )
+    message = f"annotation {STOPPED_ANNOTATION} is set; remove it to run again"
+    ended.set_condition(
+        ConditionType.INFERENCE_READY,
+        status="False",
+        reason=_STOP_REQUESTED,
+        message=message,
+        now=now,
+    )
+    ended.end_without(State.STOPPED, reason=_STOP_REQUESTED, message=message, now=now)
     return ended
 
 

@@ -14,7 +14,7 @@ from tasks.platform.wire import Object
 
 logger = logging.getLogger(__name__)
 
-_NAME = "kaitoflow-watcher"
+LEASE_NAME = "kaitoflow-watcher"
 _GIVE_UP_S = 5.0
 
 
@@ -50,7 +50,7 @@ class Lease:
                 logger.warning("lease not renewed: %s", error)
         raise LeadershipLost(
             f"{self._identity} was to lead",
-            f"the Lease {self._namespace}/{_NAME} could not be renewed, so another replica "
+            f"the Lease {self._namespace}/{LEASE_NAME} could not be renewed, so another replica "
             "may lead by now",
             "start again to follow it",
         )
@@ -64,20 +64,20 @@ class Lease:
             async with asyncio.timeout(_GIVE_UP_S):
                 while (held := await self._held()) is not None:
                     body = self._manifest(held, holder="")
-                    await self._api.merge("Lease", self._namespace, _NAME, body)
+                    await self._api.merge("Lease", self._namespace, LEASE_NAME, body)
         except (KaitoflowError, TimeoutError) as error:
             logger.warning("lease not given up, it ends in %d s: %s", self._lease_s, error)
 
     async def _held(self) -> str | None:
         """The version of the Lease while it is this replica's."""
-        lease = await self._api.get("Lease", self._namespace, _NAME)
+        lease = await self._api.get("Lease", self._namespace, LEASE_NAME)
         if lease is None or lease["spec"].get("holderIdentity") != self._identity:
             return None
         return str(lease["metadata"]["resourceVersion"])
 
     async def _try(self) -> bool:
         """Whether this replica holds the Lease now."""
-        lease = await self._api.get("Lease", self._namespace, _NAME)
+        lease = await self._api.get("Lease", self._namespace, LEASE_NAME)
         if lease is None:
             made = await self._api.create("Lease", self._namespace, self._manifest(""))
             return made is not None
@@ -85,7 +85,7 @@ class Lease:
         if holder and holder != self._identity and not self._is_over(lease):
             return False
         version = lease["metadata"]["resourceVersion"]
-        taken = await self._api.merge("Lease", self._namespace, _NAME, self._manifest(version))
+        taken = await self._api.merge("Lease", self._namespace, LEASE_NAME, self._manifest(version))
         return taken is not None
 
     def _is_over(self, lease: Object) -> bool:
@@ -97,7 +97,7 @@ class Lease:
         return now_s - self._seen[1] > holds_s
 
     def _manifest(self, version: str, *, holder: str | None = None) -> Object:
-        metadata = {"name": _NAME, "namespace": self._namespace}
+        metadata = {"name": LEASE_NAME, "namespace": self._namespace}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",

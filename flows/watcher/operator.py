@@ -1,4 +1,4 @@
-"""Here kopf watches, one replica leads, and /healthz tells whether the watch lives."""
+"""Here kopf watches, one replica leads, and /healthz and /metrics tell how the watch is."""
 
 import asyncio
 import logging
@@ -11,12 +11,14 @@ import kopf
 from aiohttp import web
 
 from flows.prefect_api import PrefectApi
+from flows.schedules import keep_schedules
 from flows.watcher.lease import Lease
+from flows.watcher.metrics import WatcherMetrics
 from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
-from tasks.contract.steps import INFERENCE
+from flows.worker.deployments import CLUSTER_POOL
+from tasks.contract.errors import KaitoflowError, LeadershipLost
 from tasks.platform.kubernetes import KubernetesPlatform
-from tasks.platform.manifests import MANAGED_BY, POD_LABEL
 from tasks.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,19 @@ logger = logging.getLogger(__name__)
 async def watch(watcher_settings: WatcherSettings) -> None:
     """Lead as soon as no other replica does, and watch until cancelled, or until leading is lost.
 
-    Raises: ExceptionGroup: with LeadershipLost, or whatever else ended one of the tasks.
+    Raises: LeadershipLost. ExceptionGroup: with whatever else ended one of the tasks.
     """
-    platform = KubernetesPlatform(settings())
+    try:
+        await _lead(watcher_settings)
+    except BaseExceptionGroup as group:
+        if lost := _first(group, LeadershipLost):
+            raise lost from None
+        raise
+
+
+async def _lead(watcher_settings: WatcherSettings) -> None:
+    platform, metrics = KubernetesPlatform(settings()), WatcherMetrics()
+    platform.on_answer = metrics.kubernetes_answered
     api = await platform.api()
     lease = Lease(
         api,
@@ -38,19 +50,40 @@ async def watch(watcher_settings: WatcherSettings) -> None:
     leading = asyncio.Event()
     try:
         async with PrefectApi() as prefect, asyncio.TaskGroup() as group:
-            watcher = Watcher(platform, api, prefect, watcher_settings)
+            has_claims = (settings().provisioner or "byo") != "byo"
+            prefect.on_answer = metrics.prefect_answered
+            watcher = Watcher(
+                platform, api, prefect, watcher_settings, has_claims=has_claims, metrics=metrics
+            )
+            metrics.watch(
+                lambda: watcher.manifests,
+                age_s=lambda: watcher.watch_age_s if leading.is_set() else 0,
+                looks=lambda: watcher.looks,
+            )
             port = watcher_settings.watcher_port
-            beside = [group.create_task(_serve_health(watcher, leading, port))]
+            beside = [group.create_task(_serve(watcher, metrics, leading, port))]
             await lease.acquire()
             leading.set()
+            metrics.leading.set(1)
             logger.info("leading")
-            beside += [group.create_task(lease.keep()), group.create_task(watcher.resync())]
+            schedules = keep_schedules(prefect, CLUSTER_POOL, watcher.retunable)
+            works = (lease.keep(), watcher.resync(), watcher.keep_true(), schedules)
+            beside += [group.create_task(each) for each in works]
             await _run_operator(watcher)  # it ends by itself when the process is asked to
             for task in beside:
                 task.cancel()
     finally:
         await lease.give_up()
         await platform.close()
+
+
+def _first(group: BaseExceptionGroup, kind: type[KaitoflowError]) -> KaitoflowError | None:
+    """The first error of a kind in a group, however deep."""
+    for each in group.exceptions:
+        found = _first(each, kind) if isinstance(each, BaseExceptionGroup) else each
+        if isinstance(found, kind):
+            return found
+    return None
 
 
 async def _run_operator(watcher: Watcher) -> None:
@@ -70,10 +103,6 @@ async def _run_operator(watcher: Watcher) -> None:
         else:
             await watcher.look(body)
 
-    @kopf.on.event("", "v1", "pods", labels=MANAGED_BY | {POD_LABEL: INFERENCE}, registry=registry)
-    async def look_at_server(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002
-        await watcher.look_at_server(body, is_gone=type == "DELETED")
-
     operator_settings = kopf.OperatorSettings()
     operator_settings.posting.enabled = False
     operator_settings.watching.server_timeout = 280
@@ -85,14 +114,16 @@ async def _run_operator(watcher: Watcher) -> None:
     )
 
 
-async def _serve_health(watcher: Watcher, leading: asyncio.Event, port: int) -> None:
+async def _serve(
+    watcher: Watcher, metrics: WatcherMetrics, leading: asyncio.Event, port: int
+) -> None:
     async def health(_request: web.Request) -> web.Response:
         is_well = not leading.is_set() or watcher.is_well
         said = {"leading": leading.is_set(), "watching": is_well}
         return web.json_response(said, status=200 if is_well else 503)
 
     app = web.Application()
-    app.router.add_get("/healthz", health)
+    app.add_routes([web.get("/healthz", health), web.get("/metrics", metrics.answer)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

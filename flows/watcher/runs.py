@@ -6,6 +6,7 @@ a run started twice one run.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,50 +14,64 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from flows.prefect_api import PrefectApi, Run, uid_tag
+from flows.prefect_api import RUN_TAG, PrefectApi, Run, uid_tag
 from flows.watcher.decide import (
     Action,
+    Correct,
     Hold,
     Known,
     Refuse,
     Release,
+    Repair,
     Resume,
     Start,
     Stop,
     decide,
-    is_ours,
+    has_run,
     longest_unasked,
     lost,
     stopped,
 )
 from flows.watcher.freshness import Freshness
+from flows.watcher.metrics import WatcherMetrics
+from flows.watcher.owned import Around, departures, reason_of
 from flows.watcher.settings import WatcherSettings
+from flows.watcher.surroundings import Owner, Surroundings, owner_of
 from flows.worker.deployments import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
-from tasks.contract.status import WorkspaceStatus, status_of
-from tasks.contract.workspace import (
-    FINALIZER,
-    ObjectMeta,
-)
+from tasks.contract.errors import InvalidWorkspace, KaitoflowError
+from tasks.contract.happenings import event_body, happenings
+from tasks.contract.news import news
+from tasks.contract.retuning import asks_for_retuning
+from tasks.contract.status import Progress, WorkspaceStatus, status_of
+from tasks.contract.workspace import FINALIZER, ObjectMeta, Workspace, parse_workspace
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
-from tasks.platform.manifests import GENERATION_LABEL, WORKSPACE_LABEL
-from tasks.platform.outbox import status_patch
-from tasks.platform.readiness import with_readiness
+from tasks.platform.outbox import event_of, send_event, status_patch
+from tasks.settings import settings
 
 logger = logging.getLogger(__name__)
 
+# By whether it restores what is served: the flow of a run, and what that is told.
+_FLOWS = {False: ("run-workspace", "workspace"), True: ("restore-workspace", "metadata")}
 _CANCEL_TIMEOUT_S = 60.0
 # Runs that are created at once: the server is no faster with more, and all would wait for the last.
 _CREATIONS_AT_ONCE = 4
 _LOOK_AGAIN_S = 0.5
+# A run that has told its end goes on for a moment, or until the nodes that it gives back are gone.
+_AT_WORK_AGAIN_S = 2.0
+# What a watch says is gone, and is there.
+_ASK_AGAIN_S = 10.0
 _ASKED_AT_ONCE = 5
+# What leaves together, as by one `kubectl delete`, is one reason for one run.
+_TOGETHER_S = 0.3
 
 
 @dataclass
 class _Seen:
-    """A Workspace that was looked at; one look at a time."""
+    """A Workspace that was looked at, as it was seen last; one look at a time."""
 
+    manifest: Mapping[str, Any] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
     asked_s: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -70,33 +85,64 @@ class Watcher:
         platform: KubernetesPlatform,
         api: KubeApi,
         prefect: PrefectApi,
-        settings: WatcherSettings,
+        watcher_settings: WatcherSettings,
+        *,
+        has_claims: bool = False,
+        metrics: WatcherMetrics | None = None,
     ) -> None:
-        """Start runs by `prefect`, an open client of the server that has the deployments."""
+        """Start runs by `prefect`, an open client of the server that has the deployments.
+
+        Args:
+            has_claims: whether nodes are made for Workspaces here.
+            metrics: what is told to Prometheus; None = nobody asks.
+        """
+        self._metrics = metrics or WatcherMetrics()
         self._platform, self._api = platform, api
-        self._prefect, self._settings = prefect, settings
+        self._prefect, self._settings = prefect, watcher_settings
         self._seen: dict[str, _Seen] = {}
         self._deployments: dict[str, UUID] = {}
         self._freshness = Freshness()
         self._creations = asyncio.Semaphore(_CREATIONS_AT_ONCE)
+        self._surroundings = Surroundings(
+            api,
+            namespaces=settings().namespaces,
+            has_claims=has_claims,
+            on_change=self._look_soon,
+        )
+        self._uids: dict[Owner, str] = {}
+        self._changed: set[Owner] = set()
+        self._has_listed = False
+        self._has_changed = asyncio.Event()
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def look(self, manifest: Mapping[str, Any]) -> None:
         """Ensure what a Workspace, as it is now, asks for; one look at a time."""
         meta = manifest["metadata"]
-        if not is_ours(meta, self._settings.namespaces):
+        if not settings().serves(meta["namespace"]):
             return
         self._freshness.show(meta["uid"], meta["resourceVersion"])
-        await self._ensure(manifest)
+        await self._ensure(manifest, Around())
+        # What is around it is told by other watches, which may show it a moment later.
+        self._look_soon(owner_of(manifest))
 
     def forget(self, manifest: Mapping[str, Any]) -> None:
         """A Workspace is gone."""
-        self._seen.pop(manifest["metadata"]["uid"], None)
-        self._freshness.forget(manifest["metadata"]["uid"])
+        uid = manifest["metadata"]["uid"]
+        self._seen.pop(uid, None)
+        self._freshness.forget(uid)
+        if self._uids.get(owner_of(manifest)) == uid:
+            del self._uids[owner_of(manifest)]
+            self._surroundings.forget(owner_of(manifest))
 
-    async def _ensure(self, manifest: Mapping[str, Any]) -> None:
-        seen = self._seen.setdefault(manifest["metadata"]["uid"], _Seen())
+    async def _ensure(self, manifest: Mapping[str, Any], around: Around | None = None) -> None:
+        """Do what is to be done now; around: None = as it is."""
+        uid = manifest["metadata"]["uid"]
+        seen = self._seen.setdefault(uid, _Seen())
+        self._uids[owner_of(manifest)] = uid
+        seen.manifest = manifest
         async with seen.lock:
-            for action in decide(manifest, seen.known, datetime.now(UTC)):
+            around = around or self._surroundings.of(manifest)
+            for action in decide(manifest, seen.known, datetime.now(UTC), around):
                 await self._do(action, manifest, seen.known)
 
     async def _do(self, action: Action, manifest: Mapping[str, Any], known: Known) -> None:
@@ -104,7 +150,12 @@ class Watcher:
             case Hold():
                 await self._hold(manifest)
             case Refuse() | Resume():
-                await self._write(action.meta, action.status)
+                await self._write(action.meta, action.status, before=status_of(manifest))
+            case Correct():
+                before, version = status_of(manifest), _version(manifest)
+                await self._write(action.meta, action.status, before=before, version=version)
+            case Repair():
+                await self._repair(action, manifest, known)
             case Stop():
                 await self._stop(action)
             case Start():
@@ -118,19 +169,70 @@ class Watcher:
         meta = workspace.metadata
         if start.has_older:
             await self._cancel_runs(meta, but_generation=meta.generation)
-        parameters = {"workspace": workspace.model_dump(mode="json", by_alias=True)}
-        run = await self._create_run("run-workspace", meta, attempt, parameters)
-        if run.state_type == "CRASHED":
-            known.wait(attempt, backoff_s=self._settings.backoff_s, now=datetime.now(UTC))
+        asked: Workspace | ObjectMeta = meta if start.restores else workspace
+        flow, parameter = _FLOWS[start.restores]
+        parameters = {parameter: asked.redacted().model_dump(mode="json", by_alias=True)}
+        tags = [RUN_TAG, *([start.reason] if start.reason else [])]
+        run = await self._create_run(flow, meta, attempt, parameters, tags=tags)
+        if run.has_ended and run.state_type != "CANCELLED":  # a person's, who is told by the run
             status = await self._status(meta)
-            await self._write(meta, lost(status, generation=meta.generation, attempt=attempt))
-            logger.warning("run lost workspace=%s attempt=%d", workspace, attempt)
-            return
+            if not has_run(status, generation=meta.generation, attempt=attempt):
+                known.wait(attempt, backoff_s=self._settings.backoff_s, now=datetime.now(UTC))
+                self._metrics.lost.inc()
+                again = lost(status, generation=meta.generation, attempt=attempt)
+                await self._write(meta, again, before=status)
+                logger.warning("run lost workspace=%s attempt=%d", workspace, attempt)
+                return
         known.started = (meta.generation, attempt)
-        logger.info("run ensured workspace=%s run=%s state=%s", workspace, run.name, run.state_name)
+        self._metrics.started(generation=meta.generation, attempt=attempt, reason=start.reason)
+        logger.info(
+            "run ensured workspace=%s run=%s state=%s reason=%r",
+            workspace,
+            run.name,
+            run.state_name,
+            start.reason,
+        )
+
+    async def _repair(self, repair: Repair, manifest: Mapping[str, Any], known: Known) -> None:
+        """Have another run of the generation, unless one is still at work, or it has changed.
+
+        What seems to have left is asked for once: a watch may be behind.
+        """
+        workspace, status = repair.workspace, repair.status
+        later = asyncio.get_running_loop().call_later
+        if repair.gone:
+            now = await self._surroundings.asked(manifest, repair.gone)
+            if not reason_of(departures(status_of(manifest), now)):
+                logger.warning("watch is behind workspace=%s reason=%r", workspace, repair.reason)
+                later(_ASK_AGAIN_S, self._look_soon, owner_of(manifest))
+                return
+        meta = workspace.metadata
+        runs = await self._prefect.runs_with([RUN_TAG, uid_tag(meta.uid)])
+        if not all(run.has_ended for run in runs):
+            later(_AT_WORK_AGAIN_S, self._look_soon, owner_of(manifest))
+            return
+        before, version = status_of(manifest), _version(manifest)
+        if not await self._write(meta, status, before=before, version=version):
+            return  # what has changed is looked at next
+        message = f"attempt {status.attempt}: {repair.reason}"
+        await send_event(self._api, event_of(workspace, "RunAgain", message))
+        again = Start(
+            workspace=workspace,
+            attempt=status.attempt,
+            has_older=False,
+            reason=repair.reason,
+            restores=status.repairs.restores,
+        )
+        await self._start(again, known)
 
     async def _create_run(
-        self, flow: str, meta: ObjectMeta, attempt: int, parameters: dict[str, Any]
+        self,
+        flow: str,
+        meta: ObjectMeta,
+        attempt: int,
+        parameters: dict[str, Any],
+        *,
+        tags: Sequence[str] = (),
     ) -> Run:
         """The run of this flow, generation and attempt: a new one, or the one that there is.
 
@@ -144,10 +246,15 @@ class Watcher:
             "parameters": parameters,
             "enforce_parameter_schema": False,
             "idempotency_key": f"{flow} {meta.uid} {meta.generation} {attempt}",
-            "tags": [flow, uid_tag(meta.uid), f"generation:{meta.generation}"],
+            "tags": [
+                *dict.fromkeys(
+                    (flow, uid_tag(meta.uid), f"generation:{meta.generation}", *tags),
+                )
+            ],
         }
-        async with self._creations:
-            run = await self._prefect.create_run(await self._deployment(flow), body)
+        with self._metrics.creating.track_inprogress():
+            async with self._creations:
+                run = await self._prefect.create_run(await self._deployment(flow), body)
         if self._settings.worker_url:
             await poke_worker(self._settings.worker_url)
         return run
@@ -161,17 +268,18 @@ class Watcher:
         meta = stop.workspace.metadata
         await self._cancel_runs(meta)
         # The run that would give nodes back on being cancelled may have ended long ago.
-        parameters = {"metadata": meta.model_dump(mode="json", by_alias=True)}
+        parameters = {"metadata": meta.redacted().model_dump(mode="json", by_alias=True)}
         await self._create_run("stop-workspace", meta, stop.attempt, parameters)
         status = await self._status(meta)
-        await self._write(meta, stopped(status, generation=meta.generation, now=datetime.now(UTC)))
+        ended = stopped(status, generation=meta.generation, now=datetime.now(UTC))
+        await self._write(meta, ended, before=status)
         await self._platform.stop(stop.workspace)
 
     async def _release(self, release: Release, known: Known) -> None:
         """Have the way back begin; one that was lost is begun again."""
         meta = release.meta
         await self._cancel_runs(meta)
-        parameters = {"metadata": meta.model_dump(mode="json", by_alias=True)}
+        parameters = {"metadata": meta.redacted().model_dump(mode="json", by_alias=True)}
         run = await self._create_run("release-workspace", meta, release.attempt, parameters)
         if run.state_type in ("CRASHED", "FAILED", "CANCELLED"):
             known.wait(release.attempt, backoff_s=self._settings.backoff_s, now=datetime.now(UTC))
@@ -179,7 +287,7 @@ class Watcher:
 
     async def _cancel_runs(self, meta: ObjectMeta, *, but_generation: int | None = None) -> None:
         """Ask a Workspace's runs to end, and wait until they have."""
-        tags = ["run-workspace", uid_tag(meta.uid)]
+        tags = [RUN_TAG, uid_tag(meta.uid)]
         kept = f"generation:{but_generation}"
         deadline = asyncio.get_running_loop().time() + _CANCEL_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
@@ -213,25 +321,75 @@ class Watcher:
         found = await self._api.get("Workspace", meta.namespace, meta.name)
         return status_of(found)
 
-    async def _write(self, meta: ObjectMeta, status: WorkspaceStatus) -> None:
-        patch = status_patch(meta.uid, status)
-        await self._api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
+    async def _write(
+        self,
+        meta: ObjectMeta,
+        status: WorkspaceStatus,
+        *,
+        before: WorkspaceStatus,
+        version: str = "",
+    ) -> bool:
+        """Replace the status; conditions that have turned become Events.
 
-    async def look_at_server(self, pod: Mapping[str, Any], *, is_gone: bool) -> None:
-        """Keep InferenceReady true to a server's pod when no run does."""
-        meta = pod["metadata"]
-        if not is_ours(meta, self._settings.namespaces):
-            return
-        name = meta["labels"].get(WORKSPACE_LABEL, "")
-        found = await self._api.get("Workspace", meta["namespace"], name)
-        if not found or found["metadata"].get("deletionTimestamp"):
-            return
-        status = status_of(found)
-        if str(status.served_generation) != meta["labels"].get(GENERATION_LABEL):
-            return
-        changed = with_readiness(status, None if is_gone else pod)
-        if changed:
-            await self._write(ObjectMeta.model_validate(found["metadata"]), changed)
+        Returns: whether the Workspace is there, and is in this version if one is named.
+        """
+        patch = status_patch(meta.uid, status, version=version)
+        written = await self._api.merge(
+            "Workspace", meta.namespace, meta.name, patch, subresource="status"
+        )
+        if written is None:
+            return False
+        workspace = Workspace.model_construct(metadata=meta)
+        for each in news(before.conditions, status.conditions):
+            event = event_of(workspace, each.reason, each.message, is_warning=each.is_warning)
+            await send_event(self._api, event)
+        if told := happenings(before, status):
+            self._tell_soon([event_body(meta, each, status) for each in told])
+        return True
+
+    def _tell_soon(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Have Prefect's feed tell of it, which nothing waits for, and which may be away."""
+
+        async def tell() -> None:
+            try:
+                await self._prefect.tell(events)
+            except KaitoflowError as error:
+                logger.warning("events not told: %s", error)
+
+        telling = asyncio.create_task(tell())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    def _look_soon(self, owner: Owner) -> None:
+        """Something that a Workspace has is there, gone or another than it was."""
+        self._changed.add(owner)
+        self._has_changed.set()
+
+    async def keep_true(self) -> None:
+        """Look for ever at the Workspaces around which something changes."""
+        self._surroundings.begin()
+        try:
+            async with asyncio.TaskGroup() as looks:
+                while True:
+                    await self._has_changed.wait()
+                    await asyncio.sleep(_TOGETHER_S)
+                    self._has_changed.clear()
+                    changed, self._changed = self._changed, set()
+                    for owner in changed:  # none waits for another's run
+                        looks.create_task(self._look_around(owner))
+        finally:
+            await self._surroundings.stop()
+
+    async def _look_around(self, owner: Owner) -> None:
+        seen = self._seen.get(self._uids.get(owner, ""))
+        if seen:
+            await self._look_safely(seen.manifest)
+
+    async def _look_safely(self, manifest: Mapping[str, Any]) -> None:
+        try:
+            await self._ensure(manifest)
+        except Exception:  # of one Workspace: the others are looked at all the same
+            logger.exception("look failed workspace=%s", _name(manifest["metadata"]))
 
     async def resync(self) -> None:
         """Look at all Workspaces for ever, find lost runs, compare with what the watch saw."""
@@ -245,19 +403,16 @@ class Watcher:
 
     async def _look_at_all(self) -> None:
         found = await self._api.find("Workspace")
-        ours = self._settings.namespaces
-        manifests = [m for m in found if is_ours(m["metadata"], ours)]
+        manifests = [m for m in found if settings().serves(m["metadata"]["namespace"])]
         self._freshness.compare(
             {m["metadata"]["uid"]: m["metadata"]["resourceVersion"] for m in manifests}
         )
         for uid in await self._lost_runs() | await self._without_run(manifests):
             if uid in self._seen:
                 self._seen[uid].known.started = None
-        for manifest in manifests:
-            try:
-                await self._ensure(manifest)
-            except Exception:  # of one Workspace: the others are looked at all the same
-                logger.exception("look failed workspace=%s", _name(manifest["metadata"]))
+        await self._free_from_lost_adapter_runs(manifests)
+        await asyncio.gather(*map(self._look_safely, manifests))  # none waits for another's run
+        self._has_listed = True
 
     async def _lost_runs(self) -> set[str]:
         """Uids of Workspaces with a run that has crashed."""
@@ -265,7 +420,7 @@ class Watcher:
         return {uid for run in runs for uid in run.workspace_uids}
 
     async def _without_run(self, manifests: Sequence[Mapping[str, Any]]) -> set[str]:
-        """Uids of Workspaces under way whose run a person has deleted in Prefect.
+        """Uids of Workspaces under way whose run has ended all the same, or was deleted in Prefect.
 
         Each is asked for on its own, so of many only a few at each resync.
         """
@@ -274,14 +429,61 @@ class Watcher:
         for manifest in longest_unasked(manifests, asked_s, limit=_ASKED_AT_ONCE):
             uid = manifest["metadata"]["uid"]
             self._seen[uid].asked_s = asyncio.get_running_loop().time()
-            if not await self._prefect.runs_with([uid_tag(uid)]):
+            runs = await self._prefect.runs_with([RUN_TAG, uid_tag(uid)])
+            if all(run.has_ended for run in runs):
                 found.add(uid)
         return found
+
+    async def _free_from_lost_adapter_runs(self, manifests: Sequence[Mapping[str, Any]]) -> None:
+        """Have no Workspace wait for a run on an adapter that is no more, and told nothing."""
+        for manifest in manifests:
+            status, meta = status_of(manifest), ObjectMeta.model_validate(manifest["metadata"])
+            if status.adapter_run is None:
+                continue
+            run_id = status.adapter_run.flow_run_id
+            runs = await self._prefect.runs_with([RUN_TAG, uid_tag(meta.uid)])
+            if any(str(run.id) == run_id and not run.has_ended for run in runs):
+                continue
+            logger.warning("run on an adapter lost workspace=%s run=%s", meta, run_id)
+            freed = status.model_copy(update={"adapter_run": None, "progress": Progress()})
+            await self._write(meta, freed, before=status, version=_version(manifest))
 
     @property
     def is_well(self) -> bool:
         """Whether the watch has shown, not too long ago, what a list shows."""
-        return self._freshness.age_s < self._settings.watch_dead_s
+        return self.watch_age_s < self._settings.watch_dead_s
+
+    @property
+    def watch_age_s(self) -> float:
+        """For how long the watch has not shown what a list shows."""
+        return self._freshness.age_s
+
+    @property
+    def manifests(self) -> list[Mapping[str, Any]]:
+        """The Workspaces, as they were seen last."""
+        return [seen.manifest for seen in self._seen.values()]
+
+    def retunable(self) -> list[Workspace] | None:
+        """Those that may ask for a schedule, as they are now; None before all have been seen."""
+        if not self._has_listed:
+            return None
+        found = []
+        for manifest in self.manifests:
+            meta = manifest["metadata"]
+            if "deletionTimestamp" in meta or not asks_for_retuning(meta.get("annotations") or {}):
+                continue
+            with contextlib.suppress(InvalidWorkspace):  # its status says so
+                found.append(parse_workspace(dict(manifest), source=_name(meta)))
+        return found
+
+    @property
+    def looks(self) -> int:
+        """How many Workspaces are being looked at, or are to be."""
+        return len(self._changed) + sum(seen.lock.locked() for seen in self._seen.values())
+
+
+def _version(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["metadata"]["resourceVersion"])
 
 
 def _name(meta: Mapping[str, Any]) -> str:

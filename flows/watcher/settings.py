@@ -9,9 +9,6 @@ class WatcherSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KAITOFLOW_", frozen=True)
 
-    namespaces: tuple[str, ...] = ()
-    """Where Workspaces are run, as JSON; empty = everywhere."""
-
     worker_url: str = ""
     """The worker's endpoint, told of a new run at once; empty = the worker finds it by polling."""
 

@@ -1,4 +1,4 @@
-"""The worker's small HTTP endpoint: GET /healthz for a liveness probe, POST /poke for the watcher.
+"""The worker's small HTTP endpoint: GET /healthz and /metrics, POST /poke for the watcher.
 
 A poke only makes the next question for runs come earlier, so it needs no token; and a poke that
 is lost costs one polling interval.
@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 from aiohttp import web
 
+from flows.metrics import ProgramMetrics
 from tasks.contract.errors import PortInUse
 
 _POKE_TIMEOUT_S = 2.0
@@ -36,7 +37,12 @@ async def poke_worker(url: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def serve_endpoint(
-    host: str, port: int, *, poke: Callable[[], None], health: Callable[[], tuple[bool, Any]]
+    host: str,
+    port: int,
+    *,
+    poke: Callable[[], None],
+    health: Callable[[], tuple[bool, Any]],
+    metrics: ProgramMetrics,
 ) -> AsyncIterator[int]:
     """Listen for as long as the context lasts; the port, which matters when 0 was asked for.
 
@@ -53,7 +59,13 @@ async def serve_endpoint(
         return web.Response(status=202)
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", answer_health), web.post("/poke", answer_poke)])
+    app.add_routes(
+        [
+            web.get("/healthz", answer_health),
+            web.get("/metrics", metrics.answer),
+            web.post("/poke", answer_poke),
+        ]
+    )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

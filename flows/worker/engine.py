@@ -9,6 +9,7 @@ another version of Prefect would break one of them. Written against Prefect 3.8.
 import contextlib
 import functools
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import httpx
 from anyio import CancelScope
 from prefect import Flow, flow_engine, flows, results
 from prefect._flow_run_suspension import (
@@ -166,7 +168,7 @@ def waits_for_its_process(run: FlowRun) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def shared_client(owner: str) -> AsyncIterator[None]:
+async def shared_client(owner: str) -> AsyncIterator[PrefectClient]:
     """One client for all runs; a client and its TLS context for each took a third of the time.
 
     A run that has just begun is not read again: what the server has of it is known.
@@ -186,7 +188,29 @@ async def shared_client(owner: str) -> AsyncIterator[None]:
             return begun if begun and begun.id == flow_run_id else await read(flow_run_id)
 
         client.read_flow_run = read_flow_run  # type: ignore[method-assign]
-        yield
+        yield client
+
+
+def observe(client: PrefectClient, answered: Callable[[str, int, float], None]) -> None:
+    """Have `answered` told of each request: its method, status (0 = no answer) and seconds.
+
+    A request that the client makes again by itself counts once, with all the time it took.
+    """
+    send = client._client.send  # noqa: SLF001
+
+    async def observed(request: httpx.Request, *args: Any, **options: Any) -> httpx.Response:
+        began_s, status = time.monotonic(), 0
+        try:
+            response = await send(request, *args, **options)
+            status = response.status_code
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            raise
+        finally:
+            answered(request.method, status, time.monotonic() - began_s)
+        return response
+
+    client._client.send = observed  # type: ignore[method-assign]  # noqa: SLF001
 
 
 @contextlib.asynccontextmanager

@@ -35,10 +35,12 @@ from flows.worker.endpoint import serve_endpoint
 from flows.worker.engine import (
     Intent,
     many_in_one_process,
+    observe,
     shared_client,
     suspend,
     waits_for_its_process,
 )
+from flows.worker.metrics import WorkerMetrics
 from flows.worker.orphans import Orphans
 from flows.worker.runs import FlowSource, HeldRun, make_owner
 from flows.worker.settings import WorkerSettings
@@ -92,6 +94,12 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         self._is_registered = False
         self._gives_up: asyncio.TimerHandle | None = None
         self._turned_s = time.monotonic()
+        self.metrics = WorkerMetrics()
+        self.metrics.watch(
+            lambda: (held.phase for held in self._runs.values()),
+            limit=self.limit,
+            poll_age_s=lambda: time.monotonic() - self._turned_s,
+        )
 
     @classmethod
     def get_default_base_job_template(cls) -> dict[str, Any]:
@@ -111,7 +119,9 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self)
             await stack.enter_async_context(many_in_one_process(self.client))
-            await stack.enter_async_context(shared_client(self.owner))
+            shared = await stack.enter_async_context(shared_client(self.owner))
+            for client in (self.client, shared):
+                observe(client, self.metrics.prefect_answered)
             self._run_context = contextvars.copy_context()
             stack.push_async_callback(self._hand_on)
             if run_once:
@@ -119,7 +129,11 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
                 return
             port = await stack.enter_async_context(
                 serve_endpoint(
-                    self.settings.host, self.settings.port, poke=self.poke, health=self.health
+                    self.settings.host,
+                    self.settings.port,
+                    poke=self.poke,
+                    health=self.health,
+                    metrics=self.metrics,
                 )
             )
             printer(f"Worker {self.name!r} started, listening on {self.settings.host}:{port}")
@@ -305,7 +319,9 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorker
 
     def _let_go(self, run_id: UUID) -> None:
         was_full = len(self._runs) >= self.limit
-        del self._runs[run_id]
+        held = self._runs.pop(run_id)
+        if held.is_claimed:
+            self.metrics.ended(held.flow_name, held.end_state)
         if was_full:
             self.poke()
 

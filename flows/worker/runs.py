@@ -135,6 +135,24 @@ class HeldRun:
         engine = self._engine
         return engine is not None and (engine.was_cleaned_up or engine.state.is_final())
 
+    @property
+    def phase(self) -> str:
+        """Where it stands, as `flows.worker.metrics.PHASES` has it."""
+        if self._intent or self.is_ending:
+            return "ending"
+        return "running" if self._engine else "waiting"
+
+    @property
+    def flow_name(self) -> str:
+        """The flow's name; empty before it is known."""
+        return self._engine.flow.name if self._engine else ""
+
+    @property
+    def end_state(self) -> str:
+        """Prefect's word for how the run has ended; HANDED_ON while it has not."""
+        state = self._engine.state if self._engine else self.run.state
+        return state.type.value if state and state.is_final() else "HANDED_ON"
+
     async def execute(self, starts: asyncio.Semaphore) -> None:
         """Claim the run and execute it, when it is this worker's turn; raises nothing."""
         async with contextlib.AsyncExitStack() as starting:

@@ -5,6 +5,7 @@
     │   ├── InvalidWorkspace           unreadable YAML, wrong kind, a field out of its rule
     │   ├── UnknownPreset              no such entry in the model catalogue
     │   ├── InvalidTuningConfig        a training_config.yaml value that cannot be used
+    │   ├── ModelNotSupported          what is asked for cannot be done with the base model
     │   ├── ModelDoesNotFit            more memory needed than there is
     │   ├── WeightsUnavailable         the model's weights cannot be had (gated, absent)
     │   ├── DatasetUnreachable         404, refused connection
@@ -13,17 +14,24 @@
     │   ├── DatasetRowsInvalid         rows that cannot be trained on
     │   ├── ImageReferenceInvalid      a placeholder or malformed image name
     │   ├── RegistryDenied             the registry refuses the credentials
+    │   ├── AdapterNotFound            no adapter of that number is known
     │   ├── AdapterMismatch            an adapter made for another base model
     │   ├── AdapterInvalid             a file of the adapter is missing, cut short or forbidden
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
     │   ├── PortInUse                  somebody else listens where the server should
     │   ├── UnknownInstanceType        no such machine in the catalogue
+    │   ├── InstanceTypeMissing        a node is to be made, and it is not said of which kind
     │   ├── InvalidSettings            a KAITOFLOW_* variable that is not what it may be
     │   ├── InvalidPriceTable          a price table of a person's own that cannot be read
     │   ├── DeploymentUnusable         no async flow that a worker could import
     │   ├── NameTaken                  an object of somebody else has the name of one to be made
+    │   ├── TagTaken                   another Workspace publishes under the same name and tag
+    │   ├── NoRoomToTune               a server holds the GPU that its successor needs
     │   ├── StepUnknown                no step or container of a run has the name that is asked for
+    │   ├── NamespaceNotServed         this installation runs no Workspaces of the namespace
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
+    │   ├── SecretUnusable             it does not hold what it is named for
+    │   ├── VolumeUnusable             a volume claim that is named is not there, or cannot be used
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
         ├── RunInProgress              another run holds the Workspace
@@ -36,7 +44,9 @@
         ├── RegistryUnavailable        5xx, time-outs, broken uploads
         ├── OutOfMemory
         ├── ContainerKilled            a pod program ended without a verdict
-        ├── TrainingDiverged           the loss is not a number
+        ├── TrainingDiverged           the loss is not a number, or far above where it began
+        ├── NothingLearned             the adapter makes answers no better, or worse
+        ├── BudgetSpent                the time that a training may take has passed
         ├── ServerNotReady             the inference server did not come up in time
         ├── NodeNotReady               no node that fits was there in time
         ├── NodeClaimNotReady          a node that was claimed is not there yet
@@ -83,10 +93,18 @@ class KaitoflowError(Exception):
     """An error a person can act on: what was asked, what was found, what to do.
 
     A part that another has said already is empty, and left out where the error is shown.
+    retryable: whether the same program may do it if it is asked once more.
+    may_pass: whether the world may mend it without an edit of the Workspace, so that a Workspace
+    that has failed by it is looked at again, ever more rarely.
+    is_unheard: whether nobody tells when the world has mended it, so that looks stay frequent.
+    refuses: whether nothing was begun: by what was asked for, or by a plan that saw it coming.
     """
 
     exit_code = 1
     retryable = False
+    may_pass = False
+    is_unheard = False
+    refuses = False
 
     def __init__(self, asked: str, found: str, fix: str) -> None:
         super().__init__(asked, found, fix)
@@ -110,6 +128,7 @@ class Refused(KaitoflowError):
     """The input is at fault; trying again changes nothing."""
 
     exit_code = 3
+    refuses = True
 
 
 class InvalidWorkspace(Refused):
@@ -124,6 +143,10 @@ class InvalidTuningConfig(Refused):
     """A key or value of training_config.yaml cannot be used."""
 
 
+class ModelNotSupported(Refused):
+    """The trainer or the server cannot do with this base model what is asked for."""
+
+
 class ModelDoesNotFit(Refused):
     """The run needs more memory than the machine has."""
 
@@ -131,13 +154,19 @@ class ModelDoesNotFit(Refused):
 class WeightsUnavailable(Refused):
     """The base model's weights cannot be had."""
 
+    may_pass = True
+
 
 class DatasetUnreachable(Refused):
     """The dataset's address answers nothing usable, or is not allowed."""
 
+    may_pass = True
+
 
 class AddressForbidden(DatasetUnreachable):
     """The address is inside a private network or of a metadata service, and not to be asked."""
+
+    may_pass = False
 
 
 class DatasetUnreadable(Refused):
@@ -154,6 +183,8 @@ class ImageReferenceInvalid(Refused):
 
 class RegistryDenied(Refused):
     """The registry refuses the credentials."""
+
+    may_pass = True
 
 
 class AdapterMismatch(Refused):
@@ -180,6 +211,10 @@ class UnknownInstanceType(Refused):
     """The machine that is asked for is not in the catalogue."""
 
 
+class InstanceTypeMissing(Refused):
+    """A node is to be made for the Workspace, and it is not said of which kind."""
+
+
 class InvalidSettings(Refused):
     """A KAITOFLOW_* variable of the environment is not what it may be."""
 
@@ -187,21 +222,63 @@ class InvalidSettings(Refused):
 class InvalidPriceTable(Refused):
     """A price table of a person's own cannot be read."""
 
+    may_pass = True
+
 
 class NameTaken(Refused):
     """An object of somebody else has the name of one that the Workspace is made into."""
+
+    may_pass = True
+
+
+class TagTaken(Refused):
+    """Another Workspace publishes its adapter under the same name and tag."""
+
+    may_pass = True
+
+
+class NoRoomToTune(Refused):
+    """What serves holds the GPU that its successor is to be tuned on, and may not pause."""
+
+    may_pass = True
 
 
 class StepUnknown(Refused):
     """No step or container of a run has the name that is asked for."""
 
 
+class NamespaceNotServed(Refused):
+    """This installation runs no Workspaces of the namespace."""
+
+
 class SecretNotFound(Refused):
     """A Secret that the Workspace names is not there."""
+
+    may_pass = True
+    is_unheard = True  # Secrets are read, never watched
+
+
+class SecretUnusable(Refused):
+    """A Secret that the Workspace names does not hold what it is named for."""
+
+    may_pass = True
+    is_unheard = True  # Secrets are read, never watched
+
+
+class VolumeUnusable(Refused):
+    """A volume claim that the Workspace names is not there, or cannot be used as it has to be."""
+
+    may_pass = True
+
+
+class AdapterNotFound(Refused):
+    """The Workspace has no adapter of the number that is asked for, or none to go back to."""
 
 
 class ConfigMapNotFound(Refused):
     """A ConfigMap that the Workspace names is not there."""
+
+    may_pass = True
 
 
 class Failed(KaitoflowError):
@@ -235,13 +312,13 @@ class HomeUnusable(Failed):
 class DownloadFailed(Failed):
     """The network broke, and kept breaking."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class RegistryUnavailable(Failed):
     """The registry answers 5xx, times out or breaks uploads."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class OutOfMemory(Failed):
@@ -255,41 +332,51 @@ class ContainerKilled(Failed):
 
 
 class TrainingDiverged(Failed):
-    """The loss is not a number any more."""
+    """The loss is not a number any more, or far above where it began."""
+
+
+class NothingLearned(Failed):
+    """The adapter makes answers no better than the base model's, or worse."""
+
+
+class BudgetSpent(Failed):
+    """The time that a training may take has passed."""
 
 
 class ServerNotReady(Failed):
     """The inference server did not answer /health in time."""
 
+    may_pass = True
+
 
 class NodeNotReady(Failed):
     """No node that fits the Workspace was there in time."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class NodeClaimNotReady(Failed):
     """A node that was claimed is not there yet."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class NodeLimitReached(Failed):
     """This installation has claimed as many nodes as it may."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class NoOfferLeft(Failed):
     """Every kind of node that would do was refused, and the time to wait for one is over."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class OfferUnavailable(Failed):
     """One kind of node cannot be had now; another kind, or a later try, may be."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class InsufficientQuota(OfferUnavailable):
@@ -319,47 +406,55 @@ class GpuNotReady(OfferUnavailable):
 class CloudDenied(Failed):
     """The cloud refuses the credentials, or what they may do."""
 
+    may_pass = True
+
 
 class CloudUnavailable(Failed):
     """The cloud does not answer, or answers with an error of its own."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class Unschedulable(Failed):
     """The scheduler found no node that takes the pod."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class QuotaExceeded(Failed):
     """The namespace's ResourceQuota has no room for the pod."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class PodForbidden(Failed):
     """A rule of the cluster (pod security, limit range, webhook) forbids the pod."""
 
+    may_pass = True
+
 
 class PodRejected(Failed):
     """The scheduler chose a node whose kubelet did not take the pod."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class VolumeMountFailed(Failed):
     """A volume of the pod cannot be attached or mounted."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class ImagePullError(Failed):
     """The image cannot be had from its registry: name, credentials or certificates are wrong."""
 
+    may_pass = True
+
 
 class ContainerStartError(Failed):
     """The container cannot be made or started."""
+
+    may_pass = True
 
 
 class ContainerCrashLoopBackOff(Failed):
@@ -377,31 +472,31 @@ class GpuIncompatible(Failed):
 class NodeDiskPressure(Failed):
     """The pod was evicted because its node ran out of disk."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class NodeMemoryPressure(Failed):
     """The pod was evicted because its node ran out of memory."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class PodEvicted(Failed):
     """The pod was evicted, for instance from a node that is drained."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class PodPreempted(Failed):
     """The pod made way for one of higher priority."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class NodeLost(Failed):
     """The node went away under the pod."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class DeadlineExceeded(Failed):
@@ -425,7 +520,7 @@ class PrefectUnavailable(Failed):
 class KubernetesUnavailable(Failed):
     """No cluster is configured, or its API server does not answer."""
 
-    retryable = True
+    retryable = may_pass = True
 
 
 class LeadershipLost(Failed):
@@ -438,6 +533,7 @@ class KubernetesRefused(Failed):
     status: of HTTP. said: the server's own words.
     """
 
+    may_pass = True
     status = 0
     said = ""
 
@@ -455,6 +551,26 @@ def _tree(root: type[KaitoflowError]) -> dict[str, type[KaitoflowError]]:
 
 def _joined(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
+
+
+def is_reason(reason: str) -> bool:
+    """Whether a reason is the name of one of these classes."""
+    return reason in _tree(KaitoflowError)
+
+
+def reasons() -> dict[str, type[KaitoflowError]]:
+    """The classes that conditions and messages name, by name; not those of the command line."""
+    above = (KaitoflowError, Refused, Failed)
+    return {
+        name: kind
+        for name, kind in _tree(KaitoflowError).items()
+        if kind.__module__ == __name__ and kind not in above
+    }
+
+
+def may_pass(reason: str) -> bool:
+    """Whether the error of this reason may pass without an edit of the Workspace."""
+    return _tree(KaitoflowError).get(reason, InternalError).may_pass
 
 
 def error_from_reason(reason: str, *, asked: str, found: str, fix: str) -> KaitoflowError:

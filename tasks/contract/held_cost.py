@@ -19,11 +19,12 @@ class _Part(BaseModel):
 class HeldMachine(_Part):
     """A machine that was made for the Workspace.
 
-    name: its claim's. price_per_hour: USD; None = the price table does not say.
-    until: empty = it is still held.
+    name: its claim's. node: empty = it has not become one. price_per_hour: USD; None = the price
+    table does not say. until: empty = it is still held.
     """
 
     name: str
+    node: str = ""
     instance_type: str
     capacity_type: str
     gpus: int = 0

@@ -90,6 +90,16 @@ def parse_push_reference(text: str) -> Reference:
     return reference
 
 
+def checkpoint_image(image: str) -> str:
+    """The name under which the checkpoints of the run that makes an image are kept beside it.
+
+    Raises: ImageReferenceInvalid: the image's own name is none.
+    """
+    reference, ending = parse_push_reference(image), ".checkpoint"
+    tag = reference.tag[: TAG_MAX_CHARS - len(ending)] + ending
+    return f"{reference.registry}/{reference.repository}:{tag}"
+
+
 def is_digest(text: str) -> bool:
     """Whether `text` is a digest as images have them: `sha256:` and 64 hex digits."""
     return bool(_DIGEST.fullmatch(text))

@@ -141,7 +141,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 def _typed(error: Exception) -> KaitoflowError:
     if isinstance(error, KaitoflowError):
         return error
-    if _is_disk_full(error):
+    if is_disk_full(error):
         file = getattr(error, "filename", None) or "a file"
         return DiskFull(
             f"cannot write {file}",
@@ -162,12 +162,18 @@ def _typed(error: Exception) -> KaitoflowError:
     )
 
 
-def _is_disk_full(error: BaseException) -> bool:
-    """Tell a full disk by its number, or its words: libraries in Rust keep only those."""
-    numbers = (errno.ENOSPC, errno.EDQUOT)
-    return (isinstance(error, OSError) and error.errno in numbers) or any(
-        words in str(error) for words in ("No space left on device", "Disk quota exceeded")
-    )
+# What libraries in Rust say, and then torch, which tells of a failed write by these alone.
+_DISK_FULL_WORDS = (
+    *("No space left on device", "Disk quota exceeded"),
+    *("iostream error", "inline_container", "PytorchStreamWriter failed writing"),
+)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell a full disk by its number, or by the words of libraries that keep no number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(words in str(error) for words in _DISK_FULL_WORDS)
 
 
 def end_with(error: KaitoflowError) -> int:

@@ -36,3 +36,12 @@ def parse_quantity(text: str | float) -> float:
     if exponent:
         return float(f"{number}e{exponent}")
     return float(number) * (_SUFFIXES[suffix] if suffix else 1)
+
+
+def quantity(number: float) -> str:
+    """A quantity that says the number as a person would: `500m`, `3`, `1.5Gi`."""
+    for suffix in ("Ti", "Gi", "Mi"):
+        if abs(number) >= _SUFFIXES[suffix]:
+            return f"{number / _SUFFIXES[suffix]:.1f}".removesuffix(".0") + suffix
+    whole = round(number, 3)
+    return f"{whole:g}" if whole == int(whole) else f"{round(whole * 1000)}m"

@@ -10,8 +10,10 @@ from typing import Any
 
 _USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#\"'\\<>]+@")
 # Of a query: `sig` (Azure), `X-Amz-*`, `X-Goog-*`, `Signature`, `Policy` (CDNs), tokens and keys.
+# An & may be written as kubectl does in its JSON.
 _QUERY = re.compile(
-    r"(?i)([?&;](?:[^=&;\s\"'\\]*(?:sig|token|key|pass|pwd|secret|cred|auth|hmac|policy|code)"
+    r"(?i)((?:[?&;]|\\u0026)(?:[^=&;\s\"'\\]*"
+    r"(?:sig|token|key|pass|pwd|secret|cred|auth|hmac|policy|code)"
     r"[^=&;\s\"'\\]*|x-(?:amz|goog|ms)-[^=&;\s\"'\\]*)=)[^&;\s\"'\\<>#]+"
 )
 _HEADER = re.compile(r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?(?:basic|bearer)\s+)[^\s\"'\\,;]+")

@@ -14,6 +14,12 @@ _RESERVED = re.compile(
 )
 
 _EXPRESSION = {"key", "operator", "values"}
+_TAKES_VALUES: Mapping[Any, bool] = {
+    "In": True,
+    "NotIn": True,
+    "Exists": False,
+    "DoesNotExist": False,
+}
 
 
 def is_reserved_label(key: str) -> bool:
@@ -22,15 +28,29 @@ def is_reserved_label(key: str) -> bool:
 
 
 def check_expression(expression: Mapping[str, Any]) -> None:
-    """Raise ValueError unless an expression of a labelSelector names one exact label."""
-    values = expression.get("values")
-    is_one = isinstance(values, list) and len(values) == 1 and isinstance(values[0], str)
-    is_exact = expression.get("operator") == "In" and is_one and set(expression) <= _EXPRESSION
-    if not is_exact or not isinstance(expression.get("key"), str) or not expression["key"]:
+    """Raise ValueError unless an expression of a labelSelector says which labels will do."""
+    operator, values = expression.get("operator"), expression.get("values") or []
+    is_readable = (
+        set(expression) <= _EXPRESSION
+        and isinstance(expression.get("key"), str)
+        and isinstance(values, list)
+        and all(isinstance(value, str) for value in values)
+    )
+    if not is_readable or not expression["key"] or _TAKES_VALUES.get(operator) != bool(values):
         raise ValueError(
-            f"{dict(expression)} found; new nodes are labelled by this selector, which takes exact "
-            "labels only; use operator In with one value, or matchLabels"
+            f"{dict(expression)} found; a label is chosen by operator In or NotIn with values, or "
+            "by Exists or DoesNotExist without; write it so, or use matchLabels"
         )
+
+
+def fitting_labels(
+    match_labels: Mapping[str, str], match_expressions: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Labels that a new node is given, so that the selector chooses it; none that is reserved."""
+    wanted = {each["key"]: "true" for each in match_expressions if each["operator"] == "Exists"}
+    wanted |= {e["key"]: e["values"][0] for e in match_expressions if e["operator"] == "In"}
+    wanted |= match_labels
+    return {key: value for key, value in wanted.items() if not is_reserved_label(key)}
 
 
 def check_selects(labels: Sequence[str]) -> None:

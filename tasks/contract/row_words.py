@@ -21,16 +21,25 @@ ROW_WORDS: MappingProxyType[str, Treatment] = MappingProxyType(
         (
             *("messages", "conversations", "conversation", "prompt", "completion", "text"),
             *("instruction", "input", "output", "response", "answer", "answers"),
-            *("question", "query", "context", "system", "system_prompt"),
+            *("question", "query", "context", "system", "system_prompt", "tools", "functions"),
+            # Of a row that is not to be learned: label is false where an answer is a bad one.
+            *("label", "weight", "train"),
         ),
         _HONOURED,
     )
-    # tools: no template is given any. label: false marks an answer that is not to be learned.
-    | dict.fromkeys(("tools", "functions", "label", "weight", "train"), _REFUSED)
+    # One message of a tree, where the tree is needed to know what it answers.
+    | dict.fromkeys(("message_id", "parent_id", "role"), _REFUSED)
     | dict.fromkeys(("id", "source", "parallel_tool_calls"), _NO_EFFECT)
 )
 MESSAGE_WORDS: MappingProxyType[str, Treatment] = MappingProxyType(
-    dict.fromkeys(("role", "from", "content", "value"), _HONOURED)
-    | dict.fromkeys(("tool_calls", "function_call", "weight", "train"), _REFUSED)
-    | dict.fromkeys(("name", "id", "tool_call_id"), _NO_EFFECT)
+    dict.fromkeys(
+        (
+            *("role", "from", "content", "value", "weight", "train", "training"),
+            *("reasoning_content", "reasoning", "thinking"),
+            # name: of a tool's result. That of a person is told as not used.
+            *("tool_calls", "function_call", "tool_call_id", "name"),
+        ),
+        _HONOURED,
+    )
+    | dict.fromkeys(("id",), _NO_EFFECT)
 )

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     # `kaitoflow --help` names the steps, and is to answer without what the Workspace needs.
     from tasks.contract.workspace import Workspace
 
-TUNING, INFERENCE = "tuning", "inference"
+TUNING, CANDIDATE, TAGGING, INFERENCE = "tuning", "candidate", "tagging", "inference"
+# In the order in which a Workspace has them.
+PODS = (TUNING, CANDIDATE, TAGGING, INFERENCE)
 FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
     "fetch-weights",
     "fetch-dataset",
@@ -21,10 +23,12 @@ FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
 )
 PULL_PREFIX = "pull-"
 PULL_DATASET = f"{PULL_PREFIX}dataset"
+FETCH_SERVING, MEASURE = "fetch-serving", "measure"
+TAG = "tag-image"
 
 
 class StepName(StrEnum):
-    """A step of a run, in the order in which they come."""
+    """A step of a run, in the order in which they come; `evaluate` is of a retuning."""
 
     PLAN = "plan"
     CHECK = "check"
@@ -33,6 +37,7 @@ class StepName(StrEnum):
     DOWNLOAD = "download"
     TUNE = "tune"
     PUSH = "push"
+    EVALUATE = "evaluate"
     WEIGHTS_AGAIN = "weights-again"
     PULL_ADAPTERS = "pull-adapters"
     DEPLOY = "deploy"
@@ -50,12 +55,21 @@ _OF_TUNING = {
     TUNE: StepName.TUNE,
     PUSH: StepName.PUSH,
 }
+_OF_CANDIDATE = {
+    **_OF_TUNING,
+    FETCH_SERVING: StepName.EVALUATE,
+    MEASURE: StepName.EVALUATE,
+}
 
 
 def step_of(container: str, workspace: "Workspace", *, pod: str) -> StepName | None:
     """The step that a container of the pod belongs to; None: it is not one that a run made."""
     if pod == TUNING:
         return _OF_TUNING.get(container)
+    if pod == CANDIDATE:
+        return _OF_CANDIDATE.get(container)
+    if pod == TAGGING:
+        return StepName.PUSH if container == TAG else None
     if workspace.inference and workspace.inference.template:
         return StepName.DEPLOY  # the names in a pod template are the user's own
     if container == FETCH_WEIGHTS:
@@ -66,5 +80,5 @@ def step_of(container: str, workspace: "Workspace", *, pod: str) -> StepName | N
 
 
 def pods_of(workspace: "Workspace") -> tuple[str, ...]:
-    """The pods that a run of the Workspace may make, in their order."""
-    return (TUNING, INFERENCE) if workspace.tuning else (INFERENCE,)
+    """The pods that runs of the Workspace may make, in their order."""
+    return PODS if workspace.tuning else (INFERENCE,)

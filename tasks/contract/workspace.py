@@ -5,7 +5,7 @@ checked by the run's first step. Field names are ours in Python and KAITO's came
 """
 
 import difflib
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -34,6 +34,7 @@ __all__ = [
     "GROUP",
     "SERVE_ANNOTATION",
     "STOPPED_ANNOTATION",
+    "TUNE_WHILE_SERVING_ANNOTATION",
     "Adapter",
     "DataDestination",
     "DataSource",
@@ -45,6 +46,7 @@ __all__ = [
     "PresetOptions",
     "PresetRef",
     "Resource",
+    "TuneWhileServing",
     "Tuning",
     "Workspace",
     "parse_manifests",
@@ -56,6 +58,8 @@ FINALIZER = "workspace.finalizer.kaito.sh"
 STOPPED_ANNOTATION = "kaitoflow.io/stopped"
 SERVE_ANNOTATION = "kaito.sh/serve"
 BAD_ROWS_ANNOTATION = "kaitoflow.io/bad-rows-tolerance"
+TUNE_WHILE_SERVING_ANNOTATION = "kaitoflow.io/tune-while-serving"
+TuneWhileServing = Literal["beside", "auto", "pause"]
 
 
 class Workspace(Part):
@@ -139,6 +143,17 @@ class Workspace(Part):
     def is_served(self) -> bool:
         """Whether an inference server is wanted at the end."""
         return self.metadata.annotations.get(SERVE_ANNOTATION, "true").lower() != "false"
+
+    @property
+    def tune_while_serving(self) -> TuneWhileServing:
+        """How one that is served is tuned again: beside its server, unless it says otherwise."""
+        wish = self.metadata.annotations.get(TUNE_WHILE_SERVING_ANNOTATION)
+        return cast("TuneWhileServing", wish) if wish in get_args(TuneWhileServing) else "beside"
+
+    def of_generation(self, generation: int) -> Self:
+        """The same, as if it were this generation of the object."""
+        metadata = self.metadata.model_copy(update={"generation": generation})
+        return self.model_copy(update={"metadata": metadata})
 
     def __str__(self) -> str:
         """`namespace/name`, as run names and messages show it."""

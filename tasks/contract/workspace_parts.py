@@ -17,13 +17,15 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from tasks.contract.redaction import redacted
 from tasks.contract.resource_rules import check_expression, check_partition, check_selects
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _STRENGTH = re.compile(r"([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]{1,2})?")
 _MAX_ADAPTERS = 10
 _MAX_URLS = 256
-_Url = Annotated[str, Field(min_length=1, max_length=2048)]
+_URL_MAX_CHARS = 2048
+_Url = Annotated[str, Field(min_length=1, max_length=_URL_MAX_CHARS)]
 _VolumeSource = Annotated[dict[str, Any], Field(min_length=1)]
 
 
@@ -50,6 +52,19 @@ class Part(BaseModel):
             return {key: value for key, value in given.items() if value is not None}
         return given
 
+    def redacted(self) -> Self:
+        """The same with `***` for each password, signature and token that a URL in it carries."""
+        return type(self).model_validate(_redacted(self.model_dump(by_alias=True)))
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        # `***` may be longer than what it stands for, and is to stay within what the rules allow.
+        return redacted(value)[: max(len(value), _URL_MAX_CHARS)]
+    if isinstance(value, dict):
+        return {key: _redacted(each) for key, each in value.items()}
+    return [*map(_redacted, value)] if isinstance(value, list) else value
+
 
 class ObjectMeta(Part):
     """The part of Kubernetes' metadata that is read; the rest is kept by the API server."""
@@ -69,7 +84,7 @@ class ObjectMeta(Part):
 
 
 class LabelSelector(Part):
-    """The labels of the nodes, each with the one value it has; new nodes get them."""
+    """Which nodes will do, by their labels; new nodes get labels that fit."""
 
     match_labels: dict[str, str] = {}
     match_expressions: list[dict[str, Any]] = []

@@ -54,12 +54,29 @@ async def download_dataset(workspace: Workspace, pod: Pod) -> Dataset:
 
 def _summary(report: DatasetReport) -> str:
     tokens = report.tokens
+    texts = f" in {report.texts} texts" if report.texts > report.rows else ""
     return (
-        f"{report.rows} rows, {tokens.total} tokens "
+        f"{report.rows} rows{texts}, {tokens.total} tokens "
         f"(median {tokens.median:.0f}, p95 {tokens.p95:.0f}, max {tokens.max}), "
         f"{report.truncated_rows} truncated, {report.duplicate_rows} duplicates"
-        f"{_unused(report)}"
+        f"{_unlearned(report)}{_unused(report)}"
     )
+
+
+def _unlearned(report: DatasetReport) -> str:
+    """What to add of rows that teach less than they say."""
+    advised = report.advised_max_length
+    length = f"max_length {report.max_length}"
+    told = {
+        f"teach nothing at {length}"
+        + (f" (TrainingArguments.max_length: {advised} keeps more)" if advised else ""): (
+            report.silent_rows
+        ),
+        f"have an answer that is cut off at {length}": report.cut_answer_rows,
+        "have an answer without a letter or digit": report.bare_answer_rows,
+        "say that they are not to be learned and are left out": report.left_out_rows,
+    }
+    return "".join(f"; {rows} rows {what}" for what, rows in told.items() if rows)
 
 
 def _unused(report: DatasetReport) -> str:
@@ -74,7 +91,7 @@ def _unused(report: DatasetReport) -> str:
 
 def _named(column: UnusedColumn, rows: int) -> str:
     share = "" if column.rows == rows else f" (in {column.rows} rows)"
-    return f"{column.name[:40]}{share}"
+    return f"{column.name[:40]}{share}" + (f": {column.remedy}" if column.remedy else "")
 
 
 def _mib(size: float) -> str:

@@ -8,6 +8,7 @@ runs and published figures.
 from tasks.estimate.cost import cost_usd
 from tasks.estimate.memory import (
     GIB,
+    GPU_SPARE,
     TuningMemory,
     batch_that_fits,
     lora_parameters,
@@ -15,7 +16,7 @@ from tasks.estimate.memory import (
     tuning_memory_gib,
 )
 from tasks.estimate.serving import nodes_for_serving, serving_memory_gib
-from tasks.estimate.storage import disk_gib
+from tasks.estimate.storage import checkpoint_seconds, checkpoint_upload_seconds, disk_gib
 from tasks.estimate.time import (
     cpu_operations_per_s,
     gpu_operations_per_s,
@@ -24,8 +25,11 @@ from tasks.estimate.time import (
 
 __all__ = [
     "GIB",
+    "GPU_SPARE",
     "TuningMemory",
     "batch_that_fits",
+    "checkpoint_seconds",
+    "checkpoint_upload_seconds",
     "cost_usd",
     "cpu_operations_per_s",
     "disk_gib",

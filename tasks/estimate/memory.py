@@ -29,6 +29,8 @@ _CPU_RUNTIME_GIB = 0.95
 # CUDA's context and cuBLAS's workspaces; what PyTorch's allocator keeps in pieces that are too
 # small, as a share of the activations. Both usual figures, not measured here.
 _GPU_RUNTIME_GIB, _GPU_HOLES = 0.7, 0.1
+# Of a GPU's memory this share stays free when a batch is chosen: too large a one ends the run.
+GPU_SPARE = 0.05
 # The C library's heap cannot reuse or give back the holes that temporary tensors leave between
 # those that are kept: 1.03 GiB of them beside 1.6 GiB in use (mallinfo2, LoRA, 4 x 512 tokens).
 # With recomputed activations the trainer has it give every block back (tasks/tuning/pod/heap.py).
@@ -114,6 +116,8 @@ def batch_that_fits(
         tuning: rows is the most that are wanted.
         fixed_rows: the user has named the batch size. checkpointing: as the user says; None = free.
     """
+    if tuning.on_gpu:
+        available_gib *= 1 - GPU_SPARE
     for candidate in _candidates(tuning, fixed_rows=fixed_rows, checkpointing=checkpointing):
         if tuning_memory_gib(shape, candidate) <= available_gib:
             return candidate
@@ -165,21 +169,21 @@ def _adapted(shape: ModelShape, target_modules: tuple[str, ...] | None) -> list[
 
 
 def _weight_bytes(shape: ModelShape, tuning: TuningShape) -> float:
-    embedding = shape.vocabulary * shape.hidden * (1 if shape.tied_embeddings else 2)
-    linear = max(shape.parameters - embedding, 0)
+    linear = shape.linear_parameters
+    as_published = shape.parameters - linear
     plain = max(tuning.compute_bytes, _BF16)
     if tuning.weight_bits not in _QUANTIZED_BYTES:
         held: float = shape.parameters * tuning.weight_bits / 8
     else:
-        # Embeddings and output head stay as they are.
-        held = embedding * plain + linear * _QUANTIZED_BYTES[tuning.weight_bits]
+        # Embeddings, output head and a mixture's experts stay as they are.
+        held = as_published * plain + linear * _QUANTIZED_BYTES[tuning.weight_bits]
     if tuning.on_gpu:
         return held
     # On a CPU the file stays mapped, and weights that are used as they lie there are its pages.
     file = shape.parameters * _BF16
     if tuning.weight_bits == 16:
         return file
-    return file + held - (embedding * plain if plain == _BF16 else 0)
+    return file + held - (as_published * plain if plain == _BF16 else 0)
 
 
 def _activation_bytes(shape: ModelShape, tuning: TuningShape) -> float:
@@ -187,7 +191,9 @@ def _activation_bytes(shape: ModelShape, tuning: TuningShape) -> float:
     if tuning.gradient_checkpointing:
         # The input of each block, and the one block that is being recomputed.
         kept = tuning.tokens * (shape.layers * shape.hidden * tuning.compute_bytes + layer)
-        holes = 0.0
+        if tuning.on_gpu:
+            kept += tuning.tokens * _repeated_bytes_per_token(shape, tuning)
+        holes = kept * _GPU_HOLES if tuning.on_gpu else 0.0
     else:
         kept = tuning.tokens * shape.layers * layer
         holes = kept * (_GPU_HOLES if tuning.on_gpu else _HEAP_HOLES)
@@ -213,6 +219,11 @@ def _kept_bytes_per_token(shape: ModelShape, tuning: TuningShape) -> float:
         # Queries, keys and values share one input, gate and up another.
         inputs = min(inputs, 3 * hidden + wide)
     return norms + attention + feed_forward + inputs * size
+
+
+def _repeated_bytes_per_token(shape: ModelShape, tuning: TuningShape) -> int:
+    """Keys and values, made as wide as queries where a padding mask is used, and their slopes."""
+    return 2 * 2 * (shape.hidden - _kv_hidden(shape)) * tuning.compute_bytes
 
 
 def _loss_bytes(shape: ModelShape, tuning: TuningShape) -> float:

@@ -2,22 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from tasks.contract.errors import KubernetesUnavailable, NodeNotReady
 from tasks.contract.held_cost import HeldMachine
+from tasks.contract.news import NODE_PLUGINS_NOT_READY
 from tasks.contract.workspace import Workspace
+from tasks.nodes.held_gpus import HolderLister, in_the_way
 from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.nodes.selection import Selection, select_nodes
+from tasks.platform.passed_on import queue_of
+from tasks.platform.wire import Seen
 
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 5.0
-# KAITO's reason for a node whose GPUs Kubernetes does not count yet.
-_NO_PLUGIN = "NodePluginsNotReady"
 
-NodeLister = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
+NodeLister = Callable[[], Awaitable[Sequence[Seen]]]
 
 
 class ByoProvisioner:
@@ -26,10 +27,15 @@ class ByoProvisioner:
     makes_nodes = False
 
     def __init__(
-        self, list_nodes: NodeLister, *, timeout_s: float, look_again_s: float = _LOOK_AGAIN_S
+        self,
+        list_nodes: NodeLister,
+        list_holders: HolderLister,
+        *,
+        timeout_s: float,
+        look_again_s: float = _LOOK_AGAIN_S,
     ) -> None:
-        """Choose among every node of the cluster, as `list_nodes` has it of the API server."""
-        self._list_nodes = list_nodes
+        """Choose among every node of the cluster, as the listers have it of the API server."""
+        self._list_nodes, self._list_holders = list_nodes, list_holders
         self._timeout_s, self._look_again_s = timeout_s, look_again_s
 
     async def ensure_nodes(
@@ -42,7 +48,7 @@ class ByoProvisioner:
         clock = asyncio.get_running_loop().time
         deadline, told = clock() + self._timeout_s, ""
         while True:
-            found = await self._look(need)
+            found = await self._look(workspace, need)
             if isinstance(found, Selection) and found.is_enough:
                 return ReadyNodes(nodes=found.nodes, detail=found.detail)
             message = found.message if isinstance(found, Selection) else str(found)
@@ -58,9 +64,16 @@ class ByoProvisioner:
                 await on_waiting(Waiting(reason=_reason(found), message=message))
             await asyncio.sleep(min(self._look_again_s, max(deadline - clock(), 0)))
 
-    async def _look(self, need: NodeNeed) -> Selection | KubernetesUnavailable:
+    async def _look(
+        self, workspace: Workspace, need: NodeNeed
+    ) -> Selection | KubernetesUnavailable:
         try:
-            return select_nodes(need, await self._list_nodes())
+            nodes, holders = await self._list_nodes(), await self._list_holders()
+            others = in_the_way(holders, workspace, need)
+            if queue_of(workspace):
+                others = []  # whose GPUs make way, and when, is the queue's to say
+            own = {each.node for each in holders if each.is_of(workspace)}
+            return select_nodes(need, nodes, others, preferred=own)
         except KubernetesUnavailable as error:
             return error
 
@@ -77,5 +90,5 @@ class ByoProvisioner:
 
 def _reason(found: Selection | KubernetesUnavailable) -> str:
     if isinstance(found, Selection) and found.lacks_plugin:
-        return _NO_PLUGIN
+        return NODE_PLUGINS_NOT_READY
     return NodeNotReady.__name__

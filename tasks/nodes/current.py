@@ -13,6 +13,7 @@ from tasks.nodes.claims.karpenter import KarpenterFulfiller
 from tasks.nodes.claims.ledger import Ledger
 from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.garbage.collector import GarbageCollector, WithRun
+from tasks.nodes.held_gpus import GpuHolder, HolderLister, gpu_holders
 from tasks.nodes.local import LocalProvisioner
 from tasks.nodes.provisioner import Fulfiller, Provisioner
 from tasks.nodes.shared_look import SharedLook
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from tasks.platform.kubernetes import KubernetesPlatform
 
 
+_HOLDERS_FRESH_S = 3.0
+
+
 def current_provisioner() -> Provisioner:
     """The provisioner of this process."""
     if settings().platform == "local":
@@ -33,7 +37,11 @@ def current_provisioner() -> Provisioner:
     kind = settings().provisioner or "byo"
     if kind in {"karpenter", "aks"}:
         return _claiming(platform, kind)
-    return ByoProvisioner(_node_lister(platform), timeout_s=settings().node_ready_timeout_s)
+    return ByoProvisioner(
+        _node_lister(platform),
+        _holder_lister(platform),
+        timeout_s=settings().node_ready_timeout_s,
+    )
 
 
 def current_node_lister() -> Callable[[], Awaitable[Sequence[Mapping[str, Any]]]] | None:
@@ -41,6 +49,19 @@ def current_node_lister() -> Callable[[], Awaitable[Sequence[Mapping[str, Any]]]
     if settings().platform == "local":
         return None
     return _node_lister(_cluster())
+
+
+def current_holder_lister(*, anew: bool) -> HolderLister | None:
+    """Lists who holds GPUs of this process's cluster; None without one.
+
+    Args: anew: what other runs have seen of late does not do.
+    """
+    if settings().platform == "local":
+        return None
+    holders = _holder_lister(_cluster())
+    if anew:
+        holders.forget()
+    return holders
 
 
 def _cluster() -> "KubernetesPlatform":
@@ -58,6 +79,17 @@ def _node_lister(platform: "KubernetesPlatform") -> SharedLook[Any]:
 
 
 @functools.lru_cache(maxsize=1)
+def _holder_lister(platform: "KubernetesPlatform") -> SharedLook[GpuHolder]:
+    """The same of pods, of which a cluster has many more."""
+    return SharedLook(lambda: holders_on(platform), fresh_s=_HOLDERS_FRESH_S)
+
+
+async def holders_on(platform: "KubernetesPlatform") -> list[GpuHolder]:
+    """Who holds GPUs of a cluster's nodes now."""
+    return [holder async for page in platform.pods_on_nodes() for holder in gpu_holders(page)]
+
+
+@functools.lru_cache(maxsize=1)
 def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
     """One for all runs of the process, as its looks at the cluster are."""
     chosen, nodes = settings(), _node_lister(platform)
@@ -66,6 +98,7 @@ def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
         KarpenterFulfiller() if kind == "karpenter" else _aks(platform, nodes),
         UnavailableOffers(platform.api, namespace=chosen.namespace),
         list_nodes=nodes,
+        list_holders=_holder_lister(platform),
         list_workspaces=platform.list_workspaces,
         deadlines=Deadlines(
             launch_s=chosen.launch_timeout_s,
@@ -74,6 +107,7 @@ def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
             capacity_s=chosen.capacity_wait_s,
         ),
         max_nodes=chosen.max_nodes,
+        node_class=chosen.node_class,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.errors import InstanceTypeMissing, InvalidWorkspace
 from tasks.contract.workspace import Workspace
 
 CapacityType = Literal["on-demand", "spot"]
@@ -40,13 +40,13 @@ def offers_of(workspace: Workspace) -> tuple[Offer, ...]:
     """What the Workspace would take, best first: each instance type in each way to pay for it.
 
     resource.instanceType comes first, then those of the annotation kaitoflow.io/instance-types.
-    Raises: InvalidWorkspace: no instance type, or an annotation that cannot be read.
+    Raises: InstanceTypeMissing. InvalidWorkspace: an annotation that cannot be read.
     """
     annotations = workspace.metadata.annotations
     first = [workspace.resource.instance_type] if workspace.resource.instance_type else []
     named = [*first, *_listed(annotations.get(INSTANCE_TYPES_ANNOTATION, ""))]
     if not named:
-        raise InvalidWorkspace(
+        raise InstanceTypeMissing(
             "a node is to be made for the Workspace",
             "resource.instanceType is empty",
             "name one, such as Standard_NC24ads_A100_v4",

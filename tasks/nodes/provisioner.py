@@ -23,12 +23,14 @@ class Waiting:
     reason, message: as a condition shows them.
     are_claims_ready: whether all claims have become nodes; None = no node is made by a claim.
     machines: those that are paid for while one waits, without their prices; None = not known.
+    is_in_vain: whether no node can be had for the time being, whatever is asked of the cloud.
     """
 
     reason: str
     message: str
     are_claims_ready: bool | None = None
     machines: tuple[HeldMachine, ...] | None = None
+    is_in_vain: bool = False
 
 
 # Told each time that what is waited for changes.
@@ -41,20 +43,28 @@ class NodeNeed:
 
     gpus: at least so many; 0 = a node without one will do.
     memory_gib: the estimated peak, of the GPUs where there are some; None = not known.
+    on_each_gpu: whether each GPU has to have that, or all of a node together.
     instance_type: as the Workspace names it; empty = any.
     disk_gib: of a node that is made.
     labels, expressions: that a node has to match, in the form of a labelSelector.
     tolerations: of a pod template of the user's own, beside those that all our pods have.
+    server_ends: whether the server of an older generation ends before the pods start, so that its
+    GPUs are free for them.
+    is_candidate: whether an adapter is made for the generation that serves, whose own server is one
+    that goes on, too.
     """
 
     nodes: int = 1
     gpus: int = 1
     memory_gib: float | None = None
+    on_each_gpu: bool = False
     instance_type: str = ""
     disk_gib: int = 100
     labels: Mapping[str, str] = field(default_factory=dict)
     expressions: tuple[Mapping[str, Any], ...] = ()
     tolerations: tuple[Mapping[str, Any], ...] = ()
+    server_ends: bool = True
+    is_candidate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,16 +16,20 @@ class SharedLook(Generic[T]):
         self._one_at_a_time = asyncio.Lock()
         self._seen: Sequence[T] = ()
         self._fresh_until_s = 0.0
+        self._changes = 0
 
     async def __call__(self) -> Sequence[T]:
         """What there is; at most `fresh_s` old."""
         async with self._one_at_a_time:
             clock = asyncio.get_running_loop().time
             if clock() >= self._fresh_until_s:
+                began_s, changes = clock(), self._changes
                 self._seen = await self._look()
-                self._fresh_until_s = clock() + self._fresh_s
+                if changes == self._changes:
+                    self._fresh_until_s = began_s + self._fresh_s
             return self._seen
 
     def forget(self) -> None:
-        """The next look is a new one: something was changed from here."""
+        """Whoever asks from now on gets a look that begins after this: something has changed."""
         self._fresh_until_s = 0.0
+        self._changes += 1

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tasks.contract.artifacts import Check
 from tasks.contract.errors import KaitoflowError, Refused
+from tasks.platform.diagnosis import Diagnosis
 
 
 def checked(name: str, look: Callable[[], Check | str]) -> Check:
@@ -23,6 +24,17 @@ def not_told(name: str, error: KaitoflowError, *, before: str = "") -> Check:
     result = "fail" if isinstance(error, Refused) else "warn"
     check = from_error(name, error, result=result)
     return check.model_copy(update={"detail": f"{before}; {check.detail}"}) if before else check
+
+
+def from_diagnosis(name: str, told: Diagnosis, *, stops: bool) -> Check:
+    """A line that shows what is wrong with an object, and whether it stops the run."""
+    return Check(
+        name=name,
+        result="fail" if stops else "warn",
+        detail="; ".join(part for part in (told.asked, told.found) if part),
+        fix=told.fix,
+        reason=told.reason,
+    )
 
 
 def from_error(name: str, error: KaitoflowError, *, result: str) -> Check:

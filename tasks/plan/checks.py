@@ -1,37 +1,81 @@
 """The plan: every check's verdict, from the Workspace, this machine and what others said."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from tasks.contract.artifacts import Check, Plan
-from tasks.contract.errors import AddressForbidden, KaitoflowError, Refused
+from tasks.contract.artifacts import Check, Plan, Swap, Tuned
+from tasks.contract.errors import AddressForbidden, KaitoflowError, NoRoomToTune, Refused
+from tasks.contract.retuning import expect_retunable
 from tasks.contract.words import expect_annotations, without_effect
 from tasks.contract.workspace import Workspace
+from tasks.nodes.need import is_bypassed, need_of
 from tasks.nodes.offers import Offer
-from tasks.plan import cost, data, image, machine, model, nodes, resource
-from tasks.plan.check import checked, from_error
+from tasks.nodes.provisioner import NodeNeed
+from tasks.plan import cost, data, image, machine, model, nodes, resource, swap, tuned
+from tasks.plan.check import checked, from_diagnosis, from_error
 from tasks.plan.findings import Findings
+from tasks.plan.rehearsal import cluster_rules
 from tasks.plan.size import Range, Run, memory_here_gib, seconds_here, seconds_on
 from tasks.platform.base import World
 from tasks.platform.ownership import name_taken
+from tasks.platform.passed_on import pod_annotations, pod_labels
 from tasks.platform.tolerations import own_tolerations
+from tasks.presets import Preset
 
 _NOTHING_ASKED = Findings()
 
 
-def make_plan(workspace: Workspace, world: World, findings: Findings = _NOTHING_ASKED) -> Plan:
-    """Every check's verdict, with the memory, the time and the money that the run is to take."""
+def make_plan(
+    workspace: Workspace,
+    world: World,
+    findings: Findings = _NOTHING_ASKED,
+    *,
+    is_candidate: bool = False,
+) -> Plan:
+    """Every check's verdict, with the memory, the time and the money that the run is to take.
+
+    Args: is_candidate: another adapter is tuned for the generation that was tuned, from new data.
+    """
+    if not workspace.metadata.uid:
+        workspace = workspace.of_generation(0)  # a file's: which one it is to be is not known yet
     run = _run(workspace, world, findings)
     offers = _offers(workspace)
     memory_gib = memory_here_gib(run, world.node) if run else None
-    there_s = _seconds_there(run, offers, findings)
-    seconds = there_s if world.is_cluster else seconds_here(run, world.node) if run else None
+    training = tuned.training(workspace, world)
+    known = None if is_candidate else tuned.tuned_before(workspace, world, findings)
+    to_tune = run if not known else None
+    there_s = _seconds_there(to_tune, offers, findings)
+    seconds = there_s
+    if not world.is_cluster:
+        seconds = seconds_here(to_tune, world.node) if to_tune else None
     price = cost.price_of(workspace, offers, findings, seconds=there_s)
+    chosen, told = None, list[Check]()
+    if not known:
+        chosen, told = _swap(
+            workspace, world, findings, memory_gib=memory_gib, is_candidate=is_candidate
+        )
+    need = partial(
+        need_of,
+        workspace,
+        memory_gib=memory_gib,
+        server_ends=chosen in (None, Swap.PAUSE),
+        is_candidate=is_candidate,
+    )
     checks = [
-        *_of_the_workspace(workspace, world, findings),
+        *_of_the_workspace(workspace, world, findings, known),
+        *told,
         *_of_this_machine(run, world, memory_gib),
-        *_of_nodes(workspace, run, findings, memory_gib=memory_gib),
-        cost.time(seconds),
     ]
+    # What nodes are needed is read from words that may have been refused already.
+    refused = {(check.reason, check.detail) for check in checks if check.result == "fail"}
+    of_nodes = _of_nodes(workspace, run, findings, need)
+    checks += [check for check in of_nodes if (check.reason, check.detail) not in refused]
+    if findings.rehearsal is not None and not isinstance(findings.rehearsal, KaitoflowError):
+        checks += cluster_rules(
+            findings.rehearsal, is_tuned=known is not None, makes_nodes=findings.makes_nodes
+        )
+    if workspace.tuning and not known:
+        checks.append(cost.time(seconds))
     if offers:
         checks.append(cost.price(workspace, offers, findings, price))
     if not world.is_cluster:
@@ -39,10 +83,20 @@ def make_plan(workspace: Workspace, world: World, findings: Findings = _NOTHING_
     return Plan(
         checks=checks,
         memory_gib=memory_gib,
+        dataset_gib=data.dataset_gib(workspace, findings),
         seconds=seconds,
         price=price,
-        unchecked=[*_unchecked(workspace, world, findings)],
+        unchecked=[*_unchecked(workspace, world, findings, known)],
+        training=training,
+        tuned=known,
+        comes_back=_comes_back(known, world),
+        swap=chosen,
     )
+
+
+def _comes_back(known: Tuned | None, world: World) -> bool:
+    """Whether what is not tuned again is not what was tuned last either."""
+    return known is not None and known is not world.tuned
 
 
 def acceptance(plan: Plan) -> str:
@@ -59,9 +113,17 @@ def _run(workspace: Workspace, world: World, findings: Findings) -> Run | None:
     preset = model.preset_or_none(workspace)
     if preset is None:
         return None
+    if isinstance(findings.base_model, Preset):
+        preset = findings.base_model
     tokens = data.expected_tokens(workspace, findings) if workspace.tuning else None
     config = model.config_or_none(workspace, world)
-    return Run(workspace=workspace, preset=preset, config=config, tokens=tokens)
+    return Run(
+        workspace=workspace,
+        preset=preset,
+        config=config,
+        tokens=tokens,
+        shares_gpus=findings.provisioner == "byo",
+    )
 
 
 def _offers(workspace: Workspace) -> tuple[Offer, ...]:
@@ -71,16 +133,23 @@ def _offers(workspace: Workspace) -> tuple[Offer, ...]:
         return ()
 
 
-def _of_the_workspace(workspace: Workspace, world: World, findings: Findings) -> Iterator[Check]:
+def _of_the_workspace(
+    workspace: Workspace, world: World, findings: Findings, known: Tuned | None
+) -> Iterator[Check]:
     purpose = f"tuning by {workspace.tuning.method}" if workspace.tuning else "inference"
     yield Check(name="schema", result="ok", detail=f"{workspace.api_version}, {purpose}")
     yield from _of_its_words(workspace, world, findings)
     looks: dict[str, Callable[[], Check | str]] = {
-        "base model": lambda: model.base_model(workspace, world)
+        "base model": lambda: model.base_model(workspace, world, findings.base_model)
     }
-    if workspace.tuning:
+    if known:
+        # Its dataset may be gone by now, and nothing is pushed: neither is asked for any more.
+        looks["tuning"] = lambda: known.why(tuned.training(workspace, world))
+        if _comes_back(known, world) and known.image:
+            looks["image"] = lambda: image.image(workspace, world, findings)
+    elif workspace.tuning:
         looks |= {
-            "parameters": lambda: model.parameters(workspace, world),
+            "parameters": lambda: model.parameters(workspace, world, findings),
             "dataset": lambda: data.dataset(workspace, world, findings),
             "image": lambda: image.image(workspace, world, findings),
         }
@@ -88,6 +157,9 @@ def _of_the_workspace(workspace: Workspace, world: World, findings: Findings) ->
         looks["secrets"] = lambda: image.secrets(workspace, world)
     for name, look in looks.items():
         yield checked(name, look)
+    for (kind, _), fault in world.faults.items():
+        name = "secrets" if kind == "Secret" else "volumes"
+        yield from_diagnosis(name, fault, stops=fault.is_final)
     for kind, taken in world.taken:
         yield from_error("names", name_taken(kind, taken, workspace), result="fail")
 
@@ -97,6 +169,9 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
     try:
         expect_annotations(workspace)
         own_tolerations(workspace)
+        pod_labels(workspace)
+        pod_annotations(workspace)
+        expect_retunable(workspace)
     except Refused as error:
         yield from_error("words", error, result="fail")
     config = model.config_or_none(workspace, world)
@@ -118,16 +193,23 @@ def _of_this_machine(run: Run | None, world: World, memory_gib: float | None) ->
 
 
 def _of_nodes(
-    workspace: Workspace, run: Run | None, findings: Findings, *, memory_gib: float | None
+    workspace: Workspace,
+    run: Run | None,
+    findings: Findings,
+    need: Callable[[], NodeNeed],
 ) -> Iterator[Check]:
     try:
         offers = nodes.named_offers(workspace)
         yield from _of_the_resource(workspace, run, offers, findings)
+        if run:
+            dataset_gib = data.dataset_gib(workspace, findings)
+            yield from resource.too_little(workspace, run, dataset_gib=dataset_gib)
         if run and offers:
             yield nodes.gpu_fit(run, offers, findings)
         if run or not workspace.preset:
-            yield from filter(None, [nodes.nodes(workspace, memory_gib, findings)])
+            yield from filter(None, [nodes.nodes(workspace, findings, need())])
         yield from filter(None, [nodes.quota(workspace, offers, findings)])
+        yield from filter(None, [nodes.queue(workspace, findings)])
     except KaitoflowError as error:
         yield from_error("nodes", error, result="fail")
 
@@ -135,17 +217,43 @@ def _of_nodes(
 def _of_the_resource(
     workspace: Workspace, run: Run | None, offers: Sequence[Offer], findings: Findings
 ) -> Iterator[Check]:
-    """A line for each thing that is asked for and cannot be."""
-    rules: tuple[Callable[[], None], ...] = (
-        lambda: resource.expect_one_node(workspace),
-        lambda: resource.expect_whole_gpus(workspace, offers),
-        lambda: resource.expect_machines(workspace, run.preset if run else None, findings),
+    """A line where something is asked for that cannot be."""
+    of_machines = "warn" if is_bypassed(workspace) else "fail"
+    rules: tuple[tuple[Callable[[], None], str], ...] = (
+        (lambda: resource.expect_one_node(workspace), "fail"),
+        (lambda: resource.expect_whole_gpus(workspace, offers), "fail"),
+        (lambda: resource.expect_sold(workspace, run, findings), "fail"),
+        (lambda: resource.expect_machines(workspace, offers, run, findings), of_machines),
     )
-    for rule in rules:
+    for rule, result in rules:
         try:
             rule()
         except Refused as error:
-            yield from_error("resource", error, result="fail")
+            yield from_error("resource", error, result=result)
+
+
+def _swap(
+    workspace: Workspace,
+    world: World,
+    findings: Findings,
+    *,
+    memory_gib: float | None,
+    is_candidate: bool,
+) -> tuple[Swap | None, list[Check]]:
+    """What becomes of a server while its successor is tuned, and the line that says so."""
+    if not workspace.tuning:
+        return None, []
+    try:
+        chosen = swap.swap(
+            workspace, world, findings, memory_gib=memory_gib, is_candidate=is_candidate
+        )
+    except NoRoomToTune as error:
+        return None, [from_error("swap", error, result="fail")]
+    except Refused:
+        return None, []  # told by the lines on the base model and the nodes
+    if chosen is None:
+        return None, []
+    return chosen, [swap.check(chosen, workspace, world, is_candidate=is_candidate)]
 
 
 def _seconds_there(run: Run | None, offers: Sequence[Offer], findings: Findings) -> Range | None:
@@ -166,13 +274,18 @@ def _elsewhere(check: Check) -> Check:
     return check.model_copy(update={"detail": detail, "result": "ok", "fix": ""})
 
 
-def _unchecked(workspace: Workspace, world: World, findings: Findings) -> Iterator[str]:
+def _unchecked(
+    workspace: Workspace, world: World, findings: Findings, known: Tuned | None
+) -> Iterator[str]:
     """What a person may take for checked and is not, with the reason or what would check it."""
-    tuning = workspace.tuning
-    looks = {
-        "the dataset's address": findings.dataset,
-        "permission to push": findings.may_push,
+    tuning = None if known else workspace.tuning
+    looks: dict[str, object] = {
+        "the dataset's address": findings.dataset if tuning else None,
+        "permission to push": findings.may_push if tuning else None,
+        "whether the tuned image is still there": findings.has_tuned_image if known else None,
+        "what the cluster would refuse": findings.rehearsal,
         "the cluster's nodes": findings.nodes,
+        "which of its GPUs are in use": findings.gpu_holders,
         "the cloud's quota": findings.quotas,
     }
     for name, found in looks.items():
@@ -184,7 +297,14 @@ def _unchecked(workspace: Workspace, world: World, findings: Findings) -> Iterat
         yield "permission to push (--push)"
     if not world.is_cluster:
         yield "a cluster's Secrets, nodes and quota (--platform kubernetes)"
+    elif findings.provisioner is None:
+        yield (
+            "what the installation makes nodes of, and whose Workspaces it runs (its worker is not "
+            "to be seen from here; set KAITOFLOW_PROVISIONER as it has it)"
+        )
     elif findings.quotas is None and workspace.resource.instance_type:
         yield "the cloud's quota (KAITOFLOW_PROVISIONER=aks, and whose it is)"
+    if world.is_cluster and findings.rehearsal is None:
+        yield "what the cluster would refuse (when it is applied)"
     if tuning:
         yield "the dataset's rows (before training)"

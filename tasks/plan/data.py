@@ -17,7 +17,7 @@ from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
 
 _NAME = "dataset"
-_MIB = 2**20
+_MIB, _GIB = 2**20, 2**30
 # A token of English text is about four bytes; columnar files are about half the size of their text.
 _BYTES_PER_TOKEN = 4.0
 _PARQUET_SHRINKS = 2.0
@@ -59,7 +59,15 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
             detail=f"{files}; nothing after the # is asked for (#{cut.partition('#')[2]})",
             fix="write %23 where the # is part of the file's name",
         )
-    return f"{files}{_size(source, found)}, verified before training"
+    told = f"{files}{_size(source, found)}, verified before training"
+    if world.is_cluster and any(urlsplit(url).password for url in source.urls):
+        return Check(
+            name=_NAME,
+            result="warn",
+            detail=f"{told}; an address holds a password, which all see who see the Workspace",
+            fix="give an address that is signed for a while, an image or a volume",
+        )
+    return told
 
 
 def _without_urls(source: DataSource, world: World) -> str:
@@ -91,16 +99,26 @@ def _amount(size_bytes: int) -> str:
 
 def expected_tokens(workspace: Workspace, findings: Findings) -> int | None:
     """Tokens of the dataset, guessed from file sizes; None when a size is not known."""
+    text_bytes = _text_bytes(workspace, findings)
+    return None if text_bytes is None else round(text_bytes / _BYTES_PER_TOKEN)
+
+
+def dataset_gib(workspace: Workspace, findings: Findings) -> float | None:
+    """The dataset's rows as text, guessed likewise; None where a size is not known."""
+    text_bytes = _text_bytes(workspace, findings) if workspace.tuning else None
+    return None if text_bytes is None else text_bytes / _GIB
+
+
+def _text_bytes(workspace: Workspace, findings: Findings) -> float | None:
     assert workspace.tuning
     source, found = workspace.tuning.input, findings.dataset
     sizes = _bytes(source, found if isinstance(found, DatasetSeen) else None)
     if not sizes or None in sizes:
         return None
-    text_bytes = sum(
+    return sum(
         (size or 0) * (_PARQUET_SHRINKS if urlsplit(url).path.endswith("parquet") else 1)
         for url, size in zip(source.urls, sizes, strict=True)
     )
-    return round(text_bytes / _BYTES_PER_TOKEN)
 
 
 def _bytes(source: DataSource, found: DatasetSeen | None) -> tuple[int | None, ...]:

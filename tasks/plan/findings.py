@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.errors import KaitoflowError
+from tasks.nodes.held_gpus import GpuHolder
+from tasks.plan.rehearsal import Rehearsal
+from tasks.presets import Preset
 from tasks.skus.prices import PriceTable
 
 if TYPE_CHECKING:
@@ -27,15 +30,24 @@ class DatasetSeen:
 class Findings:
     """Each what was found, the error that a look ended with, or None: it was not looked for.
 
+    chat_template: True; one of the settings' own that cannot be used is an error.
+    base_model: of a model that is in no catalogue, with what the hub says of its size.
     may_push: True; a registry that says no is an error.
-    nodes: the cluster's, as its API server gives them.
+    has_tuned_image: whether what was tuned from the very same is still where it was published.
+    nodes: the cluster's, as its API server gives them. gpu_holders: of those nodes.
+    rehearsal: what the cluster would refuse of what is to be made.
     provisioner: where the installation's nodes come from; None = not known from here.
     unknown_variables: of the environment, that look like settings and are none.
     """
 
+    base_model: Preset | KaitoflowError | None = None
     dataset: DatasetSeen | KaitoflowError | None = None
+    chat_template: bool | KaitoflowError | None = None
     may_push: bool | KaitoflowError | None = None
+    has_tuned_image: bool | KaitoflowError | None = None
     nodes: Sequence[Mapping[str, Any]] | KaitoflowError | None = None
+    gpu_holders: Sequence[GpuHolder] | KaitoflowError | None = None
+    rehearsal: Rehearsal | KaitoflowError | None = None
     quotas: "Quotas | KaitoflowError | None" = None
     prices: PriceTable | KaitoflowError | None = None
     provisioner: str | None = None

@@ -1,7 +1,13 @@
 """The image that is published, whether it may be, and the Secrets that are named. Pure."""
 
 from tasks.contract.artifacts import Check
-from tasks.contract.errors import AddressForbidden, InvalidWorkspace, KaitoflowError, SecretNotFound
+from tasks.contract.errors import (
+    AddressForbidden,
+    InvalidWorkspace,
+    KaitoflowError,
+    SecretNotFound,
+    TagTaken,
+)
 from tasks.contract.image_reference import parse_reference
 from tasks.contract.workspace import Workspace
 from tasks.plan.check import not_told
@@ -14,12 +20,12 @@ _NAME = "image"
 def image(workspace: Workspace, world: World, findings: Findings) -> Check | str:
     """The image's name in full, and whether its registry takes it.
 
-    Raises: InvalidWorkspace, ImageReferenceInvalid.
+    Raises: InvalidWorkspace, ImageReferenceInvalid, TagTaken.
     """
     assert workspace.tuning
     output = workspace.tuning.output
     if not output.image and world.is_cluster:
-        return "kept in the volume (output.volumeSource)"
+        return _volume(world)
     if not output.image:
         raise InvalidWorkspace(
             "tuning.output.volumeSource was asked for",
@@ -27,6 +33,12 @@ def image(workspace: Workspace, world: World, findings: Findings) -> Check | str
             "give tuning.output.image, which the local platform keeps on disk",
         )
     reference = parse_reference(output.image)
+    if other := world.rivals.image_is_of:
+        raise TagTaken(
+            f"{reference} is to be made by workspace {workspace}",
+            f"workspace {other} makes it, and each would overwrite the other's",
+            f"name another tag, or delete workspace {other}",
+        )
     if not world.push:
         return f"{reference} (kept on disk; --push sends it to the registry)"
     detail = f"{reference}, pushed with {output.image_push_secret}"
@@ -41,6 +53,19 @@ def image(workspace: Workspace, world: World, findings: Findings) -> Check | str
     if isinstance(found, KaitoflowError):
         return not_told(_NAME, found, before=detail)
     return f"{detail}, proved by an upload that was begun and given up" if found else detail
+
+
+def _volume(world: World) -> Check | str:
+    detail = "kept in the volume (output.volumeSource)"
+    if not world.rivals.claim_is_shared_with:
+        return detail
+    others = ", ".join(world.rivals.claim_is_shared_with)
+    return Check(
+        name=_NAME,
+        result="warn",
+        detail=f"{detail}, to whose claim {others} writes too",
+        fix="give each a claim of its own: what is tuned last is what is left",
+    )
 
 
 def secrets(workspace: Workspace, world: World) -> str:

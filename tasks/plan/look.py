@@ -5,12 +5,15 @@ are public are asked, and what is inside a private network is left to the Worksp
 """
 
 import asyncio
+import contextlib
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from tasks.chat.trial import try_chat_template
+from tasks.contract.apart import WITHIN_S
 from tasks.contract.errors import (
     CloudUnavailable,
     DownloadFailed,
@@ -22,11 +25,18 @@ from tasks.contract.errors import (
 from tasks.contract.image_reference import Reference, parse_push_reference, parse_reference
 from tasks.contract.words import unknown_variables
 from tasks.contract.workspace import Workspace
+from tasks.nodes.held_gpus import HolderLister
 from tasks.plan.addresses import is_web
 from tasks.plan.asking import ask
 from tasks.plan.findings import DatasetSeen, Findings
+from tasks.plan.hub import HUB, look_up
+from tasks.plan.model import config_or_none, preset_or_none
+from tasks.plan.rehearsal import Rehearsal
+from tasks.plan.tuned import tuned_from_the_same
 from tasks.platform.base import World
+from tasks.presets import Preset
 from tasks.remote.file_server import Client, UrlProbe, open_client, probe, shown
+from tasks.remote.manifest import blob_path
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
 from tasks.settings import Settings
@@ -38,6 +48,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Nodes = Sequence[Mapping[str, Any]]
 
+# The dry runs of hundreds of Workspaces take turns, and none is left out.
+_TURNS = 20
 _ONE_TRY = Patience(broken_s=0)
 
 
@@ -47,22 +59,42 @@ async def look(
     settings: Settings,
     *,
     list_nodes: Callable[[], Awaitable[Nodes]] | None,
+    list_holders: HolderLister | None,
+    rehearse: Callable[[], Awaitable[Rehearsal]] | None = None,
 ) -> Findings:
     """What there is to be found, `settings.plan_timeout_s` for each; errors are findings too.
 
-    Args: list_nodes: of the cluster; None = there is none.
+    Args: list_nodes, list_holders: of the cluster; None = there is none. rehearse: hears what the
+    cluster says to all that is to be made, in its turn; None = it cannot be heard from here.
     """
     limit_s = settings.plan_timeout_s
-    dataset, may_push, nodes, quotas = await asyncio.gather(
-        _finding(_dataset(workspace, world, settings)),
-        _finding(_push(workspace, world, settings)),
-        _within(limit_s, _nodes(list_nodes), KubernetesUnavailable, "the cluster"),
-        _within(limit_s, _quotas(settings), CloudUnavailable, "Azure"),
+    (
+        (base_model, dataset, chat_template, may_push, has_tuned_image),
+        (nodes, holders, rehearsal, quotas),
+    ) = await asyncio.gather(
+        asyncio.gather(
+            _finding(_base_model(workspace, world, settings)),
+            _finding(_dataset(workspace, world, settings)),
+            _finding(_chat_template(workspace, world)),
+            _finding(_push(workspace, world, settings)),
+            _finding(_tuned_image(workspace, world, settings)),
+        ),
+        asyncio.gather(
+            _within(limit_s, _listed(list_nodes), KubernetesUnavailable, "the cluster"),
+            _within(limit_s, _listed(list_holders), KubernetesUnavailable, "the cluster"),
+            _within(_TURNS * limit_s, _listed(rehearse), KubernetesUnavailable, "the cluster"),
+            _within(limit_s, _quotas(settings), CloudUnavailable, "Azure"),
+        ),
     )
     return Findings(
+        base_model=base_model,
         dataset=dataset,
+        chat_template=chat_template,
         may_push=may_push,
+        has_tuned_image=has_tuned_image,
         nodes=nodes,
+        gpu_holders=holders,
+        rehearsal=rehearsal,
         quotas=quotas,
         prices=_prices(settings),
         provisioner=settings.provisioner if world.is_cluster else "local",
@@ -95,6 +127,35 @@ async def _within(
             return await _finding(work)
     except TimeoutError:
         return _no_answer(silence, whom, limit_s)
+
+
+async def _chat_template(workspace: Workspace, world: World) -> bool | None:
+    """Whether the settings' own chat template can be used; None = they have none.
+
+    Raises: InvalidTuningConfig.
+    """
+    config = config_or_none(workspace, world)
+    template = config.model.chat_template if config else None
+    if not template:
+        return None
+    await ask(lambda: try_chat_template(template), limit_s=2 * WITHIN_S)
+    return True
+
+
+async def _base_model(workspace: Workspace, world: World, settings: Settings) -> Preset | None:
+    """What the hub says of a model that is in no catalogue, without anybody's token."""
+    preset = preset_or_none(workspace)
+    if preset is None or preset.size_gib is not None:
+        return None
+    environment = settings.pod_environment if world.is_cluster else os.environ
+    if environment.get("HF_HUB_OFFLINE"):
+        return None
+    endpoint, limit_s = environment.get("HF_ENDPOINT") or HUB, settings.plan_timeout_s
+    with open_client(allow_local_addresses=not world.is_cluster) as client:
+        try:
+            return await ask(lambda: look_up(client, preset, endpoint=endpoint), limit_s=limit_s)
+        except TimeoutError:
+            raise _no_answer(DownloadFailed, endpoint, limit_s) from None
 
 
 async def _dataset(workspace: Workspace, world: World, settings: Settings) -> DatasetSeen | None:
@@ -139,36 +200,79 @@ async def _push(workspace: Workspace, world: World, settings: Settings) -> bool 
     output = workspace.tuning.output if workspace.tuning else None
     if not (output and output.image and world.push) or not _is_image(output.image):
         return None
+    if ("Secret", workspace.push_secret) in world.faults:
+        return None  # the registry would only say that nobody has logged in
     reference = parse_push_reference(output.image)
-    limit_s = settings.plan_timeout_s
-    secret = f"Secret {output.image_push_secret}"
-    try:
-        await ask(lambda: _try_push(reference, world, settings, secret=secret), limit_s=limit_s)
-    except TimeoutError:
-        raise _no_answer(RegistryUnavailable, reference.registry, limit_s) from None
+    await _ask_registry(
+        workspace, reference, "pull,push", Repository.check_push, world=world, settings=settings
+    )
     return True
 
 
-def _try_push(reference: Reference, world: World, settings: Settings, *, secret: str) -> None:
-    """Nothing, if the registry would take a push now; the login is gone with its folder."""
+async def _tuned_image(workspace: Workspace, world: World, settings: Settings) -> bool | None:
+    """Whether the image that was tuned from the very same is still where it was published."""
+    known = tuned_from_the_same(workspace, world)
+    image = known.image if known else None
+    if image is None:
+        return None
+    if not world.push:
+        folder = image.layout_dir
+        return folder is not None and (folder / blob_path(image.digest)).is_file()
+    if not image.pushed:
+        return False
+    reference = parse_reference(f"{image.reference}@{image.digest}")
+    found = await _ask_registry(
+        workspace, reference, "pull", Repository.manifest_digest, world=world, settings=settings
+    )
+    return found is not None
+
+
+async def _ask_registry(
+    workspace: Workspace,
+    reference: Reference,
+    access: Literal["pull", "pull,push"],
+    question: Callable[[Repository], T],
+    *,
+    world: World,
+    settings: Settings,
+) -> T:
+    """What the registry says to a question, asked with the login that the image is pushed with."""
+    secret = f"Secret {workspace.push_secret}"
+
+    def asked() -> T:
+        with _login(world) as login:
+            try:
+                with Repository(
+                    reference,
+                    access,
+                    docker_config=login,
+                    insecure=settings.insecure_registries,
+                    patience=_ONE_TRY,
+                    public_only=world.is_cluster,
+                ) as repository:
+                    return question(repository)
+            except KaitoflowError as error:
+                parts = (part.replace(str(login), secret) for part in error.args)
+                raise type(error)(*parts) from None
+
+    limit_s = settings.plan_timeout_s
+    try:
+        return await ask(asked, limit_s=limit_s)
+    except TimeoutError:
+        raise _no_answer(RegistryUnavailable, reference.registry, limit_s) from None
+
+
+@contextlib.contextmanager
+def _login(world: World) -> Iterator[Path | None]:
+    """The docker config as a file, which is gone with its folder; None where there is none."""
+    if world.docker_config is None:
+        yield None
+        return
     with tempfile.TemporaryDirectory() as folder:
         login = Path(folder) / "docker.json"
-        if world.docker_config is not None:
-            login.touch(mode=0o600)
-            login.write_bytes(world.docker_config)
-        try:
-            with Repository(
-                reference,
-                "pull,push",
-                docker_config=login if world.docker_config is not None else None,
-                insecure=settings.insecure_registries,
-                patience=_ONE_TRY,
-                public_only=world.is_cluster,
-            ) as repository:
-                repository.check_push()
-        except KaitoflowError as error:
-            parts = (part.replace(str(login), secret) for part in error.args)
-            raise type(error)(*parts) from None
+        login.touch(mode=0o600)
+        login.write_bytes(world.docker_config)
+        yield login
 
 
 def _no_answer(silence: type[KaitoflowError], whom: str, limit_s: float) -> KaitoflowError:
@@ -187,12 +291,13 @@ def _is_image(name: str) -> bool:
     return True
 
 
-async def _nodes(list_nodes: Callable[[], Awaitable[Nodes]] | None) -> Nodes | None:
-    return await list_nodes() if list_nodes else None
+async def _listed(lister: Callable[[], Awaitable[T]] | None) -> T | None:
+    return await lister() if lister else None
 
 
 async def _quotas(settings: Settings) -> "Quotas | None":
-    if settings.provisioner != "aks":
+    # Who plans from outside may know that nodes are AKS's, and not whose quota that takes.
+    if settings.provisioner != "aks" or not settings.azure_subscription_id:
         return None
     # Azure's clients take half a second to import: not in the loop that all runs share.
     azure_login = await asyncio.to_thread(_azure)

@@ -11,17 +11,20 @@ from tasks.contract.errors import (
     UnknownInstanceType,
 )
 from tasks.contract.workspace import Workspace
-from tasks.nodes.need import need_of
+from tasks.nodes.held_gpus import in_the_way
+from tasks.nodes.need import is_bypassed
 from tasks.nodes.offers import Offer, offers_of
+from tasks.nodes.provisioner import NodeNeed
 from tasks.nodes.selection import select_nodes
 from tasks.plan.check import not_told
 from tasks.plan.findings import Findings
 from tasks.plan.size import Fit, Run, fit_on, serving_lacks_gib
+from tasks.platform.passed_on import queue_of
+from tasks.resources import GPUS_ANNOTATION, gpus_asked, why_one_gpu
 from tasks.skus import Sku, catalogue, find_sku
 from tasks.skus.prices import PriceTable
 
 _GPU_FIT, _NODES, _QUOTA = "GPU fit", "nodes", "quota"
-_BYPASS_ANNOTATION = "kaito.sh/bypass-resource-checks"
 
 
 def named_offers(workspace: Workspace) -> tuple[Offer, ...]:
@@ -66,7 +69,11 @@ def _line(name: str, fit: Fit | None) -> str:
     head = f"{fit.sku.name} ({fit.sku})"
     if fit.peak_gib is None:
         return f"{head}: the model's size is not known"
-    peak = f"{head}: peak about {fit.peak_gib:.1f} of {fit.sku.total_gpu_memory_gib:g} GiB"
+    peak = f"{head}: peak about {fit.peak_gib:.1f} of {fit.available_gib:g} GiB"
+    if fit.processes > 1:
+        peak += f" on each of {fit.processes} GPUs, which share the rows of a step"
+    elif fit.sku.gpus > 1:
+        peak += f" on {'one GPU' if fit.gpus == 1 else 'all GPUs'}"
     if fit.batch is None:
         return peak if fit.does_fit else f"{peak}, and a server runs on one node"
     kept = ", activations recomputed" if fit.batch.gradient_checkpointing else ""
@@ -81,6 +88,8 @@ def _limits(run: Run, fits: Sequence[Fit]) -> list[str]:
         found += fit.sku.limits
         if not fit.does_fit:
             found.append(f"{fit.sku.name} is too small and will not do")
+        elif why := _why_one_gpu(run, fit):
+            found.append(f"one of {fit.sku.gpus} GPUs is used: {why}")
         elif lack_gib := serving_lacks_gib(run, fit.sku):
             found.append(
                 f"to serve the tuned model {fit.sku.name} lacks {lack_gib:.1f} GiB: take a larger "
@@ -89,17 +98,28 @@ def _limits(run: Run, fits: Sequence[Fit]) -> list[str]:
     return found
 
 
+def _why_one_gpu(run: Run, fit: Fit) -> str:
+    """Why the others idle where all could be used; "" = they do not, or nobody wants them to."""
+    if fit.sku.gpus == 1 or not run.config or (run.shares_gpus and not gpus_asked(run.workspace)):
+        return ""
+    return why_one_gpu(run.config)
+
+
 def _does_not_fit(run: Run, fit: Fit, detail: str, findings: Findings) -> Check:
-    is_bypassed = _BYPASS_ANNOTATION in run.workspace.metadata.annotations
-    is_refused = findings.provisioner not in {"byo", "local"} and not is_bypassed
+    is_own = findings.provisioner in {"byo", "local"}
+    is_refused = not is_own and not is_bypassed(run.workspace)
     smaller = "a smaller preset"
     if run.workspace.tuning:
         smaller += ", method qlora or a smaller max_length"
-    advice = f"choose a larger one or {smaller}"
-    prices = findings.prices if isinstance(findings.prices, PriceTable) else None
-    cheapest = _cheapest_that_fits(run, fit.sku, prices)
-    if cheapest:
+    is_priced = isinstance(findings.prices, PriceTable)
+    advice = f"choose {'' if is_priced else 'a larger one or '}{smaller}"
+    if cheapest := cheapest_that_fits(run, fit.sku.cloud, findings):
         advice = f"choose {cheapest.name}, the cheapest that fits, or {smaller}"
+    if (asked := gpus_asked(run.workspace)) > fit.sku.gpus:
+        advice = f"{GPUS_ANNOTATION} asks for {asked} GPUs: lower it, or {advice}"
+    elif fit.batch and (fit.sku.gpus > 1 or (is_priced and not cheapest)):
+        nobody = "" if cheapest or not is_priced else ", and none that is known does"
+        advice = f"a GPU has to hold the whole model{nobody}: {advice}"
     return Check(
         name=_GPU_FIT,
         result="fail" if is_refused else "warn",
@@ -109,12 +129,16 @@ def _does_not_fit(run: Run, fit: Fit, detail: str, findings: Findings) -> Check:
     )
 
 
-def _cheapest_that_fits(run: Run, instead_of: Sku, prices: PriceTable | None) -> Sku | None:
-    """The cheapest machine of the same cloud that fits; None where there is none."""
+def cheapest_that_fits(run: Run, cloud: str | None, findings: Findings) -> Sku | None:
+    """The cheapest machine that fits; None where there is none, or none has a price.
+
+    Args: cloud: whose machines; None = any.
+    """
+    prices = findings.prices if isinstance(findings.prices, PriceTable) else None
     priced = {
         sku.name: price
         for sku in catalogue().values()
-        if sku.cloud == instead_of.cloud and sku.runs_our_images and not sku.is_retired
+        if cloud in {None, sku.cloud} and sku.runs_our_images and not sku.is_retired
         if prices and (price := prices.price_per_hour(sku.name, "on-demand"))
     }
     for name in sorted(priced, key=lambda name: priced[name]):
@@ -132,7 +156,7 @@ def _fix_of_unknown(name: str) -> str:
     return ""
 
 
-def nodes(workspace: Workspace, memory_gib: float | None, findings: Findings) -> Check | None:
+def nodes(workspace: Workspace, findings: Findings, need: NodeNeed) -> Check | None:
     """Which of the cluster's nodes will do; None where it was not looked at.
 
     Raises: InvalidWorkspace: a selector that cannot be read.
@@ -142,7 +166,11 @@ def nodes(workspace: Workspace, memory_gib: float | None, findings: Findings) ->
         return None
     if isinstance(found, KaitoflowError):
         return not_told(_NODES, found)
-    selection = select_nodes(need_of(workspace, memory_gib=memory_gib), found)
+    holders = findings.gpu_holders if isinstance(findings.gpu_holders, Sequence) else ()
+    others = in_the_way(holders, workspace, need)
+    if queue_of(workspace):
+        others = []  # whose GPUs make way, and when, is the queue's to say
+    selection = select_nodes(need, found, others)
     if selection.is_enough:
         return Check(name=_NODES, result="ok", detail=selection.detail)
     if findings.makes_nodes:
@@ -152,8 +180,24 @@ def nodes(workspace: Workspace, memory_gib: float | None, findings: Findings) ->
     lack = selection.lack
     fix = lack.fix
     if findings.provisioner is None:
-        fix += ", or let the installation make nodes (nodes.provisioner)"
+        fix += (
+            "; whether the installation makes nodes is not known from here: plan with its "
+            "KAITOFLOW_PROVISIONER (aks, karpenter or byo) to see"
+        )
     return Check(name=_NODES, result="warn", detail=lack.problem, fix=fix)
+
+
+def queue(workspace: Workspace, findings: Findings) -> Check | None:
+    """What waiting in a queue means for nodes that are made; None where none is."""
+    name = queue_of(workspace)
+    if not name or not findings.makes_nodes:
+        return None
+    return Check(
+        name="queue",
+        result="warn",
+        detail=f"its machine is made, and paid for, before queue {name} has room for its pods",
+        fix="give Workspaces of queues nodes of the cluster (provisioner byo), or remove the label",
+    )
 
 
 def quota(workspace: Workspace, offers: Sequence[Offer], findings: Findings) -> Check | None:

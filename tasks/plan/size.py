@@ -1,6 +1,6 @@
 """How much memory and time the run takes, here and on a kind of machine. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from tasks.contract.artifacts import Node
@@ -12,15 +12,13 @@ from tasks.estimate import (
     cpu_operations_per_s,
     gpu_operations_per_s,
     nodes_for_serving,
-    serving_memory_gib,
     tuning_memory_gib,
     tuning_seconds,
 )
-from tasks.plan.model import approximate_shape
 from tasks.presets import Preset
+from tasks.resources import gpus_asked, gpus_to_train, served_gib
 from tasks.skus import Sku
 
-_SERVED_CONTEXT_TOKENS = 4096
 # Loading libraries and weights, the report, the push and the server's start, on two cores.
 _FIXED_SECONDS = (25.0, 90.0)
 _TIME_BAND = (0.7, 2.0)
@@ -37,17 +35,19 @@ class Run:
     """What of a run its size follows from.
 
     config: None = nothing is tuned, or it cannot be read. tokens: of the dataset; None = not known.
+    shares_gpus: whether other Workspaces want the GPUs of its machine, too.
     """
 
     workspace: Workspace
     preset: Preset
     config: TrainingConfig | None
     tokens: int | None = None
+    shares_gpus: bool = False
 
     @property
     def shape(self) -> ModelShape | None:
         """The model's; None where not even its size is known."""
-        return approximate_shape(self.preset)
+        return self.preset.likely_shape
 
     @property
     def trained_tokens(self) -> int | None:
@@ -61,7 +61,9 @@ class Run:
 class Fit:
     """A run on one kind of machine.
 
-    peak_gib: of all its GPUs together; None = the model's size is not known.
+    peak_gib: of the GPUs that hold the model together; None = the model's size is not known.
+    gpus: that hold it: one, or all where a server needs them.
+    processes: that tune together, each with the whole model on a GPU of its own.
     batch: the rows of one pass that fit; None = nothing is tuned.
     nodes: of that kind that hold the model; None = no number of them does. A server of ours runs on
         one, so it fits where that is 1.
@@ -71,7 +73,14 @@ class Fit:
     peak_gib: float | None
     batch: TuningShape | None = None
     nodes: int | None = 1
+    gpus: int = 1
+    processes: int = 1
     does_fit: bool = True
+
+    @property
+    def available_gib(self) -> float:
+        """The memory of the GPUs that hold the model together."""
+        return self.gpus * self.sku.usable_gib
 
 
 def memory_here_gib(run: Run, node: Node | None) -> float | None:
@@ -81,10 +90,10 @@ def memory_here_gib(run: Run, node: Node | None) -> float | None:
     """
     shape, config = run.shape, run.config
     if not run.workspace.tuning or not (shape and config):
-        return _serving_gib(run.preset)
+        return served_gib(run.preset)
     if node is None:
-        return tuning_memory_gib(shape, _least(config, on_gpu=not run.preset.runs_on_cpu))
-    wanted = config.tuning_shape()
+        return tuning_memory_gib(shape, config.least_shape(on_gpu=not run.preset.runs_on_cpu))
+    wanted = config.tuning_shape(compute_bytes=None if node.has_bf16 else 4)
     found = _batch(shape, config, wanted, available_gib=node.memory_gib)
     return tuning_memory_gib(shape, found or wanted)
 
@@ -109,23 +118,28 @@ def fit_on(run: Run, sku: Sku) -> Fit:
         return _served_on(run, sku)
     if not (shape and config):
         return Fit(sku=sku, peak_gib=None)
-    available_gib = sku.total_gpu_memory_gib
-    wanted = config.tuning_shape(on_gpu=True)
-    found = _batch(shape, config, wanted, available_gib=available_gib)
-    batch = found or _least(config, on_gpu=True)
-    peak_gib = tuning_memory_gib(shape, batch)
-    return Fit(sku=sku, peak_gib=peak_gib, batch=batch, does_fit=peak_gib <= available_gib)
+    processes = gpus_to_train(run.workspace, config, there=sku.gpus, are_shared=run.shares_gpus)
+    found = _batch(shape, config, config.tuning_shape(on_gpu=True), available_gib=sku.usable_gib)
+    batch = found or config.least_shape(on_gpu=True)
+    return Fit(
+        sku=sku,
+        peak_gib=tuning_memory_gib(shape, batch),
+        batch=batch,
+        processes=processes,
+        does_fit=found is not None and sku.gpus >= gpus_asked(run.workspace),
+    )
 
 
 def _served_on(run: Run, sku: Sku) -> Fit:
     preset = run.preset
-    peak_gib = _serving_gib(preset)
+    peak_gib = served_gib(preset)
     if preset.size_gib is None:
         return Fit(sku=sku, peak_gib=peak_gib)
     nodes = nodes_for_serving(
         sku, weights_gib=preset.size_gib, kv_bytes_per_token=preset.kv_bytes_per_token or 0
     )
-    return Fit(sku=sku, peak_gib=peak_gib, nodes=nodes, does_fit=nodes == 1)
+    gpus = 1 if peak_gib and peak_gib <= sku.usable_gib else sku.gpus
+    return Fit(sku=sku, peak_gib=peak_gib, nodes=nodes, gpus=gpus, does_fit=nodes == 1)
 
 
 def serving_lacks_gib(run: Run, sku: Sku) -> float | None:
@@ -133,10 +147,10 @@ def serving_lacks_gib(run: Run, sku: Sku) -> float | None:
 
     It serves the base model's weights as they are, also where they were tuned in 4 bits.
     """
-    needed_gib = _serving_gib(run.preset)
+    needed_gib = served_gib(run.preset)
     if not (run.workspace.tuning and run.workspace.is_served) or needed_gib is None:
         return None
-    lack_gib = needed_gib - sku.total_gpu_memory_gib
+    lack_gib = needed_gib - sku.usable_gpu_memory_gib
     return lack_gib if lack_gib > 0 else None
 
 
@@ -154,7 +168,7 @@ def seconds_on(run: Run, fit: Fit, *, is_made: bool) -> Range | None:
     training_s = tuning_seconds(
         parameters=parameters,
         tokens=tokens,
-        operations_per_s=speed,
+        operations_per_s=speed * fit.processes,
         gradient_checkpointing=fit.batch.gradient_checkpointing,
     )
     low, high = _band(training_s, _GPU_TIME_BAND, _FIXED_SECONDS)
@@ -174,23 +188,4 @@ def _batch(
         available_gib=available_gib,
         fixed_rows=config.rows_per_pass is not None,
         checkpointing=config.gradient_checkpointing,
-    )
-
-
-def _least(config: TrainingConfig, *, on_gpu: bool) -> TuningShape:
-    """The smallest batch that the trainer would take, with activations recomputed if it may."""
-    return replace(
-        config.tuning_shape(on_gpu=on_gpu),
-        rows=config.rows_per_pass or 1,
-        gradient_checkpointing=config.gradient_checkpointing is not False,
-    )
-
-
-def _serving_gib(preset: Preset) -> float | None:
-    if preset.size_gib is None:
-        return None
-    return serving_memory_gib(
-        weights_gib=preset.size_gib,
-        kv_bytes_per_token=preset.kv_bytes_per_token or 0,
-        context_tokens=min(preset.context_tokens or _SERVED_CONTEXT_TOKENS, _SERVED_CONTEXT_TOKENS),
     )

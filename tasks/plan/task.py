@@ -1,19 +1,21 @@
 """Steps `plan` and `check`: what the run will do and need, and whether it may."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from prefect import task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.contract.artifacts import Plan
-from tasks.contract.errors import error_from_reason
+from tasks.contract.artifacts import Check, Plan
+from tasks.contract.errors import KaitoflowError, error_from_reason
 from tasks.contract.status import ConditionType, WorkspaceStatus
 from tasks.contract.steps import StepName
 from tasks.contract.workspace import Workspace
-from tasks.nodes.current import current_node_lister
+from tasks.nodes.current import current_holder_lister, current_node_lister
 from tasks.plan.checks import acceptance, make_plan
 from tasks.plan.look import look
+from tasks.plan.rehearsal import rehearse
 from tasks.platform.current import current_platform
 from tasks.settings import settings
 from tasks.steps import change_status
@@ -26,9 +28,40 @@ from tasks.steps import change_status
 )
 async def plan_workspace(workspace: Workspace, *, push: bool, port: int | None) -> Plan:
     """What the run needs, and every check's verdict, as a table in the UI."""
-    world = await current_platform().look_around(workspace, push=push, port=port)
-    found = await look(workspace, world, settings(), list_nodes=current_node_lister())
-    plan = make_plan(workspace, world, found)
+    return await _plan(workspace, push=push, port=port)
+
+
+@task(
+    name=StepName.PLAN.value,
+    task_run_name=f"{StepName.PLAN} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
+async def plan_candidate(workspace: Workspace, *, push: bool) -> Plan:
+    """What another adapter beside the one that serves needs, once every check has passed.
+
+    Raises: the typed error of the first check that failed, with every failed line.
+    """
+    plan = await _plan(workspace, push=push, port=None, is_candidate=True)
+    if plan.refused:
+        raise _refusal(plan.refused)
+    return plan
+
+
+async def _plan(
+    workspace: Workspace, *, push: bool, port: int | None, is_candidate: bool = False
+) -> Plan:
+    platform = current_platform()
+    world = await platform.look_around(workspace, push=push, port=port)
+    found = await look(
+        workspace,
+        world,
+        settings(),
+        list_nodes=current_node_lister(),
+        # A look from before its own server came would have it wait for the GPU of that server.
+        list_holders=current_holder_lister(anew=world.served_generation is not None),
+        rehearse=partial(rehearse, workspace, platform) if platform.is_cluster else None,
+    )
+    plan = make_plan(workspace, world, found, is_candidate=is_candidate)
     rows = [check.model_dump(include={"name", "result", "detail", "fix"}) for check in plan.checks]
     await acreate_table_artifact(rows, key="plan", description=_description(workspace, plan))
     return plan
@@ -53,12 +86,18 @@ async def check_workspace(workspace: Workspace, plan: Plan) -> None:
     if not plan.refused:
         await change_status(workspace, partial(_accept, message=acceptance(plan)))
         return
-    first = plan.refused[0]
-    if len(plan.refused) == 1:
-        problem = f"{first.name}: {first.detail}"
-        raise error_from_reason(first.reason, asked="", found=problem, fix=first.fix)
-    lines = "\n".join(f"{c.name}: {c.detail}; {c.fix}" for c in plan.refused)
-    raise error_from_reason(first.reason, asked="", found=lines, fix="")
+    raise _refusal(plan.refused)
+
+
+def _refusal(failed: Sequence[Check]) -> KaitoflowError:
+    """What a plan refuses for, also where the world is at fault: nothing was begun."""
+    first = failed[0]
+    found, fix = f"{first.name}: {first.detail}", first.fix
+    if len(failed) > 1:
+        found, fix = "\n".join(f"{c.name}: {c.detail}; {c.fix}" for c in failed), ""
+    error = error_from_reason(first.reason, asked="", found=found, fix=fix)
+    error.refuses = True
+    return error
 
 
 def _accept(status: WorkspaceStatus, *, message: str) -> None:

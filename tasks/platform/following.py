@@ -6,7 +6,7 @@ to who follows. A log connection that breaks goes on after the last line seen.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,14 +29,15 @@ from tasks.platform.diagnosis import (
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import EVENT_NONCE_ANNOTATION
-from tasks.platform.wire import Object, has_failed
+from tasks.platform.wire import Object, has_failed, is_complete
 
 logger = logging.getLogger(__name__)
 
 # Events are not watched, and to ask for those of one pod makes the API server look at all that the
 # namespace has: not before a pod has had the time to start, and ever less often while it waits.
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 2.0, 30.0
-_RECONNECT_S = 0.5
+# A log that does not answer is asked again at each change of the pod, and ever less often between.
+_RECONNECT_S, _LONGEST_RECONNECT_S = 0.5, 10.0
 _TAIL_LINES = 20
 # Of the informers: namespace, Workspace, generation, pod.
 Key = tuple[str, str, str, str]
@@ -75,10 +76,23 @@ class _Instance:
 class ContainerFollower:
     """One container of a Workspace's pod, in whichever pod it runs."""
 
-    def __init__(self, api: KubeApi, informers: Informers, *, key: Key, container: str) -> None:
-        """Follow the pod that `key` names to the informers."""
+    def __init__(
+        self,
+        api: KubeApi,
+        informers: Informers,
+        *,
+        key: Key,
+        container: str,
+        make_again: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Follow the pod that `key` names to the informers.
+
+        Args: make_again: has what the pod is made of be there, should somebody have deleted it.
+        """
         self._api, self._informers, self._key = api, informers, key
         self._namespace, self._container = key[0], container
+        self._make_again = make_again
+        self._had_job = False
         self._tried: set[_Instance] = set()
         self._tail: list[str] = []
         self._error: KaitoflowError | None = None
@@ -120,6 +134,8 @@ class ContainerFollower:
         while not self._newest_start():
             job, pod = self._job(), self._pod()
             is_early = now() - began_s < _FIRST_LOOK_S and not has_failed(job)
+            if self._lacks_something(job, pod, is_early=is_early):
+                await self._make_again()
             diagnosis = None if is_early else await self._diagnose(job, pod)
             if job and has_failed(job):
                 raise self._of_failed(job, diagnosis)
@@ -127,13 +143,25 @@ class ContainerFollower:
                 error = diagnosed_error(diagnosis)
                 if not error.retryable:  # else the Job makes a new pod
                     raise error
-            waits_for = diagnosis.message if diagnosis else describe_waiting(pod or {})
+            waits_for = diagnosis.message if diagnosis else describe_waiting(pod or {}, job)
             if waits_for != told:
                 told = waits_for
                 yield {"event": "waiting", "phase": waits_for}
             await self._informers.wait(self._key, timeout_s=pause_s)
             if not is_early:
                 pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
+
+    def _lacks_something(self, job: Object | None, pod: Object | None, *, is_early: bool) -> bool:
+        """Whether a Job that was there is gone, or a pod has its node and does not start there.
+
+        Or whether a Job is done and its pod is gone, so that nobody can tell what it came to.
+        """
+        had_job, self._had_job = self._had_job, job is not None
+        if pod is None and is_complete(job):
+            return not is_early
+        if job is None and (had_job or (pod is None and not is_early)):
+            return True
+        return pod is not None and not is_early and bool(pod["spec"].get("nodeName"))
 
     def _of_failed(self, job: Object, diagnosis: Diagnosis | None) -> KaitoflowError:
         """Why the Job has failed: a pod's last words, unless its time was over."""
@@ -149,6 +177,7 @@ class ContainerFollower:
         """
         newest, seen_this_second = "", set[tuple[str, str]]()
         self._tail = []
+        pause_s, told = _RECONNECT_S, ""
         while True:
             was_over = self._is_over(started)
             try:
@@ -167,17 +196,20 @@ class ContainerFollower:
                     if moment[:19] == newest[:19]:
                         seen_this_second.add((moment, text))
                     self._tail = [*self._tail[-_TAIL_LINES:], text]
+                    pause_s, told = _RECONNECT_S, ""
                     yield parse_event(text, nonce=started.nonce) or text
-            except KubernetesUnavailable as error:
-                logger.info("log interrupted pod=%s: %s", started.pod, error)
-            except KubernetesRefused as error:
-                logger.info("log refused pod=%s: %s", started.pod, error)
-                if was_over:  # the pod has gone, and its log with it
-                    return
+            except (KubernetesUnavailable, KubernetesRefused) as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.info("log does not answer pod=%s: %s", started.pod, error)
+                if was_over and isinstance(error, KubernetesRefused):
+                    return  # the pod has gone, and its log with it
             else:
                 if was_over:
                     return
-            await asyncio.sleep(_RECONNECT_S)
+            if self._is_over(started) == was_over:
+                await self._informers.wait(self._key, timeout_s=pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_RECONNECT_S)
 
     async def _what_went_wrong(self, verdict: Event | None) -> KaitoflowError:
         if verdict:

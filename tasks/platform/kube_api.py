@@ -6,10 +6,12 @@ on the wire, so a manifest is built, applied, compared and diagnosed in one form
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
+import re
 from asyncio import sslproto
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlencode
@@ -20,16 +22,19 @@ import orjson
 from kubernetes.aio import client, config
 
 from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
-from tasks.platform.wire import Object
+from tasks.platform.wire import FIELD_MANAGER, Object
 
 logger = logging.getLogger(__name__)
 # It warns, twice, of what `connect` raises.
 logging.getLogger("kubernetes.aio.config").setLevel(logging.ERROR)
 
-FIELD_MANAGER = "kaitoflow"
-
 _JSON = "application/json"
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+_METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+# A field that does not exist is an error, and not left out in silence.
+_STRICT = {"fieldValidation": "Strict"}
+_REHEARSAL = {"dryRun": "All"}
 _TIMEOUT_S = 30.0
 # How long to ask again when nothing answers; and when it refuses what it may allow a moment later.
 PATIENCE_S, _REFUSED_PATIENCE_S = 6.0, 15.0
@@ -39,24 +44,40 @@ _CALLS_AT_ONCE = 16
 # a TLS record has 16 KiB.
 _TLS_BUFFER_BYTES = 16 * 1024
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_PAGE = 500
 # A watch ends by itself, so that one whose connection has died unseen is not waited for for ever.
 _WATCH_S = 290
+_RBAC_WORDS = " cannot "
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _PATHS = {
     "ConfigMap": "api/v1/configmaps",
     "ControllerRevision": "apis/apps/v1/controllerrevisions",
+    "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "Deployment": "apis/apps/v1/deployments",
     "Event": "api/v1/events",
     "Job": "apis/batch/v1/jobs",
     "Lease": "apis/coordination.k8s.io/v1/leases",
+    "LimitRange": "api/v1/limitranges",
     "Node": "api/v1/nodes",
     "NodeClaim": "apis/karpenter.sh/v1/nodeclaims",
     "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
     "Pod": "api/v1/pods",
+    "ResourceQuota": "api/v1/resourcequotas",
     "Secret": "api/v1/secrets",
+    "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
     "Service": "api/v1/services",
     "StatefulSet": "apis/apps/v1/statefulsets",
+    "StorageClass": "apis/storage.k8s.io/v1/storageclasses",
+    "SubjectAccessReview": "apis/authorization.k8s.io/v1/subjectaccessreviews",
     "Workspace": "apis/kaito.sh/v1beta1/workspaces",
 }
+
+
+# What an API server adds to the faults that it has found: it says nothing of the object.
+_RULES_LEFT_OUT = re.compile(
+    r",? ?<nil>: Invalid value: (?:null|\"null\"): some validation rules were not checked because "
+    r"the object was invalid; correct the existing errors to complete validation"
+)
 
 
 class KubeApi:
@@ -66,6 +87,8 @@ class KubeApi:
         """Speak by `api_client`, of `connect`, to a server that may be away `patience_s`."""
         self._client, self._patience_s = api_client, patience_s
         self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
+        # Told of each request: its method, the status (0 = no answer) and the seconds it took.
+        self.on_answer: Callable[[str, int, float], None] | None = None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -87,15 +110,39 @@ class KubeApi:
         query = _selector(labels) | _selector(fields, name="fieldSelector")
         answer = await self._call("GET", _path(kind, namespace), query=query)
         assert answer is not None
-        return list(answer["items"])
+        return _items(answer)
+
+    async def find_in_pages(
+        self, kind: str, *, fields: str, page: int = _PAGE
+    ) -> AsyncGenerator[list[Object]]:
+        """Every page of the objects of all namespaces, for who keeps little of each.
+
+        Args: fields: as a fieldSelector says it.
+        """
+        query = {"fieldSelector": fields, "limit": str(page)}
+        while True:
+            answer = await self._call("GET", _path(kind, None), query=query)
+            assert answer is not None
+            yield _items(answer)
+            if not (more := answer["metadata"].get("continue")):
+                return
+            query["continue"] = more
 
     async def find_with_version(
-        self, kind: str, namespace: str | None, *, labels: Mapping[str, str] | None
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        labels: Mapping[str, str] | None,
+        fields: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
     ) -> tuple[list[Object], str]:
         """The objects, and the version from which a watch goes on."""
-        answer = await self._call("GET", _path(kind, namespace), query=_selector(labels))
+        query = _selector(labels) | _selector(fields, name="fieldSelector")
+        accept = _METADATA_LIST if metadata_only else _JSON
+        answer = await self._call("GET", _path(kind, namespace), query=query, accept=accept)
         assert answer is not None
-        return answer["items"], answer["metadata"]["resourceVersion"]
+        return _items(answer), answer["metadata"]["resourceVersion"]
 
     async def table(self, kind: str, namespace: str | None) -> Object:
         """The objects as the API server prints them (a Table of meta.k8s.io: columns and rows)."""
@@ -103,9 +150,16 @@ class KubeApi:
         assert answer is not None
         return answer
 
-    async def create(self, kind: str, namespace: str | None, body: Object) -> Object | None:
-        """The new object; None when one of that name is there already."""
-        return await self._call("POST", _path(kind, namespace), body=body, none_for=(409,))
+    async def create(
+        self, kind: str, namespace: str | None, body: Object, *, dry_run: bool = False
+    ) -> Object | None:
+        """The new object; None when one of that name is there already.
+
+        Args: dry_run: only hear what the API server says to it.
+        """
+        query = _STRICT | (_REHEARSAL if dry_run else {})
+        path = _path(kind, namespace)
+        return await self._call("POST", path, query=query, body=body, none_for=(409,))
 
     async def apply(self, manifest: Object, *, dry_run: bool = False) -> Object:
         """Have the object as the manifest says (server-side apply); twice is once.
@@ -113,11 +167,12 @@ class KubeApi:
         Args: dry_run: only hear what the API server says to it.
         """
         meta = manifest["metadata"]
-        rehearsal = {"dryRun": "All"} if dry_run else {}
         answer = await self._call(
             "PATCH",
             _path(manifest["kind"], meta.get("namespace"), meta["name"]),
-            query={"fieldManager": FIELD_MANAGER, "force": "true", **rehearsal},
+            query={"fieldManager": FIELD_MANAGER, "force": "true"}
+            | _STRICT
+            | (_REHEARSAL if dry_run else {}),
             body=manifest,
             content_type="application/apply-patch+yaml",
         )
@@ -158,7 +213,14 @@ class KubeApi:
         return await self._call("DELETE", path, body=body, none_for=gone) is not None
 
     async def watch(
-        self, kind: str, namespace: str | None, *, labels: Mapping[str, str] | None, version: str
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        labels: Mapping[str, str] | None,
+        version: str,
+        fields: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[tuple[str, Object]]:
         """Changes since a version, as (ADDED | MODIFIED | DELETED | BOOKMARK, object).
 
@@ -167,13 +229,16 @@ class KubeApi:
         """
         query = {
             **_selector(labels),
+            **_selector(fields, name="fieldSelector"),
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(_WATCH_S),
         }
         path = _path(kind, namespace)
-        async for line in self._lines(path, query, read_timeout_s=_WATCH_S + 30):
+        accept = _METADATA if metadata_only else _JSON
+        lines = self._lines(path, query, read_timeout_s=_WATCH_S + 30, accept=accept)
+        async for line in lines:
             try:
                 event = orjson.loads(line)
             except ValueError as error:  # broken off in the middle of it
@@ -212,15 +277,24 @@ class KubeApi:
             yield moment, text
 
     async def ask_service(
-        self, namespace: str, service: str, path: str, body: Object, *, read_timeout_s: float
+        self,
+        namespace: str,
+        service: str,
+        path: str,
+        body: Object,
+        *,
+        read_timeout_s: float,
+        headers: Mapping[str, str],
     ) -> AsyncGenerator[str]:
         """The lines that a Service answers to a POST, as they come, through the API server.
 
-        Args: service: name:port.
+        Args: service: name:port. headers: for the Service; the API server keeps Authorization.
         Raises: KubernetesRefused: the API server or the Service says no.
         """
         proxy = f"{_path('Service', namespace, service)}/proxy/{path}"
-        lines = self._lines(proxy, None, read_timeout_s=read_timeout_s, method="POST", body=body)
+        lines = self._lines(
+            proxy, None, read_timeout_s=read_timeout_s, method="POST", body=body, headers=headers
+        )
         async with contextlib.aclosing(lines):
             async for line in lines:
                 yield line
@@ -233,11 +307,16 @@ class KubeApi:
         read_timeout_s: float | None,
         method: str = "GET",
         body: Object | None = None,
+        accept: str = _JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[str]:
         limits = aiohttp.ClientTimeout(
             total=None, sock_connect=_TIMEOUT_S, sock_read=read_timeout_s
         )
-        answer = await self._open(method, path, query, body, limits=limits)
+        open_it = functools.partial(
+            self._open, method, path, query, body, accept=accept, limits=limits, headers=headers
+        )
+        answer = await open_it()
         ends_s = _now_s() + min(self._patience_s, _REFUSED_PATIENCE_S)
         while answer.status >= 400:
             content = await answer.read()
@@ -245,7 +324,7 @@ class KubeApi:
             if is_for_good or _now_s() > ends_s:
                 raise _refused(method, path, answer.status, content)
             await asyncio.sleep(1)
-            answer = await self._open(method, path, query, body, limits=limits)
+            answer = await open_it()
         try:
             pending = b""
             async for chunk in answer.content.iter_any():
@@ -307,9 +386,11 @@ class KubeApi:
         content_type: str = _JSON,
         accept: str = _JSON,
         limits: float | aiohttp.ClientTimeout = _TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
         asked = f"/{path}?{urlencode(query)}" if query else f"/{path}"
-        headers = {"Accept": accept, "Content-Type": content_type}
+        headers = {**(headers or {}), "Accept": accept, "Content-Type": content_type}
+        began_s, status = _now_s(), 0
         try:
             serialized = await self._client.param_serialize(
                 method,
@@ -319,8 +400,12 @@ class KubeApi:
                 auth_settings=["BearerToken"],
             )
             answer = await self._client.call_api(*serialized, _request_timeout=limits)
+            status = answer.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unavailable(path, error) from error
+        finally:
+            if self.on_answer:
+                self.on_answer(method, status, _now_s() - began_s)
         return cast("aiohttp.ClientResponse", answer.response)
 
 
@@ -364,8 +449,18 @@ def _selector(wanted: Mapping[str, str] | None, *, name: str = "labelSelector") 
     return {name: ",".join(f"{key}={value}" for key, value in wanted.items())}
 
 
+def _items(answer: Object) -> list[Object]:
+    """The objects of a list: where there are none, one of metadata says null."""
+    return answer["items"] or []
+
+
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
+
+
+def is_of_roles(error: KubernetesRefused) -> bool:
+    """Whether it lacks a right, and no rule of the cluster's says no to what was asked."""
+    return error.status == 403 and _RBAC_WORDS in error.said
 
 
 def _again_may_help(status: int, content: bytes) -> bool:
@@ -373,8 +468,10 @@ def _again_may_help(status: int, content: bytes) -> bool:
 
     An API server that has just started knows no tokens and no roles yet, and refuses everybody.
     """
-    is_of_roles = status == 403 and b" cannot " in content
-    return is_of_roles or status in (401, 429, 500, 502, 503, 504)
+    if b"failed to create typed patch object" in content:
+        return False  # a field that does not exist, which it takes for a fault of its own
+    lacks_right = status == 403 and _RBAC_WORDS.encode() in content
+    return lacks_right or status in (401, 429, 500, 502, 503, 504)
 
 
 def _refused(method: str, path: str, status: int, content: bytes) -> KubernetesRefused:
@@ -392,7 +489,8 @@ def _message(content: bytes) -> str:
     """What a Status object says; or an answer of the Service behind the proxy, or any text."""
     try:
         said = orjson.loads(content)
-        return str(said.get("message") or said["error"]["message"])
+        message = str(said.get("message") or said["error"]["message"])
+        return _RULES_LEFT_OUT.sub("", message)
     except (ValueError, LookupError, TypeError, AttributeError):
         return content.decode(errors="replace").strip()[:300]
 

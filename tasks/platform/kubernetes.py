@@ -4,56 +4,93 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from tasks.contract.artifacts import Endpoint
-from tasks.contract.errors import KaitoflowError, RunSuperseded, ServerNotReady
+from tasks.contract.errors import KaitoflowError, RunInProgress, RunSuperseded
 from tasks.contract.podlog import Event
-from tasks.contract.status import WorkspaceStatus, status_of
-from tasks.contract.steps import INFERENCE, TUNING
-from tasks.contract.workspace import FINALIZER, Workspace
+from tasks.contract.status import AdapterRun, Progress, WorkspaceStatus, status_of
+from tasks.contract.steps import CANDIDATE, INFERENCE, TAGGING, TUNING
+from tasks.contract.workspace import FINALIZER, Workspace, parse_workspace
 from tasks.platform.base import (
+    LONGEST_GRACE_S,
     Address,
     Container,
+    OnAnswer,
     Pod,
     PodPaths,
     World,
-    docker_config_of,
 )
-from tasks.platform.diagnosis import describe_waiting, diagnose_pod, diagnosed_error
+from tasks.platform.cluster_world import look_around, namespace_rules, read_config_map
+from tasks.platform.diagnosis import (
+    Diagnosis,
+)
 from tasks.platform.following import ContainerFollower, Informers, Key
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import PATIENCE_S, KubeApi, connect
 from tasks.platform.manifests import (
+    CANDIDATE_LABEL,
     GENERATION_LABEL,
     MANAGED_BY,
     POD_LABEL,
     SERVER_PORT,
     WORKSPACE_LABEL,
     PodSettings,
+    admin_key_secret,
+    candidate_config_map_name,
     config_map,
     docker_config_path,
     job_name,
-    object_names,
+    job_names,
+    job_of,
     pod_paths,
+    server_digest,
     service_url,
     services,
     stateful_set,
-    tuning_job,
-    workspace_labels,
 )
-from tasks.platform.outbox import Outbox
-from tasks.platform.ownership import controller_uid, is_in_the_way, is_of, name_taken
-from tasks.platform.wire import Object, has_failed, is_pod_ready, name_of
+from tasks.platform.named_objects import admin_key_in
+from tasks.platform.namespace_rules import NamespaceRules
+from tasks.platform.outbox import Outbox, status_patch
+from tasks.platform.own_objects import OwnObjects
+from tasks.platform.ownership import (
+    controller_uid,
+    expect_asked,
+    superseded,
+)
+from tasks.platform.rehearsal import rehearse
+from tasks.platform.served_revision import REVISION
+from tasks.platform.server import Server, note_made, tell_of_serving, wait_until_ready
+from tasks.platform.wire import (
+    Object,
+    has_ended,
+    has_failed,
+    is_complete,
+    is_pod_ready,
+    name_of,
+)
 from tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_S = 5.0
-_GONE_TIMEOUT_S = 180.0  # pods may take two minutes to save what they have
-_OWNED_KINDS = ("Job", "StatefulSet", "Service", "ConfigMap")
+_LOOK_AGAIN_S, _LONGEST_LOOK_S = 5.0, 60.0
+# How long a Job may take to be told ended after its pod has ended.
+_JOB_ENDS_S = 3.0
+_REPLACED_AGAIN_S = 1.0
+_INVALID = 422
+_GONE_TIMEOUT_S = LONGEST_GRACE_S + 60.0
+_OF_JOBS = (TUNING, CANDIDATE, TAGGING)
+_OWNED_KINDS = ("Job", "StatefulSet", "Service", "ConfigMap", REVISION)
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What was applied for a pod, and by what the informers find the pod."""
+
+    digest: str
+    key: Key
 
 
 class KubernetesPlatform:
@@ -67,11 +104,12 @@ class KubernetesPlatform:
     ) -> None:
         """Run pods with the settings' image and deadlines; patience_s: with the API server."""
         self._settings, self._context, self._patience_s = settings, context, patience_s
+        self.on_answer: OnAnswer | None = None
         self._connecting = asyncio.Lock()
         self._connection: tuple[KubeApi, Informers] | None = None
         self._statuses: dict[str, WorkspaceStatus] = {}
         self._outboxes: dict[str, Outbox] = {}
-        self._applied: dict[str, str] = {}
+        self._applied: dict[str, _Applied] = {}
 
     async def api(self) -> KubeApi:
         """The connection to the API server, made when it is first needed."""
@@ -90,6 +128,7 @@ class KubernetesPlatform:
         async with self._connecting:
             if self._connection is None:
                 api = await connect(self._context, patience_s=self._patience_s)
+                api.on_answer = self.on_answer
                 informers = Informers(
                     pods=Informer(api, "Pod", labels=MANAGED_BY, key=_key),
                     jobs=Informer(api, "Job", labels=MANAGED_BY, key=_key),
@@ -103,25 +142,39 @@ class KubernetesPlatform:
         await informers.jobs.start()
         return api, informers
 
-    def paths(self, workspace: Workspace, *, model: str, revision: str) -> PodPaths:  # noqa: ARG002
+    def paths(
+        self,
+        workspace: Workspace,
+        *,
+        model: str,  # noqa: ARG002
+        revision: str,  # noqa: ARG002
+        candidate: int | None = None,  # noqa: ARG002
+    ) -> PodPaths:
         """Where every pod finds its files; a model's weights are the pod's own."""
         return pod_paths(workspace)
 
     async def apply(self, workspace: Workspace) -> Workspace:
-        """The object as the API server has it; applied, when it came without a uid from a form."""
-        if workspace.metadata.uid:
+        """The object as the API server has it: it is applied before its run begins.
+
+        Raises: RunSuperseded, InvalidWorkspace: see `expect_asked`.
+        """
+        found = await self._expect_current(workspace)
+        return expect_asked(parse_workspace(found, source=str(workspace)), workspace)
+
+    async def find(self, namespace: str, name: str) -> Workspace | None:
+        """The object as the API server has it."""
+        found = await (await self.api()).get("Workspace", namespace, name)
+        return parse_workspace(found, source=f"{namespace}/{name}") if found else None
+
+    async def as_it_is(self, workspace: Workspace) -> Workspace:
+        """The object as the API server has it now; as it was, where a newer one is run instead."""
+        try:
+            return await self.apply(workspace)
+        except RunSuperseded:
             return workspace
-        api = await self.api()
-        manifest = workspace.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        manifest |= {"apiVersion": workspace.api_version, "kind": workspace.kind}
-        meta = manifest["metadata"] | {"namespace": workspace.metadata.namespace}
-        kept = await api.apply(manifest | {"metadata": meta})
-        identity = {key: kept["metadata"][key] for key in ("uid", "generation")}
-        metadata = workspace.metadata.model_copy(update=identity)
-        return workspace.model_copy(update={"metadata": metadata})
 
     async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
-        """The status; as this process wrote it last, since a run is its only writer."""
+        """The status; during a run as it wrote it last, since the run is its only writer."""
         known = self._statuses.get(workspace.metadata.uid)
         if known:
             return known.model_copy(deep=True)
@@ -135,16 +188,17 @@ class KubernetesPlatform:
         During a run it is sent while the run goes on, at the latest when the run ends.
         """
         kept = status.model_copy(deep=True)
-        self._statuses[workspace.metadata.uid] = kept
+        if workspace.metadata.uid in self._outboxes:
+            self._statuses[workspace.metadata.uid] = kept
         async with self._outbox(workspace) as outbox:
             outbox.put_status(kept)
 
     async def record_event(
-        self, workspace: Workspace, *, reason: str, message: str, is_failure: bool
+        self, workspace: Workspace, *, reason: str, message: str, is_warning: bool
     ) -> None:
         """An Event on the Workspace, as `kubectl describe` shows it; sent like a status."""
         async with self._outbox(workspace) as outbox:
-            outbox.put_event(reason=reason, message=message, is_failure=is_failure)
+            outbox.put_event(reason=reason, message=message, is_warning=is_warning)
 
     @contextlib.asynccontextmanager
     async def _outbox(self, workspace: Workspace) -> AsyncIterator[Outbox]:
@@ -158,61 +212,94 @@ class KubernetesPlatform:
 
     async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:
         """What the Workspace names, as far as it is there, and what has the name of its objects."""
-        api, namespace = await self.api(), workspace.metadata.namespace
-        name = workspace.config_name
-        data = await self.read_config_map(workspace, name) if name else None
-        secrets = {s: await api.get("Secret", namespace, s) for s in workspace.secret_names}
-        names = object_names(workspace)
-        there = await asyncio.gather(*(api.get(kind, namespace, each) for kind, each in names))
-        pushing = secrets.get(workspace.push_secret)
-        return World(
-            config_maps={name: data} if name and data is not None else {},
-            has_secret=lambda secret: secrets.get(secret) is not None,
-            docker_config=docker_config_of(pushing) if pushing else None,
-            is_cluster=True,
-            push=push,
-            taken=tuple(
-                about
-                for about, found in zip(names, there, strict=True)
-                if is_in_the_way(found, workspace)
-            ),
-            port=port,
-        )
+        status = await self.read_status(workspace)
+        return await look_around(await self.api(), workspace, status, push=push, port=port)
+
+    async def namespace_rules(self, workspace: Workspace) -> NamespaceRules:
+        """The namespace's ResourceQuotas and LimitRanges; none where they may not be read."""
+        return await namespace_rules(await self.api(), workspace)
+
+    async def rehearse(self, workspace: Workspace, pod: Pod) -> list[Diagnosis]:
+        """What the namespace's rules and the API server say to the pod and to what makes it."""
+        manifests = self._manifests(workspace, pod)
+        return await rehearse(await self.api(), workspace, pod, manifests)
 
     async def read_config_map(self, workspace: Workspace, name: str) -> Mapping[str, str] | None:
         """The data of a ConfigMap in the Workspace's namespace; None when there is none."""
-        api = await self.api()
-        found = await api.get("ConfigMap", workspace.metadata.namespace, name)
-        return None if found is None else found.get("data") or {}
+        return await read_config_map(await self.api(), workspace, name)
 
     async def docker_config(self, workspace: Workspace, secret: str) -> Path | None:  # noqa: ARG002
         """Where the Secret is mounted; the checks have found it."""
         return docker_config_path(secret) if secret else None
 
     @contextlib.asynccontextmanager
-    async def hold_run(self, workspace: Workspace) -> AsyncIterator[None]:
+    async def hold_run(
+        self, workspace: Workspace, *, adapter_run: AdapterRun | None = None
+    ) -> AsyncIterator[None]:
         """Begin with no pod of an older generation left, nor one that has failed.
 
-        Who else runs the Workspace is Prefect's to know: there is one run a generation.
-        Raises: RunSuperseded: the Workspace has a newer generation, or is gone.
+        Who else runs the Workspace is Prefect's to know: there is one run a generation. A run
+        beside these stands in the status for as long as it is at work.
+        Raises: RunSuperseded: the Workspace has a newer generation, or is gone. RunInProgress.
         """
-        found = await self._expect_current(workspace)
-        await self._remove_outdated(workspace)
-        uid = workspace.metadata.uid
-        self._statuses[uid] = status_of(found)
+        found = await self._begun(workspace, adapter_run)
+        status, uid = status_of(found), workspace.metadata.uid
+        begun = status.adapters.candidate if adapter_run else None
+        await self._remove_outdated(workspace, candidate=begun.number if begun else None)
+        self._statuses[uid] = status
         outbox = self._outboxes[uid] = Outbox(await self.api(), workspace)
         try:
-            yield
+            async with _beside(self._tell_of_serving(workspace)):
+                yield
+            await self._rest(workspace)
             await outbox.flush()
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(KaitoflowError):  # the run has failed already, by another
+                # Of one that is cancelled another worker goes on, or a hook tells the end.
+                if isinstance(error, Exception) and not isinstance(error, RunSuperseded):
+                    await self._rest(workspace)
                 await outbox.flush()
             raise
         finally:
             del self._outboxes[uid]
             self._statuses.pop(uid, None)
-            for name in (TUNING, INFERENCE):
-                self._applied.pop(_applied_key(workspace, name), None)
+            for about in [each for each in self._applied if each.startswith(uid)]:
+                del self._applied[about]
+
+    async def _begun(self, workspace: Workspace, adapter_run: AdapterRun | None) -> Object:
+        """The object as the API server has it, once the run may change it.
+
+        The mark of an adapter's run is written into the very status that was read: so of two runs,
+        or of one and a repair by the watcher, only one begins.
+        """
+        api, meta = await self.api(), workspace.metadata
+        while True:
+            found = await self._expect_current(workspace)
+            status = status_of(found)
+            if adapter_run is None:
+                _expect_no_adapter_run(workspace, status)
+                return found
+            if "deletionTimestamp" in found["metadata"]:
+                raise superseded(workspace, None)
+            asked = f"{adapter_run.flow} of {workspace} was to begin"
+            by, generation = adapter_run.flow_run_id, meta.generation
+            status.expect_at_rest(asked, generation=generation, by=by)
+            status.adapter_run = adapter_run
+            patch = status_patch(meta.uid, status, version=found["metadata"]["resourceVersion"])
+            about = ("Workspace", meta.namespace, meta.name)
+            if written := await api.merge(*about, patch, subresource="status"):
+                return written
+
+    async def _rest(self, workspace: Workspace) -> None:
+        """Say that no adapter's run is at work any more."""
+        status = await self.read_status(workspace)
+        if status.adapter_run:
+            status.adapter_run, status.progress = None, Progress()
+            await self.write_status(workspace, status)
+
+    async def _tell_of_serving(self, workspace: Workspace) -> None:
+        _, informers = await self._watching()
+        await tell_of_serving(self, workspace, informers.pods)
 
     async def is_current(self, workspace: Workspace) -> bool:
         """Whether the object is there, in this generation and no newer one."""
@@ -222,124 +309,257 @@ class KubernetesPlatform:
             return False
         return True
 
+    async def is_being_deleted(self, workspace: Workspace) -> bool:
+        """Whether a person has deleted the object, which its finalizer still holds."""
+        meta = workspace.metadata
+        found = await (await self.api()).get("Workspace", meta.namespace, meta.name)
+        now = (found or {}).get("metadata", {})
+        return now.get("uid") == meta.uid and "deletionTimestamp" in now
+
     async def _expect_current(self, workspace: Workspace) -> Object:
         """The object as the API server has it."""
         meta = workspace.metadata
         found = await (await self.api()).get("Workspace", meta.namespace, meta.name)
         now = (found or {}).get("metadata", {})
         if (now.get("uid"), now.get("generation")) != (meta.uid, meta.generation):
-            there = f"generation {now['generation']} is there by now" if found else "it is gone"
-            raise RunSuperseded(
-                f"generation {meta.generation} of workspace {workspace} was to be run",
-                f"{there}",
-                "nothing to do: the newest generation has a run of its own",
-            )
+            raise superseded(workspace, now.get("generation"))
         assert found
         return found
 
-    async def _remove_outdated(self, workspace: Workspace) -> None:
+    async def _remove_outdated(self, workspace: Workspace, *, candidate: int | None = None) -> None:
         """No Job but one of this generation that may still end well; and no pod of another.
 
         A Job that was deleted is gone before its pods are, and two must not push to one tag.
+        Args: candidate: whose Job may still end well, too.
         """
-        kept = set()
-        for job in await self._own(workspace, "Job"):
-            if name_of(job) == job_name(workspace) and not has_failed(job):
+        own, kept = await self._own(workspace), set()
+        names = {job_name(workspace)}
+        if candidate is not None:
+            names.add(job_name(workspace, CANDIDATE, candidate))
+        for job in await own.find("Job"):
+            if name_of(job) in names and not has_failed(job):
                 kept.add(job["metadata"]["uid"])
             else:
-                await self._remove(workspace, "Job", [job])
-        await self._wait_until_gone(workspace, labels={POD_LABEL: TUNING}, but_of=kept)
+                await self._remove_job(own, job)
+        await own.wait_until_gone(names=_OF_JOBS, but_of=kept)
 
-    async def _wait_until_gone(
-        self,
-        workspace: Workspace,
-        *,
-        labels: Mapping[str, str] = MappingProxyType({}),
-        but_of: Collection[str] = (),
-    ) -> None:
-        """Return when the Workspace has no pod with these labels, but of the owners named."""
-        api, meta = await self.api(), workspace.metadata
-        wanted = workspace_labels(workspace) | dict(labels)
-        deadline = asyncio.get_running_loop().time() + _GONE_TIMEOUT_S
-        while asyncio.get_running_loop().time() < deadline:
-            pods = await api.find("Pod", meta.namespace, labels=wanted)
-            if all(controller_uid(pod) in but_of for pod in pods):
-                return
-            await asyncio.sleep(0.5)
-        logger.warning("pods still there workspace=%s after_s=%.0f", workspace, _GONE_TIMEOUT_S)
+    @staticmethod
+    async def _remove_job(own: OwnObjects, job: Object) -> None:
+        """Have a Job deleted, and what a candidate's was told, which nobody else would remove."""
+        labels = job["metadata"].get("labels", {})
+        if number := labels.get(CANDIDATE_LABEL):
+            made_for = own.workspace.of_generation(int(labels[GENERATION_LABEL]))
+            told = await own.get("ConfigMap", candidate_config_map_name(made_for, int(number)))
+            await own.remove("ConfigMap", [told] if told else [])
+        await own.remove("Job", [job])
+
+    async def _own(self, workspace: Workspace) -> OwnObjects:
+        return OwnObjects(await self.api(), workspace)
+
+    async def _server(self, workspace: Workspace) -> Server:
+        return Server(await self._own(workspace))
 
     async def follow(
         self, workspace: Workspace, pod: Pod, container: Container
     ) -> AsyncGenerator[Event | str]:
         """What the container says in the pod of the Job or StatefulSet, until its result."""
         api, informers = await self._watching()
-        await self._ensure(workspace, pod)
+        key = await self._ensure(workspace, pod)
         follower = ContainerFollower(
-            api, informers, key=_key_of(workspace, pod), container=container.name
+            api,
+            informers,
+            key=key,
+            container=container.name,
+            make_again=lambda: self._make_again(workspace, pod),
         )
         async with contextlib.aclosing(follower.lines()) as lines:
             async for said in lines:
                 yield said
 
-    async def _ensure(self, workspace: Workspace, pod: Pod) -> None:
+    async def _ensure(self, workspace: Workspace, pod: Pod) -> Key:
         """Have the pod's objects as they should be; asked of the API server once a run.
 
         A Job that is there stays as it is, with what its pods are told: another version of ours may
-        have begun it, and neither may change under a pod that trains.
+        have begun it, and neither may change under a pod that trains. Only what is gone is made.
         """
-        manifests = self._manifests(workspace, pod)
-        digest = json.dumps(manifests, sort_keys=True)
-        key = _applied_key(workspace, pod.name)
-        if self._applied.get(key) == digest:
-            return
-        api = await self.api()
+        digest = json.dumps(self._manifests(workspace, pod), sort_keys=True)
+        run = _applied_key(workspace, pod)
+        applied = self._applied.get(run)
+        if applied and applied.digest == digest:
+            return applied.key
+        if pod.candidate is not None:
+            await self._remove_outdated(workspace, candidate=pod.candidate)
+        named_after, told = await self._as_made(workspace, pod)
+        manifests = self._manifests(named_after, pod, told=told)
         named = [(each["kind"], name_of(each)) for each in manifests]
-        there = {kind: await self._expect_free(workspace, kind, name) for kind, name in named}
-        if not there.get("Job"):
-            for manifest in manifests:
-                await api.apply(manifest)
-        self._applied[key] = digest
+        own = await self._own(workspace)
+        there = {kind: await own.is_there(kind, name) for kind, name in named}
+        lacking = [each for each in manifests if not (there.get("Job") and there[each["kind"]])]
+        if pod.candidate is not None and (outbox := self._outboxes.get(workspace.metadata.uid)):
+            await outbox.flush()  # a run that is killed leaves a Job that its successor knows of
+        made = [await own.apply(manifest) for manifest in lacking]
+        key = _key_of(named_after, pod)
         if pod.name == INFERENCE:
-            await self._note_replaced(workspace)
+            await self._note_made(workspace, named_after, manifests, made)
+            await self._until_replaced(own, key)
+        self._applied[run] = _Applied(digest, key)
+        return key
 
-    async def _note_replaced(self, workspace: Workspace) -> None:
-        """An older generation's server ends when the StatefulSet is this one's, and not before."""
+    async def _note_made(
+        self,
+        workspace: Workspace,
+        named_after: Workspace,
+        manifests: Sequence[Object],
+        made: list[Object],
+    ) -> None:
+        """Keep of what the server is made, to be restored and compared with."""
+        made_in, generation = named_after.metadata.generation, workspace.metadata.generation
+        made.append(await (await self._server(workspace)).keep(manifests))
         status = await self.read_status(workspace)
-        older, newer = status.served_generation, workspace.metadata.generation
-        if older not in (None, newer):
-            message = f"generation {older} is served no more; generation {newer} takes its place"
-            status.server_ended(reason="ServerReplaced", message=message)
-            await self.write_status(workspace, status)
+        note_made(status, made, made_in=made_in, generation=generation)
+        await self.write_status(workspace, status)
 
-    async def _expect_free(self, workspace: Workspace, kind: str, name: str) -> bool:
-        """Whether the object is there, as the Workspace's own; False = the name is free.
+    async def _until_replaced(self, own: OwnObjects, key: Key) -> None:
+        """Return when no pod is left that the StatefulSet replaces: it would seem to be ready."""
+        _, informers = await self._watching()
+        while await Server(own).has_old_pods(informers.pods.select(key)):
+            await informers.pods.wait(key, timeout_s=_REPLACED_AGAIN_S)
 
-        What an earlier Workspace of this name has left is waited for: it goes by itself.
-        Raises: NameTaken: the object is somebody else's.
+    async def _make_again(self, workspace: Workspace, pod: Pod) -> None:
+        """Have what somebody has deleted under a run that is at work, while the run is wanted.
+
+        Raises: RunSuperseded: the Workspace has a newer generation, or is being deleted.
         """
-        api, clock = await self.api(), asyncio.get_running_loop().time
-        deadline = clock() + _GONE_TIMEOUT_S
-        while True:
-            found = await api.get(kind, workspace.metadata.namespace, name)
-            if found is None or is_of(found, workspace):
-                return found is not None
-            if is_in_the_way(found, workspace) or clock() > deadline:
-                raise name_taken(kind, name, workspace)
-            await asyncio.sleep(0.5)
+        found = await self._expect_current(workspace)
+        if "deletionTimestamp" in found["metadata"]:
+            raise superseded(workspace, None)
+        if pod.name in _OF_JOBS:
+            await self._remove_outdated(workspace, candidate=pod.candidate)
+            await self._remove_mute(workspace, pod)
+        self._applied.pop(_applied_key(workspace, pod), None)
+        await self._ensure(workspace, pod)
 
-    def _manifests(self, workspace: Workspace, pod: Pod) -> list[Object]:
-        settings = PodSettings(
+    async def _remove_mute(self, workspace: Workspace, pod: Pod) -> None:
+        """No Job that is done and has no pod left, since nobody can say what that one said."""
+        own = await self._own(workspace)
+        job = await own.get("Job", job_name(workspace, pod.name, pod.candidate))
+        if job is None or not is_complete(job):
+            return
+        if not any(controller_uid(p) == job["metadata"]["uid"] for p in await own.find("Pod")):
+            await self._remove_job(own, job)
+
+    async def _as_made(self, workspace: Workspace, pod: Pod) -> tuple[Workspace, str]:
+        """The Workspace in the generation that its objects are named after; what pods were told.
+
+        Where the server of an older one is the very server of this one, it is the older: so an edit
+        without effect on what serves changes no object of it, and starts no pod anew.
+        """
+        if pod.name != INFERENCE:
+            return workspace, ""
+        digest = server_digest(workspace, pod, self._pod_settings())
+        made = await (await self._server(workspace)).made(digest)
+        return (workspace.of_generation(made.generation), made.told) if made else (workspace, "")
+
+    async def server_gpus(self, workspace: Workspace) -> int:
+        """How many GPUs a pod of the StatefulSet asks for; 0 where there is none."""
+        return await (await self._server(workspace)).gpus()
+
+    async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:
+        """Names of the nodes on which a generation's server runs; None when it has no server."""
+        return await (await self._server(workspace)).nodes(generation)
+
+    async def admin_key(self, workspace: Workspace) -> str:
+        """The first key of the Secret that a user makes for it, if it is there as it is."""
+        namespace, name = workspace.metadata.namespace, admin_key_secret(workspace)
+        return admin_key_in(await (await self.api()).get("Secret", namespace, name))
+
+    async def renew_server(self, workspace: Workspace, pod: Pod) -> None:
+        """Change what the StatefulSet's next pod is told, and leave the one that runs."""
+        own = await self._own(workspace)
+        made = await Server(own).made()
+        if made is None:
+            return
+        named_after = workspace.of_generation(made.generation)
+        manifests = self._manifests(named_after, pod, told=made.told)
+        applied = [await own.apply(manifest) for manifest in manifests]
+        await self._note_made(workspace, named_after, manifests, applied)
+
+    async def end_server(self, workspace: Workspace) -> None:
+        """Have no StatefulSet and no Service; return when its pods are gone."""
+        await (await self._server(workspace)).end()
+
+    async def pause_server(self, workspace: Workspace) -> None:
+        """Have no pod of the StatefulSet; return when they are gone."""
+        await (await self._server(workspace)).pause()
+
+    async def resume_server(self, workspace: Workspace) -> None:
+        """Give the StatefulSet its pod again."""
+        if await self.restore_server(workspace) is None:
+            await (await self._server(workspace)).resume()
+
+    async def restore_server(self, workspace: Workspace) -> Workspace | None:
+        """Apply anew what is gone or changed of what the server is made of."""
+        status = await self.read_status(workspace)
+        restored = await (await self._server(workspace)).restore(status.objects)
+        if restored is None:
+            return None
+        served, objects = restored
+        status = await self.read_status(workspace)  # by now it may say more
+        if status.objects != objects:
+            status.objects = objects
+            await self.write_status(workspace, status)
+        return served
+
+    async def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:
+        """Have the pod of what is served ready, whatever is deleted meanwhile."""
+        api, informers = await self._watching()
+        meta, status = workspace.metadata, await self.read_status(workspace)
+        assert status.endpoint
+
+        async def make_again() -> None:
+            await self._expect_current(workspace)
+            await self.restore_server(workspace)
+
+        waiting = wait_until_ready(
+            api,
+            informers.pods,
+            (meta.namespace, meta.name, str(status.server_generation), INFERENCE),
+            endpoint=status.endpoint,
+            make_again=make_again,
+            timeout_s=self._settings.server_ready_timeout_s,
+        )
+        async with contextlib.aclosing(waiting) as said:
+            async for each in said:
+                yield each
+
+    async def has_server(self, workspace: Workspace, pod: Pod) -> bool:
+        """Whether the StatefulSet is this one's, and its pod is ready."""
+        _, informers = await self._watching()
+        key = _key_of((await self._as_made(workspace, pod))[0], pod)
+        return any(is_pod_ready(each) for each in informers.pods.select(key))
+
+    def _pod_settings(self) -> PodSettings:
+        return PodSettings(
             image=self._settings.pod_image,
             job_timeout_s=self._settings.job_timeout_s,
             image_pull_secrets=self._settings.pod_image_pull_secrets,
             environment=tuple(sorted(self._settings.pod_environment.items())),
             labels=tuple(sorted(self._settings.pod_labels.items())),
             annotations=tuple(sorted(self._settings.pod_annotations.items())),
+            priority_class=self._settings.pod_priority_class,
+            runtime_class=self._settings.pod_runtime_class,
+            tolerations=self._settings.pod_tolerations,
+            volumes=self._settings.pod_volumes,
+            mounts=self._settings.pod_volume_mounts,
+            are_nodes_made=self._settings.makes_nodes,
         )
-        told = config_map(workspace, pod)
-        if pod.name == TUNING:
-            return [told, tuning_job(workspace, pod, settings)]
-        return [told, *services(workspace, pod), stateful_set(workspace, pod, settings)]
+
+    def _manifests(self, workspace: Workspace, pod: Pod, *, told: str = "") -> list[Object]:
+        settings, config = self._pod_settings(), config_map(workspace, pod)
+        if pod.name in _OF_JOBS:
+            return [config, job_of(workspace, pod, settings)]
+        server = stateful_set(workspace, pod, settings, told=told)
+        return [config, *services(workspace, pod), server]
 
     async def server_address(self, workspace: Workspace, *, port: int | None) -> Address:  # noqa: ARG002
         """Every address of the pod; others reach it through the Workspace's Service."""
@@ -349,96 +569,76 @@ class KubernetesPlatform:
         self, workspace: Workspace, pod: Pod, *, endpoint: Endpoint
     ) -> AsyncGenerator[Event | str]:
         """Have the StatefulSet's pod of this generation ready; what it waits for, as progress."""
-        _, informers = await self._watching()
-        await self._ensure(workspace, pod)
-        key, told = _key_of(workspace, pod), ""
-        deadline = asyncio.get_running_loop().time() + self._settings.server_ready_timeout_s
-        while True:
-            pods = informers.pods.select(key)
-            newest = pods[-1] if pods else {}
-            if is_pod_ready(newest):
-                return
-            diagnosis = diagnose_pod(newest) if newest else None
-            if diagnosis and diagnosis.is_final:
-                raise diagnosed_error(diagnosis)
-            waits_for = diagnosis.message if diagnosis else describe_waiting(newest)
-            if waits_for != told:
-                told = waits_for
-                yield {"event": "progress", "phase": waits_for}
-            if asyncio.get_running_loop().time() > deadline:
-                raise ServerNotReady(
-                    f"the server at {endpoint.url} was asked for /health",
-                    f"it was not ready within {self._settings.server_ready_timeout_s:.0f} s "
-                    f"({waits_for})",
-                    "see `kaitoflow logs` or raise KAITOFLOW_SERVER_READY_TIMEOUT_S",
-                )
-            await informers.pods.wait(key, timeout_s=_LOOK_AGAIN_S)
-
-    async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:
-        """Names of the nodes on which a generation's server runs; None when it has no server."""
-        api, meta = await self.api(), workspace.metadata
-        labels = workspace_labels(workspace) | {GENERATION_LABEL: str(generation)}
-        servers = await api.find("StatefulSet", meta.namespace, labels=labels)
-        if not any(controller_uid(each) == meta.uid for each in servers):
-            return None
-        pods = await api.find("Pod", meta.namespace, labels=labels | {POD_LABEL: INFERENCE})
-        nodes = (str((pod.get("spec") or {}).get("nodeName", "")) for pod in pods)
-        return {node for node in nodes if node}
+        api, informers = await self._watching()
+        waiting = wait_until_ready(
+            api,
+            informers.pods,
+            await self._ensure(workspace, pod),
+            endpoint=endpoint,
+            make_again=lambda: self._make_again(workspace, pod),
+            timeout_s=self._settings.server_ready_timeout_s,
+        )
+        async with contextlib.aclosing(waiting) as said:
+            async for each in said:
+                yield each
 
     async def end(self, workspace: Workspace, pod: Pod) -> None:
         """Have the Job, or the StatefulSet, of this generation's pod deleted."""
-        kind = "Job" if pod.name == TUNING else "StatefulSet"
-        generation = str(workspace.metadata.generation)
+        own, generation = await self._own(workspace), str(workspace.metadata.generation)
+        if pod.name in _OF_JOBS:
+            job = await own.get("Job", job_name(workspace, pod.name, pod.candidate))
+            if job:
+                await self._remove_job(own, job)
+            return
         of_pod = [
             each
-            for each in await self._own(workspace, kind)
+            for each in await own.find("StatefulSet")
             if each["metadata"].get("labels", {}).get(GENERATION_LABEL) == generation
         ]
-        await self._remove(workspace, kind, of_pod)
+        await own.remove("StatefulSet", of_pod)
+
+    async def end_tuning(self, workspace: Workspace, *, candidate: int | None = None) -> None:
+        """Have the generation's Jobs, or a candidate's, gone with their pods, if not ended.
+
+        One whose pod has just ended for good is given the time to say so: it keeps the pod's log.
+        """
+        own, clock = await self._own(workspace), asyncio.get_running_loop().time
+        names = job_names(workspace)
+        if candidate is not None:
+            names = {job_name(workspace, CANDIDATE, candidate)}
+        deadline = clock() + _JOB_ENDS_S
+        while True:
+            jobs = [each for each in await own.find("Job") if name_of(each) in names]
+            unfinished = [each for each in jobs if not has_ended(each)]
+            if not unfinished:
+                return
+            if clock() > deadline:
+                break
+            await asyncio.sleep(0.5)
+        for job in unfinished:
+            await self._remove_job(own, job)
+        await own.wait_until_gone(names=_OF_JOBS)
 
     async def stop(self, workspace: Workspace) -> list[str]:
-        """End the Job with its pods, and the server; the names of what was stopped.
+        """End the Jobs with their pods, and the server; the names of what was stopped.
 
-        Of a generation that a newer one has replaced only the Job: the server goes on answering
+        Of a generation that a newer one has replaced only the Jobs: the server goes on answering
         until the newer one takes its place.
         """
-        api, meta = await self.api(), workspace.metadata
-        found = await api.get("Workspace", meta.namespace, meta.name)
+        own, meta = await self._own(workspace), workspace.metadata
+        found = await own.api.get("Workspace", meta.namespace, meta.name)
         if found and found["metadata"]["generation"] != meta.generation:
-            name = job_name(workspace)
-            jobs = [job for job in await self._own(workspace, "Job") if name_of(job) == name]
-            return await self._remove(workspace, "Job", jobs)
-        stopped = await self._delete_owned(workspace, ("Job", "StatefulSet"))
-        await self._wait_until_gone(workspace)
+            jobs = [job for job in await own.find("Job") if name_of(job) in job_names(workspace)]
+            return await own.remove("Job", jobs)
+        stopped = await own.remove_all("Job", "StatefulSet")
+        await own.wait_until_gone()
         return stopped
 
     async def delete(self, workspace: Workspace) -> None:
         """Remove everything that was made for the Workspace; return when its pods are gone."""
-        await self._delete_owned(workspace, _OWNED_KINDS)
-        await self._wait_until_gone(workspace)
-
-    async def _delete_owned(self, workspace: Workspace, kinds: tuple[str, ...]) -> list[str]:
-        removed = []
-        for kind in kinds:
-            removed += await self._remove(workspace, kind, await self._own(workspace, kind))
-        return removed
-
-    async def _own(self, workspace: Workspace, kind: str) -> list[Object]:
-        """The Workspace's objects of a kind; others may carry the same labels."""
-        api, labels = await self.api(), workspace_labels(workspace)
-        found = await api.find(kind, workspace.metadata.namespace, labels=labels)
-        return [each for each in found if is_of(each, workspace)]
-
-    async def _remove(
-        self, workspace: Workspace, kind: str, objects: Collection[Object]
-    ) -> list[str]:
-        """Have the objects deleted; the names of those that were there."""
-        api, namespace = await self.api(), workspace.metadata.namespace
-        return [
-            f"{kind}/{name_of(each)}"
-            for each in objects
-            if await api.delete(kind, namespace, name_of(each), uid=each["metadata"]["uid"])
-        ]
+        own = await self._own(workspace)
+        await own.remove_all(*_OWNED_KINDS)
+        await own.wait_until_gone()
 
     async def let_go(self, workspace: Workspace) -> None:
         """Drop our finalizer, so that the API server removes the object."""
@@ -464,6 +664,39 @@ class KubernetesPlatform:
         """Every node of the cluster."""
         return await (await self.api()).find("Node")
 
+    async def pods_on_nodes(self) -> AsyncGenerator[list[Object]]:
+        """Pages of every pod of the cluster that has a node and has not ended."""
+        fields = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+        async for page in (await self.api()).find_in_pages("Pod", fields=fields):
+            yield page
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """While the context lasts, this work is done, which has no end of its own."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        [outcome] = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            logger.error("work beside a run has ended by itself", exc_info=outcome)
+
+
+def _expect_no_adapter_run(workspace: Workspace, status: WorkspaceStatus) -> None:
+    """Return unless an adapter is made or moved for this very generation.
+
+    A newer one is begun once the watcher has ended that run. Raises: RunInProgress.
+    """
+    run = status.adapter_run
+    if run and status.observed_generation == workspace.metadata.generation:
+        raise RunInProgress(
+            f"a run of {workspace} was to begin",
+            f"{run.flow} is at work on it since {run.since}",
+            "wait for it, or cancel it in Prefect's UI",
+        )
+
 
 def _key(seen: Object) -> Key:
     labels = seen["metadata"].get("labels", {})
@@ -471,14 +704,19 @@ def _key(seen: Object) -> Key:
         seen["metadata"]["namespace"],
         labels.get(WORKSPACE_LABEL, ""),
         labels.get(GENERATION_LABEL, ""),
-        labels.get(POD_LABEL, ""),
+        labels.get(POD_LABEL, "") + labels.get(CANDIDATE_LABEL, ""),
     )
 
 
 def _key_of(workspace: Workspace, pod: Pod) -> Key:
     meta = workspace.metadata
-    return (meta.namespace, meta.name, str(meta.generation), pod.name)
+    return (meta.namespace, meta.name, str(meta.generation), _label_of(pod))
 
 
-def _applied_key(workspace: Workspace, pod: str) -> str:
-    return f"{workspace.metadata.uid} {workspace.metadata.generation} {pod}"
+def _label_of(pod: Pod) -> str:
+    """What tells a pod from others of its generation; those of two candidates, too."""
+    return f"{pod.name}{'' if pod.candidate is None else pod.candidate}"
+
+
+def _applied_key(workspace: Workspace, pod: Pod) -> str:
+    return f"{workspace.metadata.uid} {workspace.metadata.generation} {_label_of(pod)}"

@@ -5,8 +5,10 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
@@ -15,9 +17,17 @@ import psutil
 from tasks.contract.artifacts import Endpoint, Node
 from tasks.contract.errors import RunInProgress, ServerNotReady
 from tasks.contract.podlog import Event
-from tasks.contract.status import WorkspaceStatus
-from tasks.contract.workspace import Manifests, Workspace
-from tasks.platform.base import Address, Container, Pod, PodPaths, World, docker_config_of
+from tasks.contract.recorded_event import RecordedEvent
+from tasks.contract.status import AdapterRun, WorkspaceStatus
+from tasks.contract.units import utc_text
+from tasks.contract.workspace import Manifests, ObjectMeta, Workspace
+from tasks.estimate.processor import cpu_has_bf16
+from tasks.platform.base import Address, Container, OnAnswer, Pod, PodPaths, World
+from tasks.platform.diagnosis import Diagnosis
+from tasks.platform.named_objects import docker_config_of
+from tasks.platform.namespace_rules import NamespaceRules
+from tasks.platform.outputs import Rivals, rivals, writer
+from tasks.platform.ownership import expect_asked
 from tasks.platform.processes import (
     ContainerProcess,
     ProcessRecord,
@@ -43,11 +53,14 @@ class LocalPlatform:
     def __init__(self, settings: Settings) -> None:
         """Keep everything where the settings' `home` says."""
         self._settings = settings
+        self.on_answer: OnAnswer | None = None  # there is no API server here
         self.store = Store(settings.home_dir)
 
-    def paths(self, workspace: Workspace, *, model: str, revision: str) -> PodPaths:
+    def paths(
+        self, workspace: Workspace, *, model: str, revision: str, candidate: int | None = None
+    ) -> PodPaths:
         """Where the Workspace's pods find their files."""
-        folder = self.store.generation_dir(workspace)
+        folder = self.store.pod_dir(workspace, candidate)
         home = self._settings.home_dir
         return PodPaths(
             config_dir=folder / "config",
@@ -57,15 +70,42 @@ class LocalPlatform:
             adapter_dir=folder / "adapter",
             weights_dir=home / "models" / f"{model.replace('/', '--')}@{revision}",
             images_dir=home / "images",
+            admin_key_file=self.admin_key_file(workspace),
+            user_keys_file=self.store.workspace_dir(workspace) / "user-keys",
         )
 
+    def admin_key_file(self, workspace: Workspace) -> Path:
+        """Where the key lies that opens the server's admin endpoints, for this user alone."""
+        return self.store.workspace_dir(workspace) / "admin-key"
+
     async def apply(self, workspace: Workspace) -> Workspace:
-        """Keep the object, so that `get` shows it; it with its uid and generation."""
+        """The object as it is kept; kept now, when it came without a uid from a form.
+
+        Raises: RunSuperseded, InvalidWorkspace: see `expect_asked`. StateUnreadable.
+        """
+        if workspace.metadata.uid:
+            return expect_asked(self.store.read(workspace), workspace)
         return self.store.apply(Manifests(workspace=workspace))
+
+    async def find(self, namespace: str, name: str) -> Workspace | None:
+        """The Workspace as it was applied last.
+
+        Raises: StateUnreadable.
+        """
+        metadata = ObjectMeta(name=name, namespace=namespace)
+        return self.store.read(Workspace.model_construct(metadata=metadata))
+
+    async def as_it_is(self, workspace: Workspace) -> Workspace:
+        """The same: an edit of it begins with a run of its own."""
+        return workspace
 
     async def is_current(self, workspace: Workspace) -> bool:  # noqa: ARG002
         """Always: one run holds the object, and a newer generation waits for it."""
         return True
+
+    async def is_being_deleted(self, workspace: Workspace) -> bool:  # noqa: ARG002
+        """Never: deleting removes the object at once."""
+        return False
 
     async def read_status(self, workspace: Workspace) -> WorkspaceStatus:
         """The status as last written; an empty one for a new Workspace."""
@@ -76,9 +116,12 @@ class LocalPlatform:
         self.store.write_status(workspace, status)
 
     async def record_event(
-        self, workspace: Workspace, *, reason: str, message: str, is_failure: bool
+        self, workspace: Workspace, *, reason: str, message: str, is_warning: bool
     ) -> None:
-        """Nothing: the run's log on this machine tells it already."""
+        """A line in the Workspace's folder."""
+        now = utc_text(datetime.now(UTC))
+        event = RecordedEvent(at=now, reason=reason, message=message, is_warning=is_warning)
+        self.store.add_event(workspace, event)
 
     async def look_around(self, workspace: Workspace, *, push: bool, port: int | None) -> World:
         """What the checks need to know of this machine."""
@@ -86,8 +129,10 @@ class LocalPlatform:
         found = await self.docker_config(workspace, secret) if push and secret else None
         name = workspace.config_name
         data = await self.read_config_map(workspace, name) if name else None
-        endpoint = self.store.read_status(workspace).endpoint
-        own_port = _port_of(endpoint) if endpoint and self.is_serving(workspace) else None
+        status = self.store.read_status(workspace)
+        own_port = None
+        if status.endpoint and self.is_serving(workspace):
+            own_port = _port_of(status.endpoint)
         return World(
             node=await self.node(),
             config_maps={name: data} if name and data is not None else {},
@@ -95,9 +140,27 @@ class LocalPlatform:
             docker_config=found.read_bytes() if found else None,
             home=self._settings.home_dir,
             push=push,
+            tuned=status.tuned,
+            tuned_before=status.adapters.proven,
+            rivals=self._rivals(workspace),
             port=port,
             port_is_free=lambda number: number == own_port or is_free(number),
         )
+
+    def _rivals(self, workspace: Workspace) -> Rivals:
+        stored = self.store.list(workspace.metadata.namespace)
+        return rivals(
+            workspace,
+            (writer(e.workspace, e.status, created=e.created.isoformat()) for e in stored),
+        )
+
+    async def namespace_rules(self, workspace: Workspace) -> NamespaceRules:  # noqa: ARG002
+        """Nothing is ruled on one machine."""
+        return NamespaceRules()
+
+    async def rehearse(self, workspace: Workspace, pod: Pod) -> list[Diagnosis]:  # noqa: ARG002
+        """Nobody refuses a process."""
+        return []
 
     async def read_config_map(self, workspace: Workspace, name: str) -> Mapping[str, str] | None:
         """The data of a ConfigMap that came with a Workspace's file."""
@@ -122,10 +185,16 @@ class LocalPlatform:
             else os.cpu_count() or 1,
             memory_gib=psutil.virtual_memory().available / 2**30,
             gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
+            has_bf16=cpu_has_bf16(),
         )
 
     @contextlib.asynccontextmanager
-    async def hold_run(self, workspace: Workspace) -> AsyncIterator[None]:
+    async def hold_run(
+        self,
+        workspace: Workspace,
+        *,
+        adapter_run: AdapterRun | None = None,  # noqa: ARG002
+    ) -> AsyncIterator[None]:
         """Be the only run of a Workspace; the lock goes with the process, however it ends."""
         folder = self.store.workspace_dir(workspace)
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,19 +235,16 @@ class LocalPlatform:
         self, workspace: Workspace, pod: Pod, container: Container
     ) -> AsyncGenerator[Event | str]:
         """Run a pod program to its end; cancelling the iteration stops it."""
-        self._write_files(workspace, pod)
-        process = ContainerProcess(self.store.generation_dir(workspace), container.name)
+        folder = self.store.pod_dir(workspace, pod.candidate)
+        for name, text in pod.files.items():
+            write_atomically(folder / "config" / name, text.encode())
+        process = ContainerProcess(folder, container.name)
         grace_s = self._settings.stop_grace_s
         async with contextlib.aclosing(
             follow_to_result(process, container, grace_s=grace_s)
         ) as lines:
             async for said in lines:
                 yield said
-
-    def _write_files(self, workspace: Workspace, pod: Pod) -> None:
-        for name, text in pod.files.items():
-            path = self.store.generation_dir(workspace) / "config" / name
-            write_atomically(path, text.encode())
 
     async def server_address(self, workspace: Workspace, *, port: int | None) -> Address:
         """Loopback; when no port is asked for, the one it had before or the first free one."""
@@ -196,7 +262,9 @@ class LocalPlatform:
         self, workspace: Workspace, pod: Pod, *, endpoint: Endpoint
     ) -> AsyncGenerator[Event | str]:
         """Have the server running and answering /health; it stays when the run has ended."""
-        await self._stop_older_servers(workspace)
+        if not self.admin_key_file(workspace).exists():
+            write_atomically(self.admin_key_file(workspace), secrets.token_urlsafe(32).encode())
+        await self._stop_servers(workspace, but_in=self.store.generation_dir(workspace))
         container = pod.containers[-1]
         process = ContainerProcess(self.store.generation_dir(workspace), container.name)
         await process.ensure_started(container, grace_s=self._settings.stop_grace_s)
@@ -216,10 +284,21 @@ class LocalPlatform:
         finally:
             ready.cancel()
 
-    async def _stop_older_servers(self, workspace: Workspace) -> None:
-        current = self.store.generation_dir(workspace)
+    async def admin_key(self, workspace: Workspace) -> str:
+        """The key of the server's process, if it lives."""
+        file = self.admin_key_file(workspace)
+        return file.read_text() if self.is_serving(workspace) and file.exists() else ""
+
+    async def renew_server(self, workspace: Workspace, pod: Pod) -> None:
+        """Nothing: a server that ends here is started by a run, which knows what it is to be."""
+
+    async def end_server(self, workspace: Workspace) -> None:
+        """Have no server process of the Workspace."""
+        await self._stop_servers(workspace)
+
+    async def _stop_servers(self, workspace: Workspace, *, but_in: Path | None = None) -> None:
         for folder in self.store.workspace_dir(workspace).glob("generation-*"):
-            if folder != current:
+            if folder != but_in:
                 await ContainerProcess(folder, SERVER).stop(grace_s=self._settings.stop_grace_s)
 
     async def _wait_ready(self, url: str) -> None:
@@ -243,12 +322,38 @@ class LocalPlatform:
         folders = self.store.workspace_dir(workspace).glob("generation-*")
         return any(ContainerProcess(folder, SERVER).running() for folder in folders)
 
+    async def pause_server(self, workspace: Workspace) -> None:
+        """Nothing: a server is no tuning's to wait for on one machine."""
+
+    async def resume_server(self, workspace: Workspace) -> None:
+        """Nothing: none pauses."""
+
+    async def restore_server(self, workspace: Workspace) -> Workspace | None:  # noqa: ARG002
+        """Return None: on one machine nobody looks after a server once its run has ended."""
+        return None
+
+    async def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:  # noqa: ARG002
+        """Yield nothing: nothing is restored here."""
+        return
+        yield
+
+    async def server_gpus(self, workspace: Workspace) -> int:  # noqa: ARG002
+        """Return 0: a server here has whatever the machine has."""
+        return 0
+
+    async def has_server(self, workspace: Workspace, pod: Pod) -> bool:  # noqa: ARG002
+        """Return False: what its containers have done already takes no time here."""
+        return False
+
     async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:  # noqa: ARG002
         """Return no node: none is made for a server, and none has to be kept."""
         return ()
 
     async def end(self, workspace: Workspace, pod: Pod) -> None:
         """Nothing: a container that is not followed any more has been stopped."""
+
+    async def end_tuning(self, workspace: Workspace, *, candidate: int | None = None) -> None:
+        """Nothing: as in `end`."""
 
     async def stop(self, workspace: Workspace) -> list[str]:
         """Stop the run, its pod programs and the server; the names of what was stopped."""
@@ -259,11 +364,9 @@ class LocalPlatform:
             holder.terminate()
             await asyncio.to_thread(psutil.wait_procs, [holder], timeout=grace_s)
             stopped.append("run")
-        for record in sorted(self.store.workspace_dir(workspace).glob("*/logs/*.process.json")):
-            name = record.name.removesuffix(".process.json")
-            if await ContainerProcess(record.parent.parent, name).stop(grace_s=grace_s):
-                stopped.append(name)
-        return stopped
+        told = sorted(self.store.workspace_dir(workspace).glob("*/config/*.json"))
+        processes = [ContainerProcess(each.parent.parent, each.stem) for each in told]
+        return stopped + [each.name for each in processes if await each.stop(grace_s=grace_s)]
 
     async def delete(self, workspace: Workspace) -> None:
         """Stop everything and forget the Workspace with its files."""

@@ -6,17 +6,37 @@ name that follows from the Workspace's, so that making it twice is making it onc
 
 import functools
 import hashlib
+import json
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from tasks.contract.podlog import EVENT_NONCE
-from tasks.contract.resource_rules import is_reserved_label
-from tasks.contract.steps import FETCH_WEIGHTS, INFERENCE, SERVE, TUNE, TUNING
+from tasks.contract.programs.serving import ServerConfig
+from tasks.contract.resources import Resources
+from tasks.contract.steps import (
+    CANDIDATE,
+    FETCH_WEIGHTS,
+    INFERENCE,
+    MEASURE,
+    SERVE,
+    TAGGING,
+    TUNE,
+    TUNING,
+)
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Container, Pod, PodPaths
+from tasks.platform.node_affinity import node_affinity
+from tasks.platform.passed_on import (
+    PRIORITY_CLASS_ANNOTATION,
+    RUNTIME_CLASS_ANNOTATION,
+    pod_annotations,
+    pod_labels,
+    queue_labels,
+)
 from tasks.platform.tolerations import TOLERATIONS, own_tolerations
 from tasks.platform.wire import Object
 
@@ -24,20 +44,24 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "kaitoflow"}
 WORKSPACE_LABEL = "kaito.sh/workspace"
 GENERATION_LABEL = "kaitoflow.io/generation"
 POD_LABEL = "kaitoflow.io/pod"
+# Of what makes and measures one adapter beside the server: the adapter's number.
+CANDIDATE_LABEL = "kaitoflow.io/candidate"
 SERVER_PORT, DISTRIBUTED_PORT = 5000, 29500
 # Says that the pod's programs tell the pod's uid with each event; older ones tell nothing.
 EVENT_NONCE_ANNOTATION = "kaitoflow.io/event-nonce"
 LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"
-PRIORITY_CLASS_ANNOTATION = "kaitoflow.io/priority-class"
+# Of a pod: what its containers are told, so that a new text makes a new pod of a server.
+CONFIG_DIGEST_ANNOTATION = "kaitoflow.io/config-digest"
+# Of a StatefulSet: what its pods are, whichever generation they are named after.
+SERVER_DIGEST_ANNOTATION = "kaitoflow.io/server-digest"
 
 _USER = 1000
 _NAME_MAX_CHARS = 63
 # A StatefulSet's pods carry its name and a hash of ten more characters in a label.
 _STATEFUL_SET_MAX_CHARS = 52
+# The pods that Jobs run, and what each does, in their Jobs' names.
+_JOBS = {TUNING: "tune", CANDIDATE: "tune", TAGGING: "tag"}
 _BACKOFF_LIMIT = 2
-# Asked to end, training saves a checkpoint and a server lets its answers end; the 30 s that are
-# Kubernetes' default are too short for a large adapter on a slow disk.
-_GRACE_S = 120
 # What a pod program says by its exit code (tasks/contract/podlog.py): these would end the same
 # way again, and so would one that took more memory than there is (137, when its node stays).
 _FINAL_EXIT_CODES = [1, 3, 137]
@@ -50,6 +74,8 @@ PATHS = {
     "adapter_dir": Path("/mnt/adapter"),
     "weights_dir": Path("/workspace/weights"),
     "images_dir": Path("/mnt/images"),
+    "admin_key_file": Path("/mnt/admin/key"),
+    "user_keys_file": Path("/mnt/users/keys"),
 }
 _TMP_DIR, _SHARED_MEMORY_DIR = "/tmp", "/dev/shm"  # noqa: S108  volumes of the pod's own
 _PREPARED_DIR = Path("/mnt/dataset")
@@ -62,7 +88,11 @@ class PodSettings:
 
     image: has all pod programs. environment: variables of every container (a hub mirror, ...).
     job_timeout_s: how long a Job may take in all, with waiting and every new try.
-    labels, annotations: of every pod; those that a pod has by itself win.
+    labels, annotations: of every pod; a Workspace's own win, and those that a pod has by itself.
+    priority_class, runtime_class: of every pod whose Workspace names none; "" = none.
+    tolerations: of every pod, beside those that it has by itself.
+    volumes, mounts: more of them, as in a pod's spec; of all containers that are ours.
+    are_nodes_made: whether each Workspace has nodes that were made for it.
     """
 
     image: str
@@ -71,6 +101,12 @@ class PodSettings:
     environment: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+    priority_class: str = ""
+    runtime_class: str = ""
+    tolerations: tuple[Object, ...] = ()
+    volumes: tuple[Object, ...] = ()
+    mounts: tuple[Object, ...] = ()
+    are_nodes_made: bool = False
 
 
 def pod_paths(workspace: Workspace) -> PodPaths:
@@ -84,9 +120,30 @@ def docker_config_path(secret: str) -> Path:
     return _SECRETS_DIR / secret / "config.json"
 
 
-def job_name(workspace: Workspace) -> str:
-    """The tuning Job of the Workspace's generation."""
-    return _short(f"{workspace.metadata.name}-tune-{workspace.metadata.generation}")
+def user_keys_secret(workspace: Workspace) -> str:
+    """The Secret whose `keys` open the server to its users; only a person makes it."""
+    return f"{workspace.metadata.name}-user-keys"
+
+
+def admin_key_secret(workspace: Workspace) -> str:
+    """The Secret whose `key` opens the server's admin endpoints; only a user makes it."""
+    return f"{workspace.metadata.name}-admin-key"
+
+
+def job_name(workspace: Workspace, pod: str = TUNING, candidate: int | None = None) -> str:
+    """The Job of the Workspace's generation that runs a pod: the tuning one, or another."""
+    number = _numbered(workspace, candidate)
+    return _short(f"{workspace.metadata.name}-{_JOBS[pod]}-{number}")
+
+
+def job_names(workspace: Workspace) -> set[str]:
+    """The Jobs that the Workspace's generation itself may have."""
+    return {job_name(workspace, pod) for pod in (TUNING, TAGGING)}
+
+
+def candidate_config_map_name(workspace: Workspace, candidate: int) -> str:
+    """The ConfigMap with what a candidate's containers are told."""
+    return _config_map_name(workspace, CANDIDATE, candidate)
 
 
 def stateful_set_name(workspace: Workspace) -> str:
@@ -126,11 +183,11 @@ def config_map(workspace: Workspace, pod: Pod) -> Object:
         .decode()
         for container in pod.containers
     }
-    name = _config_map_name(workspace, pod.name)
+    name = _config_map_name(workspace, pod.name, pod.candidate)
     return _object("v1", "ConfigMap", workspace, name, data={**pod.files, **configs})
 
 
-def tuning_job(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
+def job_of(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
     """The Job that runs the pod's containers one after the other."""
     template = _template(workspace, pod, settings)
     *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
@@ -157,28 +214,69 @@ def tuning_job(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
         },
         "template": template,
     }
-    job = _object("batch/v1", "Job", workspace, job_name(workspace), spec=spec)
-    job["metadata"]["labels"] = _labels(workspace, pod)
+    name = job_name(workspace, pod.name, pod.candidate)
+    job = _object("batch/v1", "Job", workspace, name, spec=spec)
+    job["metadata"]["labels"] = queue_labels(workspace) | _labels(workspace, pod)
     return job
 
 
-def stateful_set(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
-    """The StatefulSet whose pod serves: the pod's last container stays, those before prepare it."""
+def stateful_set(
+    workspace: Workspace, pod: Pod, settings: PodSettings, *, told: str = ""
+) -> Object:
+    """The StatefulSet whose pod serves: the pod's last container stays, those before prepare it.
+
+    Args: told: digest of what the pods that are there were told; they stay, whatever those that
+    take their place are told. Empty = a new text makes new pods.
+    """
     labels = _labels(workspace, pod)
-    if pod.template is not None:
-        template = _from_users_template(workspace, pod, settings)
-    else:
-        template = _template(workspace, pod, settings)
-        *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
-        template["spec"] |= {"initContainers": first, "containers": [last | _serving()]}
-    spec = {
+    spec: Object = {
         "replicas": 1 if pod.template is None else workspace.resource.count,
         "podManagementPolicy": "Parallel",
         "serviceName": _headless_name(workspace),
         "selector": {"matchLabels": {k: labels[k] for k in (WORKSPACE_LABEL, POD_LABEL)}},
-        "template": template,
+        "template": _server_template(workspace, pod, settings),
     }
-    return _object("apps/v1", "StatefulSet", workspace, stateful_set_name(workspace), spec=spec)
+    made = _object("apps/v1", "StatefulSet", workspace, stateful_set_name(workspace), spec=spec)
+    made["metadata"]["labels"] |= queue_labels(workspace)
+    made["metadata"]["annotations"] = {
+        SERVER_DIGEST_ANNOTATION: server_digest(workspace, pod, settings)
+    }
+    if told:
+        spec["template"]["metadata"]["annotations"][CONFIG_DIGEST_ANNOTATION] = told
+    return made
+
+
+def server_digest(workspace: Workspace, pod: Pod, settings: PodSettings) -> str:
+    """What the pods of the StatefulSet are, whichever generation they are named after.
+
+    Generations with the same digest have the same server: it need not be started anew.
+    """
+    template = _server_template(workspace.of_generation(0), pod, settings)
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _server_template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
+    if pod.template is not None:
+        return _from_users_template(workspace, pod, settings)
+    template = _template(workspace, pod, settings)
+    *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
+    template["spec"] |= {"initContainers": first, "containers": [last | _serving()]}
+    return template
+
+
+def made_pod(maker: Object) -> Object:
+    """The pod that a Job or a StatefulSet would make; its name is the API server's to choose."""
+    template, meta = maker["spec"]["template"], maker["metadata"]
+    metadata = dict(template.get("metadata") or {})
+    metadata |= {"generateName": f"{meta['name']}-", "namespace": meta["namespace"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+def revision_of(workspace: Workspace, digest: str, data: Object) -> Object:
+    """The ControllerRevision of what is served in the Workspace's generation."""
+    name = _short(f"{workspace.metadata.name}-served-{workspace.metadata.generation}-{digest}")
+    content = {"revision": workspace.metadata.generation, "data": data}
+    return _object("apps/v1", "ControllerRevision", workspace, name, **content)
 
 
 def services(workspace: Workspace, pod: Pod) -> list[Object]:
@@ -228,8 +326,10 @@ def workspace_labels(workspace: Workspace) -> dict[str, str]:
 
 
 def _labels(workspace: Workspace, pod: Pod) -> dict[str, str]:
-    generation = {GENERATION_LABEL: str(workspace.metadata.generation)}
-    return workspace_labels(workspace) | generation | {POD_LABEL: pod.name}
+    own = {GENERATION_LABEL: str(workspace.metadata.generation), POD_LABEL: pod.name}
+    if pod.candidate is not None:
+        own[CANDIDATE_LABEL] = str(pod.candidate)
+    return workspace_labels(workspace) | own
 
 
 def _object(version: str, kind: str, workspace: Workspace, name: str, **content: Any) -> Object:
@@ -248,7 +348,7 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
     spec: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _GRACE_S,
+        "terminationGracePeriodSeconds": ceil(pod.grace_s),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -256,23 +356,35 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": [*TOLERATIONS, *own_tolerations(workspace)],
-        "volumes": _volumes(workspace, pod),
+        "tolerations": [*TOLERATIONS, *settings.tolerations, *own_tolerations(workspace)],
+        "volumes": [*_volumes(workspace, pod), *settings.volumes],
     }
-    if affinity := _affinity(workspace):
+    # What only talks to a registry needs none of the nodes that are made, which may be gone.
+    goes_anywhere = pod.name == TAGGING and settings.are_nodes_made
+    affinity = node_affinity(workspace, {}, are_nodes_made=settings.are_nodes_made)
+    if affinity and not goes_anywhere:
         spec["affinity"] = affinity
-    if priority_class := workspace.metadata.annotations.get(PRIORITY_CLASS_ANNOTATION):
-        spec["priorityClassName"] = priority_class
+    spec |= _classes(workspace, settings)
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    # A new text of what the containers are told has to make a new pod of a server.
     digest = _digest(config_map(workspace, pod)["data"])
     metadata = {
-        "labels": dict(settings.labels) | _labels(workspace, pod),
+        "labels": dict(settings.labels) | pod_labels(workspace) | _labels(workspace, pod),
         "annotations": dict(settings.annotations)
-        | {"kaitoflow.io/config-digest": digest, EVENT_NONCE_ANNOTATION: "uid"},
+        | pod_annotations(workspace)
+        | {CONFIG_DIGEST_ANNOTATION: digest, EVENT_NONCE_ANNOTATION: "uid"},
     }
     return {"metadata": metadata, "spec": spec}
+
+
+def _classes(workspace: Workspace, settings: PodSettings) -> Object:
+    """The classes that the Workspace names for its pods, else the installation's."""
+    asked = workspace.metadata.annotations
+    named = {
+        "priorityClassName": asked.get(PRIORITY_CLASS_ANNOTATION) or settings.priority_class,
+        "runtimeClassName": asked.get(RUNTIME_CLASS_ANNOTATION) or settings.runtime_class,
+    }
+    return {field: name for field, name in named.items() if name}
 
 
 def _from_users_template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
@@ -280,50 +392,31 @@ def _from_users_template(workspace: Workspace, pod: Pod, settings: PodSettings) 
     assert pod.template is not None
     given = dict(pod.template)
     metadata = dict(given.get("metadata") or {})
-    own = metadata.get("labels") or {}
+    own = pod_labels(workspace) | (metadata.get("labels") or {})
     metadata["labels"] = dict(settings.labels) | own | _labels(workspace, pod)
-    if annotations := dict(settings.annotations) | (metadata.get("annotations") or {}):
+    own = pod_annotations(workspace) | (metadata.get("annotations") or {})
+    if annotations := dict(settings.annotations) | own:
         metadata["annotations"] = annotations
     spec = dict(given.get("spec") or {})
     asked = [*(spec.get("tolerations") or []), *own_tolerations(workspace)]
-    spec["tolerations"] = [*asked, *TOLERATIONS]
-    if priority_class := workspace.metadata.annotations.get(PRIORITY_CLASS_ANNOTATION):
-        spec.setdefault("priorityClassName", priority_class)
-    if affinity := _affinity(workspace):
-        spec["affinity"] = {**(spec.get("affinity") or {}), **affinity}
+    spec["tolerations"] = [*asked, *settings.tolerations, *TOLERATIONS]
+    spec = _classes(workspace, settings) | spec
+    own_affinity = spec.get("affinity") or {}
+    affinity = node_affinity(workspace, own_affinity, are_nodes_made=settings.are_nodes_made)
+    if affinity:
+        spec["affinity"] = affinity
     return {"metadata": metadata, "spec": spec}
-
-
-def _affinity(workspace: Workspace) -> Object:
-    """The nodes that the Workspace's labelSelector names."""
-    selector = workspace.resource.label_selector
-    wanted = [
-        {"key": key, "operator": "In", "values": [value]}
-        for key, value in sorted(selector.match_labels.items())
-        if not is_reserved_label(key)
-    ]
-    wanted += [
-        {
-            "key": each["key"],
-            "operator": each["operator"],
-            **({"values": each["values"]} if each.get("values") else {}),
-        }
-        for each in selector.match_expressions
-        if not is_reserved_label(each["key"])
-    ]
-    if not wanted:
-        return {}
-    terms = [{"matchExpressions": wanted}]
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-    return {"nodeAffinity": required}
 
 
 def _container(
     workspace: Workspace, pod: Pod, container: Container, settings: PodSettings
 ) -> Object:
-    environment: list[Object] = [
-        {"name": name, "value": value} for name, value in settings.environment
-    ]
+    environment: list[Object] = []
+    if _has_gpus(pod, container):
+        # PyTorch's allocator then grows its blocks in place: fewer holes that nothing fits into.
+        # The first of the list, so that an installation's own word comes later and counts.
+        environment.append({"name": "PYTORCH_ALLOC_CONF", "value": "expandable_segments:True"})
+    environment += [{"name": name, "value": value} for name, value in settings.environment]
     environment += [{"name": "HOME", "value": _TMP_DIR}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
     # The uid is known to who may read the pod, and to nobody whose text the program logs.
     uid = {"fieldRef": {"fieldPath": "metadata.uid"}}
@@ -331,23 +424,53 @@ def _container(
     if pod.hub_secret and container.name == FETCH_WEIGHTS:
         reference = {"name": pod.hub_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
-    resources: Object = {"requests": {"cpu": "100m", "memory": "256Mi"}}
-    if pod.gpus and container.name in (TUNE, SERVE):
-        resources["limits"] = {"nvidia.com/gpu": str(pod.gpus)}
     return {
         "name": container.name,
         "image": settings.image,
         "command": ["python", "-m", container.program],
         "args": [str(PATHS["config_dir"] / f"{container.name}.json")],
         "env": environment,
-        "resources": resources,
+        "resources": _resources(pod, container),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": _mounts(pod, workspace),
+        "volumeMounts": [
+            *_mounts(pod, workspace),
+            *(_key_mounts(container) if container.name == SERVE else []),
+            *settings.mounts,
+        ],
     }
+
+
+def _has_gpus(pod: Pod, container: Container) -> bool:
+    return pod.gpus > 0 and container.name in (TUNE, MEASURE, SERVE)
+
+
+def _resources(pod: Pod, container: Container) -> Object:
+    requests: Object = {}
+    limits: Object = {}
+    if pod.resources:
+        requests, limits = amounts(pod.resources)
+    if _has_gpus(pod, container):
+        limits["nvidia.com/gpu"] = str(pod.gpus)
+    return {"requests": requests, "limits": limits}
+
+
+def amounts(resources: Resources) -> tuple[Object, Object]:
+    """The requests and the limits that stand for it, in Kubernetes' names and quantities."""
+    by_name = {
+        "cpu": (resources.cpu_cores, 1000, "m"),
+        "memory": (resources.memory_gib, 1024, "Mi"),
+        "ephemeral-storage": (resources.disk_gib, 1024, "Mi"),
+    }
+    requests, limits = {}, {}
+    for name, (amount, per_unit, suffix) in by_name.items():
+        requests[name] = f"{ceil(amount.asked * per_unit)}{suffix}"
+        if amount.most is not None:
+            limits[name] = f"{ceil(amount.most * per_unit)}{suffix}"
+    return requests, limits
 
 
 def _serving() -> Object:
@@ -362,11 +485,16 @@ def _serving() -> Object:
 
 
 def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
+    config_name = _config_map_name(workspace, pod.name, pod.candidate)
     volumes: list[Object] = [
-        {"name": "config", "configMap": {"name": _config_map_name(workspace, pod.name)}},
+        {"name": "config", "configMap": {"name": config_name}},
         {"name": "dshm", "emptyDir": {"medium": "Memory"}},
         {"name": "tmp", "emptyDir": {}},
     ]
+    if pod.name == INFERENCE:
+        volumes.append(_key_volume("admin-key", admin_key_secret(workspace), "key"))
+    if any(_asks_for_keys(container) for container in pod.containers):
+        volumes.append(_key_volume("user-keys", user_keys_secret(workspace), "keys"))
     volumes += [{"name": _volume_name(path), "emptyDir": {}} for path in _scratch(workspace, pod)]
     volumes += [{"name": _volume_name(p), **source} for p, source in pod.volumes.items()]
     for secret in dict.fromkeys(pod.secrets):
@@ -378,6 +506,27 @@ def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
             }
         )
     return volumes
+
+
+def _asks_for_keys(container: Container) -> bool:
+    config = container.config
+    return isinstance(config, ServerConfig) and config.user_keys_file is not None
+
+
+def _key_volume(name: str, secret: str, key: str) -> Object:
+    """Optional, so that keys may come, change and go while the server serves."""
+    items = [{"key": key, "path": key}]
+    return {"name": name, "secret": {"secretName": secret, "optional": True, "items": items}}
+
+
+def _key_mounts(container: Container) -> list[Object]:
+    files = {"admin-key": PATHS["admin_key_file"]}
+    if _asks_for_keys(container):
+        files["user-keys"] = PATHS["user_keys_file"]
+    return [
+        {"name": name, "mountPath": str(file.parent), "readOnly": True}
+        for name, file in files.items()
+    ]
 
 
 def _mounts(pod: Pod, workspace: Workspace) -> list[Object]:
@@ -401,12 +550,14 @@ def _mounts(pod: Pod, workspace: Workspace) -> list[Object]:
 
 def _scratch(workspace: Workspace, pod: Pod) -> list[Path]:
     """The folders that live and die with the pod."""
+    if pod.name == TAGGING:
+        return [PATHS["images_dir"]]
     wanted = [PATHS["weights_dir"], PATHS["images_dir"]]
     paths = pod_paths(workspace)
     wanted += (
-        [paths.source_dir, paths.data_dir, paths.results_dir]
-        if pod.name == TUNING
-        else [paths.adapter_dir]
+        [paths.adapter_dir]
+        if pod.name == INFERENCE
+        else [paths.source_dir, paths.data_dir, paths.results_dir]
     )
     return [path for path in dict.fromkeys(wanted) if path not in pod.volumes]
 
@@ -423,9 +574,14 @@ def _volume_name(path: Path) -> str:
     return _short("-".join(path.parts[1:]).replace(".", "-").replace("_", "-"))
 
 
-def _config_map_name(workspace: Workspace, pod: str) -> str:
-    meta = workspace.metadata
-    return _short(f"{meta.name}-{pod}-{meta.generation}")
+def _config_map_name(workspace: Workspace, pod: str, candidate: int | None = None) -> str:
+    return _short(f"{workspace.metadata.name}-{pod}-{_numbered(workspace, candidate)}")
+
+
+def _numbered(workspace: Workspace, candidate: int | None) -> str:
+    """The generation, with the number of a candidate for it."""
+    generation = str(workspace.metadata.generation)
+    return generation if candidate is None else f"{generation}-c{candidate}"
 
 
 def _headless_name(workspace: Workspace) -> str:

@@ -45,12 +45,12 @@ class Outbox:
         self._status = status
         self._send_on()
 
-    def put_event(self, *, reason: str, message: str, is_failure: bool = False) -> None:
+    def put_event(self, *, reason: str, message: str, is_warning: bool = False) -> None:
         """Send an Event, as `kubectl describe` shows it; one that cannot be sent is a warning.
 
         Raises: what kept an earlier status from being sent.
         """
-        self._events.append(event_of(self._workspace, reason, message, is_failure=is_failure))
+        self._events.append(event_of(self._workspace, reason, message, is_warning=is_warning))
         self._send_on()
 
     async def flush(self) -> None:
@@ -82,7 +82,7 @@ class Outbox:
             status, self._status = self._status, None
             events, self._events = self._events, []
             for event in events:
-                await self._send_event(event)
+                await send_event(self._api, event)
             if status:
                 await self._send_status(status)
 
@@ -91,24 +91,35 @@ class Outbox:
         patch = status_patch(meta.uid, status)
         await self._api.merge("Workspace", meta.namespace, meta.name, patch, subresource="status")
 
-    async def _send_event(self, event: Object) -> None:
-        try:
-            await self._api.create("Event", event["metadata"]["namespace"], event)
-        except KaitoflowError as error:
-            logger.warning("event not written reason=%s: %s", event["reason"], error)
+
+async def send_event(api: KubeApi, event: Object) -> None:
+    """Have an Event told, or counted, when it was told before; what hinders it is logged."""
+    namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
+    try:
+        if await api.create("Event", namespace, event):
+            return
+        told = await api.get("Event", namespace, name) or {}
+        again = {"count": (told.get("count") or 0) + 1, "lastTimestamp": event["lastTimestamp"]}
+        await api.merge("Event", namespace, name, again)
+    except KaitoflowError as error:
+        logger.warning("event not written reason=%s: %s", event["reason"], error)
 
 
-def status_patch(uid: str, status: WorkspaceStatus) -> Object:
-    """The merge patch that replaces the status of the Workspace with this uid, and of no other."""
+def status_patch(uid: str, status: WorkspaceStatus, *, version: str = "") -> Object:
+    """The merge patch that replaces the status of the Workspace with this uid, and of no other.
+
+    Args: version: of the object that is meant: one that has changed since stays.
+    """
     told = status.model_dump(mode="json", by_alias=True)
     # A merge patch adds to a map; null empties it.
     told |= {"heldOut": told["heldOut"] or None}
     told |= {"cost": told["cost"] if status.cost.machines else None}
-    return {"metadata": {"uid": uid}, "status": told}
+    metadata = {"uid": uid} | ({"resourceVersion": version} if version else {})
+    return {"metadata": metadata, "status": told}
 
 
 def event_of(
-    workspace: Workspace, reason: str, message: str, *, is_failure: bool = False
+    workspace: Workspace, reason: str, message: str, *, is_warning: bool = False
 ) -> Object:
     """The Event on a Workspace; the same words of one generation have one name."""
     meta = workspace.metadata
@@ -129,7 +140,7 @@ def event_of(
             "name": meta.name,
             "uid": meta.uid,
         },
-        "type": "Warning" if is_failure else "Normal",
+        "type": "Warning" if is_warning else "Normal",
         "reason": reason,
         "message": text,
         "firstTimestamp": now,

@@ -44,10 +44,9 @@ class ProcessRecord:
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < 1.0
-            running = process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
-        return process if same and running else None
+        return process if same and _is_alive(process) else None
 
 
 @contextlib.contextmanager
@@ -73,7 +72,7 @@ class ContainerProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     def record(self) -> ProcessRecord | None:
-        """The record of the last start; None when it never started."""
+        """The record of the last start; None when it never started, or nobody can read it."""
         try:
             return ProcessRecord(**json.loads(self._record.read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -85,6 +84,19 @@ class ContainerProcess:
             self._child.poll()  # a child of ours that has ended is a zombie until it is asked
         record = self.record()
         return record.process() if record else None
+
+    def _unrecorded(self) -> psutil.Process | None:
+        """The process where no record tells of it: whoever started it was killed before, or since.
+
+        No other process has been told to read its config.
+        """
+        if self.record():
+            return None
+        config = str(self._config)
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [""])[-1] == config and _is_alive(process):
+                return process
+        return None
 
     def exit_code(self) -> int | None:
         """How the process ended; None while it lives, and when it was another's child."""
@@ -142,14 +154,15 @@ class ContainerProcess:
 
     async def stop(self, *, grace_s: float) -> bool:
         """Ask the process and its children to end, then make them; whether there was one."""
-        process = self.running()
+        process = self.running() or self._unrecorded()
         if not process:
             return False
         family = _family(process)
         _signal(family, signal.SIGTERM)
         deadline = asyncio.get_running_loop().time() + grace_s
-        while self.running() and asyncio.get_running_loop().time() < deadline:
+        while _is_alive(process) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_S)
+            self.exit_code()  # which buries a child of ours
         _signal(family, signal.SIGKILL)
         await asyncio.to_thread(psutil.wait_procs, family, timeout=_KILL_WAIT_S)
         self.running()
@@ -193,6 +206,13 @@ def raise_for_verdict(verdict: dict[str, Any] | None, name: str, log: Path) -> N
         )
     if verdict["event"] == "verdict":
         raise verdict_error(verdict)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _family(process: psutil.Process) -> list[psutil.Process]:

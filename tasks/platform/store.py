@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,14 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tasks.contract.errors import StateUnreadable
+from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.removal import remove_tree
 from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.words import acts_on_retuning
 from tasks.contract.workspace import Manifests, ObjectMeta, Workspace
 
 _DELETED = ".deleted-"
+_EVENTS_MAX = 500
 
 T = TypeVar("T")
 _CONFIG_MAP = TypeAdapter(dict[str, str])
@@ -110,11 +113,17 @@ class Store:
         """Files of the Workspace's current generation."""
         return self.workspace_dir(workspace) / f"generation-{workspace.metadata.generation}"
 
+    def pod_dir(self, workspace: Workspace, candidate: int | None) -> Path:
+        """Files of its pods: of a candidate's of that number, else of the current generation's."""
+        if candidate is None:
+            return self.generation_dir(workspace)
+        return self.workspace_dir(workspace) / f"candidate-{candidate}"
+
     def apply(self, manifests: Manifests) -> Workspace:
         """Keep the objects; the Workspace with its uid and generation.
 
         Applying the same spec again changes nothing; a changed spec, or a changed ConfigMap it
-        refers to, is a new generation.
+        refers to, is a new generation, unless only annotations about retuning are others.
         """
         namespace = manifests.workspace.metadata.namespace
         for name, data in manifests.config_maps.items():
@@ -129,9 +138,10 @@ class Store:
         known = self._record(folder)
         if known and known.spec == spec:
             return known.identify(workspace)
+        is_same = known is not None and _without_retuning(known.spec) == _without_retuning(spec)
         record = _Record(
             uid=known.uid if known else str(uuid.uuid4()),
-            generation=known.generation + 1 if known else 1,
+            generation=known.generation + (not is_same) if known else 1,
             created=known.created if known else datetime.now(UTC),
             spec=spec,
         )
@@ -145,6 +155,15 @@ class Store:
         name = workspace.config_name
         spec["config"] = self.read_config_map(workspace.metadata.namespace, name) if name else None
         return spec
+
+    def read(self, workspace: Workspace) -> Workspace | None:
+        """The Workspace of this name as it was applied last; None when it is gone.
+
+        Raises: StateUnreadable: its file is damaged.
+        """
+        path = self.workspace_dir(workspace) / "workspace.json"
+        known = _read(path, _Record.whole, fix=_forget(workspace.metadata.name))
+        return known[1] if known else None
 
     def find(self, namespace: str, name: str) -> StoredWorkspace | None:
         """A Workspace by name; None when it was never applied.
@@ -188,6 +207,23 @@ class Store:
             text = status.model_dump_json(by_alias=True, indent=1)
             write_atomically(folder / "status.json", text.encode())
 
+    def add_event(self, workspace: Workspace, event: RecordedEvent) -> None:
+        """Keep what happened; of very many the latest."""
+        file = self.workspace_dir(workspace) / "events.jsonl"
+        if not file.parent.exists():
+            return
+        lines = file.read_text().splitlines() if file.exists() else []
+        kept = [*lines[-_EVENTS_MAX + 1 :], event.model_dump_json()]
+        write_atomically(file, "".join(f"{line}\n" for line in kept).encode())
+
+    def read_events(self, workspace: Workspace) -> Sequence[RecordedEvent]:
+        """What happened, oldest first.
+
+        Raises: StateUnreadable: the file is damaged.
+        """
+        file = self.workspace_dir(workspace) / "events.jsonl"
+        return _read(file, _events, fix="remove it: nothing else depends on it") or []
+
     def read_config_map(self, namespace: str, name: str) -> dict[str, str] | None:
         """A ConfigMap's data; None when there is none."""
         return _read(self._object(namespace, "configmaps", name), _CONFIG_MAP.validate_json)
@@ -229,6 +265,21 @@ class Store:
     @staticmethod
     def _write_json(path: Path, value: Any) -> None:
         write_atomically(path, json.dumps(value, indent=1).encode())
+
+
+def _events(data: bytes) -> list[RecordedEvent]:
+    return [RecordedEvent.model_validate_json(line) for line in data.splitlines()]
+
+
+def _without_retuning(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a spec decides how the Workspace is tuned and served now."""
+    metadata = spec["metadata"]
+    annotations = {
+        name: value
+        for name, value in metadata.get("annotations", {}).items()
+        if not acts_on_retuning(name)
+    }
+    return {**spec, "metadata": {**metadata, "annotations": annotations}}
 
 
 def _read(

@@ -1,7 +1,10 @@
 """Kubernetes' objects as they are on the wire, and what everybody who reads them asks. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+FIELD_MANAGER = "kaitoflow"
+"""By this name the API server knows which fields are ours."""
 
 Object = dict[str, Any]
 """An object that we make, or that is ours to change."""
@@ -33,6 +36,26 @@ def is_pod_ready(pod: Seen | None) -> bool:
     return is_condition(pod, "Ready")
 
 
+def last_standing(pods: Sequence[Seen]) -> Seen:
+    """The last of the pods that are not on their way out; empty when there is none.
+
+    How one ends that was deleted says nothing of the one that takes its place.
+    """
+    standing = (pod for pod in reversed(pods) if not pod["metadata"].get("deletionTimestamp"))
+    return next(standing, {})
+
+
 def has_failed(job: Seen | None) -> bool:
     """Whether a Job has given up; one that is not there has not."""
     return job is not None and is_condition(job, "Failed")
+
+
+def is_complete(job: Seen | None) -> bool:
+    """Whether a Job has done what it was made for."""
+    return job is not None and is_condition(job, "Complete")
+
+
+def has_ended(job: Seen) -> bool:
+    """Whether a Job makes no pod any more: it is done, or has given up, or is about to."""
+    ends = ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")
+    return any(is_condition(job, each) for each in ends)

@@ -28,10 +28,12 @@ RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True)
 class UrlProbe:
-    """What a server says about a file before it is fetched; None = it does not say."""
+    """What a server says about a file before it is fetched; None or empty = it does not say."""
 
     bytes: int | None
     content_type: str | None
+    etag: str = ""
+    modified: str = ""
 
     @property
     def is_web_page(self) -> bool:
@@ -92,7 +94,13 @@ def probe(client: Client, url: str) -> UrlProbe:
     try:
         with answer(client, url, {}) as response:
             check_status(url, response)
-            return UrlProbe(total_bytes(response), response.headers.get("Content-Type"))
+            said = response.headers
+            return UrlProbe(
+                bytes=total_bytes(response),
+                content_type=said.get("Content-Type"),
+                etag=said.get("ETag", ""),
+                modified=said.get("Last-Modified", ""),
+            )
     except Interrupted as fault:
         raise DownloadFailed(
             f"cannot reach {shown(url)}", str(fault), "check the address, and try again"

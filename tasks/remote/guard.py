@@ -246,17 +246,20 @@ class GuardedBackend(httpcore2.NetworkBackend):
         *,
         allow_local_addresses: bool = False,
         home: str | None = None,
+        inside: Iterable[str] = (),
         resolve: Resolver = system_addresses,
         fix: str = _FIX,
         pace: Pace | None = None,
     ) -> None:
         """Let `home`, a host that a person has named, lie inside; then others may too.
 
-        fix: what to do about a host that is refused. pace: None = as slow as time-outs allow.
+        inside: others that may without; `*` = all. fix: what to do about a host that is refused.
+        pace: None = as slow as time-outs allow.
         """
         self._pace = pace
         self._allow_local = allow_local_addresses
         self._home = home
+        self._inside = {name.rstrip(".").lower() for name in inside}
         self._resolve = resolve
         self._fix = fix
         self._sockets = httpcore2.SyncBackend()
@@ -289,7 +292,8 @@ class GuardedBackend(httpcore2.NetworkBackend):
         name = host.rstrip(".").lower()
         if name in METADATA_NAMES:
             raise self._not_allowed(host, "a metadata service")
-        allow_local = self._allow_local or self._is_home_inside
+        is_named = bool(self._inside & {"*", name})
+        allow_local = self._allow_local or is_named or self._is_home_inside
         if not allow_local and (name == "localhost" or name.endswith(".localhost")):
             raise self._not_allowed(host, "this machine itself")
         addresses = list(self._resolve(host, port))

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tasks.contract.errors import ImageUnreadable
@@ -24,6 +25,11 @@ _NOWHERE = "unknown/unknown"  # the platform of attestations, which builders put
 def digest_of(content: bytes) -> str:
     """The content's OCI digest, `sha256:HEX`."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def blob_path(digest: str) -> Path:
+    """Where a blob lies in the folder of an image layout."""
+    return Path("blobs", "sha256", digest.removeprefix("sha256:"))
 
 
 def descriptor(media_type: str, digest: str, size_bytes: int) -> dict[str, Any]:

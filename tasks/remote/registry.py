@@ -73,6 +73,7 @@ class Repository:
     """What can be asked of the registry about the repository in `reference`.
 
     docker_config: None = anonymous. insecure: registries reached by plain http.
+    storage_hosts: inside a private network, to which the registry may send us on; `*` = all.
     public_only: neither the registry, nor who it sends us to, may be inside a private network.
     pace: how slow the registry may be; None = as usual.
     Raises, from every method: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid;
@@ -86,6 +87,7 @@ class Repository:
         *,
         docker_config: Path | None = None,
         insecure: tuple[str, ...] = (),
+        storage_hosts: tuple[str, ...] = (),
         patience: Patience,
         public_only: bool = False,
         pace: Pace | None = None,
@@ -107,9 +109,11 @@ class Repository:
         self._is_proxied = not (reference.is_loopback or public_only) and _has_proxy()
         self._backend = GuardedBackend(
             home=None if public_only else self._base_url.host,
+            inside=() if public_only else storage_hosts,
             resolve=written_addresses if self._is_proxied else system_addresses,
             pace=pace or (_PUSH_PACE if "push" in access else _PULL_PACE),
-            fix="have the registry serve it itself, or from a public address",
+            fix="have the registry serve it itself or from a public address, or name the host in "
+            "KAITOFLOW_REGISTRY_STORAGE_HOSTS",
         )
         self._client = httpx2.Client(
             headers={"Accept-Encoding": "identity", "User-Agent": "kaitoflow"},
@@ -131,9 +135,9 @@ class Repository:
     ) -> None:
         self._client.close()
 
-    def manifest_digest(self) -> str | None:
-        """The digest of what the reference names now; None = nothing."""
-        return self._persist(self._manifest_digest)
+    def manifest_digest(self, target: str = "") -> str | None:
+        """The digest of what the reference, or this tag or digest, names now; None = nothing."""
+        return self._persist(lambda: self._manifest_digest(target or self._reference.target))
 
     def has_blob(self, digest: str) -> bool:
         """Whether the repository holds the blob."""
@@ -146,6 +150,10 @@ class Repository:
     def put_manifest(self, manifest: bytes) -> None:
         """Let the reference's tag name this manifest, whose blobs are uploaded."""
         self._persist(lambda: self._put_manifest(manifest))
+
+    def remove_manifest(self, digest: str) -> None:
+        """Have the repository forget a manifest, and every tag that names it."""
+        self._persist(lambda: self._remove_manifest(digest))
 
     def read_manifest(self, target: str) -> bytes:
         """The manifest under a tag or a digest; checked against the digest."""
@@ -166,8 +174,8 @@ class Repository:
     def _persist(self, attempt: Callable[[], Outcome]) -> Outcome:
         return keep_trying(attempt, self._patience)
 
-    def _manifest_digest(self) -> str | None:
-        url = f"{self._url}/manifests/{self._reference.target}"
+    def _manifest_digest(self, target: str) -> str | None:
+        url = f"{self._url}/manifests/{target}"
         with self._answer("HEAD", url, headers={"Accept": _MANIFEST_TYPES}) as answer:
             if answer.status_code == httpx2.codes.NOT_FOUND:
                 return None
@@ -214,6 +222,11 @@ class Repository:
         headers = {"Content-Type": MANIFEST_TYPE}
         with self._answer("PUT", url, headers=headers, content=manifest) as answer:
             self._check(answer)
+
+    def _remove_manifest(self, digest: str) -> None:
+        with self._answer("DELETE", f"{self._url}/manifests/{digest}") as answer:
+            if answer.status_code != httpx2.codes.NOT_FOUND:
+                self._check(answer)
 
     def _read_manifest(self, target: str) -> bytes:
         url = f"{self._url}/manifests/{target}"

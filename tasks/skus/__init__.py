@@ -17,6 +17,23 @@ _FIRST_WITH_BF16 = (8, 0)  # Ampere
 _FIRST_WITH_KERNELS = (7, 5)
 
 
+# What CUDA counts of a card, by its name and the size on its data sheet, as users of each report it
+# from torch.cuda: ECC and the driver take the rest. A share of it where none is known.
+_USABLE_GIB: dict[tuple[str, float], float] = {
+    ("T4", 16): 14.6,
+    ("V100", 16): 15.8,
+    ("A10", 24): 22.0,
+    ("A10G", 24): 22.0,
+    ("L4", 24): 22.0,
+    ("A100", 40): 39.4,
+    ("A100", 80): 79.2,
+    ("H100", 80): 79.1,
+    ("H100", 94): 93.1,
+    ("H200", 141): 139.8,
+}
+_USABLE_SHARE = 0.91
+
+
 def has_bf16(compute_capability: tuple[int, int]) -> bool:
     """Whether an NVIDIA GPU computes in bfloat16; where not, float16 takes its place."""
     return compute_capability >= _FIRST_WITH_BF16
@@ -43,9 +60,15 @@ class Sku(BaseModel):
     is_retired: bool = False
 
     @property
-    def total_gpu_memory_gib(self) -> float:
-        """The memory of all its GPUs."""
-        return self.gpus * self.gpu_memory_gib
+    def usable_gib(self) -> float:
+        """What a program can have of one GPU: less than data sheets say."""
+        known = _USABLE_GIB.get((self.gpu, self.gpu_memory_gib))
+        return known or self.gpu_memory_gib * _USABLE_SHARE
+
+    @property
+    def usable_gpu_memory_gib(self) -> float:
+        """What a program can have of all its GPUs."""
+        return self.gpus * self.usable_gib
 
     @property
     def has_cuda(self) -> bool:
@@ -111,11 +134,17 @@ def find_sku(name: str) -> Sku:
     known = catalogue()
     if found := known.get(name.lower()):
         return found
-    near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
-    offer = ", ".join(known[each].name for each in near)
+    near = near_names(name)
     raise UnknownInstanceType(
         f"instance type {name!r} was asked for",
         f"the catalogue has {len(known)} and this is none of them",
-        f"{(f'did you mean {offer}? ' if near else '')}use one of the catalogue, or nodes "
+        f"{(f'did you mean {near}? ' if near else '')}use one of the catalogue, or nodes "
         "of your own (provisioner byo)",
     )
+
+
+def near_names(name: str) -> str:
+    """Names of the catalogue that are spelt nearly so, with commas; empty = there is none."""
+    known = catalogue()
+    near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
+    return ", ".join(known[each].name for each in near)

@@ -1,12 +1,14 @@
 """Step `tune`: a LoRA adapter for the base model, trained on the dataset."""
 
+from collections.abc import Iterator
+from functools import partial
 from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.contract.artifacts import TunedAdapter
+from tasks.contract.artifacts import Tuned, TunedAdapter
 from tasks.contract.programs.tuning import TuningResult
 from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus
 from tasks.contract.steps import TUNE, StepName
@@ -26,7 +28,10 @@ from tasks.steps import again_may_help, change_status, recorded_step, run_contai
 async def tune_model(workspace: Workspace, pod: Pod) -> TunedAdapter:
     """The trained adapter; a run that was interrupted goes on from its last checkpoint."""
     async with recorded_step(workspace, StepName.TUNE) as step:
-        await change_status(workspace, _job_started)
+        assert workspace.tuning
+        told = f"{workspace.tuning.preset.name} is tuned by {workspace.tuning.method}"
+        if pod.candidate is None:
+            await change_status(workspace, partial(_job_started, message=told))
         result = await run_container(
             workspace,
             pod,
@@ -36,14 +41,38 @@ async def tune_model(workspace: Workspace, pod: Pod) -> TunedAdapter:
             on_progress=_ProgressArtifact(workspace).show,
         )
         step.detail = _summary(result)
-        await change_status(workspace, lambda status: _keep_held_out(status, result))
+        if pod.candidate is None:
+            await change_status(workspace, lambda status: _keep_held_out(status, result))
     return TunedAdapter(metrics=result)
 
 
-def _job_started(status: WorkspaceStatus) -> None:
+@task(
+    name=StepName.TUNE.value,
+    task_run_name=f"{StepName.TUNE} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
+async def keep_tuned(workspace: Workspace, tuned: Tuned, *, training: str) -> None:
+    """The adapter that was tuned before: nothing is trained, and no node is needed.
+
+    Args: training: the digest of all that the training would depend on now.
+    """
+    async with recorded_step(workspace, StepName.TUNE) as step:
+        step.detail = tuned.why(training)
+
+        def change(status: WorkspaceStatus) -> None:
+            _job_started(status, message=str(tuned))
+            status.keep_tuned(tuned)
+
+        await change_status(workspace, change)
+
+
+def _job_started(status: WorkspaceStatus, *, message: str) -> None:
     status.state = State.RUNNING
     status.set_condition(
-        ConditionType.JOB_STARTED, status="True", reason="WorkspaceTuningJobStatusStarted"
+        ConditionType.JOB_STARTED,
+        status="True",
+        reason="WorkspaceTuningJobStatusStarted",
+        message=message,
     )
 
 
@@ -52,13 +81,20 @@ def _keep_held_out(status: WorkspaceStatus, result: TuningResult) -> None:
 
 
 def _summary(result: TuningResult) -> str:
+    weights = [str(result.weights)] if result.weights else []
+    return "; ".join((_outcome(result), *_rows_left_out(result), *weights, *result.notes))
+
+
+def _rows_left_out(result: TuningResult) -> Iterator[str]:
     rows = result.rows
-    if rows.dropped:
-        return (
-            f"{_outcome(result)}; {rows.dropped} of {rows.trained + rows.held_out + rows.dropped}"
-            " rows dropped: no answer within max_length"
+    if rows.resembling:
+        yield (
+            f"{rows.resembling} of {rows.held_out} held-out rows were not measured: nearly the "
+            "same as rows that were trained on"
         )
-    return _outcome(result)
+    if rows.dropped:
+        of = rows.trained + rows.held_out + rows.dropped
+        yield f"{rows.dropped} of {of} rows dropped: no answer within max_length"
 
 
 def _outcome(result: TuningResult) -> str:
@@ -70,6 +106,7 @@ def _outcome(result: TuningResult) -> str:
     return (
         f"loss on {held_out.rows} held-out answers "
         f"{held_out.loss_before:.3f} -> {held_out.loss_after:.3f} ({result.steps} steps)"
+        f"{held_out.verdict}"
     )
 
 

@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
 
 
 def _write_rows(options: argparse.Namespace, work: Path) -> Path:
-    """The training rows, then the held-out ones, in one file."""
+    """As many rows as are trained on and held out; which are which, the trainer's split says."""
     source = options.data or _demo_rows(work)
     wanted = options.train_rows + options.held_out_rows
     rows = source.read_text("utf-8").splitlines()[:wanted]
@@ -90,8 +90,7 @@ def _demo_rows(work: Path) -> Path:
 def _run_ours(options: argparse.Namespace, work: Path) -> tuple[Measured, float]:
     """The pod program, as a platform runs it; and the held-out loss before."""
     work.mkdir()
-    share = options.train_rows / (options.train_rows + options.held_out_rows)
-    dataset = {"shuffle_dataset": False, "train_test_split": share}
+    dataset = {"shuffle_dataset": False, "train_test_split": _share(options)}
     settings = {"training_config": {"DatasetConfig": dataset}}
     (work / "training_config.yaml").write_text(json.dumps(settings), encoding="utf-8")
     fields = {
@@ -116,6 +115,11 @@ def _run_ours(options: argparse.Namespace, work: Path) -> tuple[Measured, float]
         held_out_loss=result["held_out"]["loss_after"],
     )
     return measured, result["held_out"]["loss_before"]
+
+
+def _share(options: argparse.Namespace) -> float:
+    """The share of the rows that is trained on, about."""
+    return float(options.train_rows / (options.train_rows + options.held_out_rows))
 
 
 def _run_peer(options: argparse.Namespace) -> Measured:
@@ -144,9 +148,13 @@ def train_with_trl(options: argparse.Namespace) -> Measured:
     from trl.trainer.sft_trainer import SFTTrainer
 
     from serving.model import load_base_model, load_tokenizer
+    from tasks.contract.training_config import DatasetSettings
     from tasks.tuning.pod.progress import peak_memory_gib
+    from tasks.tuning.pod.split import split_rows
 
     rows = [json.loads(line) for line in options.data.read_text("utf-8").splitlines()]
+    ours = DatasetSettings(shuffle_dataset=False, train_test_split=_share(options))
+    split = split_rows(rows, ours)
     quantization = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -164,7 +172,7 @@ def train_with_trl(options: argparse.Namespace) -> Measured:
                 disable_tqdm=True,
                 use_cpu=not torch.cuda.is_available(),
             ),
-            train_dataset=Dataset.from_list(rows[: options.train_rows]),
+            train_dataset=Dataset.from_list([rows[place] for place in split.trained]),
             processing_class=load_tokenizer(options.weights),
             peft_config=LoraConfig(
                 r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"
@@ -178,7 +186,9 @@ def train_with_trl(options: argparse.Namespace) -> Measured:
         tokens=tokens,
         tokens_per_s=tokens / ended.metrics["train_runtime"],
         peak_memory_gib=peak_memory_gib(),
-        held_out_loss=_held_out_loss(trainer.model, options, rows[options.train_rows :]),
+        held_out_loss=_held_out_loss(
+            trainer.model, options, [rows[place] for place in split.measured]
+        ),
     )
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tests.bench.postgresql import running_postgresql
 from tests.chart.rendering import CRDS, Object, environment, render
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
 from tests.cluster.simulated_node import SimulatedNode, simulated_node
+from tests.postgresql import running_postgresql
 
 NODE_LABELS = {"apps": "bench"}
 _ROOT = Path(__file__).parents[2]

@@ -15,6 +15,8 @@ from tests.cluster.build import tool
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deployments" / "chart"
 CRDS = ROOT / "deployments" / "crds"
+# What the chart of the last release was rendered to, with its defaults, in namespace NAMESPACE.
+RELEASED = Path(__file__).with_name("releases") / "0.1.0.yaml"
 RELEASE, NAMESPACE = "kaitoflow", "kaitoflow"
 # The API server that the tests have; helm built from its module takes itself for an ancient one.
 KUBE_VERSION = "1.36.0"
@@ -23,7 +25,8 @@ DIGEST = f"sha256:{'0' * 64}"
 Object = dict[str, Any]
 
 VARIANTS: dict[str, Object] = {
-    "default": {},
+    "default": {"namespaces": ["team-a"]},
+    "everywhere": {"allNamespaces": True},
     "outside-postgresql": {
         "database": {"kind": "external", "external": {"existingSecret": "database"}}
     },
@@ -50,12 +53,32 @@ VARIANTS: dict[str, Object] = {
         "nodes": {
             "provisioner": "aks",
             "azure": {
+                "clientId": "1-1",
                 "subscriptionId": "0-0",
                 "resourceGroup": "team",
                 "cluster": "gpus",
                 "location": "eastus",
             },
         }
+    },
+    "limited": {
+        "namespaces": ["team-a"],
+        "networkPolicy": {
+            "workspaces": {
+                "enabled": True,
+                "allowTo": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            },
+        },
+        "uninstall": {"drain": True},
+    },
+    "monitored": {
+        "namespaces": ["team-a"],
+        "metrics": {
+            "allowFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+            "serviceMonitor": {"enabled": True},
+            "rules": {"enabled": True, "nodesUsdPerHour": 50},
+            "dashboard": {"enabled": True},
+        },
     },
     "ingress": {
         "prefect": {"ingress": {"enabled": True, "host": "prefect.example.com"}},
@@ -66,6 +89,16 @@ VARIANTS: dict[str, Object] = {
         },
     },
 }
+
+
+def served(values: Object | None, namespace: str = "team-a") -> Object:
+    """The values, with a namespace of Workspaces where they say nothing of any."""
+    given = values or {}
+    return (
+        given
+        if {"namespaces", "allNamespaces"} & set(given)
+        else given | {"namespaces": [namespace]}
+    )
 
 
 def helm(*arguments: str | Path, stdin: str = "", kubeconfig: Path | None = None) -> str:
@@ -87,10 +120,10 @@ def helm(*arguments: str | Path, stdin: str = "", kubeconfig: Path | None = None
 
 
 @cache
-def _rendered(values: str, namespace: str, *, with_crds: bool, knows_claims: bool) -> str:
+def _rendered(values: str, namespace: str, *, with_crds: bool, knows: tuple[str, ...]) -> str:
     options = ["--namespace", namespace, "--kube-version", KUBE_VERSION]
     options += ["--include-crds"] if with_crds else []
-    options += ["--api-versions", "karpenter.sh/v1/NodeClaim"] if knows_claims else []
+    options += [word for kind in knows for word in ("--api-versions", kind)]
     return helm("template", RELEASE, CHART, *options, "--values=-", stdin=values)
 
 
@@ -100,13 +133,16 @@ def render_text(
     namespace: str = NAMESPACE,
     with_crds: bool = False,
     knows_claims: bool = True,
+    knows: tuple[str, ...] = (),
 ) -> str:
     """The manifests, one after the other; the same values give the same text.
 
     Args: knows_claims: whether the cluster has a definition of NodeClaims, as with Karpenter.
+    knows: GROUP/VERSION/KIND of what else it has.
     """
-    text = json.dumps(values or {})
-    return _rendered(text, namespace, with_crds=with_crds, knows_claims=knows_claims)
+    text = json.dumps(served(values))
+    knows = ("karpenter.sh/v1/NodeClaim", *knows) if knows_claims else knows
+    return _rendered(text, namespace, with_crds=with_crds, knows=knows)
 
 
 def render(
@@ -128,12 +164,30 @@ def find(objects: list[Object], kind: str, name: str) -> Object:
     return found[0]
 
 
+def hooks(objects: list[Object], component: str) -> list[Object]:
+    """The objects of a hook, in the order in which Helm makes them; its Job is the last."""
+    found = [
+        each
+        for each in objects
+        if "helm.sh/hook" in each["metadata"].get("annotations", {})
+        and each["metadata"]["labels"]["app.kubernetes.io/component"] == component
+    ]
+    return sorted(found, key=lambda o: int(o["metadata"]["annotations"]["helm.sh/hook-weight"]))
+
+
 def pod_specs(objects: list[Object]) -> Iterator[tuple[str, Object]]:
     """Each workload's name with its pods' spec."""
     for each in objects:
         template = each.get("spec", {}).get("template", {})
         if "spec" in template:
             yield each["metadata"]["name"], template["spec"]
+
+
+def servers(objects: list[Object]) -> list[Object]:
+    """The workloads that go on, without the Jobs of hooks."""
+    return [
+        each for each in objects if "template" in each.get("spec", {}) and each["kind"] != "Job"
+    ]
 
 
 def containers(objects: list[Object]) -> Iterator[tuple[str, Object]]:

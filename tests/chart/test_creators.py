@@ -97,3 +97,36 @@ def test_who_writes_what_is_there_already_asks_for_nothing_new(
     change = ("patch", "workspace", "tuned", "--type=merge", f"--patch={more}", "--as=a-person")
     with pytest.raises(RuntimeError, match="may not create pods"):
         kubernetes.kubectl(*change, here)
+
+
+def as_the_worker(installation: Installation, *arguments: str, stdin: str | None = None) -> str:
+    """What kubectl says to the worker's account."""
+    who = f"--as=system:serviceaccount:{installation.namespace}:kaitoflow-worker"
+    here = f"--namespace={installation.workspaces}"
+    try:
+        return installation.control_plane.kubectl(*arguments, who, here, stdin=stdin)
+    except RuntimeError as refused:
+        return str(refused)
+
+
+@pytest.mark.usefixtures("create")
+def test_who_starts_a_workspace_from_a_form_brings_no_pod_of_their_own(
+    installation: Installation,
+) -> None:
+    """Prefect's form is the worker's, and nobody knows whose its pods would be."""
+    told = ("create", "--filename=-", "--dry-run=server")
+    manifest = json.dumps(inference(**TEMPLATE))
+    assert "may not create pods" in as_the_worker(installation, *told, stdin=manifest)
+
+
+@pytest.mark.usefixtures("create")
+def test_the_worker_makes_pods_in_dry_runs_alone(installation: Installation) -> None:
+    kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
+    kubernetes.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s", here)
+    run = ("run", "own", "--image=example.com/own")
+    deadline_s = time.monotonic() + 60  # a policy is in force a little after it was made
+    while "in dry runs alone" not in (said := as_the_worker(installation, *run)):
+        assert time.monotonic() < deadline_s, said
+        kubernetes.kubectl("delete", "pod", "own", "--now", "--ignore-not-found", here)
+    assert "created" in as_the_worker(installation, *run, "--dry-run=server")
+    assert kubernetes.kubectl("get", "pods", "--output=name", here) == ""

@@ -10,7 +10,7 @@ from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, node_claim
 from tasks.nodes.offers import Offer
 from tasks.platform.wire import Object
 from tests.builders import tuning_workspace
-from tests.chart.rendering import VARIANTS, render_text
+from tests.chart.rendering import VARIANTS, find, render_text
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 
 AKS = VARIANTS["aks"]
@@ -62,3 +62,30 @@ def test_a_claim_is_kept_as_it_was_written(without_karpenter: ControlPlane) -> N
         without_karpenter.kubectl(
             *("patch", "nodeclaim", name, "--type=merge"), '--patch={"spec": {"taints": []}}'
         )
+
+
+AKS_CLASS = "karpenter.azure.com/v1beta1/AKSNodeClass"
+
+
+@pytest.mark.parametrize(
+    ("named", "knows", "told"),
+    [
+        ("", (), ""),
+        ("", (AKS_CLASS,), "karpenter.azure.com/AKSNodeClass/default"),
+        (
+            "karpenter.azure.com/AKSNodeClass/gpu",
+            (AKS_CLASS,),
+            "karpenter.azure.com/AKSNodeClass/gpu",
+        ),
+    ],
+    ids=["kaito", "found", "named"],
+)
+def test_claims_are_for_the_node_class_that_is_named_or_that_the_cluster_has(
+    named: str, knows: tuple[str, ...], told: str
+) -> None:
+    nodes = {"provisioner": "karpenter", "karpenter": {"nodeClass": named}}
+    made = [each for each in yaml.safe_load_all(render_text({"nodes": nodes}, knows=knows)) if each]
+    worker = find(made, "StatefulSet", "worker")
+    [container] = worker["spec"]["template"]["spec"]["containers"]
+    found = {each["name"]: each.get("value") for each in container["env"]}
+    assert found["KAITOFLOW_NODE_CLASS"] == told

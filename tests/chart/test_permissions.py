@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.chart.conftest import Installation
+from tests.chart.rendering import hooks
 from tests.cluster.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -17,31 +18,45 @@ WATCHER: Rights = {
     "workspaces.kaito.sh": {"get", "list", "watch", "patch"},
     "workspaces/status.kaito.sh": {"patch"},
     "pods": {"list", "watch"},
-    "statefulsets.apps": {"list", "delete"},
+    "configmaps": {"list", "watch"},
+    "services": {"list", "watch"},
+    "persistentvolumeclaims": {"list", "watch"},
+    "resourcequotas": {"list", "watch"},
+    "limitranges": {"list", "watch"},
+    "statefulsets.apps": {"list", "watch", "delete"},
+    "controllerrevisions.apps": {"list", "watch"},
     "jobs.batch": {"list", "delete"},
+    "events": {"get", "create", "patch"},
 }
 LEADING: Rights = {
     "leases.coordination.k8s.io": {"create"},
     "leases.coordination.k8s.io kaitoflow-watcher": {"get", "patch"},
 }
 WORKER: Rights = {
-    "workspaces.kaito.sh": {"get", "create", "patch"},
+    "workspaces.kaito.sh": {"get", "list", "create", "patch"},
     "workspaces/status.kaito.sh": {"patch"},
     "workspaces/finalizers.kaito.sh": {"update"},
     "configmaps": {"get", "list", "create", "patch", "delete"},
     "services": {"get", "list", "create", "patch", "delete"},
     "statefulsets.apps": {"get", "list", "create", "patch", "delete"},
+    "controllerrevisions.apps": {"get", "list", "create", "patch", "delete"},
     "jobs.batch": {"get", "list", "watch", "create", "patch", "delete"},
-    "pods": {"list", "watch"},
+    "pods": {"list", "watch", "create"},
     "pods/log": {"get"},
-    "events": {"list", "create"},
+    "resourcequotas": {"list"},
+    "limitranges": {"list"},
+    "persistentvolumeclaims": {"get"},
+    "events": {"get", "list", "create", "patch"},
     "secrets": {"get"},
 }
 # Of what lies in no namespace.
-DEFINITIONS: Rights = {"customresourcedefinitions.apiextensions.k8s.io": {"list", "watch"}}
+SEEN_WHEREVER: Rights = {
+    "customresourcedefinitions.apiextensions.k8s.io": {"list", "watch"},
+    "nodes": {"list", "watch"},
+}
 NODES: Rights = {"nodes": {"get", "list"}}
 # Of other namespaces, when those of Workspaces are named.
-SEEN_BY_WATCHER: Rights = {"workspaces.kaito.sh": {"list", "watch"}, "pods": {"list", "watch"}}
+SEEN_BY_WATCHER: Rights = {"workspaces.kaito.sh": {"list", "watch"}}
 SEEN_BY_WORKER: Rights = {"jobs.batch": {"list", "watch"}, "pods": {"list", "watch"}}
 
 FORBIDDEN = [
@@ -50,7 +65,6 @@ FORBIDDEN = [
     ("list", "secrets"),
     ("watch", "secrets"),
     ("create", "secrets"),
-    ("create", "pods"),
     ("delete", "pods"),
     ("create", "pods/exec"),
     ("create", "pods/portforward"),
@@ -125,24 +139,24 @@ def may(installation: Installation, name: str, verb: str, resource: str, namespa
 
 
 def test_everywhere_they_may_do_what_they_do_and_nothing_else(installation: Installation) -> None:
-    installation.install()
+    installation.install({"allNamespaces": True})
     for namespace in (installation.workspaces, "kube-system"):
-        assert own_rights(installation, "watcher", namespace) == WATCHER | DEFINITIONS
+        assert own_rights(installation, "watcher", namespace) == WATCHER | SEEN_WHEREVER
         assert own_rights(installation, "worker", namespace) == WORKER | NODES
     home = installation.namespace
-    assert own_rights(installation, "watcher", home) == WATCHER | DEFINITIONS | LEADING
+    assert own_rights(installation, "watcher", home) == WATCHER | SEEN_WHEREVER | LEADING
     assert own_rights(installation, "worker", home) == WORKER | NODES
 
 
 def test_with_namespaces_named_they_may_do_it_there_only(installation: Installation) -> None:
-    installation.install({"namespaces": [installation.workspaces]})
-    assert own_rights(installation, "watcher", installation.workspaces) == WATCHER | DEFINITIONS
+    installation.install()
+    assert own_rights(installation, "watcher", installation.workspaces) == WATCHER | SEEN_WHEREVER
     assert own_rights(installation, "worker", installation.workspaces) == WORKER | NODES
     elsewhere = "kube-system"
-    assert own_rights(installation, "watcher", elsewhere) == SEEN_BY_WATCHER | DEFINITIONS
+    assert own_rights(installation, "watcher", elsewhere) == SEEN_BY_WATCHER | SEEN_WHEREVER
     assert own_rights(installation, "worker", elsewhere) == SEEN_BY_WORKER | NODES
     home = installation.namespace
-    assert own_rights(installation, "watcher", home) == SEEN_BY_WATCHER | DEFINITIONS | LEADING
+    assert own_rights(installation, "watcher", home) == SEEN_BY_WATCHER | SEEN_WHEREVER | LEADING
 
 
 @pytest.mark.parametrize(
@@ -160,9 +174,16 @@ def test_who_makes_nodes_may_claim_them(
     }
     given = own_rights(installation, "worker", installation.workspaces)
     assert given == WORKER | NODES | claiming | status
+    watching = own_rights(installation, "watcher", installation.workspaces)
+    assert watching["nodeclaims.karpenter.sh"] == {"list", "watch"}
     at_home = own_rights(installation, "worker", installation.namespace)
-    remembered = {"configmaps kaitoflow-unavailable-offers": {"get", "patch"}}
-    assert at_home == WORKER | NODES | claiming | status | remembered
+    remembered: Rights = {
+        "configmaps": {"create"},
+        "configmaps kaitoflow-unavailable-offers": {"get", "patch"},
+        "nodeclaims.karpenter.sh": claiming["nodeclaims.karpenter.sh"],
+        "workspaces.kaito.sh": {"list"},
+    }
+    assert at_home == SEEN_BY_WORKER | NODES | status | remembered
 
 
 def test_neither_may_take_more_than_it_was_given(installation: Installation) -> None:
@@ -175,6 +196,25 @@ def test_neither_may_take_more_than_it_was_given(installation: Installation) -> 
     ]
     assert granted == []
     assert may(installation, "worker", "get", "secrets", installation.workspaces)
+
+
+@pytest.mark.parametrize(("drain", "verbs"), [(False, {"list"}), (True, {"list", "delete"})])
+def test_the_hooks_may_do_what_they_do_while_they_are_there_and_nothing_else(
+    installation: Installation, drain: bool, verbs: set[str]
+) -> None:
+    objects = installation.render({"uninstall": {"drain": drain}})
+    rights_of_both = [o for name in ("passwords", "uninstall") for o in hooks(objects, name)[:-1]]
+    manifests = json.dumps({"apiVersion": "v1", "kind": "List", "items": rights_of_both})
+    installation.control_plane.kubectl("create", "--filename=-", stdin=manifests)
+    home, elsewhere = installation.namespace, installation.workspaces
+    assert own_rights(installation, "passwords", home) == {
+        "secrets": {"create"},
+        "secrets kaitoflow-postgresql": {"get"},
+        "secrets kaitoflow-prefect-auth": {"get"},
+    }
+    assert own_rights(installation, "uninstall", home) == {"jobs.batch": {"get"}}
+    assert own_rights(installation, "uninstall", elsewhere) == {"workspaces.kaito.sh": verbs}
+    assert own_rights(installation, "passwords", elsewhere) == {}
 
 
 def test_no_rights_are_given_when_they_are_made_elsewhere(installation: Installation) -> None:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 import yaml
 
+from tests.builders import tuning_manifest
 from tests.chart.rendering import ROOT, VARIANTS, containers, environment, render
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
@@ -56,12 +57,12 @@ class Server:
         except httpx2.HTTPError:
             return False
 
-    def run(self, *command: str) -> None:
+    def run(self, *command: str, **more: str) -> None:
         name, *arguments = command
         done = subprocess.run(
             [BIN / name, *arguments],
             cwd=ROOT,
-            env=os.environ | self.environment,
+            env=os.environ | self.environment | more,
             capture_output=True,
             text=True,
             check=False,
@@ -114,6 +115,31 @@ def test_the_worker_would_register_the_same(server: Server) -> None:
     for key in before:
         assert {n: after[key][n] for n in SHOWN} == {n: before[key][n] for n in SHOWN}
         assert schedules(after[key]) == schedules(before[key])
+
+
+def start(server: Server, namespace: str) -> httpx2.Response:
+    """What Prefect's server says when its form starts a run for a Workspace of a namespace."""
+    manifest = tuning_manifest()
+    manifest["metadata"]["namespace"] = namespace
+    [deployment] = [
+        each
+        for (pool, entrypoint), each in server.deployments().items()
+        if pool == "kaitoflow" and entrypoint.endswith(".run_workspace")
+    ]
+    asked = {"parameters": {"workspace": manifest}, "state": {"type": "SCHEDULED"}}
+    url = f"{server.url}/deployments/{deployment['id']}/create_flow_run"
+    return httpx2.post(url, json=asked, trust_env=False)
+
+
+def test_a_form_starts_runs_of_the_namespaces_that_are_served_alone(server: Server) -> None:
+    server.run("python", "-c", REGISTER, KAITOFLOW_NAMESPACES='["team-a", "team-b"]')
+    try:
+        assert start(server, "team-b").is_success
+        refused = start(server, "kube-system")
+        assert refused.is_client_error
+        assert "'kube-system' is not one of ['team-a', 'team-b']" in refused.text
+    finally:
+        server.run("python", "-c", REGISTER)
 
 
 def schedules(deployment: dict[str, Any]) -> list[tuple[float, bool]]:

@@ -18,6 +18,7 @@ from tests.chart.rendering import (
     CRDS,
     DIGEST,
     NAMESPACE,
+    RELEASE,
     ROOT,
     VARIANTS,
     Object,
@@ -25,9 +26,12 @@ from tests.chart.rendering import (
     environment,
     find,
     helm,
+    hooks,
     pod_specs,
     render,
     render_text,
+    served,
+    servers,
 )
 
 VALUES: Object = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -60,10 +64,14 @@ def leaves(values: Object, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]
 OTHER_VALUES: dict[str, Any] = {
     "provisioner": "karpenter",
     "allowFrom": [{"namespaceSelector": {}}],
+    "allowTo": [{"namespaceSelector": {}}],
     "allowToPrefect": [{"namespaceSelector": {}}],
     "cpu": "7",
     "digest": DIGEST,
+    "interval": "7m",
     "externalUrl": "https://elsewhere.example.com/api",
+    "extraVolumeMounts": [{"name": "other", "mountPath": "/other"}],
+    "extraVolumes": [{"name": "other", "emptyDir": {}}],
     "kind": "sqlite",
     "memory": "7Gi",
     "pullPolicy": "Always",
@@ -79,7 +87,7 @@ def other(name: str, value: Any) -> Any:
         return OTHER_VALUES[name]
     if isinstance(value, bool):
         return not value
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return value + 1
     others: dict[type, Any] = {str: "other", list: ["other"], dict: {"other": "other"}}
     return others[type(value)]
@@ -91,18 +99,15 @@ def nested(path: tuple[str, ...], value: Any) -> Object:
     return {first: nested(tuple(below), value) if below else value}
 
 
-def without_passwords(text: str) -> str:
-    """What is made anew with each rendering is no effect of a value."""
-    return re.sub(r"^  (auth-string|password): .*$", "", text, flags=re.MULTILINE)
-
-
 def changes_something(path: tuple[str, ...], values: Object) -> bool:
     """Whether another value at this path makes other manifests."""
     here = dict(leaves(merged(VALUES, values))).get(path)
     if here is None:
         return False  # this variant has filled what is empty in the chart
+    if path == ("allNamespaces",):  # it takes the place of another value
+        return render_text(VARIANTS["default"]) != render_text(VARIANTS["everywhere"])
     changed = merged(values, nested(path, other(path[-1], here)))
-    return without_passwords(render_text(values)) != without_passwords(render_text(changed))
+    return render_text(values) != render_text(changed)
 
 
 @each_variant
@@ -140,6 +145,18 @@ def test_every_value_has_a_comment_above_it() -> None:
         ({"prefect": {"externalUrl": "prefect.example.com"}}, "does not match pattern"),
         ({"prefect": {"ingress": {"enabled": True}}}, "set prefect.ingress.host"),
         ({"image": {"pod": {"digest": "latest"}}}, "does not match pattern"),
+        ({"namespaces": []}, "set namespaces={team-a,team-b}, or allNamespaces=true"),
+        ({"namespaces": ["a"], "allNamespaces": True}, "leave one of them out"),
+        ({"image": {"registry": "oci://r.io/x"}}, "remove what stands before ://"),
+        ({"image": {"registry": "me:secret@r.io"}}, "put logins into image.pullSecrets"),
+        ({"image": {"registry": "r.io/Team"}}, "the path in small letters; write it so"),
+        ({"image": {"control": {"repository": "https://r.io/x"}}}, "remove what stands before ://"),
+        ({"image": {"control": {"repository": "r.io:5000/x:1"}}}, "move that to image.control.tag"),
+        ({"image": {"pod": {"repository": f"x@{DIGEST}"}}}, "move that to image.pod.digest"),
+        ({"image": {"pod": {"repository": "Team/x"}}}, "the path in small letters"),
+        ({"image": {"pod": {"tag": f"1@{DIGEST}"}}}, "move sha256:... to image.pod.digest"),
+        ({"image": {"pod": {"tag": "x:1"}}}, "write the tag alone"),
+        ({"pods": {"insecureRegistries": ["http://r:80"]}}, "leave out the scheme"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -171,9 +188,11 @@ def test_all_containers_are_restricted(variant: str) -> None:
 
 @each_variant
 def test_all_containers_have_memory_limits_and_are_probed(variant: str) -> None:
-    for name, container in containers(render(VARIANTS[variant])):
+    objects = render(VARIANTS[variant])
+    for name, container in containers(objects):
         assert container["resources"]["limits"]["memory"], name
         assert container["resources"]["requests"]["cpu"], name
+    for name, container in containers(servers(objects)):
         assert {"startupProbe", "livenessProbe"} <= set(container), name
 
 
@@ -187,7 +206,7 @@ def test_services_are_not_told_to_pods_as_variables(variant: str) -> None:
 def test_only_watcher_and_worker_hold_a_token(variant: str) -> None:
     holders = {
         name
-        for name, spec in pod_specs(render(VARIANTS[variant]))
+        for name, spec in pod_specs(servers(render(VARIANTS[variant])))
         if spec.get("automountServiceAccountToken") is not False
     }
     assert holders == {"kaitoflow-watcher", "kaitoflow-worker"}
@@ -257,6 +276,33 @@ def test_the_product_knows_every_setting_it_is_given(
         assert all(model() for model in known)
 
 
+def test_the_worker_is_told_what_pods_ask_for_and_of_bounds_that_are_set_alone() -> None:
+    def told(**resources: float) -> dict[str, str]:
+        objects = render({"pods": {"resources": resources}})
+        given = environment(objects, "worker").items()
+        return {
+            k.removeprefix("KAITOFLOW_POD_"): v for k, v in given if "_CPU_" in k or "RATIO" in k
+        }
+
+    assert told() == {"CPU_CORES": "0.5"}
+    assert told(cpuCores=2, memoryLimitRatio=1, storageLimitRatio=1.5, cpuLimitRatio=4) == {
+        "CPU_CORES": "2",
+        "CPU_LIMIT_RATIO": "4",
+        "MEMORY_LIMIT_RATIO": "1",
+        "STORAGE_LIMIT_RATIO": "1.5",
+    }
+    with pytest.raises(RuntimeError, match="memoryLimitRatio"):
+        told(memoryLimitRatio=0.5)
+
+
+@pytest.mark.parametrize("component", ["watcher", "worker"])
+def test_who_starts_runs_and_who_runs_them_are_told_the_same_namespaces(component: str) -> None:
+    named = environment(render({"namespaces": ["a", "b"]}), component)
+    assert named["KAITOFLOW_NAMESPACES"] == '["a","b"]'
+    everywhere = environment(render({"allNamespaces": True}), component)
+    assert everywhere["KAITOFLOW_NAMESPACES"] == "[]"
+
+
 def test_the_worker_alone_is_told_whose_agent_pools_it_makes() -> None:
     objects = render(VARIANTS["aks"])
     azure = {k: v for k, v in environment(objects, "worker").items() if "_AZURE_" in k}
@@ -281,7 +327,7 @@ def test_an_outside_prefect_server_leaves_no_server_and_no_database() -> None:
 
 @each_variant
 def test_no_object_lies_outside_its_namespace(variant: str) -> None:
-    told = VARIANTS[variant].get("namespaces", [])
+    told = served(VARIANTS[variant]).get("namespaces", [])
     for each in render(VARIANTS[variant]):
         where = each["metadata"].get("namespace")
         clusterwide = each["kind"] in CLUSTERWIDE
@@ -300,7 +346,7 @@ def test_a_policy_guards_every_pod(variant: str) -> None:
     policies = [o for o in objects if o["kind"] == "NetworkPolicy"]
     here = [o for o in policies if o["metadata"]["namespace"] == NAMESPACE]
     guarded = [o["spec"]["podSelector"]["matchLabels"] for o in here]
-    workloads = [o for o in objects if "template" in o.get("spec", {})]
+    workloads = servers(objects)
     assert sorted(str(labels) for labels in guarded) == sorted(
         str(o["spec"]["selector"]["matchLabels"]) for o in workloads
     )
@@ -329,9 +375,7 @@ IDENTITY = {"azure.workload.identity/client-id": "0-0"}
 
 def pod_labels(values: Object, component: str) -> Object:
     [found] = [
-        o
-        for o in render(values)
-        if "template" in o.get("spec", {}) and o["metadata"]["name"].endswith(f"-{component}")
+        o for o in servers(render(values)) if o["metadata"]["name"].endswith(f"-{component}")
     ]
     labels: Object = found["spec"]["template"]["metadata"]["labels"]
     assert found["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -346,6 +390,37 @@ def test_an_identity_of_azure_reaches_the_pods_of_its_account(component: str) ->
     assert pod_labels(told, component)[use] == "true"
     told[component]["podLabels"] = {use: "false"}  # type: ignore[dict-item]
     assert pod_labels(told, component)[use] == "false"
+
+
+def test_where_pools_are_made_the_worker_alone_has_azure_s_identity_by_itself() -> None:
+    use, aks = "azure.workload.identity/use", VARIANTS["aks"]
+    assert pod_labels(aks, "worker")[use] == "true"
+    assert use not in pod_labels(aks, "watcher")
+    accounts = {
+        o["metadata"]["name"]: o["metadata"].get("annotations", {})
+        for o in render(aks)
+        if o["kind"] == "ServiceAccount"
+    }
+    assert accounts["kaitoflow-worker"] == {"azure.workload.identity/client-id": "1-1"}
+    assert accounts["kaitoflow-watcher"] == {}
+
+
+@pytest.mark.parametrize(
+    ("component", "values"),
+    [
+        *((c, {c: {}}) for c in ("watcher", "worker", "prefect", "hooks")),
+        ("postgresql", {"database": {"postgresql": {}}}),
+    ],
+)
+def test_every_workload_takes_more_volumes(component: str, values: Object) -> None:
+    bundle = {"name": "bundle", "configMap": {"name": "certificates"}}
+    mount = {"name": "bundle", "mountPath": "/etc/ssl/more"}
+    more = json.dumps({"extraVolumes": [bundle], "extraVolumeMounts": [mount]})
+    objects = render(json.loads(json.dumps(values).replace("{}", more)))
+    name = "kaitoflow-uninstall" if component == "hooks" else f"kaitoflow-{component}"
+    [spec] = [spec for each, spec in pod_specs(objects) if each.startswith(name)]
+    assert bundle in spec["volumes"]
+    assert mount in spec["containers"][0]["volumeMounts"]
 
 
 @pytest.mark.parametrize(
@@ -365,8 +440,8 @@ def test_labels_of_pods_are_added_and_never_hide_a_pod_from_its_owner(
 
 
 def test_workspaces_pods_are_guarded_where_their_namespaces_are_named() -> None:
-    wanted = {"networkPolicy": {"workspaces": {"enabled": True}}}
-    with pytest.raises(RuntimeError, match="name those in which Workspaces are run"):
+    wanted = {"networkPolicy": {"workspaces": {"enabled": True}}, "allNamespaces": True}
+    with pytest.raises(RuntimeError, match="name the namespaces in which Workspaces are run"):
         render(wanted)
     found = [
         o
@@ -377,5 +452,89 @@ def test_workspaces_pods_are_guarded_where_their_namespaces_are_named() -> None:
     for policy in found:
         labels = policy["spec"]["podSelector"]["matchLabels"]
         assert labels == MANAGED_BY
-        [v4, _v6] = policy["spec"]["egress"][0]["to"]
+        worker = policy["spec"]["ingress"][0]["from"][1]
+        home = worker["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        assert home == NAMESPACE
+        assert worker["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "worker"
+        [v4, v6, pods] = policy["spec"]["egress"][0]["to"]
         assert v4["ipBlock"]["except"] == ["169.254.169.254/32"]
+        assert v6["ipBlock"]["except"] == ["fd00:ec2::254/128"]
+        assert pods == {"namespaceSelector": {}}
+
+
+def test_workspaces_pods_reach_what_is_named_names_and_each_other_and_nothing_else() -> None:
+    [policy] = [
+        o
+        for o in render(VARIANTS["limited"])
+        if o["kind"] == "NetworkPolicy" and o["metadata"]["namespace"] == "team-a"
+    ]
+    [named, names, each_other] = policy["spec"]["egress"]
+    assert named == {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    assert {(port["protocol"], port["port"]) for port in names["ports"]} == {
+        ("UDP", 53),
+        ("TCP", 53),
+    }
+    assert each_other == {"to": [{"podSelector": {"matchLabels": MANAGED_BY}}]}
+
+
+@each_variant
+def test_what_is_rendered_twice_is_the_same(variant: str) -> None:
+    """Argo CD compares renderings; what differs each time is never in sync."""
+    values = json.dumps(served(VARIANTS[variant]))
+    command = ("template", RELEASE, CHART, "--kube-version", "1.36.0", "--values=-")
+    assert helm(*command, stdin=values) == helm(*command, stdin=values)
+
+
+@each_variant
+def test_no_secret_is_rendered(variant: str) -> None:
+    assert not [o for o in render(VARIANTS[variant]) if o["kind"] == "Secret"]
+
+
+def made_passwords(values: Object) -> list[str]:
+    jobs = hooks(render(values), "passwords")[-1:]
+    return [
+        word
+        for job in jobs
+        for word in job["spec"]["template"]["spec"]["containers"][0]["command"][3:]
+    ]
+
+
+def test_the_passwords_that_nobody_has_given_are_made() -> None:
+    own = {"existingSecret": "own"}
+    login, database = (
+        "kaitoflow-prefect-auth/auth-string=kaitoflow",
+        "kaitoflow-postgresql/password",
+    )
+    assert made_passwords({}) == [login, database]
+    assert made_passwords({"prefect": {"auth": own}}) == [database]
+    assert made_passwords({"database": {"postgresql": own}}) == [login]
+    assert made_passwords({"prefect": {"auth": own}, "database": {"postgresql": own}}) == []
+    assert made_passwords(VARIANTS["outside-prefect"]) == []
+
+
+@pytest.mark.parametrize("component", ["passwords", "uninstall"])
+def test_a_hook_s_job_is_another_one_when_its_pod_is_and_has_its_rights_before(
+    component: str,
+) -> None:
+    """A Job that is there cannot be changed: kubectl would fail at the next version's."""
+    *before, job = hooks(render(), component)
+    [*_, other] = hooks(render({"image": {"control": {"tag": "2"}}}), component)
+    assert job["metadata"]["name"] != other["metadata"]["name"]
+    assert before[0]["kind"] == "ServiceAccount"
+    assert {o["kind"] for o in before} == {"ServiceAccount", "Role", "RoleBinding"}
+
+
+@pytest.mark.parametrize("component", ["passwords", "uninstall"])
+def test_what_is_said_of_hooks_reaches_both(component: str) -> None:
+    values = {
+        "podLabels": {"team": "ml"},
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"operator": "Exists"}],
+    }
+    [*_, job] = hooks(render({"hooks": values}), component)
+    template = job["spec"]["template"]
+    assert template["metadata"]["labels"]["team"] == "ml"
+    assert template["metadata"]["annotations"] == values["podAnnotations"]
+    assert template["spec"]["nodeSelector"] == values["nodeSelector"]
+    assert template["spec"]["tolerations"] == values["tolerations"]

@@ -18,10 +18,9 @@ import pytest
 
 from tests.builders import tuning_manifest
 from tests.chart.conftest import Installation
-from tests.chart.rendering import Object, containers, render
+from tests.chart.rendering import CRDS, RELEASED, Object, containers
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
-from tests.cluster.simulated_node import simulated_node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -49,55 +48,61 @@ def variables(installation: Installation, container: Object) -> dict[str, str]:
 
 def program(
     installation: Installation,
-    values: Object,
+    objects: list[Object],
     component: str,
     folder: Path,
     *arguments: str,
     **instead: str,
 ) -> Program:
     """A component's container as a process; `instead` = what only a cluster has."""
-    found = dict(containers(render(values, namespace=installation.namespace)))
-    container = found[f"kaitoflow-{component}"]
+    container = dict(containers(objects))[f"kaitoflow-{component}"]
     home = folder / component
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     given = variables(installation, container)
     given = {name: value.replace("/tmp", str(home)) for name, value in given.items()}
+    # A file takes the place of the database.
+    given = {n: value for n, value in given.items() if not n.startswith("PREFECT_SERVER_DATABASE")}
     given |= {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"} | instead
     pairs = [f"{name}={value}" for name, value in given.items()]
     command = ["env", "-i", *pairs, *container["command"], *arguments]
     return Program(component, command, folder / f"{component}.log")
 
 
-def kubeconfig(installation: Installation, name: str) -> str:
-    account = f"kaitoflow-{name}"
-    return str(
-        installation.control_plane.service_account_kubeconfig(installation.namespace, account)
-    )
-
-
 @contextmanager
-def running(installation: Installation, values: Object, folder: Path) -> Iterator[list[Program]]:
+def running(
+    installation: Installation, objects: list[Object], folder: Path, *, as_admin: bool = False
+) -> Iterator[list[Program]]:
+    """What a chart was rendered to as processes, with Prefect's history in the folder.
+
+    Args: as_admin: instead of as the chart's accounts.
+    """
+
+    def kubeconfig(name: str) -> str:
+        kubernetes, account = installation.control_plane, f"kaitoflow-{name}"
+        if as_admin:
+            return str(kubernetes.kubeconfig)
+        return str(kubernetes.service_account_kubeconfig(installation.namespace, account))
+
     port, worker_port = free_port(), free_port()
     api_url = f"http://127.0.0.1:{port}/api"
     database = f"sqlite+aiosqlite:///{folder}/prefect.db"
     prefect = program(
-        *(installation, values, "prefect", folder, "--port", str(port)),
+        *(installation, objects, "prefect", folder, "--port", str(port)),
         PREFECT_API_DATABASE_CONNECTION_URL=database,
     )
     worker = program(
-        *(installation, values, "worker", folder),
+        *(installation, objects, "worker", folder),
         PREFECT_API_URL=api_url,
-        KUBECONFIG=kubeconfig(installation, "worker"),
+        KUBECONFIG=kubeconfig("worker"),
         KAITOFLOW_WORKER_PORT=str(worker_port),
     )
     watcher = program(
-        *(installation, values, "watcher", folder),
+        *(installation, objects, "watcher", folder),
         PREFECT_API_URL=api_url,
-        KUBECONFIG=kubeconfig(installation, "watcher"),
+        KUBECONFIG=kubeconfig("watcher"),
         KAITOFLOW_WORKER_URL=f"http://127.0.0.1:{worker_port}",
         KAITOFLOW_WATCHER_PORT=str(free_port()),
     )
-    certificates = installation.control_plane.folder / "certificates"
     with ExitStack() as stack:
         for each, ready_at in (
             (prefect, f"{api_url}/health"),
@@ -108,15 +113,6 @@ def running(installation: Installation, values: Object, folder: Path) -> Iterato
             each.start()
             if ready_at:
                 each.wait_until(lambda url=ready_at: answers(url), limit_s=LIMIT_S)  # type: ignore[misc]
-        stack.enter_context(
-            simulated_node(
-                installation.control_plane.kubeconfig,
-                f"node-{installation.workspaces}",
-                labels={"apps": installation.workspaces, "kubernetes.io/hostname": "simulated"},
-                certificate=certificates / "apiserver.crt",
-                key=certificates / "apiserver.key",
-            )
-        )
         yield [prefect, worker, watcher]
 
 
@@ -127,12 +123,18 @@ def answers(url: str) -> bool:
         return False
 
 
-def status(installation: Installation, namespace: str) -> Object:
+def status(installation: Installation, namespace: str, name: str = "tuned") -> Object:
     """What the watcher says of the Workspace in a namespace; empty until it has seen it."""
     here = ("--namespace", namespace)
-    found = kubectl_json(installation, "get", "workspace", "tuned", *here)
+    found = kubectl_json(installation, "get", "workspace", name, *here)
     said: Object = found.get("status", {})
     return said
+
+
+def is_held(installation: Installation, namespace: str) -> bool:
+    """Whether a watcher has taken the Workspace in a namespace for its own."""
+    found = kubectl_json(installation, "get", "workspace", "tuned", "--namespace", namespace)
+    return bool(found["metadata"].get("finalizers"))
 
 
 def wait_until(holds: Callable[[], bool], programs: list[Program]) -> None:
@@ -142,32 +144,104 @@ def wait_until(holds: Callable[[], bool], programs: list[Program]) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize("is_namespaced", [False, True], ids=["cluster-wide", "namespaced"])
+def workspace(installation: Installation, name: str = "tuned") -> Object:
+    """A Workspace for the node, and the Secret that it names."""
+    login = '--from-literal=.dockerconfigjson={"auths": {}}'
+    secret = kubectl_json(
+        installation,
+        *("create", "secret", "generic", "push", "--type=kubernetes.io/dockerconfigjson", login),
+        *("--namespace", installation.workspaces, "--dry-run=client"),
+    )
+    installation.control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
+    output = {"image": f"registry.example.com/{name}:1", "imagePushSecret": "push"}
+    manifest = tuning_manifest(name, output=output)
+    manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": installation.workspaces}}
+    return manifest
+
+
+@pytest.mark.parametrize("is_everywhere", [True, False], ids=["everywhere", "namespaced"])
 def test_a_workspace_runs_and_goes_with_the_chart_s_rights(
-    installation: Installation, tmp_path: Path, is_namespaced: bool
+    installation: Installation, tmp_path: Path, is_everywhere: bool
 ) -> None:
-    named = {"namespaces": [installation.workspaces]} if is_namespaced else {}
+    named = {"allNamespaces": True} if is_everywhere else {}
+    assert installation.run_hook("passwords", VALUES | named).returncode == 0
     installation.install(VALUES | named)
     kubernetes, here = installation.control_plane, ("--namespace", installation.workspaces)
-    login = '--from-literal=.dockerconfigjson={"auths": {}}'
-    kind = "--type=kubernetes.io/dockerconfigjson"
-    kubernetes.kubectl("create", "secret", "generic", "push", kind, login, *here)
-    manifest = tuning_manifest()
-    manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": installation.workspaces}}
+    manifest = json.dumps(workspace(installation))
     elsewhere = ("--namespace", installation.namespace)
-    with running(installation, VALUES | named, tmp_path) as programs:
-        kubernetes.kubectl("apply", "--filename=-", *elsewhere, stdin=json.dumps(manifest))
-        kubernetes.kubectl("apply", "--filename=-", *here, stdin=json.dumps(manifest))
+    objects = installation.render(VALUES | named)
+    with installation.node(), running(installation, objects, tmp_path) as programs:
+        kubernetes.kubectl("apply", "--filename=-", *elsewhere, stdin=manifest)
+        kubernetes.kubectl("apply", "--filename=-", *here, stdin=manifest)
         wait_until(
             lambda: status(installation, installation.workspaces).get("state") == "Ready", programs
         )
-        if not is_namespaced:
-            wait_until(lambda: bool(status(installation, installation.namespace)), programs)
+        if is_everywhere:
+            wait_until(lambda: is_held(installation, installation.namespace), programs)
         kubernetes.kubectl("delete", "workspace", "tuned", "--timeout=60s", *here)
         kinds = "jobs,statefulsets,services,configmaps"
         left = kubernetes.kubectl("get", kinds, "--output=name", *here).split()
-        other = status(installation, installation.namespace)
+        other = is_held(installation, installation.namespace)
         said = {each.name: each.log.read_text() for each in programs}
     assert left == ["configmap/kube-root-ca.crt"]
-    assert bool(other) != is_namespaced
-    assert not [line for text in said.values() for line in text.splitlines() if "forbid" in line]
+    assert other == is_everywhere
+    refused = [line for text in said.values() for line in text.splitlines() if "forbid" in line]
+    # Everywhere is also where an earlier test's namespace ends, with what it left.
+    assert not [line for line in refused if "is being terminated" not in line]
+
+
+def made(installation: Installation) -> Object:
+    """What a restart of a Workspace's pods would change: templates, and the pods themselves."""
+    here = ("--namespace", installation.workspaces)
+    found = kubectl_json(installation, "get", "jobs,statefulsets,pods", *here)["items"]
+    return {
+        f"{each['kind']}/{each['metadata']['name']}": (
+            each["metadata"]["uid"],
+            each["spec"].get("template"),
+        )
+        for each in found
+    }
+
+
+@pytest.mark.timeout(600)  # everything is started twice
+def test_an_upgrade_from_the_last_release_restarts_no_pod_that_tunes_or_serves(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """The next version has another pod image; what goes on with the last one's goes on.
+
+    The last release's chart is real, with its variables; its program is this one, which may take
+    more rights than that chart gave.
+    """
+    released = installation.install_released(RELEASED, tmp_path / "released")
+    kubernetes, here = installation.control_plane, ("--namespace", installation.workspaces)
+    kubernetes.define("workspaces.kaito.sh", (CRDS / "kaito.sh_workspaces.yaml").read_text())
+
+    def apply(name: str) -> None:
+        manifest = json.dumps(workspace(installation, name))
+        kubernetes.kubectl("apply", "--filename=-", *here, stdin=manifest)
+
+    def state(name: str) -> object:
+        return status(installation, installation.workspaces, name).get("state")
+
+    held = (installation.workspaces, "tune")
+    with installation.node() as machine:
+        with running(installation, released, tmp_path, as_admin=True) as programs:
+            apply("served")
+            wait_until(lambda: state("served") == "Ready", programs)
+            machine.held.add(held)
+            apply("tuning")
+            wait_until(lambda: machine.started[held] == 2, programs)
+        before = made(installation)
+        newer: Object = {"image": {"pod": {"tag": "0.2.0"}}}
+        assert installation.run_hook("passwords", newer).returncode == 0
+        installation.install(newer)
+        with running(installation, installation.render(newer), tmp_path) as programs:
+            machine.held.discard(held)
+            wait_until(lambda: state("tuning") == "Ready", programs)
+            after = made(installation)
+            assert state("served") == "Ready"
+    assert {"StatefulSet/served", "Pod/served-0", "Job/tuning-tune-1"} <= set(before)
+    assert {key: after[key] for key in before} == before
+    assert machine.started[held] == 2
+    images = json.dumps(after["StatefulSet/tuning"][1])
+    assert "kaitoflow/pod:0.2.0" in images

@@ -27,6 +27,7 @@ MODULES_DIR = Path(__file__).parent / "go"
 BUILD_DIR = Path(__file__).parents[2] / "build" / "tools"
 # Not the node's: a kubelet is built by the tests that start a node.
 USED_BY_TESTS = (
+    "actionlint",
     "crane",
     "etcd",
     "helm",

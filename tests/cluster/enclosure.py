@@ -109,7 +109,8 @@ def forwarded(
     program = Program(
         name,
         [sys.executable, script, str(listen[0]), listen[1], str(connect[0]), connect[1]],
-        folder / f"{name}.log",
+        # Each its own: what an earlier one of this address said is no word of this one.
+        folder / f"{name}-{listen[1]}.log",
     )
     program.start()
     try:

@@ -96,7 +96,8 @@ def running_node(
             if started is node.containerd:
                 started.wait_until(lambda: _answers(node), limit_s=_CONTAINERD_LIMIT_S)
         _wait_until_ready(node, control_plane)
-        _claim_gpus(plan, control_plane)
+        if plan.gpus:
+            claim_gpus(plan.name, plan.gpus, control_plane)
         yield node
 
 
@@ -198,9 +199,8 @@ def _wait_until_ready(node: Node, control_plane: ControlPlane) -> None:
     node.kubelet.wait_until(ready, limit_s=_READY_LIMIT_S)
 
 
-def _claim_gpus(plan: NodePlan, control_plane: ControlPlane) -> None:
+def claim_gpus(node: str, gpus: int, control_plane: ControlPlane) -> None:
     """Let the node offer GPUs, as a device plugin would; a container that asks gets none."""
-    if plan.gpus:
-        capacity = {"status": {"capacity": {"nvidia.com/gpu": str(plan.gpus)}}}
-        node = ("patch", "node", plan.name, "--subresource=status", "--type=merge")
-        control_plane.kubectl(*node, "--patch", json.dumps(capacity))
+    capacity = {"status": {"capacity": {"nvidia.com/gpu": str(gpus)}}}
+    named = ("patch", "node", node, "--subresource=status", "--type=merge")
+    control_plane.kubectl(*named, "--patch", json.dumps(capacity))

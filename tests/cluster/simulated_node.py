@@ -217,14 +217,19 @@ class _Kubelet:
 
     async def _work(self) -> None:
         """Pods are listed once, then watched: to look again and again would take a core."""
+        mine = {"spec.nodeName": self._node.name}
         while True:
             with suppress(KaitoflowError):  # an API server that is away, a version too old
-                pods, version = await self._api.find_with_version("Pod", None, labels=None)
+                pods, version = await self._api.find_with_version(
+                    "Pod", None, labels=None, fields=mine
+                )
                 for uid in set(self._pods) - {pod["metadata"]["uid"] for pod in pods}:
                     self._end(uid)
                 for pod in pods:
                     await self._take("MODIFIED", pod)
-                async for kind, pod in self._api.watch("Pod", None, labels=None, version=version):
+                async for kind, pod in self._api.watch(
+                    "Pod", None, labels=None, version=version, fields=mine
+                ):
                     await self._take(kind, pod)
             await asyncio.sleep(_LOOK_AGAIN_S)
 
@@ -254,9 +259,32 @@ class _Kubelet:
         meta = pod["metadata"]
         await asyncio.sleep(self._node.ending_s)
         self._end(meta["uid"])
+        await self._tell_end(pod)
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
         await _until_answered(
             lambda: self._api.delete("Pod", meta["namespace"], meta["name"], body=body)
+        )
+
+    async def _tell_end(self, pod: Object) -> None:
+        """Say that a pod's containers have ended as ours do when they are asked to (143).
+
+        Before that a Job's controller keeps the pod.
+        """
+        path = ("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
+        status = pod.get("status", {})
+        if status.get("phase") in ("Succeeded", "Failed"):
+            return
+        asked = {"exitCode": 143, "reason": "Error", "startedAt": _now(), "finishedAt": _now()}
+        patch: Object = {"phase": "Failed"}
+        for field_name in ("initContainerStatuses", "containerStatuses"):
+            patch[field_name] = [
+                each | {"ready": False, "state": {"terminated": asked}}
+                if "running" in each["state"]
+                else each
+                for each in status.get(field_name, ())
+            ]
+        await _until_answered(
+            lambda: self._api.merge(*path, {"status": patch}, subresource="status")
         )
 
     async def _run(self, pod: Object) -> None:

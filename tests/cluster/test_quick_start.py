@@ -17,10 +17,12 @@ import pytest
 import yaml
 
 from demo.docstrings import write_docstring_dataset
+from tasks.presets import find_preset
 from tests.builders import tuning_manifest
 from tests.chart.rendering import CHART, NAMESPACE, RELEASE, helm
 from tests.cluster.cluster import Cluster
 from tests.cluster.dns import MACHINE
+from tests.cluster.node import claim_gpus
 from tests.cluster.registry import docker_config, running_registry
 from tests.serving.hub_server import Hub, running_hub
 
@@ -77,6 +79,7 @@ class Served:
     digest_by_skopeo: str
     models: set[str]
     answer: str
+    compiler: str
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,8 @@ def quick_start(
     write_docstring_dataset(folder / "rows.parquet", rows=160, seed=0)
     files = {path.name: path.read_bytes() for path in smollm2_weights.iterdir() if path.is_file()}
     with ExitStack() as running:
-        hub = running.enter_context(running_hub(Hub(files=files)))
+        pinned = [find_preset("smollm2-135m-instruct").revision]
+        hub = running.enter_context(running_hub(Hub(files=files, commits=pinned)))
         web = running.enter_context(served(folder))
         registry = running.enter_context(running_registry(folder / "registry", auth=True))
         host = cluster.trust_registry(registry)
@@ -122,12 +126,13 @@ def served(folder: Path) -> Iterator[str]:
 def values_of(registry: str, hub: str) -> dict[str, Any]:
     """The chart's values but its images: what is local here is remote elsewhere."""
     return {
+        "namespaces": [TEAM],
         "pods": {
             # The node only says that it has a GPU.
             "environment": {"HF_ENDPOINT": f"http://{hub}", "KAITOFLOW_DEVICE": "cpu"},
             "insecureRegistries": [registry],
             "allowLocalAddresses": True,
-        }
+        },
     }
 
 
@@ -189,6 +194,9 @@ def workspace(quick_start: QuickStart, tmp_path_factory: pytest.TempPathFactory)
         digest_by_skopeo=inspect(start, status["image"]["reference"], folder=folder),
         models=models,
         answer=answer,
+        compiler=start.kubectl(
+            *("exec", f"--namespace={TEAM}", f"statefulset/{NAME}", "--", "gcc", "--version")
+        ),
     )
 
 
@@ -243,7 +251,7 @@ def test_kubectl_prints_the_documented_tables(workspace: Served) -> None:
 
 def test_tuning_lowered_the_loss_on_held_out_answers(workspace: Served) -> None:
     held_out = workspace.status["heldOut"]
-    assert held_out["loss_after"] < held_out["loss_before"]
+    assert held_out["lossAfter"] < held_out["lossBefore"]
 
 
 def test_another_tool_finds_the_image_in_the_registry(workspace: Served) -> None:
@@ -256,15 +264,138 @@ def test_the_tuned_model_answers_at_the_service_s_address(workspace: Served) -> 
 
 
 def test_a_pod_has_the_compiler_that_kernels_for_gpus_need(workspace: Served) -> None:
-    said = workspace.start.in_team("exec", f"statefulset/{NAME}", "--", "gcc", "--version")
-    assert said.startswith("gcc")
+    assert workspace.compiler.startswith("gcc")
 
 
-def test_deleting_it_leaves_nothing(workspace: Served) -> None:
+@dataclass(frozen=True)
+class Edited:
+    """What was seen while the served Workspace was edited, and the edit was refused."""
+
+    served: Served
+    answers: list[int]
+    while_refused: dict[str, tuple[str, int]]
+
+
+@pytest.fixture(scope="module")
+def refused_edit(workspace: Served) -> Edited:
+    """An edit that names a ConfigMap that is not there, taken back while a client goes on."""
     start = workspace.start
-    start.in_team("delete", "workspace", NAME, "--timeout=60s")
-    kinds = "jobs,statefulsets,services,configmaps,pods,controllerrevisions"
-    left = start.in_team("get", kinds, "--output=name").split()
-    assert left == ["configmap/kube-root-ca.crt"]
-    # The Secret is the user's.
-    assert "secret/push" in start.in_team("get", "secret", "--output=name").split()
+    with chatting(start) as answers:
+        wait_for(start, lambda: len(answers) > 2)
+        edit(start, "is-not-there")
+        wait_for(start, lambda: conditions(start)["Accepted"] == ("False", 2))
+        while_refused = conditions(start)
+        edit(start, None)
+        wait_for(start, lambda: conditions(start)["Accepted"] == ("True", 3))
+        enough = len(answers) + 3
+        wait_for(start, lambda: len(answers) >= enough)
+    return Edited(workspace, answers, while_refused)
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What was seen after the served Workspace's node was lost."""
+
+    start: QuickStart
+    while_lost: dict[str, tuple[str, int]]
+    models: set[str]
+    answer: str
+
+
+@pytest.fixture(scope="module")
+def node_lost(refused_edit: Edited) -> Recovered:
+    """The node on which the model was served is gone, and another one has its label."""
+    start = refused_edit.served.start
+    gpu = next(node for node in start.cluster.nodes if node.plan.name == "gpu")
+    for program in (gpu.kubelet, gpu.containerd):
+        program.kill()
+    start.kubectl("delete", "node", "gpu")  # as a cloud does, whose machine is gone
+    wait_for(start, lambda: conditions(start)["ResourceReady"][0] == "False")
+    while_lost = conditions(start)
+    claim_gpus("cpu", 1, start.cluster.control_plane)
+    start.kubectl("label", "node", "cpu", "app=tuning", "--overwrite")
+    wait_for(start, lambda: is_served_on(start, "cpu"), limit_s=RUN_LIMIT_S)
+    return Recovered(start, while_lost, *talk(start))
+
+
+@pytest.fixture(scope="module")
+def left(node_lost: Recovered) -> list[str]:
+    """What there is once the Workspace was deleted, as kind/name."""
+    start = node_lost.start
+    start.in_team("delete", "workspace", NAME, "--timeout=120s")
+    kinds = "jobs,statefulsets,services,configmaps,pods,controllerrevisions,secrets"
+    return start.in_team("get", kinds, "--output=name").split()
+
+
+def test_clients_notice_nothing_of_an_edit_that_is_refused(refused_edit: Edited) -> None:
+    assert set(refused_edit.answers) == {200}
+
+
+def test_what_served_before_a_refused_edit_is_shown_as_served(refused_edit: Edited) -> None:
+    assert refused_edit.while_refused["InferenceReady"] == ("True", 1)
+
+
+def test_a_served_model_answers_again_after_its_node_was_lost(node_lost: Recovered) -> None:
+    assert NAME in node_lost.models
+    assert len(node_lost.answer.split()) > 3
+
+
+def test_a_lost_node_is_told_at_once(node_lost: Recovered) -> None:
+    assert node_lost.while_lost["ResourceReady"][0] == "False"
+    assert node_lost.while_lost["InferenceReady"][0] == "False"
+
+
+def test_deleting_it_leaves_nothing_but_what_is_the_user_s(left: list[str]) -> None:
+    assert sorted(left) == ["configmap/kube-root-ca.crt", "secret/push"]
+
+
+@contextmanager
+def chatting(start: QuickStart) -> Iterator[list[int]]:
+    """A client that asks all the time; HTTP's status of each answer so far, 0 for none."""
+    address = start.in_team("get", "service", NAME, "--output=jsonpath={.spec.clusterIP}")
+    url = f"http://{start.cluster.reach(f'{address}:80')}/v1/chat/completions"
+    messages = [{"role": "user", "content": "What does os.path.join do?"}]
+    answers: list[int] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            try:
+                asked = {"messages": messages, "max_tokens": 4}
+                answers.append(
+                    httpx2.post(url, json=asked, timeout=60, trust_env=False).status_code
+                )
+            except httpx2.HTTPError:
+                answers.append(0)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield answers
+    finally:
+        is_over.set()
+        asking.join()
+
+
+def edit(start: QuickStart, config: str | None) -> None:
+    """Have the Workspace name another ConfigMap with its training's settings, or none."""
+    patch = json.dumps({"tuning": {"config": config}})
+    start.in_team("patch", "workspace", NAME, "--type=merge", f"--patch={patch}")
+
+
+def conditions(start: QuickStart) -> dict[str, tuple[str, int]]:
+    """How each condition stands, and of which generation."""
+    found = start.workspace()["status"]["conditions"]
+    return {each["type"]: (each["status"], each["observedGeneration"]) for each in found}
+
+
+def is_served_on(start: QuickStart, node: str) -> bool:
+    """Whether the Workspace is Ready, and has its pods on this node only."""
+    pods = json.loads(start.in_team("get", "pods", "--output=json"))["items"]
+    nodes = {pod["spec"].get("nodeName") for pod in pods}
+    return start.workspace()["status"]["state"] == "Ready" and nodes == {node}
+
+
+def wait_for(start: QuickStart, is_so: Callable[[], bool], *, limit_s: float = 120) -> None:
+    """Return once it is so; what a person would look at, when it is not."""
+    eventually(is_so, limit_s=limit_s, otherwise=lambda: report(start))

@@ -1,8 +1,11 @@
 """An error's class is the reason a user reads, and survives the way out of a process."""
 
 import pickle
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.contract.errors import (
     DatasetUnreadable,
@@ -12,7 +15,10 @@ from tasks.contract.errors import (
     Refused,
     _tree,
     error_from_reason,
+    may_pass,
+    reasons,
 )
+from tasks.contract.explanation import explanations_page
 from tasks.contract.podlog import end_with, parse_event
 
 
@@ -48,21 +54,39 @@ InsufficientQuota JobFailed KubernetesUnavailable NoOfferLeft NodeClaimNotReady 
 NodeLaunchTimedOut NodeLimitReached NodeLost NodeMemoryPressure NodeNotReady
 NodeRegistrationTimedOut OfferUnavailable PodEvicted PodPreempted PodRejected QuotaExceeded
 RegistryUnavailable SkuNotAvailable Unschedulable VolumeMountFailed""".split()
-REFUSED = """AdapterInvalid AdapterMismatch AddressForbidden ConfigMapNotFound DatasetRowsInvalid
-DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid ImageUnreadable
-InvalidPriceTable InvalidSettings InvalidTuningConfig InvalidWorkspace ModelDoesNotFit NameTaken
-PortInUse RegistryDenied SecretNotFound StepUnknown UnknownInstanceType UnknownPreset
-WeightsUnavailable""".split()
-FAILED = """CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
+REFUSED = """AdapterInvalid AdapterMismatch AdapterNotFound AddressForbidden ConfigMapNotFound
+DatasetRowsInvalid DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid
+ImageUnreadable InstanceTypeMissing InvalidPriceTable InvalidSettings InvalidTuningConfig
+InvalidWorkspace ModelDoesNotFit ModelNotSupported NameTaken NamespaceNotServed NoRoomToTune
+PortInUse RegistryDenied SecretNotFound SecretUnusable StepUnknown TagTaken UnknownInstanceType
+UnknownPreset VolumeUnusable WeightsUnavailable""".split()
+FAILED = """BudgetSpent CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
 DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError
-KubernetesRefused LeadershipLost LogNotFound OutOfMemory PodForbidden PrefectUnavailable
-RunInProgress RunSuperseded ServerNotReady StateUnreadable TrainingDiverged
+KubernetesRefused LeadershipLost LogNotFound NothingLearned OutOfMemory PodForbidden
+PrefectUnavailable RunInProgress RunSuperseded ServerNotReady StateUnreadable TrainingDiverged
 WorkerNameTaken""".split()
 EXIT_CODES = (
     [(reason, 75) for reason in RETRYABLE]
     + [(reason, 3) for reason in REFUSED]
     + [(reason, 1) for reason in FAILED]
 )
+
+
+# What the world may mend without an edit of the Workspace: it is looked at again. Not what a person
+# has to correct, and not what costs a training each time to find out.
+MAY_PASS = """CloudDenied CloudUnavailable ConfigMapNotFound ContainerStartError DatasetUnreachable
+DownloadFailed GpuNotReady ImagePullError InsufficientCapacity InsufficientQuota InvalidPriceTable
+KubernetesRefused KubernetesUnavailable NameTaken NoOfferLeft NoRoomToTune NodeClaimNotReady
+NodeDiskPressure NodeLaunchTimedOut NodeLimitReached NodeLost NodeMemoryPressure NodeNotReady
+NodeRegistrationTimedOut OfferUnavailable PodEvicted PodForbidden PodPreempted PodRejected
+QuotaExceeded RegistryDenied RegistryUnavailable SecretNotFound SecretUnusable ServerNotReady
+SkuNotAvailable TagTaken
+Unschedulable VolumeMountFailed VolumeUnusable WeightsUnavailable""".split()
+
+
+def test_what_may_pass_by_itself_is_told_from_what_a_person_has_to_edit() -> None:
+    assert [name for name in sorted(dict(EXIT_CODES)) if may_pass(name)] == sorted(MAY_PASS)
+    assert not may_pass("Nonsense")
 
 
 def test_every_class_is_in_the_table_once() -> None:
@@ -93,3 +117,12 @@ def test_a_pod_program_ends_with_the_exit_code_of_its_error(
     }
     assert (type(error).__name__, str(error)) == (reason, "asked; found; do")
     assert issubclass(type(error), Refused) == (exit_code == 3)
+
+
+def test_each_reason_has_a_line_that_says_what_to_do_and_docs_reasons_md_has_it_too() -> None:
+    text = files("tasks.contract").joinpath("fixes.yaml").read_text(encoding="utf-8")
+    written = yaml.safe_load(text)
+    assert [*written] == sorted(reasons())
+    assert all(each.endswith(".") for each in written.values())
+    page = (Path(__file__).parents[2] / "docs" / "reasons.md").read_text()
+    assert page == explanations_page(), "write it anew: see explanations_page"

@@ -69,3 +69,30 @@ def test_each_look_at_a_machine_that_went_back_finds_the_same_cost() -> None:
         looked = looked.holding([], after(hours))
     assert (looked.gpu_hours, looked.price_usd) == (gone.gpu_hours, gone.price_usd) == (2.0, 7.0)
     assert looked.machines == gone.machines
+
+
+def test_a_machine_that_says_nothing_of_its_gpus_costs_money_and_no_gpu_hours() -> None:
+    fields = machine().model_dump(exclude={"gpus"})
+    cost = Cost().holding([HeldMachine.model_validate(fields)], after(1))
+    assert (cost.gpu_hours, cost.price_usd) == (0.0, 7.0)
+
+
+def test_clocks_that_disagree_make_no_cost_of_less_than_nothing() -> None:
+    assert machine().hours(after(-1)) == 0
+    assert machine(until="2026-01-01T11:00:00Z").hours(after(5)) == 0
+
+
+def test_one_unknown_price_of_several_makes_the_sum_unknown_and_is_named() -> None:
+    unknown = machine("b", price_per_hour=None, instance_type="rare")
+    cost = Cost().holding([machine(), unknown], after(1))
+    assert cost.price_usd is None
+    assert str(cost) == (
+        "price unknown for 4.000 GPU-hours (no price of rare: set KAITOFLOW_PRICE_TABLE)"
+    )
+
+
+def test_a_cost_is_written_in_kubernetes_spelling_and_read_back() -> None:
+    cost = Cost().holding([machine()], after(1))
+    written = cost.model_dump(mode="json", by_alias=True)
+    assert written["machines"][0]["pricePerHour"] == 7.0
+    assert Cost.model_validate(written) == cost

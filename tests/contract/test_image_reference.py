@@ -3,7 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contract.errors import ImageReferenceInvalid
-from tasks.contract.image_reference import Reference, parse_push_reference, parse_reference
+from tasks.contract.image_reference import (
+    Reference,
+    checkpoint_image,
+    parse_push_reference,
+    parse_reference,
+)
 
 DIGEST = f"sha256:{'a' * 64}"
 
@@ -114,3 +119,17 @@ def test_any_text_is_a_full_name_that_stands_for_itself_or_is_refused(text: str)
     except ImageReferenceInvalid:
         return
     assert parse_reference(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    ("image", "kept_as"),
+    [
+        ("registry.example.com/a/b:1", "registry.example.com/a/b:1.checkpoint"),
+        ("registry.example.com/a", "registry.example.com/a:latest.checkpoint"),
+        (f"registry.example.com/a:{'t' * 128}", f"registry.example.com/a:{'t' * 117}.checkpoint"),
+    ],
+    ids=["a tag", "none", "a long one"],
+)
+def test_checkpoints_are_kept_beside_the_image_that_they_lead_to(image: str, kept_as: str) -> None:
+    assert checkpoint_image(image) == kept_as
+    assert str(parse_push_reference(kept_as)) == kept_as

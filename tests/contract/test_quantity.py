@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.contract.quantity import parse_quantity
+from tasks.contract.quantity import parse_quantity, quantity
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,12 @@ def test_a_quantity_is_the_number_it_stands_for(text: str, number: float) -> Non
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no quantity; write a number such as"):
         parse_quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (0.5, "500m"), (3, "3"), (1024, "1024"), (2**20, "1Mi"), (1.5 * 2**30, "1.5Gi")],
+)
+def test_a_number_is_said_as_a_quantity(number: float, text: str) -> None:
+    assert quantity(number) == text
+    assert parse_quantity(text) == number

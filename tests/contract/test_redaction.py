@@ -26,6 +26,10 @@ from tasks.contract.status import ConditionType, FinishedStep, Progress, Workspa
             "https://a/?Signature=***&Key-Pair-Id=***&Policy=***",
         ),
         ("https://a/?access_token=k#f", "https://a/?access_token=***#f"),
+        (
+            r'{"urls":["https://a/?sv=1\u0026sig=k\u0026se=1"]}',
+            r'{"urls":["https://a/?sv=1\u0026sig=***\u0026se=1"]}',
+        ),
         ("GET 'https://a/?api_key=k' failed", "GET 'https://a/?api_key=***' failed"),
         ('{"url": "https://u:p@a/?token=k"}', '{"url": "https://***@a/?token=***"}'),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),

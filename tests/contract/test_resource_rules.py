@@ -6,6 +6,7 @@ from tasks.contract.resource_rules import (
     check_expression,
     check_partition,
     check_selects,
+    fitting_labels,
     is_reserved_label,
 )
 
@@ -42,12 +43,17 @@ def test_other_labels_select_nodes(key: str) -> None:
         {"key": "a", "operator": "In", "values": "a"},
         {"key": "a", "operator": "In", "values": [1]},
         {"key": "a", "operator": "In", "values": ["a"], "more": 1},
+        {"key": "a", "operator": "In"},
+        {"key": "a", "operator": "NotIn", "values": []},
+        {"key": "a", "operator": "Exists", "values": ["a"]},
+        {"key": "a", "operator": "Like", "values": ["a"]},
+        {"key": "a"},
     ],
 )
 def test_an_expression_that_names_no_label_is_shown_as_it_was_found(
     broken: dict[str, object],
 ) -> None:
-    with pytest.raises(ValueError, match="use operator In with one value") as refused:
+    with pytest.raises(ValueError, match="operator In or NotIn with values") as refused:
         check_expression(broken)
     assert str(refused.value).startswith(str(broken))
 
@@ -57,8 +63,35 @@ def test_every_slice_of_an_nvidia_gpu_is_a_profile() -> None:
         check_partition("mig", profile=profile, count=None)
 
 
-def test_an_expression_of_one_exact_label_is_taken() -> None:
-    check_expression({"key": "a", "operator": "In", "values": ["b"]})
+@pytest.mark.parametrize(
+    "expression",
+    [
+        {"key": "a", "operator": "In", "values": ["b"]},
+        {"key": "a", "operator": "NotIn", "values": ["b", "c"]},
+        {"key": "a", "operator": "Exists"},
+        {"key": "a", "operator": "DoesNotExist", "values": []},
+    ],
+)
+def test_an_expression_that_chooses_is_taken(expression: dict[str, object]) -> None:
+    check_expression(expression)
+
+
+@pytest.mark.parametrize(
+    ("expressions", "labels"),
+    [
+        ([], {"apps": "x"}),
+        ([{"key": "zone", "operator": "In", "values": ["a", "b"]}], {"apps": "x", "zone": "a"}),
+        ([{"key": "fast", "operator": "Exists"}], {"apps": "x", "fast": "true"}),
+        ([{"key": "apps", "operator": "Exists"}], {"apps": "x"}),
+        ([{"key": "old", "operator": "DoesNotExist"}], {"apps": "x"}),
+        ([{"key": "zone", "operator": "NotIn", "values": ["a"]}], {"apps": "x"}),
+        ([{"key": "kaito.sh/workspace", "operator": "Exists"}], {"apps": "x"}),
+    ],
+)
+def test_a_new_node_gets_labels_by_which_it_is_chosen(
+    expressions: list[dict[str, object]], labels: dict[str, str]
+) -> None:
+    assert fitting_labels({"apps": "x"}, expressions) == labels
 
 
 def test_labels_that_all_are_reserved_are_refused_and_one_of_one_s_own_is_enough() -> None:

@@ -1,11 +1,15 @@
 """Conditions move as Kubernetes' do."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import yaml
 
-from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.artifacts import Endpoint, PublishedImage, Tuned
+from tasks.contract.programs.tuning import HeldOut
 from tasks.contract.status import (
+    Condition,
     ConditionType,
     Progress,
     State,
@@ -14,6 +18,7 @@ from tasks.contract.status import (
     status_of,
 )
 
+CRDS = Path(__file__).parents[2] / "deployments" / "crds"
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -95,18 +100,21 @@ def served(generation: int = 1, state: State = State.READY) -> WorkspaceStatus:
 
 def test_what_an_older_generation_serves_stays_while_a_newer_one_is_run() -> None:
     status = fresh_status(2, served())
-    kept = {c.type: (c.status, c.observed_generation) for c in status.conditions}
-    kinds = ("NodeClaimReady", "NodesReady", "ResourceReady", "InferenceReady")
-    assert kept == dict.fromkeys(kinds, ("True", 1))
+    kept = {c.type for c in status.conditions if (c.status, c.observed_generation) == ("True", 1)}
+    new = {c.type for c in status.conditions if (c.status, c.observed_generation) == ("Unknown", 2)}
+    assert kept == {"NodeClaimReady", "NodesReady", "ResourceReady", "InferenceReady"}
+    assert new == {"Accepted", "JobStarted", "WorkspaceSucceeded"}
+    assert [c.type for c in status.conditions] == [*ConditionType]
     assert (status.served_generation, status.worker_nodes) == (1, ["gpu"])
 
 
-@pytest.mark.parametrize("reason", ["StopRequested", "Stopped", "ServerReplaced"])
+@pytest.mark.parametrize("reason", ["StopRequested", "Stopped", "ServerReplaced", "Deleting"])
 def test_of_a_server_that_was_ended_nothing_stays(reason: str) -> None:
     earlier = served()
     earlier.server_ended(reason=reason, message="m")
     status = fresh_status(2, earlier)
-    assert (status.conditions, status.worker_nodes, status.served_generation) == ([], [], None)
+    assert (status.worker_nodes, status.served_generation) == ([], None)
+    assert {c.reason for c in status.conditions} == {"NotYet"}
 
 
 def test_a_server_that_is_not_ready_for_a_while_is_still_served() -> None:
@@ -176,7 +184,109 @@ def test_image_and_endpoint_are_kept_by_the_next_run() -> None:
     assert (after.endpoint, after.image) == (earlier.endpoint, earlier.image)
 
 
+def test_the_pods_of_what_serves_may_be_of_an_older_generation() -> None:
+    status = served(generation=2)
+    assert status.server_generation == 2
+    status.server_made_in = 1
+    assert (status.served_generation, status.server_generation) == (2, 1)
+    assert fresh_status(3, status).server_generation == 1
+    status.server_ended(reason="Stopped", message="m")
+    assert status.server_generation is None
+    assert fresh_status(3, status).server_made_in is None
+
+
+def test_what_was_tuned_is_remembered_with_its_results_until_something_else_is() -> None:
+    status = WorkspaceStatus(observed_generation=3)
+    status.held_out = HeldOut(rows=4, loss_before=2.0, loss_after=1.0)
+    image = PublishedImage(reference="r:1", digest="sha256:1", pushed=True)
+    status.remember_tuned("abc", image)
+    known = fresh_status(4, status).tuned
+    assert known == Tuned(training="abc", generation=3, image=image, held_out=status.held_out)
+
+
+def test_a_generation_that_tunes_nothing_has_the_results_of_the_one_that_did() -> None:
+    image = PublishedImage(reference="r:1", digest="sha256:1", pushed=True)
+    held_out = HeldOut(rows=4, loss_before=2.0, loss_after=1.0)
+    status = fresh_status(4)
+    status.keep_tuned(Tuned(training="abc", generation=3, image=image, held_out=held_out))
+    assert (status.image, status.held_out) == (image, held_out)
+    assert status.tuned is not None
+    assert status.tuned.is_of(3)
+    assert status.tuned.is_of(4)
+    assert [(past.generation, past.digest) for past in status.history] == [(4, "sha256:1")]
+
+
 def test_a_workspace_that_no_run_has_told_of_has_an_empty_status() -> None:
     for manifest in (None, {}, {"status": None}):
         assert status_of(manifest) == WorkspaceStatus()
     assert status_of({"status": {"state": "Ready", "attempt": 3}}).attempt == 3
+
+
+def conditions_of(status: WorkspaceStatus) -> dict[str, tuple[str, str]]:
+    return {c.type: (c.status, c.reason) for c in status.conditions}
+
+
+def test_a_run_begins_with_a_condition_of_each_type_and_gives_no_reason_for_waiting() -> None:
+    status = fresh_status(1)
+    assert conditions_of(status) == dict.fromkeys(ConditionType, ("Unknown", "NotYet"))
+    assert all(c.message for c in status.conditions)
+    assert (status.reason, status.served_generation, status.keeps_nodes) == ("", None, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [("is_tuned", "JobStarted"), ("is_served", "InferenceReady")],
+)
+def test_what_is_not_asked_for_is_false_from_the_beginning(asked: str, kind: str) -> None:
+    status = fresh_status(1, is_tuned=asked != "is_tuned", is_served=asked != "is_served")
+    assert conditions_of(status)[kind] == ("False", "NotAsked")
+    assert list(conditions_of(status).values()).count(("Unknown", "NotYet")) == 6
+    assert (status.reason, status.served_generation) == ("", None)
+
+
+def test_what_a_refused_run_did_not_come_to_is_false_too() -> None:
+    status = fresh_status(1)
+    status.end_without(State.FAILED, reason="SecretNotFound", message="m", is_refusal=True)
+    found = conditions_of(status)
+    refused = {kind for kind, told in found.items() if told == ("False", "SecretNotFound")}
+    assert refused == {"Accepted", "WorkspaceSucceeded"}
+    assert set(found.values()) == {("False", "SecretNotFound"), ("False", "NotReached")}
+    assert (status.reason, status.served_generation) == ("SecretNotFound", None)
+    assert [c.type for c in status.conditions if c.is_failure] == sorted(refused)
+
+
+def test_of_a_run_that_ends_before_its_checks_nothing_is_said_about_them() -> None:
+    status = fresh_status(1)
+    status.end_without(State.STOPPED, reason="Stopped", message="m")
+    assert conditions_of(status)["Accepted"] == ("Unknown", "NotYet")
+    assert not any(c.is_failure for c in status.conditions)
+
+
+def test_a_condition_of_somebody_else_is_left_alone() -> None:
+    theirs = Condition(type="Theirs", status="Unknown", reason="NotYet")
+    status = WorkspaceStatus(conditions=[theirs, *fresh_status(1).conditions])
+    status.end_without(State.FAILED, reason="DiskFull", message="m")
+    assert status.conditions[0] == theirs
+
+
+def test_what_an_older_generation_serves_outlives_a_run_that_fails() -> None:
+    status = fresh_status(2, served())
+    status.end_without(State.FAILED, reason="DiskFull", message="m")
+    assert (status.served_generation, status.keeps_nodes, status.reason) == (1, True, "DiskFull")
+    assert conditions_of(status)["JobStarted"] == ("False", "NotReached")
+
+
+def test_a_workspace_that_no_run_has_looked_at_shows_what_a_run_begins_with() -> None:
+    crd = yaml.safe_load((CRDS / "kaito.sh_workspaces.yaml").read_text(encoding="utf-8"))
+    for version in crd["spec"]["versions"]:
+        schema = version["schema"]["openAPIV3Schema"]["properties"]["status"]
+        shown = WorkspaceStatus.model_validate(schema["default"])
+        begun = fresh_status(0)
+        told = {c.type: (c.status, c.reason, c.message) for c in begun.conditions}
+        assert {c.type: (c.status, c.reason, c.message) for c in shown.conditions} == told
+        assert (shown.served_generation, shown.observed_generation) == (None, 0)
+
+
+@pytest.mark.parametrize("written", [{"state": "Banana"}, {"conditions": [{"type": "Accepted"}]}])
+def test_a_status_that_nobody_of_ours_can_have_written_tells_nothing(written: object) -> None:
+    assert status_of({"status": written}) == WorkspaceStatus()

@@ -16,6 +16,7 @@ from transformers.training_args import OptimizerNames
 from trl.trainer.sft_config import SFTConfig
 
 from tasks.contract.errors import InvalidTuningConfig
+from tasks.contract.setting_rules import _peers
 from tasks.contract.training_config import TrainingConfig, _accepted, parse_training_config
 
 KAITO_EXAMPLE = """
@@ -239,3 +240,87 @@ def test_a_key_beside_a_merged_one_takes_its_place() -> None:
     text = "base: &b {r: 4, lora_alpha: 16}\ntraining_config:\n  LoraConfig: {<<: *b, r: 9}\n"
     config = parse_training_config(text, method="lora")
     assert (config.lora["r"], config.lora["lora_alpha"]) == (9, 16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "method", "shape"),
+    [("float32", "lora", (4, 32)), ("bfloat16", "lora", (2, 16)), ("float32", "qlora", (4, 4))],
+)
+def test_numbers_take_the_bytes_of_their_type(
+    dtype: str, method: str, shape: tuple[int, int]
+) -> None:
+    text = f"training_config: {{ModelConfig: {{torch_dtype: {dtype}}}}}"
+    found = parse_training_config(text, method=method).tuning_shape()
+    assert (found.compute_bytes, found.weight_bits) == shape
+
+
+@pytest.mark.parametrize(
+    ("together", "words"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "must hold min_lr or min_lr_rate"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "must hold num_decay_steps"),
+        (
+            {
+                "lr_scheduler_type": "cosine_with_min_lr",
+                "lr_scheduler_kwargs": {"min_lr": 0.1, "min_lr_rate": 0.1},
+            },
+            "keep one",
+        ),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "steps"},
+            "set both alike",
+        ),
+        (
+            {
+                "load_best_model_at_end": True,
+                "eval_strategy": "steps",
+                "save_strategy": "steps",
+                "eval_steps": 2,
+                "save_steps": 3,
+            },
+            "a multiple of eval_steps (2)",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_told_with_the_remedy(
+    together: dict[str, Any], words: str
+) -> None:
+    assert words in refusal(TrainingArguments=together)
+
+
+def test_evaluations_need_rows_that_are_held_out() -> None:
+    said = refusal(
+        TrainingArguments={"eval_strategy": "epoch"}, DatasetConfig={"train_test_split": 1}
+    )
+    assert "holds no rows out" in said
+
+
+def test_a_schedule_with_all_it_needs_is_taken() -> None:
+    schedule = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-6}}
+    assert parse(TrainingArguments=schedule).training["lr_scheduler_kwargs"] == {"min_lr": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("micro_batch_size", "TrainingArguments.per_device_train_batch_size"),
+        ("lora_r", "LoraConfig.r"),
+        ("sequence_len", "TrainingArguments.max_length"),
+        ("base_model", "the Workspace's tuning.preset.name"),
+    ],
+)
+def test_words_of_other_trainers_are_answered_with_ours(word: str, ours: str) -> None:
+    assert f"(here it is {ours})" in refusal(TrainingArguments={word: 1})
+    assert f"(here it is {ours})" in refusal(**dict[str, Any]({word: 1}))
+
+
+def test_a_word_that_is_nearly_right_is_told() -> None:
+    said = refusal(LoraConfig={"init_lora_weights": "gausian"})
+    assert "did you mean gaussian?" in said
+
+
+def test_every_word_of_others_that_is_called_otherwise_here_is_accepted_here() -> None:
+    for word, ours in _peers().items():
+        section, _, name = ours.split()[0].rstrip(":,").partition(".")
+        if section in _accepted():
+            assert name in _accepted()[section]["accepted"], word

@@ -13,12 +13,14 @@ from flows.view import describe_progress
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.programs.tuning import HeldOut, Sample
 from tasks.contract.status import (
+    AdapterRun,
     ConditionType,
     FinishedStep,
     Progress,
     State,
     WorkspaceStatus,
 )
+from tasks.contract.units import utc_text
 from tests.cluster.control_plane import ControlPlane
 from tests.crd.samples import manifest
 
@@ -57,6 +59,7 @@ def tuning_status() -> WorkspaceStatus:
             sample=Sample(question="?", before="!", after="."),
         ),
         flow_run_id="0123",
+        adapter_run=AdapterRun(flow="retune-workspace", flow_run_id="4567", since=utc_text(THEN)),
     )
     status.remember_image("sha256:1", now=THEN)
     status.set_condition(ConditionType.ACCEPTED, status="True", reason="Accepted", now=THEN)
@@ -124,13 +127,16 @@ def test_the_progress_reads_the_same_on_one_machine_and_on_a_cluster() -> None:
     assert str(progress) == describe_progress(progress).replace("  ", " ")
 
 
-def test_a_new_workspace_has_the_columns_too(
+def test_a_workspace_that_no_run_has_looked_at_says_so(
     apply: Apply, cluster: ControlPlane, room: str
 ) -> None:
     apply(manifest("tuning", {"metadata.name": "new"}))
     headings, cells = table(cluster, room, "new")
     assert " ".join(headings) == DEFAULT
-    assert cells[:5] == ["new", MACHINE, "", "", ""]
+    assert cells[:5] == ["new", MACHINE, "Unknown", "Unknown", "Unknown"]
+    shown = dict(zip(*table(cluster, room, "new", "--output=wide"), strict=True))
+    told = {key: shown[key] for key in ("STATE", "PROGRESS", "REASON")}
+    assert told == {"STATE": "Pending", "PROGRESS": "waits for its run", "REASON": "NotYet"}
 
 
 def test_v1alpha1_has_the_same_default_columns(
@@ -179,7 +185,7 @@ def test_writing_the_status_makes_no_new_generation(
 
 def test_a_user_cannot_write_the_status_with_the_workspace(apply: Apply) -> None:
     given = manifest("tuning", {"metadata.name": "faked"}) | {"status": {"state": "Ready"}}
-    assert "status" not in apply(given)
+    assert apply(given)["status"]["state"] == "Pending"
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,7 @@ KEPT: dict[str, dict[str, Any]] = {
     "loopback": {"tuning.input.urls": ["http://127.0.0.1/rows"] * 300},
     "no-secret": {"tuning.output.imagePushSecret": None},
     "nameless": {"tuning.preset": None},
-    "exists": {
-        "resource.labelSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
-    },
+    "like": {"resource.labelSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}},
 }
 
 

@@ -218,7 +218,7 @@ def test_a_changed_file_of_the_user_is_noticed(bench: Bench) -> None:
     assert bench.rows() == [chat("b")]
 
 
-@pytest.mark.parametrize("changes", [{"max_length": 3}, {"columns": DatasetColumns(text="x")}])
+@pytest.mark.parametrize("changes", [{"max_length": 7}, {"columns": DatasetColumns(text="x")}])
 def test_other_arguments_make_another_report(bench: Bench, changes: dict[str, object]) -> None:
     content = jsonl(chat() | {"x": "y"})
     first = bench.prepare("data.jsonl", content)
@@ -243,7 +243,7 @@ def test_what_was_unusable_is_asked_for_anew(web: Web, bench: Bench) -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_dataset(bench: Bench) -> None:
-    row = jsonl(chat("w " * 2000, "x"))
+    row = jsonl(chat("x", "w " * 2000))
     url = bench.file("data.jsonl", row * 4000)
     tracemalloc.start()
     try:

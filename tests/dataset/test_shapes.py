@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contract.programs.dataset import DatasetColumns
-from tasks.contract.row_words import MESSAGE_WORDS, ROW_WORDS
+from tasks.contract.row_words import ROW_WORDS
 from tasks.dataset.pod.rows import Unfit
-from tasks.dataset.pod.shapes import KNOWN_COLUMNS, REFUSED_KEYS, normalise
+from tasks.dataset.pod.shapes import KNOWN_COLUMNS, NOT_LEARNED, TOOL_COLUMNS, LeftOut, normalise
 from tests.dataset.web import chat
 
 ANY = DatasetColumns()
@@ -74,11 +74,84 @@ def test_a_system_prompt_beside_a_conversation_is_its_first_message() -> None:
     assert normal == {"messages": [system, *CHAT["messages"]]}
 
 
-def test_every_word_that_is_refused_is_looked_for() -> None:
-    known = {name: words[name] for words in (ROW_WORDS, MESSAGE_WORDS) for name in words}
-    refused = {name for name, treatment in known.items() if treatment == "refused"}
-    assert refused - {"tool_calls", "function_call"} == set(REFUSED_KEYS)
-    assert {name for name, word in ROW_WORDS.items() if word == "honoured"} == set(KNOWN_COLUMNS)
+def test_every_word_that_is_honoured_is_looked_for() -> None:
+    honoured = {name for name, treatment in ROW_WORDS.items() if treatment == "honoured"}
+    assert honoured == {*KNOWN_COLUMNS, *NOT_LEARNED, *TOOL_COLUMNS}
+
+
+@pytest.mark.parametrize("word", [{"label": False}, {"weight": 0}, {"train": False}])
+def test_a_row_that_is_not_to_be_learned_is_left_out(word: dict[str, object]) -> None:
+    with pytest.raises(LeftOut, match=next(iter(word))):
+        normalise(CHAT | word, ANY)
+
+
+@pytest.mark.parametrize("word", [{"weight": 0}, {"train": False}, {"training": 0}])
+def test_a_turn_that_is_not_to_be_learned_is_kept_with_weight_0(word: dict[str, object]) -> None:
+    asked, answered = CHAT["messages"]
+    assert normalise(turn(**word), ANY).row == {"messages": [asked, {**answered, "weight": 0}]}
+
+
+@pytest.mark.parametrize("word", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_is_kept_under_one_name(word: str) -> None:
+    asked, answered = CHAT["messages"]
+    messages = [asked, {**answered, "reasoning_content": "hm"}]
+    assert normalise(turn(**{word: "hm\n"}), ANY).row == {"messages": messages}
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}]
+    assert normalise(turn(content=parts), ANY).row == {"messages": messages}
+
+
+FUNCTION = {"name": "f", "arguments": {"x": 1}}
+CALL = {"id": "call00001", "type": "function", "function": FUNCTION}
+RESULT: dict[str, object] = {
+    "role": "tool",
+    "content": "3",
+    "tool_call_id": "call00001",
+    "name": "f",
+}
+CALLED: list[dict[str, object]] = [
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    RESULT,
+    {"role": "assistant", "content": "a"},
+]
+
+
+@pytest.mark.parametrize(
+    "calling",
+    [
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "assistant", "tool_calls": [{"function": FUNCTION}]},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": FUNCTION}]},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "call00001", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+        },
+        {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}},
+        {"from": "function_call", "value": json.dumps(FUNCTION)},
+    ],
+)
+@pytest.mark.parametrize(
+    "result",
+    [RESULT, {"from": "observation", "value": "3"}, {"role": "function", "content": "3"}],
+)
+def test_calls_and_results_are_read_however_they_are_written(
+    calling: dict[str, object], result: dict[str, object]
+) -> None:
+    messages = [CALLED[0], calling, result, CALLED[3]]
+    normal = normalise({"messages": messages}, ANY)
+    assert normal.row == {"messages": CALLED}
+    assert not normal.unused
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    "tools", [[TOOL], json.dumps([TOOL]), [TOOL["function"]], json.dumps([TOOL["function"]])]
+)
+@pytest.mark.parametrize("name", ["tools", "functions"])
+def test_tools_beside_a_conversation_are_kept(name: str, tools: object) -> None:
+    assert normalise(CHAT | {name: tools}, ANY).row == {**CHAT, "tools": [TOOL]}
 
 
 @pytest.mark.parametrize(
@@ -93,11 +166,23 @@ def test_every_word_that_is_refused_is_looked_for() -> None:
         (ANY, {"text": "q", "label": True, "weight": 1, "tools": []}, set()),
         (
             ANY,
-            turn(name="Ann", thinking="hm", weight=1),
-            {"messages[].name", "messages[].thinking"},
+            turn(name="Ann", mood="glad", weight=1),
+            {"messages[].name", "messages[].mood"},
         ),
         (DatasetColumns(text="body"), {"body": "q", "Text": "no"}, {"Text"}),
-        (DatasetColumns(messages="m"), {"m": CHAT["messages"], "system": "s"}, {"system"}),
+        (DatasetColumns(messages="m"), {"m": CHAT["messages"], "note": "s"}, {"note"}),
+        (ANY, {"question": "q", "answers": ["a", "b"]}, {"answers[1:]"}),
+        (ANY, {"question": "q", "answers": ["a", "a"]}, set()),
+        (
+            ANY,
+            turn(content=[{"type": "text", "text": "a", "cache": 1}]),
+            {"messages[].content[].cache"},
+        ),
+        (
+            ANY,
+            {"messages": [*CALLED[:3], turn(index=1)["messages"][1]]},  # type: ignore[index]
+            {"messages[].index"},
+        ),
     ],
 )
 def test_what_of_a_row_is_not_used_is_told(
@@ -119,13 +204,21 @@ def one(role: object, content: object) -> dict[str, object]:
         (one("assistant", None), r"the content of message 1 \(assistant\) is null"),
         (one("assistant", 3), "is a number, not text"),
         (one("assistant", "\ud800"), "half of a .* surrogate pair"),
-        (one("assistant", "Hello!"), "message 1 is the assistant's, with no question before it"),
-        (CHAT | {"tools": [{"type": "function"}]}, "tools of the row would be passed over"),
-        (CHAT | {"label": False}, "label of the row would be passed over"),
-        (CHAT | {"weight": 0}, "weight of the row would be passed over"),
-        (turn(weight=0), "weight of message 2 would be passed over, which changes what"),
-        (turn(train=False), "train of message 2 would be passed over"),
-        (turn(function_call={"name": "f"}), "message 2 calls a tool"),
+        (CHAT | {"tools": [{"type": "function"}]}, "tool 1 of tools has no name"),
+        ({"text": "t", "tools": [TOOL]}, "tools stands beside no conversation"),
+        (CHAT | {"weight": 0.5}, "weight of the row is '0.5'; use 0 or 1"),
+        (turn(weight=0.5), "weight of message 2 is '0.5'; use 0 or 1"),
+        (turn(weight=0, train=True), "message 2 is to be learned and not to be learned"),
+        (turn(function_call={"arguments": "{}"}), "message 2 calls a tool without a name"),
+        (turn(tool_calls=[{"function": {"name": "f", "arguments": "x"}}]), "that is not JSON"),
+        (turn(tool_calls=[{"function": {"name": "f", "arguments": [1]}}]), "not an object"),
+        (turn(**{"from": "human"}), "has the role 'assistant' and is from 'human'; keep one"),
+        (turn(value="b"), "message 2 has a content and another value; keep one"),
+        (turn(thinking="x", reasoning="y"), "message 2 has reasoning in two places; keep one"),
+        (
+            {"message_id": "1", "parent_id": None, "text": "Hi", "role": "prompter"},
+            "one message of a tree",
+        ),
         (
             {"messages": [{"role": "system", "content": "s"}, *CHAT["messages"]], "system": "t"},
             "a system message and another system prompt",

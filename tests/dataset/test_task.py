@@ -30,6 +30,30 @@ def test_columns_that_are_not_used_are_told_with_their_rows() -> None:
     assert summary(unused_columns=unused).endswith("; not used: id, note (in 1 rows)")
 
 
+def test_how_what_is_left_out_would_be_learned_is_told() -> None:
+    unused = [{"name": "x", "rows": 3, "remedy": "put it into the content"}]
+    assert summary(unused_columns=unused).endswith("; not used: x: put it into the content")
+
+
+def test_rows_that_teach_less_than_they_say_are_told() -> None:
+    told = summary(
+        texts=5,
+        left_out_rows=4,
+        silent_rows=2,
+        cut_answer_rows=1,
+        bare_answer_rows=1,
+        advised_max_length=2048,
+    )
+    assert told.startswith("3 rows in 5 texts, ")
+    assert told.endswith(
+        "; 2 rows teach nothing at max_length 1024"
+        " (TrainingArguments.max_length: 2048 keeps more)"
+        "; 1 rows have an answer that is cut off at max_length 1024"
+        "; 1 rows have an answer without a letter or digit"
+        "; 4 rows say that they are not to be learned and are left out"
+    )
+
+
 def test_of_many_columns_the_first_are_told() -> None:
     unused = [{"name": f"k{n}", "rows": 3} for n in range(11)]
     assert summary(unused_columns=unused).endswith("k6, k7 and 3 more")

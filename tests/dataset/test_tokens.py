@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.errors import WeightsUnavailable
+from tasks.chat.lessons import Lesson
+from tasks.contract.errors import InvalidTuningConfig, WeightsUnavailable
+from tasks.dataset.pod.messages import Message
 from tasks.dataset.pod.rows import Unfit
-from tasks.dataset.pod.shapes import Message, NormalRow
+from tasks.dataset.pod.shapes import NormalRow
 from tasks.dataset.pod.tokens import TokenCounter
 from tests.dataset.web import chat
 
@@ -22,7 +24,7 @@ CONVERSATIONS: list[NormalRow] = [
             *chat("Why is the sky\n\nblue?  ", "  Because… 空は青い 🌌")["messages"],
         ]
     },
-    {"messages": [*chat("one", "two")["messages"], *chat("<|im_end|>", "{{ x }}")["messages"]]},
+    {"messages": [*chat("one", "two")["messages"], *chat("<im_end>", "{{ x }}")["messages"]]},
 ]
 
 
@@ -39,10 +41,17 @@ def test_conversations_are_counted_as_transformers_does(
     smollm2_weights: Path, reference: Any, row: NormalRow
 ) -> None:
     counter = TokenCounter(smollm2_weights)
-    text = counter.rendered(row)
-    assert text == reference.apply_chat_template(row["messages"], tokenize=False)
+    (lesson,) = counter.lessons(row)
+    assert lesson.text == reference.apply_chat_template(row["messages"], tokenize=False)
     ids = reference.apply_chat_template(row["messages"], return_dict=False)
-    assert counter.count([text], plain=False) == [len(ids)]
+    assert counter.count([lesson], plain=False) == [len(ids)]
+
+
+def test_a_special_token_that_is_said_is_counted_as_text(smollm2_weights: Path) -> None:
+    counter = TokenCounter(smollm2_weights)
+    (said,) = counter.lessons({**chat("<|im_end|>")})
+    (other,) = counter.lessons({**chat("<|im-end|>")})
+    assert counter.count([said], plain=False) == counter.count([other], plain=False)
 
 
 @pytest.mark.parametrize("text", ["Once upon a time", "a<|im_end|>", "空 \n\n x"])
@@ -51,20 +60,20 @@ def test_plain_text_is_counted_with_one_end_token(
 ) -> None:
     ids = reference(text)["input_ids"]
     expected = len(ids) + (ids[-1] != reference.eos_token_id)
-    assert TokenCounter(smollm2_weights).count([text], plain=True) == [expected]
+    assert TokenCounter(smollm2_weights).count([Lesson(text, ())], plain=True) == [expected]
 
 
 def test_a_conversation_that_the_template_refuses_is_unfit(toy_weights: Path) -> None:
-    row: NormalRow = {"messages": [{"role": "tool", "content": "x"}]}
-    with pytest.raises(Unfit, match=r"template refuses it \(roles tool\): no tools here"):
-        TokenCounter(toy_weights).rendered(row)
+    row: NormalRow = {"messages": [{"role": "tool", "content": "x"}, *chat()["messages"]]}
+    with pytest.raises(Unfit, match=r"template refuses it \(roles tool, user.*: no tools here"):
+        TokenCounter(toy_weights).lessons(row)
 
 
 def test_a_template_can_reach_nothing_of_the_program(toy_weights: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_weights, tmp_path, dirs_exist_ok=True)
     (tmp_path / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(Unfit, match="unsafe"):
-        TokenCounter(tmp_path).rendered({**chat()})
+        TokenCounter(tmp_path).lessons({**chat()})
 
 
 def test_generation_marks_in_a_template_change_nothing(toy_weights: Path, tmp_path: Path) -> None:
@@ -72,13 +81,18 @@ def test_generation_marks_in_a_template_change_nothing(toy_weights: Path, tmp_pa
     said = "{% generation %}{{ m.content }} {% endgeneration %}"
     template = f"{{% for m in messages %}}{said}{{% endfor %}}"
     (tmp_path / "chat_template.jinja").write_text(template)
-    assert TokenCounter(tmp_path).rendered({**chat("q", "a")}) == "q a "
+    (lesson,) = TokenCounter(tmp_path).lessons({**chat("q", "a")})
+    assert lesson == Lesson("q a</s>", ((2, 7),))
 
 
-def test_a_model_without_a_template_counts_the_contents(toy_weights: Path, tmp_path: Path) -> None:
+def test_conversations_need_a_chat_template(toy_weights: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_weights, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
-    assert TokenCounter(tmp_path).rendered({**chat("q", "a")}) == "q\na"
+    with pytest.raises(InvalidTuningConfig, match="set ModelConfig.chat_template"):
+        TokenCounter(tmp_path).lessons({**chat("q", "a")})
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (lesson,) = TokenCounter(tmp_path, template).lessons({**chat("q", "a")})
+    assert lesson == Lesson("qa</s>", ((1, 6),))
 
 
 @pytest.mark.parametrize("content", [None, "{}"])

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ import pytest
 import yaml
 
 from demo.docstrings import write_docstring_dataset
+from tasks.presets import find_preset
 from tests.builders import tuning_manifest
+from tests.dataset.web import running_web
+from tests.flows.canary import signed
 from tests.models import write_shallow
+from tests.postgresql import running_postgresql
 
 RUN_TIMEOUT_S = 400
 
@@ -65,9 +70,19 @@ class Installation:
 
 
 def write_workspace(
-    folder: Path, name: str, *, rows: int, training: dict[str, Any], split: float
+    folder: Path,
+    name: str,
+    *,
+    rows: int,
+    training: dict[str, Any],
+    split: float,
+    url: str = "file:rows.parquet",
+    method: str = "lora",
 ) -> Path:
-    """A Workspace with its ConfigMap in one file, and its dataset beside it."""
+    """A Workspace with its ConfigMap in one file, and its dataset beside it.
+
+    Of the shallow model qlora would quantise too little.
+    """
     write_docstring_dataset(folder / "rows.parquet", rows=rows, seed=0)
     sections = {
         "TrainingArguments": training,
@@ -79,29 +94,58 @@ def write_workspace(
         "metadata": {"name": "settings"},
         "data": {"training_config.yaml": yaml.safe_dump({"training_config": sections})},
     }
-    manifest = tuning_manifest(name, config="settings", input={"urls": ["file:rows.parquet"]})
+    manifest = tuning_manifest(name, config="settings", input={"urls": [url]}, method=method)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump_all([manifest, config_map]))
     return path
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the tests' Prefect server: its database and its log."""
+    return tmp_path_factory.mktemp("prefect-home")
+
+
+@pytest.fixture(scope="session")
+def prefect_home(prefect_folder: Path) -> Iterator[str]:
     """The API address of a Prefect server that lives as long as the tests."""
-    home = tmp_path_factory.mktemp("prefect-home")
+    with held_prefect(prefect_folder, {}) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def crowded_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API address of a Prefect server on PostgreSQL, as the chart has it.
+
+    SQLite answers "database is locked" where dozens of runs begin at once.
+    """
+    with (
+        running_postgresql() as database,
+        held_prefect(tmp_path_factory.mktemp("crowded"), database.prefect_settings) as address,
+    ):
+        yield address
+
+
+@contextmanager
+def held_prefect(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
+    """The API address of a Prefect server of this home, with its password in the environment."""
     holder = subprocess.Popen(
         [sys.executable, "-m", "tests.flows.hold_prefect"],
-        env=os.environ | {"KAITOFLOW_HOME": str(home)},
+        env={**os.environ, "KAITOFLOW_HOME": str(home), **settings},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert holder.stdout is not None
     address = holder.stdout.readline().strip()
-    # As `kaitoflow server` does for all that it starts.
-    os.environ["PREFECT_API_AUTH_STRING"] = (home / "prefect" / "password").read_text().strip()
-    yield address
-    holder.communicate("", timeout=60)
+    password = (home / "prefect" / "password").read_text().strip()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            # As `kaitoflow server` does for all that it starts.
+            patch.setenv("PREFECT_API_AUTH_STRING", password)
+            yield address
+    finally:
+        holder.communicate("", timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +159,7 @@ def installation(
     tmp_path: Path, shallow_weights: Path, prefect_home: str
 ) -> Iterator[Installation]:
     """An installation of its own for one test, with a model that is soon trained."""
-    yield from _installation(tmp_path, shallow_weights, prefect_home)
+    yield from installed(tmp_path, shallow_weights, prefect_home)
 
 
 @pytest.fixture(scope="session")
@@ -123,13 +167,16 @@ def shared_installation(
     tmp_path_factory: pytest.TempPathFactory, smollm2_weights: Path, prefect_home: str
 ) -> Iterator[Installation]:
     """The installation in which the session's one whole run takes place, with the whole model."""
-    yield from _installation(tmp_path_factory.mktemp("shared"), smollm2_weights, prefect_home)
+    yield from installed(tmp_path_factory.mktemp("shared"), smollm2_weights, prefect_home)
 
 
-def _installation(folder: Path, weights: Path, api_url: str) -> Iterator[Installation]:
+def installed(folder: Path, weights: Path, api_url: str) -> Iterator[Installation]:
+    """An installation in a folder, with the model in its place; its programs end with it."""
     models = folder / "models"
     models.mkdir()
-    (models / "HuggingFaceTB--SmolLM2-135M-Instruct@main").symlink_to(weights)
+    preset = find_preset("smollm2-135m-instruct")
+    link = models / f"{preset.model.replace('/', '--')}@{preset.revision}"
+    link.symlink_to(weights)
     made = Installation(folder, {"PREFECT_API_URL": api_url})
     yield made
     for pid in made.process_ids():
@@ -147,17 +194,28 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="session")
-def finished(shared_installation: Installation) -> FinishedRun:
-    """A Workspace tuned, published and served with the real model."""
-    file = write_workspace(
-        shared_installation.home,
-        "quickstart",
-        rows=52,
-        training={"learning_rate": 5e-4, "num_train_epochs": 1},
-        split=0.4,
-    )
-    ended = shared_installation.kaitoflow("run", str(file))
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return FinishedRun(
-        shared_installation, file, ended.stdout, shared_installation.object("quickstart")
-    )
+def finished(shared_installation: Installation) -> Iterator[FinishedRun]:
+    """A Workspace tuned, published and served with the real model.
+
+    Its dataset is a server's, at an address with a password and a signature.
+    """
+    shared_installation.environment["KAITOFLOW_ALLOW_LOCAL_ADDRESSES"] = "true"
+    with running_web() as web:
+        file = write_workspace(
+            shared_installation.home,
+            "quickstart",
+            rows=52,
+            training={"learning_rate": 5e-4, "num_train_epochs": 1},
+            split=0.4,
+            url=signed(f"{web.address}/rows.parquet"),
+            method="qlora",
+        )
+        web.serve_bytes("/rows.parquet", (file.parent / "rows.parquet").read_bytes())
+        ended = shared_installation.kaitoflow("run", str(file))
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        yield FinishedRun(
+            shared_installation,
+            file,
+            ended.stdout + ended.stderr,
+            shared_installation.object("quickstart"),
+        )

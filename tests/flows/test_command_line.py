@@ -61,7 +61,8 @@ def test_get_prints_the_documented_columns(kaitoflow: Command, applied: Store) -
     assert lines[0].split() == (
         "NAME INSTANCE RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE".split()
     )
-    assert lines[1].split()[:3] == ["tuned", "Standard_NC4as_T4_v3", "True"]
+    shown = ["tuned", "Standard_NC4as_T4_v3", "True", "Unknown", "Unknown"]
+    assert lines[1].split()[:5] == shown
 
 
 def test_get_wide_adds_state_progress_and_reason(kaitoflow: Command, applied: Store) -> None:

@@ -10,10 +10,9 @@ import pytest
 import yaml
 
 from tests.builders import tuning_manifest
-from tests.flows.conftest import Installation, write_workspace
+from tests.flows.conftest import RUN_TIMEOUT_S, Installation, write_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-WAIT_S = 180
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def of_epochs(installation: Installation, epochs: int) -> Path:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + RUN_TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.2)
@@ -88,7 +87,7 @@ def test_a_killed_trainer_is_started_again_by_the_same_run(
     run = installation.start("run", str(workspace))
     wait_for(lambda: step_of(installation) >= 2)
     trainer(installation).kill()
-    assert run.wait(WAIT_S) == 0
+    assert run.wait(RUN_TIMEOUT_S) == 0
     assert installation.object("short")["status"]["state"] == "Ready"
 
 
@@ -100,7 +99,7 @@ def test_a_killed_prefect_server_is_started_again_within_the_run(
     wait_for(lambda: step_of(installation) >= 2)
     record = installation.home / "prefect" / "server.json"
     psutil.Process(yaml.safe_load(record.read_text())["process"]["pid"]).kill()
-    assert run.wait(WAIT_S) == 0
+    assert run.wait(RUN_TIMEOUT_S) == 0
     assert not record.exists()
 
 

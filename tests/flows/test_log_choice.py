@@ -11,12 +11,13 @@ from flows.places.log_choice import LogChoice
 from flows.places.pod_logs import pod_log_lines
 from tasks.contract.artifacts import Node, PublishedImage
 from tasks.contract.errors import LogNotFound, StepUnknown
-from tasks.contract.steps import INFERENCE, TUNING, StepName, step_of
+from tasks.contract.steps import CANDIDATE, INFERENCE, TUNING, StepName, step_of
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
+from tasks.evaluation.candidate_pod import candidate_pod
 from tasks.platform.base import Address, Pod
 from tasks.platform.current import current_platform, local_platform
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import POD_LABEL
+from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL
 from tasks.pods import inference_pod, tuning_pod
 from tasks.settings import settings
 from tests.builders import tuning_manifest, tuning_workspace
@@ -42,6 +43,7 @@ async def pods(workspace: Workspace) -> list[Pod]:
     image = PublishedImage(reference="registry.example.com/a:1", digest="sha256:0")
     return [
         await tuning_pod(workspace, NODE, push=False),
+        await candidate_pod(workspace, NODE, number=2, serving=image, push=False),
         await inference_pod(workspace, NODE, image, ADDRESS),
     ]
 
@@ -106,17 +108,17 @@ async def in_cluster(word: str, containers: list[tuple[str, str]]) -> list[str]:
 
 
 class Finished:
-    """An API server that has two pods, of which every container has ended with a word."""
+    """An API server that has three pods, of which every container has ended with a word."""
 
     def __init__(self, containers: list[tuple[str, str]]) -> None:
         self._containers = containers
 
     async def find(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
-        return [self._pod(kind) for kind in (TUNING, INFERENCE)]
+        return [self._pod(kind) for kind in (TUNING, CANDIDATE, INFERENCE)]
 
     def _pod(self, kind: str) -> dict[str, Any]:
         names = [name for pod, name in self._containers if pod == kind]
-        labels = {POD_LABEL: kind}
+        labels = {POD_LABEL: kind, GENERATION_LABEL: "1"}
         return {
             "metadata": {"name": kind, "labels": labels, "creationTimestamp": ""},
             "spec": {"containers": [{"name": name} for name in names]},
@@ -137,7 +139,7 @@ async def test_each_step_that_is_shown_has_its_log_on_both_places(step: StepName
     workspace = from_an_image()
     containers = of_containers(await pods(workspace))
     expected = [name for pod, name in containers if step_of(name, workspace, pod=pod) is step]
-    assert here(step.value, containers) == expected
+    assert here(step.value, containers) == list(dict.fromkeys(expected))
     assert await in_cluster(step.value, containers) == expected
 
 
@@ -154,7 +156,7 @@ async def test_each_container_has_its_log_on_both_places() -> None:
         *((step.value, LogNotFound, "kaitoflow describe tuned") for step in IN_THE_FLOW),
         ("deploy", LogNotFound, "there are logs of: fetch-weights;"),
         ("serve", LogNotFound, "there are logs of: fetch-weights;"),
-        ("nope", StepUnknown, "choose one of weights, download, tune, push, weights-again, "),
+        ("nope", StepUnknown, "choose one of weights, download, tune, push, evaluate, "),
     ],
 )
 async def test_a_log_that_cannot_be_had_is_refused_for_what_is_wrong(

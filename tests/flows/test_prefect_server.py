@@ -8,7 +8,11 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prefect.server.api import server
 
+from flows.prefect_process import answer_only_to
 from flows.prefect_server import _find, _password
 from tests.flows.prefect import ask, login
 
@@ -106,3 +110,16 @@ def test_the_password_is_on_no_command_line(prefect_home: str) -> None:
     word = os.environ["PREFECT_API_AUTH_STRING"].partition(":")[2]
     mine = psutil.Process().children(recursive=True)
     assert not any(word in " ".join(process.cmdline()) for process in mine)
+
+
+def test_the_server_s_own_client_is_answered_however_often_it_makes_its_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    application = FastAPI()
+    monkeypatch.setattr(server, "create_app", lambda: application)
+    answer_only_to(["127.0.0.1"])
+    statuses = []
+    for host in ("prefect-in-memory", "127.0.0.1", "evil.example"):
+        with TestClient(server.create_app(), base_url=f"http://{host}") as client:
+            statuses.append(client.get("/nothing").status_code)
+    assert statuses == [404, 404, 400]

@@ -74,6 +74,8 @@ def test_a_run_from_the_form_is_executed_and_its_refusal_told(
         f"/flow_runs/{run['id']}",
         lambda state: state["state_type"] in ("FAILED", "COMPLETED", "CRASHED"),
     )
+    # What was typed is replaced by what names the object, which keeps the addresses' secrets.
+    assert ended["parameters"]["workspace"]["metadata"]["uid"]
     assert ended["state_type"] == "FAILED"
     assert "there is no such file" in ended["state"]["message"]
     conditions = installation.object("formed")["status"]["conditions"]

@@ -40,6 +40,19 @@ def test_a_pushed_image_is_what_the_registry_serves(
     assert result.bytes == result.uploaded_bytes
 
 
+def test_a_checkpoint_goes_once_its_image_is_there(
+    registry: RunningRegistry, adapter: Path, name: str
+) -> None:
+    image = f"{registry.host}/{name}:v1"
+    push_image(push_config(adapter, f"{image}.checkpoint"))
+    served_digest(registry.url, name, "v1.checkpoint")
+    other = write_adapter(adapter.with_name("trained"), seed=1)
+    push_image(push_config(other, image, checkpoint=f"{image}.checkpoint"))
+    served_digest(registry.url, name)
+    with pytest.raises(KeyError):
+        served_digest(registry.url, name, "v1.checkpoint")
+
+
 def test_an_image_that_is_kept_only_is_not_pushed(adapter: Path) -> None:
     result = push_image(push_config(adapter, "nowhere.invalid/phi:v1", push=False))
     assert (result.pushed, result.uploaded_bytes) == (False, 0)

@@ -1,6 +1,7 @@
 """A registry, and whoever it sends us to, gets no more than is its own."""
 
 import gzip
+import hashlib
 import json
 import ssl
 from collections.abc import Iterator
@@ -170,6 +171,53 @@ def test_only_a_registry_that_lies_inside_leads_inside() -> None:
     assert backend("private.io").allowed_addresses("inside", 443) == ["10.0.0.2"]
     with pytest.raises(AddressForbidden, match="inside a private network"):
         backend("public.io").allowed_addresses("inside", 443)
+
+
+@pytest.mark.parametrize(
+    ("named", "leads"),
+    [((), False), (("other",), False), (("Storage.",), True), (("*",), True)],
+    ids=str,
+)
+def test_a_registry_outside_leads_to_storage_inside_that_is_named(
+    named: tuple[str, ...], leads: bool
+) -> None:
+    names = {"public.io": "8.8.8.8", "storage": "10.0.0.1", "metadata": "169.254.169.254"}
+    backend = GuardedBackend(
+        home="public.io", inside=named, resolve=lambda host, _port: [names[host]]
+    )
+    if leads:
+        assert backend.allowed_addresses("storage", 9000) == ["10.0.0.1"]
+    else:
+        with pytest.raises(AddressForbidden, match="inside a private network"):
+            backend.allowed_addresses("storage", 9000)
+    with pytest.raises(AddressForbidden, match="a metadata service"):
+        backend.allowed_addresses("metadata", 80)
+
+
+def test_who_is_refused_storage_inside_is_told_how_to_name_it(
+    home: Scripted, proxied: Repository
+) -> None:
+    away = {"Location": "http://10.0.0.1:9000/layer"}
+    home.answers[f"GET http://registry.invalid:5000{MANIFEST}"] = Answer(307, away)
+    with proxied, pytest.raises(AddressForbidden) as refused:
+        proxied.read_manifest("v1")
+    assert refused.value.asked == "cannot connect to 10.0.0.1"
+    assert refused.value.fix.endswith("name the host in KAITOFLOW_REGISTRY_STORAGE_HOSTS")
+
+
+def test_a_registry_inside_sends_us_on_to_its_storage_beside_it(
+    home: Scripted, other: Scripted, tmp_path: Path
+) -> None:
+    """As a registry over MinIO does, by an address that is signed; the storage gets no login."""
+    layer = b"weights"
+    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    signed = {"Location": f"{other.url}/bucket/layer?X-Amz-Signature=s"}
+    home.answers[f"GET /v2/phi/blobs/{digest}"] = Answer(307, signed)
+    other.answers["GET /bucket/layer"] = Answer(body=layer)
+    with repository(home, tmp_path) as asked:
+        blob = asked.have_blob(digest, len(layer), tmp_path / "blob")
+    assert blob.read_bytes() == layer
+    assert not secrets_of(other)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])

@@ -2,12 +2,14 @@
 
 Run as `python -m tests.mutation.mutate [--mutants N] [--seed S] MODULE...`, or by `make mutate`. A
 module is a path or a pattern such as `tasks/plan/*.py`. Of each a seeded sample of mutants is made
-in a copy of the checkout; against each run those fast tests that are about the module (see
-`_tests_of`). Printed are the killed and the survived of each module, with every survivor.
+in a copy of the checkout; against each run the fast tests of the module, and where they pass those
+of its room (see `_tests_of`). Printed are the killed and the survived of each module, with every
+survivor.
 
-Fast means: not marked slow, cluster or e2e, no server of a whole session, and under half a second.
-A mutant that hangs its tests for long counts as killed. Mutants run here as the code that they are:
-leave out modules that end processes or delete folders.
+Fast means: not marked slow, cluster or e2e, no server of a whole session, and under half a second
+of CPU, beside what the first test of all has to import. A mutant that hangs its tests for long
+counts as killed. Mutants run here as the code that they are: leave out modules that end processes
+or delete folders.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,15 +35,17 @@ import pytest
 from tests.mutation.operators import Mutant, find_mutants
 
 ROOT = Path(__file__).parents[2]
-_FAST_TEST_S = 0.5
+_FAST_TEST_CPU_S = 0.5
+# By the clock, which on a busy machine says little: only what waits for long is left out by it.
+_LONG_TEST_S = 10.0
 _MUTANT_LIMIT_S = 60.0
 _BASELINE_LIMIT_S = 600.0
 # Each takes seconds to start: a test that asks for one is not fast.
 _DEAR_FIXTURES = frozenset(
     "cluster control_plane kubeconfig namespace registry smollm2_weights tiny_weights".split()
 )
-# Libraries that most tests need: imported once here, and inherited by each mutant's process.
-_LIBRARIES = ("httpx2", "hypothesis", "kubernetes", "prefect", "psutil", "pydantic", "yaml")
+# What may be a mutant, or import one: each mutant's process imports it anew.
+_OURS = frozenset("__main__ demo flows requirements serving tasks tests".split())
 _OPTIONS = (
     "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist",
     "-m", "not slow and not cluster and not e2e and not registry", "--durations=0",
@@ -51,23 +55,41 @@ _OPTIONS = (
 
 @dataclass(eq=False)
 class Fast:
-    """A pytest plugin: keeps the tests that are fast, or those named, and times them."""
+    """A pytest plugin: keeps the tests that are fast, or those named, and times them.
+
+    cpu_s: of each test, its fixtures and the processes that it ended. too_long: by the clock.
+    """
 
     only: frozenset[str] = frozenset()
-    durations_s: dict[str, float] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    too_long: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out what is dear."""
         items[:] = [item for item in items if self._is_wanted(item)]
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Keep what a test takes in all."""
+        began_s, cpu_s = time.monotonic(), _cpu_s()
+        done = yield
+        self.cpu_s[item.nodeid] = _cpu_s() - cpu_s
+        if time.monotonic() - began_s > _LONG_TEST_S:
+            self.too_long.add(item.nodeid)
+        return done
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up what a test takes in all."""
-        taken_s = self.durations_s.get(report.nodeid, 0.0) + report.duration
-        self.durations_s[report.nodeid] = taken_s
+        """Keep which have failed."""
         if report.failed:
-            self.failed.append(report.nodeid)
+            self.failed.add(report.nodeid)
+
+    @property
+    def fast(self) -> set[str]:
+        """The tests that passed, quickly."""
+        quick = {test for test, cpu_s in self.cpu_s.items() if cpu_s < _FAST_TEST_CPU_S}
+        return quick - self.failed - self.too_long
 
     def _is_wanted(self, item: pytest.Item) -> bool:
         if self.only:
@@ -92,11 +114,10 @@ class Verdict:
 def main() -> None:
     """Print the figures of each module, then those of all."""
     arguments = _arguments()
-    _import_libraries()
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        checkout = _copied(Path(folder))
+        checkout, fast = _copied(Path(folder)), FastTests()
         verdicts = [
-            _try_module(checkout, module, mutants=arguments.mutants, seed=arguments.seed)
+            _try_module(checkout, module, fast, mutants=arguments.mutants, seed=arguments.seed)
             for module in _modules(arguments.modules)
         ]
     _say(_line("all", sum(v.tests for v in verdicts), *_sums(verdicts)))
@@ -110,9 +131,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _import_libraries() -> None:
-    for name in _LIBRARIES:
-        importlib.import_module(name)
+def _import_libraries(names: Iterable[str]) -> None:
+    for name in names:
+        # What a test has put among the modules is none of a library's.
+        with suppress(Exception):
+            importlib.import_module(name)
 
 
 def _copied(folder: Path) -> Path:
@@ -137,44 +160,73 @@ def _modules(patterns: list[str]) -> list[str]:
     return modules
 
 
-def _try_module(checkout: Path, module: str, *, mutants: int, seed: int) -> Verdict:
+class FastTests:
+    """The fast tests of each room, found once: many modules have the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[frozenset[str], frozenset[str]] = {}
+
+    def tiers(self, checkout: Path, module: str) -> list[frozenset[str]]:
+        """The fast tests about a module, and then the others of its room."""
+        tiers = _tests_of(module)
+        files = frozenset(file for tier in tiers for file in tier)
+        if files and files not in self._known:
+            self._known[files] = _fast_tests(checkout, sorted(files))
+        found = self._known.get(files, frozenset())
+        return [frozenset(t for t in found if t.partition("::")[0] in tier) for tier in tiers]
+
+
+def _try_module(
+    checkout: Path, module: str, known: FastTests, *, mutants: int, seed: int
+) -> Verdict:
     started_s = time.monotonic()
     source = (ROOT / module).read_text()
-    tests = _tests_of(module)
-    fast = _fast_tests(checkout, tests) if tests else {}
-    verdict = Verdict(module, len(fast))
+    tiers = known.tiers(checkout, module)
+    verdict = Verdict(module, sum(map(len, tiers)))
     found = find_mutants(source)
     for mutant in random.Random(f"{seed} {module}").sample(found, min(mutants, len(found))):
         (checkout / module).write_text(mutant.apply(source))
         _forget_compiled(checkout / module)
-        if fast and not _pass(checkout, fast):
+        if not all(_pass(checkout, fast) for fast in tiers if fast):
             verdict.killed += 1
         else:
             verdict.survived.append(mutant)
     (checkout / module).write_text(source)
     taken_s = time.monotonic() - started_s
-    _say(f"{_line(module, len(fast), verdict.killed, verdict.total)}  {taken_s:5.0f} s")
+    _say(f"{_line(module, verdict.tests, verdict.killed, verdict.total)}  {taken_s:5.0f} s")
     for mutant in sorted(verdict.survived, key=lambda each: each.line):
         was, now = (" ".join(words.split())[:60] for words in (mutant.was, mutant.text))
         _say(f"    survived {module}:{mutant.line} {mutant.operator}: {was} -> {now}")
     return verdict
 
 
-def _tests_of(module: str) -> list[str]:
-    """The test files that bear the module's name, or stand in its room and import it.
+def _tests_of(module: str) -> list[list[str]]:
+    """The test files that bear the module's name or import it, and then the others of its room.
 
-    Where there are none: those that import it, and all of its room.
+    Where tests have no such room, all those that bear its name or import it.
     """
     name = module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-    room, last = module.split("/")[1], name.rpartition(".")[2]
-    files = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")]
-    named = {file for file in files if _is_named_for(last, file.stem.removeprefix("test_"))}
-    importing = {file for file in files if name in _imported(ROOT / "tests" / file)}
-    at_home = {file for file in files if file.parts[0] == room}
-    if at_home:
-        named &= at_home
-    chosen = named | (importing & at_home) or importing | at_home
-    return [f"tests/{file}" for file in sorted(chosen)]
+    last = name.rpartition(".")[2]
+    every = sorted((ROOT / "tests").rglob("test_*.py"))
+    room = _room_of(module)
+    files = [path for path in every if room in path.parents] if room else every
+    about = [
+        path
+        for path in files
+        if _is_named_for(last, path.stem.removeprefix("test_")) or name in _imported(path)
+    ]
+    others = [path for path in files if path not in about] if room else []
+    return [[str(path.relative_to(ROOT)) for path in tier] for tier in (about, others) if tier]
+
+
+def _room_of(module: str) -> Path | None:
+    """Where the tests of a module are: `tests/plan` of `tasks/plan`, `tests/flows` of `flows`."""
+    world, *rooms = Path(module).parent.parts
+    for parts in ((world, *rooms), rooms, rooms[:1]):
+        folder = ROOT.joinpath("tests", *parts)
+        if parts and any(folder.glob("test_*.py")):
+            return folder
+    return None
 
 
 def _is_named_for(module: str, test: str) -> bool:
@@ -192,31 +244,53 @@ def _imported(path: Path) -> set[str]:
     return names
 
 
-def _fast_tests(checkout: Path, tests: list[str]) -> dict[str, float]:
-    """Those that pass and are fast, quickest first; their modules are compiled on the way."""
-    plugin = Fast()
+def _fast_tests(checkout: Path, files: list[str]) -> frozenset[str]:
+    """Those that pass and are fast; their modules are compiled on the way.
+
+    What took long is tried once more: the first test of a module pays for what all import. The
+    libraries of which that was are imported here, for each mutant's process to inherit.
+    """
     said = checkout / "home" / "said.json"
 
     def run() -> int:
         options = [option for option in _OPTIONS if option != "-x"]
-        code = pytest.main([*options, *tests], plugins=[plugin])
-        said.write_text(json.dumps([plugin.durations_s, plugin.failed]))
+        first = Fast()
+        code = pytest.main([*options, *files], plugins=[first])
+        slow = frozenset(first.cpu_s.keys() - first.fast)
+        again = Fast(only=slow)
+        if slow:
+            pytest.main([*options, *_files(slow)], plugins=[again])
+        libraries = [name for name in sys.modules if name.partition(".")[0] not in _OURS]
+        said.write_text(json.dumps([[*(first.fast | again.fast)], libraries]))
         return int(code)
 
     said.unlink(missing_ok=True)
     _forked(checkout, run, limit_s=_BASELINE_LIMIT_S, compiles=True)
-    durations_s, failed = json.loads(said.read_text()) if said.exists() else ({}, [])
-    quickest = sorted(durations_s.items(), key=lambda each: each[1])
-    return {test: s for test, s in quickest if s < _FAST_TEST_S and test not in failed}
+    if not said.exists():
+        # Without them every mutant would count as survived.
+        raise SystemExit(
+            f"mutate was to find the fast tests of {Path(files[0]).parent}; they took over"
+            f" {_BASELINE_LIMIT_S:.0f} s, or broke off; run it on a machine that is less busy"
+        )
+    fast, libraries = json.loads(said.read_text())
+    _import_libraries(libraries)
+    return frozenset(fast)
 
 
-def _pass(checkout: Path, fast: dict[str, float]) -> bool:
-    files = list(dict.fromkeys(test.partition("::")[0] for test in fast))
-
+def _pass(checkout: Path, fast: frozenset[str]) -> bool:
     def run() -> int:
-        return int(pytest.main([*_OPTIONS, *files], plugins=[Fast(frozenset(fast))]))
+        return int(pytest.main([*_OPTIONS, *_files(fast)], plugins=[Fast(only=fast)]))
 
     return _forked(checkout, run, limit_s=_MUTANT_LIMIT_S) == 0
+
+
+def _files(tests: Iterable[str]) -> list[str]:
+    return sorted({test.partition("::")[0] for test in tests})
+
+
+def _cpu_s() -> float:
+    """The CPU time of this process, and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _forked(

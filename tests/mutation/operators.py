@@ -1,12 +1,14 @@
 """What a mutant is: one small break of a module's text, as a slip of the hand would make it.
 
 Left alone are annotations, docstrings, log lines, messages and what only type checkers read: their
-change breaks nothing that a test should hold.
+change breaks nothing that a test should hold. So are a dataclass's options, which mypy holds its
+users to, and the `strict` of a zip, which asserts what is true of both sides anyway.
 """
 
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 _FLIPPED: dict[type[ast.cmpop], tuple[str, ...]] = {
     ast.Eq: ("!=",),
@@ -135,7 +137,10 @@ class _Finder:
     def _of_condition(
         self, node: ast.If | ast.IfExp | ast.While
     ) -> Iterator[tuple[ast.AST, str, str]]:
-        if not isinstance(node.test, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.NamedExpr):
+        is_broken_already = isinstance(
+            node.test, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.NamedExpr
+        )
+        if not is_broken_already and not _is_for_type_checkers(node):
             yield node.test, f"not ({self._words(node.test)})", "condition"
 
     def _of_constant(self, node: ast.Constant) -> Iterator[tuple[ast.AST, str, str]]:
@@ -175,13 +180,21 @@ class _Finder:
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     """The parts of `node` in which a break could be noticed."""
     left_out = {"annotation", "returns", "type_params", "type_comment"}
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+    if _is_for_type_checkers(node):
         left_out |= {"test", "body"}
-    if isinstance(node, ast.Call) and _name(node.func) in {"TypeVar", "NewType", "cast"}:
+    called = _name(node.func) if isinstance(node, ast.Call) else ""
+    if called in {"TypeVar", "NewType", "cast", "dataclass"}:
+        return
+    if called == "zip":
+        yield from cast("ast.Call", node).args
         return
     for name, value in ast.iter_fields(node):
         if name not in left_out:
             yield from (part for part in _as_list(value) if isinstance(part, ast.AST))
+
+
+def _is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
 def _as_list(value: object) -> list[object]:

@@ -32,9 +32,15 @@ def test_positions_are_right_behind_letters_of_several_bytes() -> None:
     assert broken('x = "\u00fc"; y = 1') == {'x = "\u00fc"; y = 2'}
 
 
+def test_options_of_a_dataclass_and_the_strict_of_a_zip_are_left_alone() -> None:
+    assert broken("@dataclass(frozen=True)\nclass A:\n    x = zip(a, b, strict=True)") == set()
+    assert broken("x = zip(a[0], b, strict=True)") == {"x = zip(a[1], b, strict=True)"}
+
+
 def test_annotations_docstrings_messages_and_log_lines_are_left_alone() -> None:
     source = (
-        '"""Doc."""\ndef f(x: dict[str, int]) -> list["a"]:\n    logger.info("a", b)'
+        '"""Doc."""\nif TYPE_CHECKING:\n    a()'
+        '\ndef f(x: dict[str, int]) -> list["a"]:\n    logger.info("a", b)'
         '\n    z = "message"'
     )
     assert broken(source) == set()

@@ -137,7 +137,7 @@ def fulfiller_of(api: KubeApi, pools: AgentPools) -> AksFulfiller:
 
 
 def _provisioner(api: KubeApi, pools: AgentPools) -> ClaimingProvisioner:
-    async def no_others() -> list[dict[str, Any]]:
+    async def nothing() -> list[Any]:
         return []
 
     connected = connecting(api)
@@ -146,7 +146,8 @@ def _provisioner(api: KubeApi, pools: AgentPools) -> ClaimingProvisioner:
         fulfiller_of(api, pools),
         UnavailableOffers(connected, namespace="default"),
         list_nodes=lambda: api.find("Node"),
-        list_workspaces=no_others,
+        list_holders=nothing,
+        list_workspaces=nothing,
         deadlines=_PATIENT,
         max_nodes=1000,
     )

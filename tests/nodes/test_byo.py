@@ -1,6 +1,7 @@
 """Nodes that are there already: those that fit are found; of the others it is said what lacks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tasks.contract.errors import InvalidWorkspace, KubernetesUnavailable, NodeNotReady
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.byo import ByoProvisioner
+from tasks.nodes.held_gpus import GpuHolder
 from tasks.nodes.need import need_of
 from tasks.nodes.provisioner import NodeNeed, Waiting
 from tasks.nodes.selection import Selection, select_nodes
@@ -31,6 +33,7 @@ def node(
     taints: Sequence[Mapping[str, str]] = (),
     memory: str = "14386080Ki",
     pressure: bool = False,
+    slices: Sequence[str] = (),
     **changes: Any,
 ) -> Object:
     """A Node as the API server gives it. Args: changes: of its spec."""
@@ -46,6 +49,7 @@ def node(
     ]
     amounts = {"cpu": "3920m", "memory": memory, "pods": "110"}
     amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    amounts |= dict.fromkeys(slices, "2")
     return {
         "metadata": metadata,
         "spec": {"taints": list(taints), **changes},
@@ -58,6 +62,11 @@ def workspace(preset: str = "phi-4-mini-instruct", **resource: Any) -> Workspace
     manifest = tuning_manifest(preset={"name": preset})
     selector = {"labelSelector": {"matchLabels": {"apps": "phi-3"}}}
     return parse_workspace(manifest | {"resource": selector | resource}, source="test")
+
+
+async def nobody() -> Sequence[GpuHolder]:
+    """Holds a GPU."""
+    return ()
 
 
 def select(*nodes: Object, **resource: Any) -> Selection:
@@ -99,6 +108,11 @@ def test_a_ready_node_with_the_labels_and_a_gpu_fits() -> None:
             node(gpus=0, labels={"accelerator": "nvidia"}),
             "1 node: 1 has a GPU that Kubernetes does not count",
             "install NVIDIA's device plugin",
+        ),
+        (
+            node(gpus=0, slices=["nvidia.com/mig-3g.40gb"]),
+            "has only slices of GPUs (nvidia.com/mig-3g.40gb), and pods get whole ones",
+            "turn MIG off on gpu-1",
         ),
         (node() | {"metadata": node()["metadata"] | {"deletionTimestamp": "x"}}, "deleted", "add"),
     ],
@@ -250,6 +264,9 @@ def test_a_node_under_pressure_is_a_warning() -> None:
     assert selection.detail.endswith("; warning: gpu-1 is under MemoryPressure")
 
 
+OF_UNKNOWN_TYPE = {"node.kubernetes.io/instance-type": "own-iron"}
+
+
 @pytest.mark.parametrize(
     ("state", "memory_gib", "fits"),
     [
@@ -258,9 +275,14 @@ def test_a_node_under_pressure_is_a_warning() -> None:
         (node(labels=GPU_MEMORY), 70.0, True),
         (node(labels=GPU_MEMORY), 90.0, False),
         (node(gpus=2, labels=GPU_MEMORY), 90.0, True),
-        (node(), 90.0, True),
+        (node(labels=OF_UNKNOWN_TYPE), 90.0, True),
+        (node(), 90.0, False),
+        (node(), 70.0, True),
     ],
-    ids=["cpu fits", "cpu too small", "gpu fits", "gpu too small", "two gpus", "gpu unknown"],
+    ids=[
+        *("cpu fits", "cpu too small", "gpu fits", "gpu too small", "two gpus", "gpu unknown"),
+        *("too small for its type", "fits its type"),
+    ],
 )
 def test_what_the_model_needs_has_to_fit_where_it_is_known(
     state: Object, memory_gib: float, fits: bool
@@ -282,6 +304,63 @@ def test_nodes_that_fit_but_are_too_few_are_counted_too() -> None:
     assert "3 nodes: 2 fit, 1 has no GPU; " in selection.message
 
 
+def holder(gpus: int = 1, node: str = "gpu-1", pod: str = "other-0") -> GpuHolder:
+    return GpuHolder(node=node, namespace="team", pod=pod, gpus=gpus)
+
+
+def test_a_node_whose_gpus_are_in_use_does_not_fit_and_says_who_uses_them() -> None:
+    selection = select_nodes(need_of(workspace()), [node()], [holder()])
+    assert not selection.is_enough
+    assert "1 node: 1 has its GPUs in use; " in selection.message
+    assert selection.message.endswith("(in use by team/other-0), or add a node")
+    assert selection.in_use == {"gpu-1"}
+
+
+def test_a_pod_gets_the_gpus_that_are_free_and_no_more() -> None:
+    selection = select_nodes(need_of(workspace()), [node("gpu-4", gpus=4)], [holder(3, "gpu-4")])
+    assert [each.gpus for each in selection.nodes] == [1]
+    assert selection.detail.startswith("gpu-4: 1 of 4 GPUs free, ")
+
+
+def test_the_memory_of_gpus_that_are_in_use_is_not_counted() -> None:
+    there = [node(gpus=2, labels=GPU_MEMORY)]
+    need = NodeNeed(memory_gib=90.0)
+    assert select_nodes(need, there).is_enough
+    assert "in use" in select_nodes(need, there, [holder()]).message
+
+
+def test_a_free_node_is_taken_beside_one_in_use() -> None:
+    there = [node("gpu-1"), node("gpu-2")]
+    assert names(select_nodes(need_of(workspace()), there, [holder()])) == ["gpu-2"]
+
+
+def test_what_needs_no_gpu_runs_beside_a_gpu_in_use() -> None:
+    need = NodeNeed(gpus=0, memory_gib=2.0)
+    selection = select_nodes(need, [node(labels=GPU_MEMORY)], [holder()])
+    assert [each.gpus for each in selection.nodes] == [0]
+
+
+async def test_a_node_is_waited_for_until_its_gpu_is_free() -> None:
+    states = [[holder()], [holder()], []]
+
+    async def listed() -> Sequence[Object]:
+        return [node()]
+
+    async def holding() -> Sequence[GpuHolder]:
+        return states.pop(0)
+
+    told: list[str] = []
+
+    async def tell(waiting: Waiting) -> None:
+        told.append(waiting.message)
+
+    byo = ByoProvisioner(listed, holding, timeout_s=60, look_again_s=0)
+    ready = await byo.ensure_nodes(workspace(), need_of(workspace()), on_waiting=tell)
+    assert [each.gpus for each in ready.nodes] == [1]
+    assert len(told) == 1
+    assert "has its GPUs in use" in told[0]
+
+
 async def test_waiting_ends_as_soon_as_a_node_is_ready() -> None:
     states = [[], [node(ready="False")], [node(ready="False")], [node()]]
     told: list[tuple[str, str]] = []
@@ -292,7 +371,7 @@ async def test_waiting_ends_as_soon_as_a_node_is_ready() -> None:
     async def tell(waiting: Waiting) -> None:
         told.append((waiting.reason, waiting.message.split("; ")[1]))
 
-    byo = ByoProvisioner(listed, timeout_s=60, look_again_s=0)
+    byo = ByoProvisioner(listed, nobody, timeout_s=60, look_again_s=0)
     ready = await byo.ensure_nodes(workspace(), need_of(workspace()), on_waiting=tell)
     assert [each.name for each in ready.nodes] == ["gpu-1"]
     assert told == [
@@ -310,7 +389,7 @@ async def test_a_wait_that_takes_too_long_fails_with_what_nodes_lack() -> None:
     async def tell(waiting: Waiting) -> None:
         reasons.append(waiting.reason)
 
-    byo = ByoProvisioner(listed, timeout_s=0.05, look_again_s=0.01)
+    byo = ByoProvisioner(listed, nobody, timeout_s=0.05, look_again_s=0.01)
     with pytest.raises(NodeNotReady, match="has a GPU that Kubernetes does not count; install"):
         await byo.ensure_nodes(workspace(), need_of(workspace()), on_waiting=tell)
     assert reasons == ["NodePluginsNotReady"]
@@ -333,6 +412,26 @@ async def test_an_api_server_that_does_not_answer_for_a_while_is_waited_for() ->
     async def tell(waiting: Waiting) -> None:
         told.append(waiting.message)
 
-    byo = ByoProvisioner(listed, timeout_s=60, look_again_s=0)
+    byo = ByoProvisioner(listed, nobody, timeout_s=60, look_again_s=0)
     ready = await byo.ensure_nodes(workspace(), need_of(workspace()), on_waiting=tell)
     assert (len(ready.nodes), told) == (1, ["a; no answer; c"])
+
+
+async def test_of_nodes_that_fit_the_one_of_its_own_server_is_taken_first() -> None:
+    asked = workspace()
+    mine = replace(holder(node="gpu-9"), namespace="default", workspace=asked.metadata.name)
+
+    async def listed() -> Sequence[Object]:
+        return [node("gpu-1", gpus=2), node("gpu-9", gpus=2)]
+
+    async def holding() -> Sequence[GpuHolder]:
+        return [mine]
+
+    async def tell(_waiting: Waiting) -> None:
+        pytest.fail("it waited")
+
+    byo = ByoProvisioner(listed, holding, timeout_s=60)
+    for server_ends in (True, False):
+        need = need_of(asked, server_ends=server_ends)
+        ready = await byo.ensure_nodes(asked, need, on_waiting=tell)
+        assert [each.name for each in ready.nodes] == ["gpu-9"]

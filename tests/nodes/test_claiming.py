@@ -19,6 +19,7 @@ from tasks.nodes.claims.ledger import Ledger
 from tasks.nodes.claims.node_claim import CLAIM, is_leaving, node_claim
 from tasks.nodes.claims.unavailable import NAME as REFUSED_OFFERS
 from tasks.nodes.claims.unavailable import UnavailableOffers
+from tasks.nodes.held_gpus import GpuHolder
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting
 from tasks.platform.kube_api import KubeApi
@@ -43,6 +44,7 @@ class Cluster:
         self.api, self.arm, self.writing = api, arm, asyncio.Lock()
         self.actor: Karpenter | Azure | None = None
         self.workspaces: list[dict[str, Any]] = []
+        self.held: list[GpuHolder] = []
         self.told: list[Waiting] = []
         self.hours_later = 0
 
@@ -72,6 +74,9 @@ class Cluster:
     async def nodes(self) -> list[dict[str, Any]]:
         return await self.api.find("Node")
 
+    async def holders(self) -> list[GpuHolder]:
+        return self.held
+
     async def all_workspaces(self) -> list[dict[str, Any]]:
         return self.workspaces
 
@@ -87,6 +92,7 @@ class Cluster:
                 clock=lambda: datetime.now(UTC) + timedelta(hours=self.hours_later),
             ),
             list_nodes=self.nodes,
+            list_holders=self.holders,
             list_workspaces=self.all_workspaces,
             deadlines=deadlines,
             max_nodes=max_nodes,
@@ -177,6 +183,20 @@ async def test_a_machine_is_paid_for_from_its_launch_on_also_one_of_no_use(
     assert told[0] == []
     assert [BAD] in told
     assert [machine.instance_type for machine in ready.machines] == [GOOD]
+
+
+async def test_after_two_machines_without_gpus_no_third_is_bought(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor, workspace = cluster.play({BAD: "no-gpu"}), wanting(BAD)
+    with pytest.raises(NoOfferLeft):
+        await cluster.ensure(workspace, gpu_s=1, capacity_s=4)
+    cluster.hours_later = 2
+    for _ in range(2):
+        with pytest.raises(NoOfferLeft, match="no third is bought; .*kubectl delete configmap"):
+            await cluster.ensure(workspace, gpu_s=1)
+        cluster.hours_later += 48
+    assert actor.made == {BAD: 2}
 
 
 async def test_what_is_never_launched_costs_nothing(cluster: Cluster, wanting: Wanting) -> None:
@@ -280,14 +300,23 @@ async def test_a_claim_that_is_not_ours_is_never_touched(
     await cluster.api.delete(CLAIM, None, "foreign")
 
 
-async def test_the_last_of_those_who_share_a_node_gives_it_back(
+async def test_a_node_is_not_shared_with_a_workspace_of_the_same_selector(
     cluster: Cluster, wanting: Wanting
 ) -> None:
     actor = cluster.play()
     first, second = wanting(GOOD, name="first"), wanting(GOOD, name="second")
     need = replace(NEED, labels=first.resource.label_selector.match_labels)
     ready = await cluster.ensure(first, need)
-    assert (await cluster.ensure(second, need)).nodes == ready.nodes
+    assert (await cluster.ensure(second, need)).nodes != ready.nodes
+    assert actor.made == {GOOD: 2}
+
+
+async def test_the_last_of_those_who_share_a_node_gives_it_back(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor = cluster.play()
+    first, second = wanting(GOOD, name="first"), wanting(GOOD, name="second")
+    ready = await cluster.ensure(first)
     running = {"state": "Ready", "workerNodes": [ready.nodes[0].name]}
     metadata = {"name": "second", "namespace": "team", "uid": second.metadata.uid}
     cluster.workspaces = [{"metadata": metadata, "status": running}]
@@ -299,10 +328,51 @@ async def test_the_last_of_those_who_share_a_node_gives_it_back(
     assert actor.made == {GOOD: 1}
 
 
+async def test_a_node_whose_gpu_is_in_use_is_left_and_one_more_is_claimed(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor, workspace = cluster.play(), wanting(GOOD)
+    ready = await cluster.ensure(workspace)
+    cluster.held = [GpuHolder(node=ready.nodes[0].name, namespace="x", pod="web-0", gpus=1)]
+    beside = await cluster.ensure(workspace)
+    assert beside.nodes != ready.nodes
+    assert actor.made == {GOOD: 2}
+    cluster.held += [replace(cluster.held[0], node=beside.nodes[0].name)]
+    with pytest.raises(NoOfferLeft, match="in use by x/web-0"):
+        await cluster.ensure(workspace, capacity_s=1)
+    assert actor.made == {GOOD: 2}
+
+
+async def test_an_edited_instance_type_is_claimed_instead_of_one_that_does_not_come(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor = cluster.play({BAD: "silent"})
+    before = wanting(BAD, uid="edited")
+    with pytest.raises(NoOfferLeft):
+        await cluster.ensure(before, capacity_s=1)
+    resource = before.resource.model_copy(update={"instance_type": GOOD})
+    await cluster.ensure(before.model_copy(update={"resource": resource}))
+    assert (actor.made[BAD], actor.made[GOOD]) == (1, 1)
+    while len(await cluster.claims()) > 1:
+        await asyncio.sleep(0.1)
+
+
 async def test_an_evicted_node_is_claimed_again(cluster: Cluster, wanting: Wanting) -> None:
     actor, workspace = cluster.play(), wanting(GOOD)
     ready = await cluster.ensure(workspace)
     await actor.evict(ready.nodes[0].name)
     again = await cluster.ensure(workspace)
     assert len(again.nodes) == 1
+    assert actor.made == {GOOD: 2}
+
+
+async def test_a_node_whose_claim_a_person_has_deleted_is_replaced_before_it_goes(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor, workspace = cluster.play(), wanting(GOOD)
+    ready = await cluster.ensure(workspace)
+    [claim] = await cluster.claims()
+    await cluster.api.delete(CLAIM, None, claim)
+    again = await cluster.ensure(workspace)
+    assert [node.name for node in again.nodes] != [node.name for node in ready.nodes]
     assert actor.made == {GOOD: 2}

@@ -11,12 +11,13 @@ from tasks.contract.errors import (
     NodeRegistrationTimedOut,
     OfferUnavailable,
 )
-from tasks.contract.workspace import parse_workspace
+from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.claims.claim_status import launched, launching
 from tasks.nodes.claims.deadlines import Deadlines, overdue
 from tasks.nodes.claims.node_claim import (
     claim_name,
     held_machine,
+    is_as_asked,
     is_leaving,
     moment_of,
     node_claim,
@@ -157,7 +158,8 @@ def test_a_claim_refers_to_its_clouds_node_class(instance_type: str, group: str)
     keys = {each["key"] for each in spec["requirements"]}
     assert ("karpenter.azure.com/sku-name" in keys) == (group == "kaito.sh")
     assert ("karpenter.k8s.aws/instance-gpu-count" in keys) == (group != "kaito.sh")
-    assert spec["resources"]["requests"]["storage"] == "100Gi"
+    disk = "storage" if group == "kaito.sh" else "ephemeral-storage"
+    assert spec["resources"]["requests"] == {disk: "100Gi"}
 
 
 def test_a_machine_is_paid_for_from_its_claim_on() -> None:
@@ -174,7 +176,11 @@ def test_a_claim_that_was_given_back_is_leaving() -> None:
 
 
 def conditions(status: Object) -> list[tuple[str, str]]:
-    return [(each["status"], each["reason"]) for each in status["conditions"]]
+    """Of the steps; the last one is of all together."""
+    *steps, ready = [(each["status"], each["reason"]) for each in status["conditions"]]
+    waiting = [each for each in steps if each[0] != "True"]
+    assert ready == (waiting[0] if waiting else ("True", "Ready"))
+    return steps
 
 
 def test_a_pool_that_is_being_made_is_not_launched() -> None:
@@ -215,3 +221,148 @@ def test_a_conditions_time_moves_only_with_its_status() -> None:
     status = launched(claim(10), None)
     assert status["conditions"][0]["lastTransitionTime"] == moment(10)
     assert launched(claim(), None)["conditions"][0]["lastTransitionTime"] > moment(10)
+
+
+def wanting(**labels: str) -> Workspace:
+    manifest = tuning_manifest()
+    manifest["metadata"] |= {"namespace": "team", "uid": "1"}
+    manifest["resource"] = {"labelSelector": {"matchLabels": labels}}
+    return parse_workspace(manifest, source="test")
+
+
+def test_a_claim_is_written_as_kaito_s_provisioners_read_it() -> None:
+    offer = Offer(
+        instance_type="Standard_NC4as_T4_v3", capacity_type="spot", zones=("1",), max_price=0.5
+    )
+    made = node_claim(wanting(apps="a"), offer, slot=2, disk_gib=64, finalizers=("x/y",))
+    assert made == {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodeClaim",
+        "metadata": {
+            "name": claim_name("1", slot=2, offer=offer),
+            "labels": {
+                "apps": "a",
+                "app.kubernetes.io/managed-by": "kaitoflow",
+                "karpenter.sh/nodepool": "kaito",
+                "kaito.sh/workspace": "tuned",
+                "kaito.sh/workspacenamespace": "team",
+            },
+            "annotations": {
+                "karpenter.sh/do-not-disrupt": "true",
+                "kaito.sh/node-image-family": "ubuntu",
+                "kaitoflow.io/workspace-uid": "1",
+                "kaitoflow.io/slot": "2",
+                "kaitoflow.io/spot-max-price": "0.5",
+            },
+            "finalizers": ["x/y"],
+        },
+        "spec": {
+            "nodeClassRef": {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"},
+            "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+            "requirements": [
+                required("karpenter.sh/nodepool", "kaito"),
+                required("node.kubernetes.io/instance-type", "Standard_NC4as_T4_v3"),
+                required("kubernetes.io/os", "linux"),
+                required("karpenter.sh/capacity-type", "spot"),
+                required("topology.kubernetes.io/zone", "1"),
+                required("karpenter.azure.com/sku-name", "Standard_NC4as_T4_v3"),
+            ],
+            "resources": {"requests": {"storage": "64Gi"}},
+        },
+    }
+
+
+def required(key: str, *values: str) -> Object:
+    return {"key": key, "operator": "In", "values": [*values]}
+
+
+def test_a_claim_of_another_cloud_names_its_node_class_and_asks_for_a_gpu() -> None:
+    made = node_claim(wanting(), Offer(instance_type="p4d.24xlarge"), slot=0, disk_gib=64)
+    assert "finalizers" not in made["metadata"]
+    assert made["spec"]["nodeClassRef"] == {
+        "group": "karpenter.k8s.aws",
+        "kind": "EC2NodeClass",
+        "name": "default",
+    }
+    assert made["spec"]["requirements"][-1] == {
+        "key": "karpenter.k8s.aws/instance-gpu-count",
+        "operator": "Gt",
+        "values": ["0"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "offers", "expected"),
+    [
+        ({"apps": "a"}, (A100,), True),
+        ({}, (A100,), True),
+        ({"apps": "b"}, (A100,), False),
+        ({"apps": "a", "zone": "1"}, (A100,), False),
+        ({"apps": "a"}, (Offer(instance_type="p4d.24xlarge"),), False),
+        ({"apps": "a"}, (), False),
+    ],
+)
+def test_a_claim_is_kept_after_an_edit_that_asks_for_such_a_node_still(
+    labels: dict[str, str], offers: tuple[Offer, ...], *, expected: bool
+) -> None:
+    made = node_claim(wanting(apps="a"), A100, slot=0, disk_gib=64)
+    assert is_as_asked(made, wanting(**labels), offers) is expected
+
+
+def test_a_claim_of_somebody_else_is_read_as_far_as_it_says_something() -> None:
+    bare: Object = {"metadata": {}, "spec": {"requirements": []}}
+    assert offer_of(bare) == Offer(instance_type="", capacity_type="on-demand")
+    assert (slot_of(bare), node_name_of(bare)) == (0, "")
+    assert node_name_of({"status": None}) == ""
+
+
+def test_each_step_of_a_status_says_what_it_waits_for() -> None:
+    [done, registered, initialized, _] = launched(claim(10), None)["conditions"]
+    assert (done["type"], done["reason"], done["message"]) == ("Launched", "Launched", "")
+    waiting = {
+        "status": "False",
+        "reason": "NodeNotFound",
+        "message": "the machine has not joined the cluster yet",
+        "lastTransitionTime": moment(0),
+    }
+    assert registered == {"type": "Registered"} | waiting
+    assert initialized == {"type": "Initialized"} | waiting
+    *steps, _ = launching(claim(), message="m")["conditions"]
+    assert [(step["type"], step["reason"], step["message"]) for step in steps] == [
+        ("Launched", "Creating", "m"),
+        ("Registered", "NotLaunched", "the machine is not there yet"),
+        ("Initialized", "NotLaunched", "the machine is not there yet"),
+    ]
+
+
+def test_a_node_that_says_nothing_of_itself_is_not_ready_and_of_no_provider() -> None:
+    status = launched(claim(), {"metadata": {"name": "n"}})
+    assert status["providerID"] == ""
+    assert status["conditions"][2]["reason"] == "NodeNotReady"
+    assert status["conditions"][2]["message"] == "the node is not Ready"
+    ready = {"metadata": {"name": "n"}, "status": {"conditions": node()["status"]["conditions"]}}
+    lacking = launched(claim(), ready)["conditions"][2]
+    assert lacking["message"] == "Kubernetes counts no nvidia.com/gpu on the node"
+
+
+def test_a_new_node_gets_the_label_of_an_expression_too() -> None:
+    manifest = tuning_manifest()
+    expression = {"key": "apps", "operator": "In", "values": ["a"]}
+    manifest["resource"] = {"labelSelector": {"matchExpressions": [expression]}}
+    workspace = parse_workspace(manifest, source="test")
+    made = node_claim(workspace, A100, slot=0, disk_gib=100)
+    assert made["metadata"]["labels"]["apps"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("offers", "label", "is_asked"),
+    [((A100,), "a", True), ((), "a", False), ((A100,), "b", False)],
+    ids=["same", "another instance type", "other labels"],
+)
+def test_a_claim_is_as_asked_until_the_workspace_asks_for_another(
+    offers: tuple[Offer, ...], label: str, *, is_asked: bool
+) -> None:
+    manifest = tuning_manifest()
+    manifest["resource"] = {"labelSelector": {"matchLabels": {"apps": label}}}
+    workspace = parse_workspace(manifest, source="test")
+    assert is_as_asked(claim(), workspace, offers) == is_asked

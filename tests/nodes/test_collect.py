@@ -151,13 +151,23 @@ async def test_the_claim_of_a_workspace_that_has_ended_goes_with_its_machine(sit
 
 
 async def test_the_node_that_another_workspace_runs_on_stays(site: Site) -> None:
-    await site.running("first")
-    await site.running("second")
+    _, node = await site.running("first")
     [claim] = await site.cluster.claims()
+    await site.running("second")
+    await site.tell("second", state="Running", workerNodes=[node])
     await site.forget("first")
     assert await site.collector().collect() == ()
-    await site.forget("second")
+    await site.tell("second", state="Running", workerNodes=[])
     assert [leak.name for leak in await site.collector().collect()] == [claim]
+
+
+async def test_a_machine_that_a_settled_workspace_does_not_use_is_given_back(site: Site) -> None:
+    _, node = await site.running()
+    await site.tell("tuned", state="Ready", workerNodes=[node])
+    assert await site.collector().collect() == ()
+    await site.tell("tuned", state="Ready", workerNodes=["another"])
+    assert [leak.kind for leak in await site.collector().collect()] == [LeakKind.UNUSED]
+    await site.cluster.none_left()
 
 
 async def test_a_ready_node_stays_as_long_as_it_has_a_pod(site: Site) -> None:

@@ -323,19 +323,68 @@ def test_a_shared_node_is_none_while_another_workspace_runs_on_it() -> None:
     assert kinds(leaks(claim(), workspaces=[heir], nodes=[node()])) == [LeakKind.NO_WORKSPACE]
 
 
-def test_a_node_whose_label_a_waiting_workspace_selects_is_none() -> None:
-    waiting = workspace("Pending", uid="2")
-    labelled = node(apps="shared")
-    assert leaks(claim(), workspaces=[waiting], nodes=[labelled]) == []
+OF_THE_FIRST = {"kaito.sh/workspace": "tuned-1", "kaito.sh/workspacenamespace": "team"}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "is_awaited"),
+    [
+        ("tuned-2", {"apps": "shared"}, True),
+        ("tuned-2", {"apps": "shared", **OF_THE_FIRST}, False),
+        ("tuned-1", OF_THE_FIRST, True),
+        ("tuned-2", {}, False),
+    ],
+    ids=["nobody's", "another's", "its own name's", "other labels"],
+)
+def test_a_pool_whose_node_a_waiting_workspace_would_take_is_none(
+    name: str, labels: dict[str, str], *, is_awaited: bool
+) -> None:
+    waiting = workspace("Pending", uid="2", name=name)
+    found = leaks(pools=(pool(),), workspaces=[waiting], nodes=[node(**labels)])
+    assert (found == []) == is_awaited
     waiting["status"]["workerNodes"] = ["another"]
-    assert kinds(leaks(claim(), workspaces=[waiting], nodes=[labelled])) == [LeakKind.NO_WORKSPACE]
+    assert kinds(leaks(pools=(pool(),), workspaces=[waiting], nodes=[node(**labels)])) == [
+        LeakKind.NO_CLAIM
+    ]
 
 
-def test_a_node_that_a_new_workspace_of_that_name_waits_for_is_none() -> None:
-    waiting = workspace("Pending", uid="2", name="tuned-1") | {"resource": {}}
-    named = node(**{"kaito.sh/workspace": "tuned-1", "kaito.sh/workspacenamespace": "team"})
-    assert leaks(claim(), workspaces=[waiting], nodes=[named]) == []
-    assert kinds(leaks(claim(), workspaces=[waiting], nodes=[node()])) == [LeakKind.NO_WORKSPACE]
+def test_the_node_of_a_claim_is_awaited_by_nobody_else() -> None:
+    waiting = workspace("Pending", uid="2", name="tuned-1")
+    found = leaks(claim(), workspaces=[waiting], nodes=[node(apps="shared", **OF_THE_FIRST)])
+    assert kinds(found) == [LeakKind.NO_WORKSPACE]
+
+
+def settled(*worker_nodes: str, state: str = "Ready", **meta: Any) -> Object:
+    found = workspace(state, **meta)
+    found["status"]["workerNodes"] = [*worker_nodes]
+    return found
+
+
+def test_a_claim_whose_node_a_settled_workspace_does_not_use_is_a_leak_since_then() -> None:
+    [leak] = leaks(claim(), workspaces=[settled("another")], nodes=[node()])
+    assert (leak.kind, leak.since) == (LeakKind.UNUSED, NOW - timedelta(hours=1))
+    assert not leak.kept_because
+
+
+def test_an_unused_node_with_pods_is_told_and_kept() -> None:
+    [leak] = leaks(claim(), workspaces=[settled("another")], nodes=[node()], pods=[pod()])
+    assert leak.kept_because
+
+
+@pytest.mark.parametrize(
+    ("owner", "with_run"),
+    [
+        (settled("gpu"), ()),
+        (settled("another", state="Running"), ()),
+        (settled("another", generation=2), ()),
+        (settled("another", ended_s=GRACE_S - 1), ()),
+        (settled("another"), {"1"}),
+        (settled(), ()),
+    ],
+    ids=["used", "running", "edited", "young", "with a run", "nodes not known"],
+)
+def test_what_may_be_used_yet_is_no_leak(owner: Object, with_run: Any) -> None:
+    assert leaks(claim(), workspaces=[owner], nodes=[node()], with_run=with_run) == []
 
 
 @pytest.mark.parametrize("lacks", ["labels", "annotations"])
@@ -353,3 +402,8 @@ def test_a_claim_that_was_given_back_and_stays_is_told_and_not_given_back_again(
 def test_of_given_back_claims_ours_are_seen_off() -> None:
     leaving = with_meta(claim(), **GIVEN_BACK)
     assert given_back([leaving, claim()]) == [leaving]
+
+
+def test_only_a_pool_without_a_claim_is_known_to_the_cloud_alone() -> None:
+    [of_the_cloud], [of_the_cluster] = leaks(pools=(pool(),)), leaks(claim())
+    assert (of_the_cloud.is_pool, of_the_cluster.is_pool) == (True, False)

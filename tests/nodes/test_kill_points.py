@@ -20,11 +20,12 @@ from typing import Any, Literal, get_args
 import pytest
 
 from tasks.nodes.aks.agent_pools import AgentPools, AksCluster
-from tasks.nodes.claims.node_claim import CLAIM, WORKSPACE_LABEL
+from tasks.nodes.claims.node_claim import CLAIM
 from tasks.nodes.garbage.collector import GarbageCollector
 from tasks.nodes.garbage.leaks import LeakKind
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.node_affinity import OWNER_LABEL
 from tasks.skus.prices import price_table
 from tests.cluster.control_plane import ControlPlane
 from tests.nodes.arm import CLUSTER, GROUP, Arm, Fault, running_arm
@@ -123,12 +124,12 @@ class Workers:
     async def _left(self, workspace: dict[str, Any]) -> tuple[list[str], list[str]]:
         """Names of the Workspace's claims and pools."""
         name = workspace["metadata"]["name"]
-        claims = await self.api.find(CLAIM, labels={WORKSPACE_LABEL: name})
+        claims = await self.api.find(CLAIM, labels={OWNER_LABEL: name})
         pools = self.arm.pools.items()
         labels = {key: pool["properties"]["nodeLabels"] for key, pool in pools}
         return (
             [claim["metadata"]["name"] for claim in claims],
-            [key for key, given in labels.items() if given.get(WORKSPACE_LABEL) == name],
+            [key for key, given in labels.items() if given.get(OWNER_LABEL) == name],
         )
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tasks.contract.workspace import Workspace, parse_workspace
-from tasks.nodes.need import need_of
+from tasks.nodes.need import gpus_needed, need_of
+from tasks.presets import find_preset
 from tests.builders import tuning_manifest, tuning_workspace
 
 
@@ -68,3 +69,50 @@ def test_an_instance_type_is_kept_for_who_makes_or_compares_nodes() -> None:
     manifest = tuning_manifest() | {"resource": {"instanceType": "Standard_NC6s_v3"}}
     need = need_of(parse_workspace(manifest, source="test"))
     assert need.instance_type == "Standard_NC6s_v3"
+
+
+def test_a_server_goes_on_while_its_workspace_is_tuned_again_and_ends_before_the_next_server() -> (
+    None
+):
+    assert not need_of(tuning_workspace(), server_ends=False).server_ends
+    assert need_of(inference("phi-4")).server_ends
+
+
+def test_a_node_that_is_made_has_disk_for_the_weights() -> None:
+    small, large = (
+        need_of(inference("phi-4-mini-instruct")),
+        need_of(inference("llama-3.3-70b-instruct")),
+    )
+    assert small.disk_gib == 100
+    assert large.disk_gib > 30 + (find_preset("llama-3.3-70b-instruct").size_gib or 0)
+
+
+def test_all_containers_of_a_pod_template_need_their_gpus_together() -> None:
+    limits = {"limits": {"nvidia.com/gpu": "1"}}
+    containers = [{"name": "a", "resources": limits}, {"name": "b", "resources": limits}]
+    need = need_of(inference(template={"spec": {"containers": [*containers, {"name": "c"}]}}))
+    assert (need.gpus, need.memory_gib) == (2, None)
+
+
+def test_an_empty_pod_template_needs_nothing() -> None:
+    need = need_of(inference(template={"spec": {}}))
+    assert (need.gpus, need.labels, need.tolerations) == (0, {}, ())
+
+
+def test_a_plan_s_estimate_goes_before_the_size_of_the_weights() -> None:
+    assert need_of(inference("phi-4"), memory_gib=99.0).memory_gib == 99.0
+    assert need_of(tuning_workspace()).memory_gib is None
+
+
+@pytest.mark.parametrize(
+    ("workspace", "gpus"),
+    [
+        (inference("phi-4"), 1),
+        (inference("smollm2-135m-instruct"), 0),
+        (inference(template={"spec": {"containers": [{"name": "own"}]}}), 0),
+    ],
+)
+def test_how_many_gpus_a_node_has_to_have_is_known_before_the_plan(
+    workspace: Workspace, gpus: int
+) -> None:
+    assert gpus_needed(workspace) == gpus

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.errors import InstanceTypeMissing, InvalidWorkspace
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.offers import Offer, offers_of
 from tests.builders import tuning_manifest
@@ -59,7 +59,7 @@ def test_each_instance_type_is_offered_in_each_way_the_named_one_first() -> None
 def test_the_annotation_alone_may_name_instance_types() -> None:
     annotations = {"kaitoflow.io/instance-types": T4}
     assert [o.instance_type for o in offers_of(wanting(annotations, ""))] == [T4]
-    with pytest.raises(InvalidWorkspace, match="instanceType is empty"):
+    with pytest.raises(InstanceTypeMissing, match="instanceType is empty"):
         offers_of(wanting({}, ""))
 
 

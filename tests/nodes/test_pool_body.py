@@ -7,7 +7,7 @@ from azure.mgmt.containerservice.models import AgentPool
 
 from tasks.contract.workspace import parse_workspace
 from tasks.nodes.aks.pool_body import pool_body, pool_of
-from tasks.nodes.claims.node_claim import node_claim
+from tasks.nodes.claims.node_claim import claim_name, node_claim
 from tasks.nodes.offers import Offer
 from tests.builders import tuning_manifest
 from tests.nodes.arm import counts_gpus
@@ -15,15 +15,16 @@ from tests.nodes.arm import counts_gpus
 A100, T4, V620 = "Standard_NC24ads_A100_v4", "Standard_NC4as_T4_v3", "Standard_NG32ads_V620_v1"
 
 
-def body(
-    size: str, *, manages_gpus: bool = True, annotations: Any = None, **offer: Any
-) -> dict[str, Any]:
+def claim(size: str, *, annotations: Any = None, **offer: Any) -> dict[str, Any]:
     manifest = tuning_manifest()
     manifest["metadata"] |= {"namespace": "team", "uid": "1", "annotations": annotations or {}}
     manifest["resource"] = {"labelSelector": {"matchLabels": {"apps": "a", "x.k8s.io/y": "b"}}}
     workspace = parse_workspace(manifest, source="test")
-    claim = node_claim(workspace, Offer(instance_type=size, **offer), slot=0, disk_gib=100)
-    return pool_body(claim, installation="here", manages_gpus=manages_gpus)
+    return node_claim(workspace, Offer(instance_type=size, **offer), slot=0, disk_gib=100)
+
+
+def body(size: str, *, manages_gpus: bool = True, **claimed: Any) -> dict[str, Any]:
+    return pool_body(claim(size, **claimed), installation="here", manages_gpus=manages_gpus)
 
 
 def properties(size: str, **options: Any) -> dict[str, Any]:
@@ -80,3 +81,60 @@ def test_the_disk_is_asked_for_in_gib() -> None:
 def test_a_node_says_of_which_pool_it_is(label: str) -> None:
     assert pool_of({"metadata": {"labels": {label: "ws1"}}}) == "ws1"
     assert pool_of({"metadata": {}}) == ""
+
+
+def test_everything_that_azure_is_asked_for_is_said_by_the_claim() -> None:
+    assert body(T4, zones=("2",), capacity_type="spot") == {
+        "properties": {
+            "count": 1,
+            "mode": "User",
+            "type": "VirtualMachineScaleSets",
+            "vmSize": T4,
+            "osType": "Linux",
+            "osSKU": "Ubuntu",
+            "osDiskSizeGB": 100,
+            "enableAutoScaling": False,
+            "nodeLabels": {
+                "apps": "a",
+                "karpenter.sh/nodepool": "kaito",
+                "kaito.sh/workspace": "tuned",
+                "kaito.sh/workspacenamespace": "team",
+                "kaito.sh/machine-type": "gpu",
+            },
+            "nodeTaints": ["sku=gpu:NoSchedule"],
+            "tags": {
+                "kaitoflow-claim": name_of(T4, zones=("2",), capacity_type="spot"),
+                "kaitoflow-installation": "here",
+                "kaitoflow-workspace": "tuned",
+                "kaitoflow-namespace": "team",
+                "kaitoflow-workspace-uid": "1",
+            },
+            "gpuProfile": {"driver": "Install", "nvidia": {"managementMode": "Managed"}},
+            "availabilityZones": ["2"],
+            "scaleSetPriority": "Spot",
+            "scaleSetEvictionPolicy": "Delete",
+            "spotMaxPrice": -1.0,
+        }
+    }
+
+
+def name_of(size: str, **offer: Any) -> str:
+    return claim_name("1", slot=0, offer=Offer(instance_type=size, **offer))
+
+
+def test_a_machine_of_no_known_kind_is_labelled_as_one_without_gpus() -> None:
+    assert properties("Standard_D4s_v5")["nodeLabels"]["kaito.sh/machine-type"] == "cpu"
+
+
+def test_a_claim_that_names_no_disk_and_no_taint_gets_the_usual_one_and_none() -> None:
+    bare = claim(A100)
+    del bare["spec"]["resources"], bare["spec"]["taints"], bare["metadata"]["annotations"]
+    asked = pool_body(bare, installation="here")["properties"]
+    assert (asked["osDiskSizeGB"], asked["nodeTaints"], asked["osSKU"]) == (100, [], "Ubuntu")
+
+
+def test_a_taint_without_a_value_is_written_as_azure_does() -> None:
+    tainted = claim(A100)
+    tainted["spec"]["taints"] = [{"key": "alone", "effect": "NoExecute"}]
+    asked = pool_body(tainted, installation="here")["properties"]
+    assert asked["nodeTaints"] == ["alone=:NoExecute"]

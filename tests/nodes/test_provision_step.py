@@ -1,5 +1,6 @@
 """The step tells in the Workspace's conditions what it waits for, and what it got."""
 
+import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from tasks.nodes import task as step
 from tasks.nodes.byo import ByoProvisioner
 from tasks.nodes.provisioner import NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.platform.current import current_platform, local_platform
+from tasks.platform.tolerations import TOLERATIONS_ANNOTATION as TOLERATIONS
 from tasks.settings import settings
 from tasks.steps import change_status
 from tests.builders import tuning_workspace
 from tests.contract.test_held_cost import machine
-from tests.nodes.test_byo import node
+from tests.nodes.test_byo import nobody, node
 
 CONDITIONS = (ConditionType.NODES_READY, ConditionType.RESOURCE_READY)
 
@@ -61,7 +63,7 @@ async def test_while_it_waits_the_conditions_say_what_nodes_lack(
         seen.append((await conditions(workspace))[1])
         return states.pop(0)
 
-    byo = ByoProvisioner(listed, timeout_s=60, look_again_s=0)
+    byo = ByoProvisioner(listed, nobody, timeout_s=60, look_again_s=0)
     monkeypatch.setattr(step, "current_provisioner", lambda: byo)
     await step.provision_node.fn(workspace)
     status, said = await conditions(workspace)
@@ -76,7 +78,7 @@ async def test_a_wait_in_vain_leaves_in_the_conditions_why(
     async def listed() -> Sequence[dict[str, Any]]:
         return [node(unschedulable=True)]
 
-    byo = ByoProvisioner(listed, timeout_s=0.05, look_again_s=0.01)
+    byo = ByoProvisioner(listed, nobody, timeout_s=0.05, look_again_s=0.01)
     monkeypatch.setattr(step, "current_provisioner", lambda: byo)
     with pytest.raises(NodeNotReady, match="1 is cordoned; let it take pods again"):
         await step.provision_node.fn(workspace, memory_gib=1.0)
@@ -163,7 +165,10 @@ async def test_a_failed_run_gives_back_all_nodes_but_those_of_the_server(
         await change_status(
             workspace, lambda status: status.set_condition(SERVED, status="True", reason="R")
         )
-    await step.give_back_unused_nodes(workspace)
+    kept = await step.keep_server_nodes(workspace)
+    if is_served:  # which is told before any other goes
+        assert (await current_platform().read_status(workspace)).worker_nodes == sorted(kept)
+    await step.give_back_nodes(workspace, keep=kept)
     expected = ["b"] if is_served else []
     status = await current_platform().read_status(workspace)
     assert (sorted(maker.kept), await held(workspace)) == (expected, expected)
@@ -179,6 +184,126 @@ async def test_a_newer_generation_s_nodes_are_added_to_those_of_what_serves(
 
     monkeypatch.setattr(step, "current_provisioner", Maker)
     await change_status(workspace, serve)
-    await step.provision_node.fn(workspace)
+    await step.provision_node.fn(workspace, server_ends=False)
     status = await current_platform().read_status(workspace)
     assert status.worker_nodes == ["b", "gpu"]
+
+
+def served_in_generation_1(status: WorkspaceStatus) -> None:
+    status.observed_generation, status.worker_nodes = 2, ["gpu"]
+    for kind in (*CONDITIONS, SERVED):
+        status.set_condition(kind, status="True", reason="R", generation=1)
+
+
+async def test_what_serves_is_shown_with_its_nodes_while_a_newer_generation_waits_for_its_own(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def listed() -> Sequence[dict[str, Any]]:
+        return [node(unschedulable=True)]
+
+    byo = ByoProvisioner(listed, nobody, timeout_s=0.05, look_again_s=0.01)
+    monkeypatch.setattr(step, "current_provisioner", lambda: byo)
+    await change_status(workspace, served_in_generation_1)
+    with pytest.raises(NodeNotReady):
+        await step.provision_node.fn(workspace, memory_gib=1.0, server_ends=False)
+    status, said = await conditions(workspace)
+    assert said == {("True", "R")}
+    started = status.condition(ConditionType.JOB_STARTED)
+    assert started is not None
+    assert (started.status, started.reason) == ("False", "NodeNotReady")
+    assert (started.observed_generation, "1 is cordoned" in started.message) == (2, True)
+
+
+async def test_the_nodes_are_those_of_the_newer_generation_once_it_serves(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(status: WorkspaceStatus) -> None:
+        status.set_condition(SERVED, status="True", reason="R")
+
+    monkeypatch.setattr(step, "current_provisioner", Maker)
+    await change_status(workspace, served_in_generation_1)
+    await step.provision_node.fn(workspace, server_ends=False)
+    await change_status(workspace, serve)
+    await step.give_back_nodes(workspace, keep=await step.keep_server_nodes(workspace))
+    status, _ = await conditions(workspace)
+    for kind in CONDITIONS:
+        found = status.condition(kind)
+        assert found is not None
+        assert (found.status, found.observed_generation) == ("True", 2)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_while_a_newer_generation_tunes_what_serves_gets_a_node_if_it_answers_no_more(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    newer, asked = workspace.of_generation(2), list[int]()
+
+    class Counted(Maker):
+        async def ensure_nodes(
+            self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
+        ) -> ReadyNodes:
+            asked.append(workspace.metadata.generation)
+            return await super().ensure_nodes(workspace, need, on_waiting=on_waiting)
+
+    async def restored(_workspace: Workspace) -> Workspace:
+        return workspace
+
+    def lose(status: WorkspaceStatus) -> None:
+        served_in_generation_1(status)
+        if not answers:
+            for kind in (*CONDITIONS, SERVED):
+                status.set_condition(kind, status="False", reason="R", generation=1)
+
+    monkeypatch.setattr(step, "current_provisioner", Counted)
+    monkeypatch.setattr(step, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(current_platform(), "restore_server", restored)
+    await change_status(newer, lose)
+    async with step.kept_nodes(newer, memory_gib=1.0, server_ends=False):
+        while 2 not in asked:
+            await asyncio.sleep(0.01)
+    assert (1 in asked) == (not answers)
+    status, said = await conditions(newer)
+    assert {each for each, _ in said} == {"True"}
+    assert ("b" in status.worker_nodes, status.served_generation) == (True, 1)
+
+
+async def test_an_annotation_that_is_edited_while_it_waits_for_nodes_is_heeded(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = workspace.metadata.model_copy(update={"annotations": {TOLERATIONS: "team=ml"}})
+    edited = workspace.model_copy(update={"metadata": metadata})
+
+    async def as_it_is(_workspace: Workspace) -> Workspace:
+        return edited
+
+    async def listed() -> Sequence[dict[str, Any]]:
+        return [node(taints=[{"key": "team", "value": "ml", "effect": "NoSchedule"}])]
+
+    byo = ByoProvisioner(listed, nobody, timeout_s=60, look_again_s=0.01)
+    monkeypatch.setattr(step, "current_provisioner", lambda: byo)
+    monkeypatch.setattr(step, "_EDITS_EVERY_S", 0.01)
+    monkeypatch.setattr(current_platform(), "as_it_is", as_it_is)
+    found = await step.provision_node.fn(workspace)
+    assert found.name == "gpu-1"
+
+
+async def test_a_wait_that_is_cancelled_looks_for_nodes_no_more(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def listed() -> Sequence[dict[str, Any]]:
+        nonlocal looks
+        looks += 1
+        return []
+
+    byo = ByoProvisioner(listed, nobody, timeout_s=60, look_again_s=0.001)
+    monkeypatch.setattr(step, "current_provisioner", lambda: byo)
+    waiting = asyncio.create_task(step.provision_node.fn(workspace))
+    while not looks:
+        await asyncio.sleep(0.001)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    before = looks
+    await asyncio.sleep(0.02)
+    assert looks == before

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from tasks.contract.artifacts import Check, Node
+from tasks.contract.errors import (
+    DownloadFailed,
+    KaitoflowError,
+    KubernetesRefused,
+    KubernetesUnavailable,
+    RegistryUnavailable,
+)
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.plan.checks import make_plan
 from tasks.plan.data import with_absolute_files
+from tasks.plan.findings import Findings
 from tasks.platform.base import World
 from tests.builders import tuning_workspace
 
@@ -47,7 +55,12 @@ def test_planning_makes_nothing(world: World) -> None:
     ("changes", "check", "reason", "words"),
     [
         ({"preset": {"name": "phi-3-mini"}}, "base model", "UnknownPreset", "did you mean"),
-        ({"config": "settings"}, "parameters", "ConfigMapNotFound", "put it into the same file"),
+        (
+            {"config": "settings"},
+            "parameters",
+            "ConfigMapNotFound",
+            "put it into the Workspace's file",
+        ),
         ({"input": {"image": "r/d:1"}}, "dataset", "InvalidWorkspace", "tuning.input.urls"),
         (
             {"input": {"urls": ["file:///no/such.parquet"]}},
@@ -125,3 +138,68 @@ def test_a_relative_file_counts_from_the_workspaces_folder(tmp_path: Path) -> No
     )
     assert workspace.tuning is not None
     assert workspace.tuning.input.urls == [(tmp_path / "data.parquet").as_uri()]
+
+
+def own_pods(**resource: Any) -> Workspace:
+    manifest = {"metadata": {"name": "t"}, "inference": {"template": {"spec": {}}}}
+    return parse_workspace(manifest | {"resource": resource}, source="t")
+
+
+CLUSTER = World(config_maps={}, has_secret=lambda _name: True, is_cluster=True, push=True)
+NOBODY = DownloadFailed("x was asked", "there was no answer", "try again")
+
+
+def lines(workspace: Workspace, found: Findings) -> list[str]:
+    return [check.name for check in make_plan(workspace, CLUSTER, found).checks]
+
+
+def test_nodes_are_told_where_it_is_known_what_is_to_run_on_them() -> None:
+    found = Findings(nodes=(), provisioner="byo")
+    assert "nodes" in lines(own_pods(), found)
+    assert "nodes" in lines(tuning_workspace(), found)
+    assert "nodes" not in lines(tuning_workspace(preset={"name": "no-such-model"}), found)
+
+
+def test_what_a_cluster_s_plan_did_not_look_at_is_told() -> None:
+    found = Findings(dataset=NOBODY, provisioner="karpenter")
+    assert make_plan(tuning_workspace(), CLUSTER, found).unchecked == [
+        "the dataset's address (x was asked; there was no answer)",
+        "the cloud's quota (KAITOFLOW_PROVISIONER=aks, and whose it is)",
+        "what the cluster would refuse (when it is applied)",
+        "the dataset's rows (before training)",
+    ]
+
+
+def test_what_a_plan_here_did_not_look_at_is_told(world: World) -> None:
+    assert make_plan(tuning_workspace(), world).unchecked == [
+        "permission to push (--push)",
+        "a cluster's Secrets, nodes and quota (--platform kubernetes)",
+        "the dataset's rows (before training)",
+    ]
+    pushing = make_plan(tuning_workspace(), replace(world, push=True)).unchecked
+    assert pushing[0].startswith("a cluster's Secrets")
+
+
+def test_permission_to_push_that_nobody_gave_or_refused_is_not_taken_for_given() -> None:
+    silent = RegistryUnavailable("r was asked", "there was no answer", "try again")
+    found = Findings(may_push=silent)
+    told = make_plan(tuning_workspace(), CLUSTER, found).unchecked
+    assert told[0] == "permission to push (r was asked; there was no answer)"
+    assert not any("push" in each for each in make_plan(own_pods(), CLUSTER, found).unchecked)
+
+
+def test_the_schema_s_line_says_what_is_asked_for() -> None:
+    first = make_plan(tuning_workspace(method="lora"), CLUSTER).checks[0]
+    assert first == Check(name="schema", result="ok", detail="kaito.sh/v1beta1, tuning by lora")
+    assert make_plan(own_pods(), CLUSTER).checks[0].detail == "kaito.sh/v1beta1, inference"
+
+
+@pytest.mark.parametrize("error", [KubernetesUnavailable, KubernetesRefused])
+def test_a_cluster_that_does_not_list_its_nodes_is_told_and_stops_nobody(
+    error: type[KaitoflowError],
+) -> None:
+    silent = error("the nodes were listed", "there was no answer", "try again")
+    plan = make_plan(tuning_workspace(), CLUSTER, Findings(nodes=silent, provisioner="byo"))
+    [told] = [check for check in plan.checks if check.name == "nodes"]
+    assert (told.result, told.reason) == ("warn", error.__name__)
+    assert told.detail == "the nodes were listed; there was no answer"

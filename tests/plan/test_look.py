@@ -1,6 +1,7 @@
 """A plan asks servers that are there: a registry behind a password, and a server of files."""
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tasks.contract.artifacts import PublishedImage, Tuned
 from tasks.contract.errors import (
     DatasetUnreachable,
     DownloadFailed,
@@ -18,12 +21,14 @@ from tasks.contract.errors import (
     RegistryDenied,
     RegistryUnavailable,
 )
-from tasks.plan import asking
+from tasks.contract.workspace import Workspace
+from tasks.plan import asking, tuned
 from tasks.plan.asking import ask
 from tasks.plan.checks import make_plan
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.plan.look import look
 from tasks.platform.base import World
+from tasks.remote.manifest import blob_path
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
 from tests.cluster.registry import RunningRegistry, docker_config, running_registry
@@ -31,6 +36,7 @@ from tests.dataset.web import Web, running_web
 
 HERE = World(config_maps={}, has_secret=lambda _name: True)
 ROOT = Path(__file__).parents[2]
+DIGEST = "sha256:" + "a" * 64
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +58,19 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
+def asked_about(*urls: str, image: str = "") -> Workspace:
+    source = {"urls": [*urls] or ["file:///no/such"]}
+    output = {"image": image or "placeholder:1", "imagePushSecret": "push"}
+    return tuning_workspace(input=source, output=output)
+
+
 async def found(
     world: World = HERE, *urls: str, image: str = "", limit_s: float = 60.0
 ) -> Findings:
-    source = {"urls": [*urls] or ["file:///no/such"]}
-    output = {"image": image or "placeholder:1", "imagePushSecret": "push"}
     world = replace(world, push=bool(image))
     settings = Settings(allow_local_addresses=True, plan_timeout_s=limit_s)
-    workspace = tuning_workspace(input=source, output=output)
-    return await look(workspace, world, settings, list_nodes=None)
+    workspace = asked_about(*urls, image=image)
+    return await look(workspace, world, settings, list_nodes=None, list_holders=None)
 
 
 async def test_the_sizes_of_the_files_are_asked_for_in_order(web: Web) -> None:
@@ -180,3 +190,65 @@ asyncio.run(main())
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, timeout=20
     )
     assert (done.stdout, done.stderr) == (b"given up\n", b"")
+
+
+def after_tuning(world: World, reference: str, *, asked: str = "", **image: Any) -> World:
+    """The world in which what `found` asks about was tuned, and published as this image."""
+    published = PublishedImage(reference=reference, digest=DIGEST, **image)
+    training = tuned.training(asked_about(image=asked), world)
+    known = Tuned(training=training, generation=1, image=published)
+    return replace(world, tuned_before=[known])
+
+
+async def test_a_registry_is_asked_for_the_image_that_was_tuned(registry: RunningRegistry) -> None:
+    login = docker_config(registry.host).encode()
+    image = f"{registry.host}/a:1"
+    world = after_tuning(replace(HERE, docker_config=login), image, asked=image, pushed=True)
+    assert (await found(world, image=image)).has_tuned_image is False
+
+
+async def test_a_registry_that_refuses_has_not_said_that_the_image_is_gone(
+    registry: RunningRegistry,
+) -> None:
+    image = f"{registry.host}/a:1"
+    findings = await found(after_tuning(HERE, image, asked=image, pushed=True), image=image)
+    assert isinstance(findings.has_tuned_image, RegistryDenied)
+
+
+async def test_an_image_that_was_only_kept_is_not_in_its_registry(tmp_path: Path) -> None:
+    image = "127.0.0.1:1/a:1"
+    world = after_tuning(HERE, "r.example.com/a:1", asked=image, layout_dir=tmp_path)
+    assert (await found(world, image=image)).has_tuned_image is False
+
+
+async def test_on_one_machine_the_image_is_looked_for_in_its_layout(tmp_path: Path) -> None:
+    world = after_tuning(HERE, "r.example.com/a:1", layout_dir=tmp_path)
+    assert (await found(world)).has_tuned_image is False
+    blob = tmp_path / blob_path(DIGEST)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"{}")
+    assert (await found(world)).has_tuned_image is True
+
+
+@pytest.mark.parametrize(
+    ("template", "found"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "True"),
+        ("{{ nobody.knows }}", "cannot be rendered"),
+        ("/mnt/mine.jinja", "True"),
+        ("", "None"),
+    ],
+)
+async def test_a_chat_template_of_the_settings_is_tried_while_others_are_asked(
+    template: str, found: str
+) -> None:
+    settings = {"training_config": {"ModelConfig": {"chat_template": template} if template else {}}}
+    maps = {"settings": {"training_config.yaml": json.dumps(settings)}}
+    told = await look(
+        tuning_workspace(config="settings", input={"urls": ["file:rows.jsonl"]}),
+        replace(HERE, config_maps=maps),
+        Settings(),
+        list_nodes=None,
+        list_holders=None,
+    )
+    assert found in str(told.chat_template)

@@ -16,6 +16,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.aks.quota import Quota, Quotas
+from tasks.nodes.held_gpus import GpuHolder
 from tasks.plan import cost
 from tasks.plan.checks import acceptance, make_plan
 from tasks.plan.findings import DatasetSeen, Findings
@@ -53,13 +54,13 @@ def quotas(used: int, limit: int, family: str = T4_FAMILY) -> Findings:
 def test_a_machine_that_fits_is_told_with_its_peak_batch_and_number_type() -> None:
     fit = row(make_plan(workspace(), CLUSTER, MADE), "GPU fit")
     assert fit.result != "fail"
-    assert "of 16 GiB" in fit.detail
+    assert "of 14.6 GiB" in fit.detail
     assert "batch" in fit.detail
     assert "float16" in fit.detail  # a T4 has no bfloat16
 
 
 def test_a_model_that_fits_no_named_machine_is_refused_with_the_cheapest_that_does() -> None:
-    asked = workspace(preset="llama-3.3-70b-instruct", method="lora")
+    asked = workspace(preset="phi-4", method="lora")
     fit = row(make_plan(asked, CLUSTER, MADE), "GPU fit")
     assert (fit.result, fit.reason) == ("fail", "ModelDoesNotFit")
     assert "the cheapest that fits" in fit.fix
@@ -73,7 +74,10 @@ def test_nodes_that_are_the_users_own_decide_for_themselves() -> None:
 
 
 def test_an_unknown_machine_is_told_with_near_names() -> None:
-    fit = row(make_plan(workspace("Standard_NC4as_T4_v4"), CLUSTER, MADE), "GPU fit")
+    own = replace(MADE, provisioner="byo")
+    for name in ("Standard_NC4as_T4_v4", "Standard_D8s_v5", "p4d.24xlarge"):
+        assert row(make_plan(workspace(name), CLUSTER, own), "GPU fit").result != "fail"
+    fit = row(make_plan(workspace("Standard_NC4as_T4_v4"), CLUSTER, own), "GPU fit")
     assert fit.result == "warn"
     assert "Standard_NC4as_T4_v3" in fit.fix
 
@@ -102,11 +106,13 @@ def test_a_person_s_own_old_machine_is_left_to_its_owner() -> None:
 @pytest.mark.parametrize(
     ("provisioner", "name", "words"),
     [
-        ("aks", "Standard_D8s_v5", "needs a GPU"),
-        ("aks", "Standard_XX", "needs a GPU"),
-        ("karpenter", "m5.large", "needs a GPU"),
-        ("aks", "p4d.24xlarge", "Azure has none of that name"),
-        ("aks", "p9.large", "Azure has none of that name"),
+        ("aks", "Standard_D8s_v5", "no machine with a GPU is known by that name"),
+        ("aks", "Standard_XX", "no machine with a GPU is known by that name"),
+        ("aks", "Standard_ND128isr_NG_v9", "no machine with a GPU is known by that name"),
+        ("karpenter", "m5.large", "no machine with a GPU is known by that name"),
+        ("aks", "p4d.24xlarge", "that is AWS's name, and Azure has none"),
+        ("aks", "p9.large", "that is AWS's name, and Azure has none"),
+        ("aks", "mine", "; Azure has none of that name"),
     ],
 )
 def test_a_machine_that_can_never_do_is_not_made(provisioner: str, name: str, words: str) -> None:
@@ -114,14 +120,47 @@ def test_a_machine_that_can_never_do_is_not_made(provisioner: str, name: str, wo
     refused = row(make_plan(workspace(name), CLUSTER, made), "resource")
     assert (refused.result, refused.reason) == ("fail", "UnknownInstanceType")
     assert words in refused.detail
-    assert "Standard_NC24ads_A100_v4" in refused.fix
+    assert ", the cheapest that fits" in refused.fix
+
+
+BYPASS = {"kaito.sh/bypass-resource-checks": "True"}
+
+
+def test_a_machine_newer_than_the_catalogue_is_made_for_who_says_that_it_will_do() -> None:
+    plan = make_plan(workspace("Standard_ND128isr_NG_v9", annotations=BYPASS), CLUSTER, MADE)
+    assert not plan.refused
+    told = row(plan, "resource")
+    assert (told.result, told.reason) == ("warn", "UnknownInstanceType")
+    assert told.detail in acceptance(plan)
+
+
+def test_a_machine_of_another_cloud_is_made_for_nobody() -> None:
+    plan = make_plan(workspace("p4d.24xlarge", annotations=BYPASS), CLUSTER, MADE)
+    assert [check.name for check in plan.refused] == ["resource"]
+
+
+@pytest.mark.parametrize(("gpus", "is_refused"), [("1", True), ("0", False)])
+def test_pods_of_the_user_s_own_that_ask_for_gpus_get_no_machine_without(
+    gpus: str, *, is_refused: bool
+) -> None:
+    limits = {"limits": {"nvidia.com/gpu": gpus}}
+    container = {"name": "own", "image": "x", "resources": limits}
+    pods = parse_workspace(
+        {
+            "metadata": {"name": "s"},
+            "resource": {"instanceType": "Standard_D8s_v5"},
+            "inference": {"template": {"spec": {"containers": [container]}}},
+        },
+        source="test",
+    )
+    refused = make_plan(pods, CLUSTER, MADE).refused
+    assert [check.name for check in refused] == (["resource"] if is_refused else [])
 
 
 @pytest.mark.parametrize(
     ("provisioner", "name", "preset"),
     [
         ("aks", "Standard_D8s_v5", "smollm2-135m-instruct"),
-        ("aks", "Standard_ND128isr_NG_v9", "phi-4-mini-instruct"),
         ("karpenter", "p4d.24xlarge", "phi-4-mini-instruct"),
         ("byo", "Standard_D8s_v5", "phi-4-mini-instruct"),
     ],
@@ -133,7 +172,9 @@ def test_a_machine_that_may_do_is_not_refused(provisioner: str, name: str, prese
 
 def test_a_node_that_is_to_be_made_needs_a_name() -> None:
     refused = make_plan(workspace(""), CLUSTER, quotas(0, 8)).refused
-    assert [(check.name, check.reason) for check in refused] == [("resource", "InvalidWorkspace")]
+    assert [(check.name, check.reason) for check in refused] == [
+        ("resource", "InstanceTypeMissing")
+    ]
     assert "resource.instanceType is empty" in refused[0].detail
 
 
@@ -188,6 +229,29 @@ def test_on_one_machine_a_share_of_a_node_is_told_and_stops_nothing() -> None:
     assert all(check.detail.startswith("on a cluster: ") for check in told)
 
 
+def test_a_gpu_that_another_holds_is_told_in_the_plan() -> None:
+    room = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
+    ready = {"type": "Ready", "status": "True"}
+    node = {
+        "metadata": {"name": "gpu-1", "labels": {}},
+        "status": {"allocatable": room, "conditions": [ready]},
+    }
+    holder = GpuHolder(node="gpu-1", namespace="team", pod="web-0", gpus=1)
+    own = replace(MADE, provisioner="byo", nodes=[node])
+    assert row(make_plan(workspace(), CLUSTER, own), "nodes").result == "ok"
+    told = row(make_plan(workspace(), CLUSTER, replace(own, gpu_holders=[holder])), "nodes")
+    assert told.result == "warn"
+    assert "in use by team/web-0" in told.fix
+
+
+def test_a_plan_that_does_not_know_the_provisioner_says_so() -> None:
+    unknown = replace(MADE, provisioner=None, nodes=[])
+    plan = make_plan(workspace(), CLUSTER, unknown)
+    assert "plan with its KAITOFLOW_PROVISIONER" in row(plan, "nodes").fix
+    assert any("KAITOFLOW_PROVISIONER as it has it" in each for each in plan.unchecked)
+    assert not any("as it has it" in e for e in make_plan(workspace(), CLUSTER, MADE).unchecked)
+
+
 def test_quota_that_is_left_is_told_with_its_family() -> None:
     quota = row(make_plan(workspace(), CLUSTER, quotas(0, 8)), "quota")
     assert quota.result == "ok"
@@ -228,6 +292,14 @@ def test_the_price_is_told_for_the_run_and_the_hour_with_its_date() -> None:
     assert "$0.53 an hour on-demand" in price.detail
     assert "for the run" in price.detail
     assert "prices of 20" in price.detail
+
+
+def test_the_rows_of_a_columnar_file_are_larger_than_the_file() -> None:
+    seen = replace(MADE, dataset=DatasetSeen(bytes=(2**30,)))
+    assert make_plan(workspace(), CLUSTER, seen).dataset_gib == 2
+    lines = workspace(input={"urls": ["https://example.com/rows.jsonl"]})
+    assert make_plan(lines, CLUSTER, seen).dataset_gib == 1
+    assert make_plan(lines, CLUSTER, MADE).dataset_gib is None
 
 
 def test_a_machine_without_a_price_says_how_to_give_one() -> None:
@@ -277,6 +349,22 @@ def test_what_is_cut_off_an_address_is_told() -> None:
     assert dataset.result == "warn"
     assert "#1.jsonl" in dataset.detail
     assert "%23" in dataset.fix
+
+
+def test_a_password_in_an_address_is_told_and_not_shown() -> None:
+    asked = workspace(input={"urls": ["https://user:hidden@example.com/rows.jsonl"]})
+    dataset = row(make_plan(asked, CLUSTER, MADE), "dataset")
+    assert dataset.result == "warn"
+    assert "an address holds a password" in dataset.detail
+    assert "hidden" not in str(dataset)
+
+
+def test_only_a_plan_that_tunes_speaks_of_time() -> None:
+    assert row(make_plan(workspace(), CLUSTER, MADE), "time").result == "ok"
+    manifest = tuning_manifest("served") | {"inference": {"preset": {"name": "phi-4"}}}
+    del manifest["tuning"]
+    served = parse_workspace(manifest, source="served")
+    assert "time" not in {check.name for check in make_plan(served, CLUSTER, MADE).checks}
 
 
 def test_a_registry_that_denies_the_push_refuses_the_workspace() -> None:
@@ -404,4 +492,26 @@ def test_the_price_of_an_hour_is_that_of_all_nodes() -> None:
 def test_one_gpu_of_a_machine_that_is_not_known_is_no_whole_node() -> None:
     share = {"mode": "accelerator", "count": 1}
     asked = served(partition=share, instanceType="Standard_ND128isr_NG_v9")
-    assert [check.name for check in make_plan(asked, CLUSTER, MADE).refused] == ["resource"]
+    own = replace(MADE, provisioner="byo")
+    assert [check.name for check in make_plan(asked, CLUSTER, own).refused] == ["resource"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "asked", "is_told"),
+    [
+        ("kaitoflow.io/memory", "1Gi", True),
+        ("kaitoflow.io/memory", "64Gi", False),
+        ("kaitoflow.io/ephemeral-storage", "2Gi", True),
+        ("kaitoflow.io/ephemeral-storage", "64Gi", False),
+    ],
+)
+def test_less_than_the_pods_need_is_told(annotation: str, asked: str, is_told: bool) -> None:
+    plan = make_plan(workspace(annotations={annotation: asked}), CLUSTER, MADE)
+    told = [check for check in plan.checks if annotation in check.detail]
+    assert [(check.name, check.result) for check in told] == [("resource", "warn")] * is_told
+
+
+@pytest.mark.parametrize("name", ["cpu", "memory", "ephemeral-storage"])
+def test_an_amount_that_is_none_is_refused_by_its_annotation(name: str) -> None:
+    plan = make_plan(workspace(annotations={f"kaitoflow.io/{name}": "lots"}), CLUSTER, MADE)
+    assert any(f"kaitoflow.io/{name}" in check.detail for check in plan.refused)

@@ -15,6 +15,7 @@ from tasks.platform.diagnosis import (
     diagnose_pod,
     diagnosed_error,
 )
+from tasks.platform.passed_on import QUEUE_LABEL
 from tests.platform.pods import (
     IMAGE,
     Object,
@@ -368,3 +369,25 @@ TUNED = status("tune", terminated=ended(0, "Completed"))
 )
 def test_a_waiting_pod_is_described_in_a_few_words(said: str, state: Object) -> None:
     assert describe_waiting(state) == said
+
+
+@pytest.mark.parametrize(
+    ("labels", "suspend", "said"),
+    [
+        ({}, False, "waiting for its pod"),
+        ({}, True, "suspended, waiting for somebody to resume its Job (spec.suspend: false)"),
+        ({QUEUE_LABEL: "gpus"}, True, "suspended, waiting for room in queue gpus"),
+    ],
+)
+def test_a_suspended_job_waits_for_its_queue_or_for_a_person(
+    labels: Object, suspend: bool, said: str
+) -> None:
+    made = {"metadata": {"name": "job", "labels": labels}, "spec": {"suspend": suspend}}
+    assert describe_waiting({}, made) == said
+    assert diagnose_job(made) is None
+
+
+def test_a_pod_that_its_queue_holds_back_names_the_queue() -> None:
+    held = pod(node=None, conditions=GATED)
+    held["metadata"]["labels"] = {QUEUE_LABEL: "gpus"}
+    assert describe_waiting(held) == "waiting for room in queue gpus"

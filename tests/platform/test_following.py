@@ -1,13 +1,20 @@
 """Every line of a container's log is told once, however it comes."""
 
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from tasks.contract.errors import ContainerKilled, DeadlineExceeded, KaitoflowError
+from tasks.contract.errors import (
+    ContainerKilled,
+    DeadlineExceeded,
+    KaitoflowError,
+    KubernetesRefused,
+)
 from tasks.platform.following import ContainerFollower, Informers
 from tasks.platform.kube_api import KubeApi
+from tasks.platform.passed_on import QUEUE_LABEL
 
 KEY = ("team", "tuned", "1", "tuning")
 UID = "5f0c"
@@ -43,6 +50,8 @@ class Cluster:
         ended = {"terminated": {"exitCode": exit_code}}
         status = OVER["status"]["containerStatuses"][0] | {"state": ended}
         self.over = OVER | {"status": {"containerStatuses": [status]}}
+        self.refuses = 0
+        self.waited_s: list[float] = []
 
     def select(self, _key: Any) -> list[dict[str, Any]]:
         return [self.over if len(self.pieces) <= 1 else RUNNING]
@@ -51,13 +60,27 @@ class Cluster:
         return []
 
     async def log(self, *_about: str, **_options: Any) -> AsyncGenerator[tuple[str, str]]:
-        for line in self.pieces.pop(0):
+        lines = self.pieces.pop(0)
+        if self.refuses:
+            self.refuses -= 1
+            raise KubernetesRefused("the pod's log was asked for", "it is not there", "wait")
+        for line in lines:
             yield line
 
+    async def wait(self, _key: Any, *, timeout_s: float) -> None:
+        self.waited_s.append(timeout_s)
 
-def follower_of(cluster: Cluster) -> ContainerFollower:
-    informers = cast("Informers", type("Seen", (), {"pods": cluster, "jobs": cluster}))
-    return ContainerFollower(cast("KubeApi", cluster), informers, key=KEY, container="tune")
+
+async def nothing() -> None:
+    """Nobody has deleted anything."""
+
+
+def follower_of(cluster: Cluster | None) -> ContainerFollower:
+    wait = cluster.wait if cluster else None
+    seen = SimpleNamespace(pods=cluster, jobs=cluster, wait=wait)
+    informers = cast("Informers", seen)
+    api = cast("KubeApi", cluster)
+    return ContainerFollower(api, informers, key=KEY, container="tune", make_again=nothing)
 
 
 async def read(*pieces: list[tuple[str, str]]) -> list[Any]:
@@ -103,6 +126,20 @@ async def test_what_is_sent_again_after_a_reconnection_is_told_once() -> None:
     assert await read(first, again) == ["one", "three", "two", "four"]
 
 
+async def test_a_log_that_does_not_answer_is_asked_ever_less_often_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    cluster = Cluster(*([] for _ in range(8)), [(f"{SECOND}.1Z", "the last")])
+    cluster.refuses = 8
+    follower = follower_of(cluster)
+    started = follower._newest_start()
+    assert started
+    assert [said async for said in follower._read(started)] == ["the last"]
+    assert cluster.waited_s == [0.5, 1, 2, 4, 8, 10, 10]
+    assert len([line for line in caplog.messages if "log does not answer" in line]) == 1
+
+
 async def test_two_equal_lines_are_two() -> None:
     lines = [(f"{SECOND}.1Z", "same"), (f"{SECOND}.2Z", "same")]
     assert await read(lines) == ["same", "same"]
@@ -116,8 +153,78 @@ async def test_a_job_whose_time_is_over_says_so_whatever_its_pod_said_last(
 ) -> None:
     failed = {"type": "Failed", "status": "True", "reason": reason, "message": "m"}
     job = {"kind": "Job", "metadata": {"name": "tuned-tune-1"}, "status": {"conditions": [failed]}}
-    follower = ContainerFollower(
-        cast("KubeApi", None), cast("Informers", None), key=KEY, container="tune"
-    )
+    follower = follower_of(None)
     follower._error = ContainerKilled("it was asked to finish", "it did not", "try again")
     assert type(follower._of_failed(job, None)) is error
+
+
+class Queue:
+    """A suspended Job without a pod, which is resumed at the second change."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.jobs, self.pods = self, Cluster([], [])
+
+    def select(self, _key: Any) -> list[dict[str, Any]]:
+        meta = {"name": "tuned-tune-1", "uid": "j", "labels": {QUEUE_LABEL: "gpus"}}
+        return [{"kind": "Job", "metadata": meta, "spec": {"suspend": self.changes < 2}}]
+
+    async def wait(self, _key: Any, *, timeout_s: float) -> None:
+        assert timeout_s > 0
+        self.changes += 1
+
+
+async def test_a_suspended_job_is_waited_for_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue()
+    monkeypatch.setattr(queue.pods, "select", lambda _: [RUNNING] if queue.changes > 2 else [])
+    follower = ContainerFollower(
+        cast("KubeApi", queue.pods),
+        cast("Informers", queue),
+        key=KEY,
+        container="tune",
+        make_again=nothing,
+    )
+    told = [said["phase"] async for said in follower._until_started()]
+    assert told == ["suspended, waiting for room in queue gpus", "waiting for its pod"]
+
+
+JOB: dict[str, Any] = {"metadata": {"name": "tuned-tune-1"}}
+DONE = JOB | {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+BOUND = OVER | {"spec": {"nodeName": "gpu-1"}}
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        ([(None, None, True)], False),
+        ([(None, None, False)], True),
+        ([(JOB, None, False)], False),
+        ([(JOB, OVER, False)], False),
+        ([(JOB, None, True), (None, None, True)], True),
+        ([(JOB, OVER, False), (None, OVER, True)], True),
+        ([(JOB, BOUND, True)], False),
+        ([(JOB, BOUND, False)], True),
+        ([(DONE, OVER, False)], False),
+        ([(DONE, None, True)], False),
+        ([(DONE, None, False)], True),
+    ],
+    ids=[
+        "not there yet",
+        "not there after a while",
+        "no pod yet",
+        "no node yet",
+        "the Job has gone",
+        "the Job has gone before its pod",
+        "it has its node",
+        "it does not start on its node",
+        "the Job is done",
+        "the Job is done, and its pod not seen yet",
+        "the Job is done and its pod has gone with what it said",
+    ],
+)
+def test_what_a_pod_is_made_of_is_made_again_when_it_may_lack(
+    looks: list[tuple[Any, Any, bool]], expected: bool
+) -> None:
+    follower = follower_of(None)
+    lacks = [follower._lacks_something(job, pod, is_early=early) for job, pod, early in looks]
+    assert lacks[-1] is expected

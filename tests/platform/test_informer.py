@@ -139,3 +139,8 @@ async def test_who_waits_for_a_key_is_woken_by_its_objects_alone() -> None:
     assert not others.done()
     others.cancel()
     await asyncio.wait_for(informer.wait("one", timeout_s=0.01), 1)
+
+
+async def test_a_defect_ends_no_watch() -> None:
+    cluster = Outage([[{"metadata": {}}], [told("a")]], [[]])  # one that has no uid
+    assert names(await after(cluster)) == ["a"]

@@ -36,6 +36,20 @@ async def test_a_second_run_of_a_workspace_is_refused(platform: LocalPlatform) -
                 pass
 
 
+async def test_a_run_reads_the_workspace_with_the_secrets_that_it_was_not_told(
+    platform: LocalPlatform,
+) -> None:
+    source = {"urls": ["https://host/a.jsonl?sig=canary"]}
+    workspace = applied(platform, workspace=tuning_workspace(input=source))
+    assert await platform.apply(workspace.redacted()) == workspace
+
+
+async def test_a_workspace_that_was_typed_into_a_form_is_kept(platform: LocalPlatform) -> None:
+    kept = await platform.apply(tuning_workspace())
+    assert kept.metadata.uid
+    assert platform.store.read(kept) == kept
+
+
 async def test_a_run_that_has_ended_lets_the_next_one_in(platform: LocalPlatform) -> None:
     workspace = applied(platform)
     for _ in range(2):

@@ -6,19 +6,29 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.steps import INFERENCE, TUNING
+from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.programs.serving import ServerConfig
+from tasks.contract.resources import Amount, Resources
+from tasks.contract.steps import CANDIDATE, INFERENCE, TAGGING, TUNING
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.platform.base import Container, Pod
 from tasks.platform.manifests import (
+    CONFIG_DIGEST_ANNOTATION,
+    PATHS,
+    SERVER_DIGEST_ANNOTATION,
     PodSettings,
+    candidate_config_map_name,
     config_map,
     job_name,
+    job_of,
     pod_paths,
+    server_digest,
     services,
     stateful_set,
     stateful_set_name,
-    tuning_job,
 )
+from tasks.platform.passed_on import PRIORITY_CLASS_ANNOTATION, QUEUE_LABEL
+from tasks.platform.tolerations import TOLERATIONS_ANNOTATION
 from tests.builders import tuning_manifest
 
 Object = dict[str, Any]
@@ -32,9 +42,12 @@ class Told:
     text: str = ""
 
 
-def workspace(name: str = "tuned", *, annotations: Any = None, **resource: Any) -> Workspace:
+def workspace(
+    name: str = "tuned", *, annotations: Any = None, labels: Any = None, **resource: Any
+) -> Workspace:
     manifest = tuning_manifest(name)
     manifest["metadata"] |= {"namespace": "team", "uid": "1", "annotations": annotations or {}}
+    manifest["metadata"]["labels"] = labels or {}
     manifest["resource"] = resource
     return parse_workspace(manifest, source="test")
 
@@ -61,7 +74,7 @@ def pod_spec(made: Object) -> Object:
 
 
 def job_spec(pod: Pod, made_for: Workspace | None = None) -> Object:
-    return pod_spec(tuning_job(made_for or workspace(), pod, SETTINGS))
+    return pod_spec(job_of(made_for or workspace(), pod, SETTINGS))
 
 
 def containers(spec: Object) -> dict[str, Object]:
@@ -77,19 +90,28 @@ def test_a_jobs_containers_follow_each_other_and_the_last_one_ends_it() -> None:
 
 
 def test_a_job_ends_at_its_deadline() -> None:
-    made = tuning_job(workspace(), tuning(), replace(SETTINGS, job_timeout_s=90.4))
+    made = job_of(workspace(), tuning(), replace(SETTINGS, job_timeout_s=90.4))
     assert made["spec"]["activeDeadlineSeconds"] == 90
 
 
 def test_a_job_fails_at_once_where_another_pod_would_fail_too() -> None:
-    rules = tuning_job(workspace(), tuning(), SETTINGS)["spec"]["podFailurePolicy"]["rules"]
+    rules = job_of(workspace(), tuning(), SETTINGS)["spec"]["podFailurePolicy"]["rules"]
     assert [rule["action"] for rule in rules] == ["Ignore", "FailJob"]
     assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert rules[1]["onExitCodes"]["values"] == [1, 3, 137]
 
 
 def test_two_pods_of_a_job_never_push_at_once() -> None:
-    assert tuning_job(workspace(), tuning(), SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"
+    assert job_of(workspace(), tuning(), SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"
+
+
+def test_what_only_tells_a_registry_something_needs_no_node_that_is_made() -> None:
+    pod = Pod(name=TAGGING, containers=(container("tag-image"),))
+    made = job_of(workspace(), pod, replace(SETTINGS, are_nodes_made=True))
+    assert made["metadata"]["name"] == job_name(workspace(), TAGGING) != job_name(workspace())
+    assert "affinity" not in pod_spec(made)
+    chosen = workspace(labelSelector={"matchLabels": {"apps": "own"}})
+    assert "affinity" in job_spec(pod, chosen)  # the user's own nodes are the user's choice
 
 
 @pytest.mark.parametrize(
@@ -97,8 +119,7 @@ def test_two_pods_of_a_job_never_push_at_once() -> None:
     [job_spec(tuning()), pod_spec(stateful_set(workspace(), SERVING, SETTINGS))],
     ids=["tuning", "serving"],
 )
-def test_a_pod_of_ours_has_time_to_save_and_no_rights(spec: Object) -> None:
-    assert spec["terminationGracePeriodSeconds"] == 120
+def test_a_pod_of_ours_has_no_rights(spec: Object) -> None:
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -110,6 +131,12 @@ def test_a_pod_of_ours_has_time_to_save_and_no_rights(spec: Object) -> None:
             False,
         )
         assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_pod_has_as_long_to_end_as_it_takes() -> None:
+    assert job_spec(tuning(grace_s=92.3))["terminationGracePeriodSeconds"] == 93
+    served = stateful_set(workspace(), replace(SERVING, grace_s=45), SETTINGS)
+    assert pod_spec(served)["terminationGracePeriodSeconds"] == 45
 
 
 def test_a_pod_template_keeps_its_own_time_to_end_and_its_labels() -> None:
@@ -150,6 +177,15 @@ def test_secrets_of_like_names_have_volumes_of_their_own() -> None:
         }
 
 
+def test_adapters_of_like_names_have_volumes_of_their_own() -> None:
+    names = ["a", "a-b", "a-b-c", *(f"{'n' * 62}{end}" for end in "ab")]
+    kept: dict[Path, Object] = {Path("/mnt/adapter") / name: {"emptyDir": {}} for name in names}
+    spec = job_spec(tuning(volumes=kept, secrets=("adapter-a", "a")))
+    volumes = [each["name"] for each in spec["volumes"]]
+    assert len(volumes) == len(set(volumes))
+    assert all(len(name) <= 63 for name in volumes)
+
+
 def test_every_mount_has_its_volume_once() -> None:
     volume = {Path("/mnt/results"): {"persistentVolumeClaim": {"claimName": "kept"}}}
     spec = job_spec(tuning(secrets=("push",), volumes=volume))
@@ -164,24 +200,73 @@ def test_every_mount_has_its_volume_once() -> None:
 def test_gpus_are_asked_for_by_training_and_serving_alone() -> None:
     def asking(spec: Object) -> dict[str, Object]:
         found = containers(spec)
-        return {n: c["resources"]["limits"] for n, c in found.items() if "limits" in c["resources"]}
+        return {n: c["resources"]["limits"] for n, c in found.items() if c["resources"]["limits"]}
 
     two = {"nvidia.com/gpu": "2"}
     assert asking(job_spec(tuning(gpus=2))) == {"tune": two}
     served = stateful_set(workspace(), replace(SERVING, gpus=2), SETTINGS)
     assert asking(pod_spec(served)) == {"serve": two}
     assert asking(job_spec(tuning())) == {}
+    candidate = replace(tuning("tune", "push-image", "measure", gpus=2), name=CANDIDATE)
+    assert asking(job_spec(candidate)) == {"tune": two, "measure": two}
+
+
+def test_an_allocator_that_leaves_fewer_holes_is_an_installations_to_take_back() -> None:
+    name, own = "PYTORCH_ALLOC_CONF", "backend:native"
+    pod = tuning("fetch-weights", "tune", gpus=1)
+    job = job_of(workspace(), pod, replace(SETTINGS, environment=((name, own),)))
+    found = containers(pod_spec(job))
+    values = [each["value"] for each in found["tune"]["env"] if each["name"] == name]
+    assert values == ["expandable_segments:True", own]  # Kubernetes takes the last
+    assert [each["value"] for each in found["fetch-weights"]["env"] if each["name"] == name] == [
+        own
+    ]
+
+
+def test_every_container_asks_for_what_the_pod_is_given_and_may_take_no_more() -> None:
+    given = Resources(
+        cpu_cores=Amount(0.5), memory_gib=Amount(1.5, 4), disk_gib=Amount(3.0001, 100)
+    )
+    spec = job_spec(tuning(gpus=1, resources=given))
+    requests = {"cpu": "500m", "memory": "1536Mi", "ephemeral-storage": "3073Mi"}
+    limits = {"memory": "4096Mi", "ephemeral-storage": "102400Mi"}
+    for name, each in containers(spec).items():
+        gpu = {"nvidia.com/gpu": "1"} if name == "tune" else {}
+        assert each["resources"] == {"requests": requests, "limits": limits | gpu}
 
 
 def test_what_an_installation_says_reaches_every_container() -> None:
     settings = replace(
         SETTINGS, environment=(("HF_ENDPOINT", "https://hub"),), image_pull_secrets=("pull",)
     )
-    spec = pod_spec(tuning_job(workspace(), tuning(), settings))
+    spec = pod_spec(job_of(workspace(), tuning(), settings))
     for each in containers(spec).values():
         assert {"name": "HF_ENDPOINT", "value": "https://hub"} in each["env"]
     assert spec["imagePullSecrets"] == [{"name": "pull"}]
     assert "imagePullSecrets" not in job_spec(tuning())
+
+
+def test_a_candidate_has_objects_of_its_own_beside_those_of_its_generation() -> None:
+    candidate = replace(tuning("tune", "push-image", "measure"), name=CANDIDATE, candidate=3)
+    made, ordinary = (job_of(workspace(), pod, SETTINGS) for pod in (candidate, tuning()))
+    assert made["metadata"]["name"] == "tuned-tune-1-c3"
+    assert made["metadata"]["ownerReferences"] == ordinary["metadata"]["ownerReferences"]
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    assert (labels["kaitoflow.io/pod"], labels["kaitoflow.io/candidate"]) == ("candidate", "3")
+    told = config_map(workspace(), candidate)["metadata"]["name"]
+    assert told == candidate_config_map_name(workspace(), 3) == "tuned-candidate-1-c3"
+    assert {"configMap": {"name": told}}.items() <= pod_spec(made)["volumes"][0].items()
+
+
+def test_pods_that_learned_of_a_new_text_while_they_run_stay() -> None:
+    other = replace(SERVING, containers=(container("serve", "more"),))
+    before = stateful_set(workspace(), SERVING, SETTINGS)
+    told = before["spec"]["template"]["metadata"]["annotations"][CONFIG_DIGEST_ANNOTATION]
+    after = stateful_set(workspace(), other, SETTINGS, told=told)
+    annotations = after["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == before["spec"]["template"]["metadata"]["annotations"]
+    digest = after["metadata"]["annotations"][SERVER_DIGEST_ANNOTATION]
+    assert digest == server_digest(workspace(), other, SETTINGS)
 
 
 def test_another_text_of_what_a_server_is_told_makes_another_pod() -> None:
@@ -259,11 +344,78 @@ def test_a_pod_templates_own_priority_class_goes_before_the_annotation(
     assert OWN in spec["tolerations"]
 
 
+def test_what_a_workspace_hands_on_goes_before_the_installations_and_not_before_ours() -> None:
+    of_installation = replace(
+        SETTINGS,
+        labels=(("team", "all"), ("kept", "1")),
+        annotations=(("note", "all"),),
+        priority_class="low",
+        runtime_class="runc",
+        tolerations=({"key": "own", "operator": "Exists"},),
+    )
+    asking = workspace(
+        annotations={
+            "kaitoflow.io/runtime-class": "nvidia",
+            "kaitoflow.io/pod-labels": "team=ml, kaitoflow.io/pod=mine",
+            "kaitoflow.io/pod-annotations": "note=mine",
+        }
+    )
+    for template in (
+        job_of(asking, tuning(), of_installation)["spec"]["template"],
+        stateful_set(asking, SERVING, of_installation)["spec"]["template"],
+        stateful_set(asking, BROUGHT, of_installation)["spec"]["template"],
+    ):
+        labels, spec = template["metadata"]["labels"], template["spec"]
+        assert (labels["team"], labels["kept"]) == ("ml", "1")
+        assert labels["kaitoflow.io/pod"] in {TUNING, INFERENCE}
+        assert template["metadata"]["annotations"]["note"] == "mine"
+        assert (spec["runtimeClassName"], spec["priorityClassName"]) == ("nvidia", "low")
+        assert {"key": "own", "operator": "Exists"} in spec["tolerations"]
+
+
+def test_what_makes_pods_stands_in_the_queue_that_the_workspace_names() -> None:
+    queued = workspace(labels={QUEUE_LABEL: "gpus", "kueue.x-k8s.io/priority-class": "high"})
+    for made in (job_of(queued, tuning(), SETTINGS), stateful_set(queued, SERVING, SETTINGS)):
+        labels = made["metadata"]["labels"]
+        assert labels[QUEUE_LABEL] == "gpus"
+        assert labels["kueue.x-k8s.io/priority-class"] == "high"
+    assert QUEUE_LABEL not in job_of(workspace(), tuning(), SETTINGS)["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        ("pod-labels", "team"),
+        ("pod-labels", "a b=c"),
+        ("pod-labels", "team=a b"),
+        ("pod-annotations", "=x"),
+    ],
+)
+def test_what_is_no_label_is_refused(annotation: str, text: str) -> None:
+    asking = workspace(annotations={f"kaitoflow.io/{annotation}": text})
+    with pytest.raises(InvalidWorkspace, match="write it as kubectl does"):
+        job_of(asking, tuning(), SETTINGS)
+
+
+def test_an_installations_volumes_are_mounted_in_every_container_of_ours() -> None:
+    bundle = {"name": "bundle", "configMap": {"name": "certificates"}}
+    mount = {"name": "bundle", "mountPath": "/etc/ssl/more"}
+    settings = replace(SETTINGS, volumes=(bundle,), mounts=(mount,))
+    for made in (
+        job_of(workspace(), tuning(), settings),
+        stateful_set(workspace(), SERVING, settings),
+    ):
+        spec = made["spec"]["template"]["spec"]
+        assert bundle in spec["volumes"]
+        ours = [*spec.get("initContainers", []), *spec["containers"]]
+        assert all(mount in container["volumeMounts"] for container in ours)
+
+
 def test_an_installations_labels_and_annotations_never_hide_those_of_a_pod() -> None:
     chosen = (("team", "ml"), ("kaito.sh/workspace", "other"), ("own", "2"))
     settings = replace(SETTINGS, labels=chosen, annotations=(("sidecar", "no"),))
     for made in (
-        tuning_job(workspace(), tuning(), settings),
+        job_of(workspace(), tuning(), settings),
         stateful_set(workspace(), SERVING, settings),
         stateful_set(workspace(), BROUGHT, settings),
     ):
@@ -278,7 +430,7 @@ def test_an_installations_labels_and_annotations_never_hide_those_of_a_pod() -> 
 
 def test_every_program_tells_the_pods_uid_and_the_pod_says_so() -> None:
     for made in (
-        tuning_job(workspace(), tuning(), SETTINGS),
+        job_of(workspace(), tuning(), SETTINGS),
         stateful_set(workspace(), SERVING, SETTINGS),
     ):
         template = made["spec"]["template"]
@@ -286,3 +438,69 @@ def test_every_program_tells_the_pods_uid_and_the_pod_says_so() -> None:
         for each in containers(template["spec"]).values():
             nonce = next(e for e in each["env"] if e["name"] == "KAITOFLOW_EVENT_NONCE")
             assert nonce["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
+@pytest.mark.parametrize("pod", [SERVING, BROUGHT], ids=["preset", "template"])
+def test_a_generation_that_changes_nothing_of_the_server_has_its_digest(pod: Pod) -> None:
+    labelled = workspace(annotations={"kaito.sh/enablelb": "True"}, preferredNodes=["a"])
+    digests = {
+        server_digest(made_for, pod, SETTINGS)
+        for made_for in (workspace(), workspace().of_generation(7), labelled)
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "annotations", [{TOLERATIONS_ANNOTATION: "team=ml"}, {PRIORITY_CLASS_ANNOTATION: "high"}]
+)
+def test_what_reaches_the_server_s_pod_changes_its_digest(annotations: Object) -> None:
+    changed = server_digest(workspace(annotations=annotations), SERVING, SETTINGS)
+    assert changed != server_digest(workspace(), SERVING, SETTINGS)
+
+
+def test_what_the_server_is_told_and_its_image_change_its_digest() -> None:
+    told = replace(SERVING, containers=(container("fetch-weights"), container("serve", "other")))
+    upgraded = replace(SETTINGS, image="registry.example.com/pod:2")
+    made = [
+        server_digest(workspace(), SERVING, SETTINGS),
+        server_digest(workspace(), told, SETTINGS),
+        server_digest(workspace(), SERVING, upgraded),
+    ]
+    assert len(set(made)) == 3
+
+
+def test_a_stateful_set_tells_the_digest_of_its_pods() -> None:
+    made = stateful_set(workspace(), SERVING, SETTINGS)
+    told = made["metadata"]["annotations"][SERVER_DIGEST_ANNOTATION]
+    assert told == server_digest(workspace(), SERVING, SETTINGS)
+
+
+def test_an_admin_key_may_come_and_go_while_the_server_serves_and_is_the_servers_alone() -> None:
+    spec = pod_spec(stateful_set(workspace(), SERVING, SETTINGS))
+    volume = next(each for each in spec["volumes"] if each["name"] == "admin-key")
+    assert volume["secret"]["secretName"] == "tuned-admin-key"
+    assert volume["secret"]["optional"] is True
+    has_key = {
+        name: any(mount["name"] == "admin-key" for mount in each["volumeMounts"])
+        for name, each in containers(spec).items()
+    }
+    assert has_key == {"fetch-weights": False, "serve": True}
+    assert "admin-key" not in str(job_spec(tuning()))
+
+
+def test_users_keys_are_mounted_where_the_server_asks_for_them() -> None:
+    spec = pod_spec(stateful_set(workspace(), SERVING, SETTINGS))
+    assert "user-keys" not in str(spec)
+    *before, server = SERVING.containers
+    config = ServerConfig(
+        weights_dir=Path("/w"), served_model_name="toy", user_keys_file=PATHS["user_keys_file"]
+    )
+    pod = replace(SERVING, containers=(*before, replace(server, config=config)))
+    spec = pod_spec(stateful_set(workspace(), pod, SETTINGS))
+    volume = next(each for each in spec["volumes"] if each["name"] == "user-keys")
+    assert volume["secret"]["secretName"] == "tuned-user-keys"
+    assert volume["secret"]["items"] == [{"key": "keys", "path": "keys"}]
+    (mount,) = [
+        one for one in containers(spec)["serve"]["volumeMounts"] if one["name"] == "user-keys"
+    ]
+    assert mount["mountPath"] == "/mnt/users"

@@ -25,22 +25,33 @@ class ApiServer:
     api: KubeApi
     refuses: set[str] = field(default_factory=set)
     states: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
-    types: list[str] = field(default_factory=list)
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self, request: web.Request) -> web.Response:
-        body: dict[str, Any] = json.loads(await request.read())
-        kind = body.get("kind", "Workspace")  # a patch names none
+        body: dict[str, Any] = json.loads(await request.read() or "{}")
+        kind = "Event" if "/events" in request.path else "Workspace"
         if kind in self.refuses:
             return web.json_response({"message": "no"}, status=403)
         if kind == "Event":
-            self.events.append(body["reason"])
-            self.types.append(body["type"])
-        else:
-            self.states.append(body["status"]["state"])
+            return self.take_event(request, body)
+        self.states.append(body["status"]["state"])
         await self.gate.wait()
         return web.json_response(body)
+
+    def take_event(self, request: web.Request, body: dict[str, Any]) -> web.Response:
+        if request.method == "POST":
+            name = body["metadata"]["name"]
+            if name in self.kept:
+                return web.json_response({"message": "exists"}, status=409)
+            self.kept[name] = body
+        else:
+            self.kept[request.path.rpartition("/")[2]] |= body
+        return web.json_response(self.kept.get(request.path.rpartition("/")[2], body))
+
+    def told(self, field: str) -> list[Any]:
+        """A field of each Event, oldest first."""
+        return [each[field] for each in self.kept.values()]
 
 
 @pytest.fixture
@@ -91,15 +102,24 @@ async def test_every_event_is_sent(server: ApiServer, outbox: Outbox) -> None:
     for reason in ("Accepted", "NodesReady", "JobStarted"):
         outbox.put_event(reason=reason, message="it is so")
     await outbox.flush()
-    assert server.events == ["Accepted", "NodesReady", "JobStarted"]
+    assert server.told("reason") == ["Accepted", "NodesReady", "JobStarted"]
 
 
-async def test_a_failure_is_a_warning(server: ApiServer, outbox: Outbox) -> None:
+async def test_a_warning_is_of_type_warning(server: ApiServer, outbox: Outbox) -> None:
     server.gate.set()
-    outbox.put_event(reason="Accepted", message="it is so", is_failure=False)
-    outbox.put_event(reason="InvalidWorkspace", message="it is not so", is_failure=True)
+    outbox.put_event(reason="Accepted", message="it is so", is_warning=False)
+    outbox.put_event(reason="InvalidWorkspace", message="it is not so", is_warning=True)
     await outbox.flush()
-    assert server.types == ["Normal", "Warning"]
+    assert server.told("type") == ["Normal", "Warning"]
+
+
+async def test_an_event_that_happens_again_is_counted(server: ApiServer, outbox: Outbox) -> None:
+    server.gate.set()
+    for _ in range(3):
+        outbox.put_event(reason="NodeLost", message="the node is gone", is_warning=True)
+    outbox.put_event(reason="NodeLost", message="another one is gone", is_warning=True)
+    await outbox.flush()
+    assert server.told("count") == [3, 1]
 
 
 async def test_a_status_is_sent_though_an_event_is_refused(

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.errors import InvalidWorkspace, RunSuperseded
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.plan.checks import make_plan
 from tasks.platform.base import World
 from tasks.platform.manifests import object_names, owner_reference
-from tasks.platform.ownership import is_in_the_way, is_of
+from tasks.platform.ownership import expect_asked, is_in_the_way, is_of
 from tests.builders import tuning_manifest
 
 WORLD = World(config_maps={}, has_secret=lambda _name: True, is_cluster=True)
@@ -74,3 +75,32 @@ def test_names_are_looked_up_for_what_is_made_only() -> None:
         *(("StatefulSet", "web"), ("ConfigMap", "web-inference-1")),
     }
     assert {*object_names(workspace())} == {*names} | served
+
+
+def signed(generation: int = 2, **changes: Any) -> Workspace:
+    source = {"urls": ["https://host/a.jsonl?sig=canary"]}
+    manifest = tuning_manifest("web", **({"input": source} | changes))
+    manifest["metadata"] |= {"uid": "1", "generation": generation}
+    return parse_workspace(manifest, source="test")
+
+
+def test_a_run_that_was_told_no_secrets_gets_the_object_with_them() -> None:
+    assert expect_asked(signed(), signed().redacted()) == signed()
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (signed(3), "generation 3 is there by now"),
+        (workspace(uid="another"), "it is gone"),
+        (None, "it is gone"),
+    ],
+)
+def test_a_run_of_what_is_not_there_any_more_ends(kept: Workspace | None, said: str) -> None:
+    with pytest.raises(RunSuperseded, match=f"generation 2 of workspace default/web .*{said}"):
+        expect_asked(kept, signed().redacted())
+
+
+def test_words_that_are_not_the_kept_object_s_are_refused_and_not_left_out() -> None:
+    with pytest.raises(InvalidWorkspace, match=r"leave metadata\.uid out of the form"):
+        expect_asked(signed(), signed(method="lora").redacted())

@@ -121,21 +121,23 @@ class Told:
     text: str
 
 
+def toy(name: str, told: str = "") -> Container:
+    """A container whose program is never run."""
+    return Container(name=name, program="toy", config=Told(told))
+
+
 async def begin(workspace: Workspace, *, image: str, told: str) -> None:
     """Have the tuning pod there, as the worker of one version makes it."""
-    toy = Container(name="tune", program="toy", config=Told(told))
+    tune = toy("tune", told)
     platform = KubernetesPlatform(Settings(pod_image=image))
-    lines = platform.follow(workspace, Pod(name=TUNING, containers=(toy,)), toy)
+    lines = platform.follow(workspace, Pod(name=TUNING, containers=(tune,)), tune)
     await anext(lines)  # what it waits for: there is no node
     await lines.aclose()
     await close(platform)
 
 
-async def test_a_job_that_another_version_began_stays_with_what_its_pods_are_told(
-    control_plane: ControlPlane,
-    reachable: None,
-    namespace: str,
-) -> None:
+def applied(control_plane: ControlPlane, namespace: str) -> Workspace:
+    """A Workspace that the API server knows."""
     definition = (CRDS / "kaito.sh_workspaces.yaml").read_text()
     control_plane.define("workspaces.kaito.sh", definition)
     manifest = tuning_manifest("web")
@@ -143,7 +145,15 @@ async def test_a_job_that_another_version_began_stays_with_what_its_pods_are_tol
     made = control_plane.kubectl(
         "create", "--filename=-", "--output=json", stdin=json.dumps(manifest)
     )
-    workspace = parse_workspace(json.loads(made), source="test")
+    return parse_workspace(json.loads(made), source="test")
+
+
+async def test_a_job_that_another_version_began_stays_with_what_its_pods_are_told(
+    control_plane: ControlPlane,
+    reachable: None,
+    namespace: str,
+) -> None:
+    workspace = applied(control_plane, namespace)
     await begin(workspace, image="example.com/pod:1", told="old")
     await begin(workspace, image="example.com/pod:2", told="new")
     get = ("get", "--output=json", f"--namespace={namespace}")
@@ -152,3 +162,73 @@ async def test_a_job_that_another_version_began_stays_with_what_its_pods_are_tol
     assert container["image"] == "example.com/pod:1"
     told = json.loads(control_plane.kubectl(*get, "configmap", "web-tuning-1"))["data"]
     assert json.loads(told["tune.json"]) == {"text": "old"}
+
+
+async def test_what_a_jobs_pods_are_told_is_there_again_once_somebody_has_deleted_it(
+    control_plane: ControlPlane, reachable: None, namespace: str
+) -> None:
+    workspace, here = applied(control_plane, namespace), f"--namespace={namespace}"
+    await begin(workspace, image="example.com/pod:1", told="same")
+    control_plane.kubectl("delete", "configmap", "web-tuning-1", here)
+    await begin(workspace, image="example.com/pod:1", told="same")
+    found = control_plane.kubectl("get", "configmap", "web-tuning-1", here, "--output=json")
+    assert json.loads(json.loads(found)["data"]["tune.json"]) == {"text": "same"}
+
+
+async def test_a_job_that_is_done_and_whose_pod_has_gone_is_made_anew(
+    control_plane: ControlPlane, reachable: None, namespace: str
+) -> None:
+    workspace, here = applied(control_plane, namespace), f"--namespace={namespace}"
+    await begin(workspace, image="example.com/pod:1", told="same")
+    [job] = control_plane.kubectl("get", "jobs", here, "--output=name").split()
+    uid = ("get", job, here, "--ignore-not-found", "--output=jsonpath={.metadata.uid}")
+    first = control_plane.kubectl(*uid)
+    pod = ("pod", "--selector=kaito.sh/workspace=web", here)
+    control_plane.kubectl("wait", *pod, "--for=create", "--timeout=30s")
+    [name] = control_plane.kubectl("get", *pod, "--output=name").split()
+    succeeded = (
+        "--subresource=status",
+        "--type=merge",
+        '--patch={"status": {"phase": "Succeeded"}}',
+    )
+    control_plane.kubectl("patch", name, here, *succeeded)
+    control_plane.kubectl("wait", job, here, "--for=condition=Complete", "--timeout=30s")
+    control_plane.kubectl("delete", name, here, "--force")
+    tune, platform = toy("tune", "same"), KubernetesPlatform(Settings())
+    lines = platform.follow(workspace, Pod(name=TUNING, containers=(tune,)), tune)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as beside:
+        following = beside.create_task(exhaust(lines))
+        while await asyncio.to_thread(control_plane.kubectl, *uid) in ("", first):
+            await asyncio.sleep(0.5)
+        following.cancel()
+    await close(platform)
+
+
+async def exhaust(lines: AsyncIterator[object]) -> None:
+    """Read to the end."""
+    async for _ in lines:
+        pass
+
+
+async def test_a_service_whose_ports_somebody_has_changed_is_as_it_was(
+    control_plane: ControlPlane, reachable: None, namespace: str
+) -> None:
+    workspace = applied(control_plane, namespace)
+    await begin_server(workspace)
+    before = service(control_plane, workspace)["spec"]["ports"]
+    changed = '[{"op": "replace", "path": "/spec/ports/0/port", "value": 81}]'
+    patch = ("patch", "service", "web", f"--namespace={namespace}", "--type=json")
+    control_plane.kubectl(*patch, f"--patch={changed}")
+    await begin_server(workspace)
+    assert service(control_plane, workspace)["spec"]["ports"] == before
+
+
+async def begin_server(workspace: Workspace) -> None:
+    """Have the server's objects there, as a worker that has just started makes them."""
+    platform = KubernetesPlatform(Settings())
+    endpoint = Endpoint(url="http://web", model="web")
+    pod = Pod(name=INFERENCE, containers=(toy("serve"),))
+    lines = platform.ensure_server(workspace, pod, endpoint=endpoint)
+    await anext(lines)  # what it waits for: there is no node
+    await lines.aclose()
+    await close(platform)

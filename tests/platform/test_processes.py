@@ -138,6 +138,32 @@ async def test_a_process_whose_record_cannot_be_written_is_ended(
     assert not [each for each in mine if str(tmp_path) in " ".join(each.cmdline())]
 
 
+@pytest.mark.parametrize(
+    "left", [None, b"", b'{"pid": 1', b"[]"], ids=["none", "empty", "half", "list"]
+)
+async def test_a_process_whose_record_is_lost_is_ended_before_another_starts(
+    process: ContainerProcess, tmp_path: Path, left: bytes | None
+) -> None:
+    await process.ensure_started(toy("wait"), grace_s=5)
+    first = await started(process)
+    record = process.log.with_name("toy.process.json")
+    record.unlink() if left is None else record.write_bytes(left)
+    again = ContainerProcess(tmp_path, "toy")
+    assert (await followed(again, toy("work")))[-1] == {"event": "result", "answer": 42}
+    assert not first.is_running() or first.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_a_process_whose_record_is_lost_is_stopped(
+    process: ContainerProcess, tmp_path: Path
+) -> None:
+    await process.ensure_started(toy("wait"), grace_s=5)
+    await started(process)
+    process.log.with_name("toy.process.json").unlink()
+    again = ContainerProcess(tmp_path, "toy")
+    assert await again.stop(grace_s=5)
+    assert not await again.stop(grace_s=5)
+
+
 async def test_prefects_settings_stay_out_of_pod_programs(
     process: ContainerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

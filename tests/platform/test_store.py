@@ -8,9 +8,9 @@ import pytest
 
 from tasks.contract.errors import StateUnreadable
 from tasks.contract.status import State, WorkspaceStatus
-from tasks.contract.workspace import Manifests, Workspace
+from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.platform.store import Store, keep_private, write_atomically
-from tests.builders import tuning_workspace
+from tests.builders import tuning_manifest, tuning_workspace
 
 
 @pytest.fixture
@@ -173,3 +173,24 @@ def test_a_write_that_fails_keeps_the_old_content(tmp_path: Path) -> None:
         write_atomically(path, "no bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def annotated(**annotations: str) -> Workspace:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = annotations
+    return parse_workspace(manifest, source="test")
+
+
+def test_an_edit_about_retuning_alone_is_kept_and_no_new_generation(store: Store) -> None:
+    first = apply(store, tuning_workspace())
+    apply(store, annotated(**{"kaitoflow.io/retune-schedule": "6h"}))
+    found = store.find("default", "tuned")
+    assert found
+    assert found.workspace.metadata.generation == first.metadata.generation
+    assert found.workspace.metadata.annotations == {"kaitoflow.io/retune-schedule": "6h"}
+
+
+def test_an_edit_of_another_annotation_is_a_new_generation(store: Store) -> None:
+    first = apply(store, tuning_workspace())
+    second = apply(store, annotated(**{"kaito.sh/serve": "false"}))
+    assert second.metadata.generation == first.metadata.generation + 1

@@ -1,3 +1,4 @@
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -5,9 +6,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tasks.contract.programs.serving import AdapterSource, ServerConfig
-from tests.serving import toy
-from tests.serving.running import Running, serve
+from serving.cpus import share_cpus
+
+share_cpus()  # before torch is there: beside other tests OpenMP's long spinning stops everything
+
+from tasks.contract.programs.serving import AdapterSource, ServerConfig  # noqa: E402
+from tests.serving import toy  # noqa: E402
+from tests.serving.running import Running, serve  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +45,25 @@ def server(toy_model: Path, toy_adapters: tuple[Path, Path]) -> Iterator[Running
         default_model="first",
         max_concurrency=4,
         max_queue=2,
+    )
+    with serve(config) as running:
+        yield running
+
+
+@pytest.fixture
+def hot(toy_model: Path, toy_adapters: tuple[Path, Path], tmp_path: Path) -> Iterator[Running]:
+    """A server that began with the base alone, and adapters `first` and `second` in its folder."""
+    root = tmp_path / "adapters"
+    for name, folder in zip(("first", "second"), toy_adapters, strict=True):
+        shutil.copytree(folder, root / name)
+    key_file = tmp_path / "key"
+    key_file.write_text("open-sesame\n")
+    config = ServerConfig(
+        weights_dir=toy_model,
+        served_model_name="toy",
+        admin_key_file=key_file,
+        adapters_dir=root,
+        max_concurrency=4,
     )
     with serve(config) as running:
         yield running

@@ -16,6 +16,7 @@ class Hub:
     """Files by name, and the refusal (status, error code) of the listing or of the files.
 
     commit: what `main` stands for. commits: older ones that are still there. lfs: digests told.
+    pretends: the commit that each listing is said to be of; "" = the one that was asked for.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -24,6 +25,7 @@ class Hub:
     commit: str = COMMIT
     commits: list[str] = field(default_factory=list)
     lfs: dict[str, str] = field(default_factory=dict)
+    pretends: str = ""
     url: str = ""
     asked: list[str] = field(default_factory=list)
 
@@ -64,7 +66,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     pointer = {"sha256": hub.lfs[name], "size": len(data), "pointerSize": 1}
                     file["lfs"] = pointer
                 files.append(file)
-            sha = self._asked_commit() or hub.commit
+            sha = hub.pretends or self._asked_commit() or hub.commit
             return {"id": "owner/model", "sha": sha, "siblings": files, "tags": []}
 
         def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:

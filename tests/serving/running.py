@@ -11,8 +11,10 @@ import httpx2
 import torch
 import uvicorn
 
-from serving.app import Server, create_app, prove
+from serving.answers import prove
+from serving.app import create_app
 from serving.metrics import Metrics
+from serving.server import Server
 from serving.transformers_engine import TransformersEngine, load_engine
 from tasks.contract.programs.serving import ServerConfig
 
@@ -37,7 +39,7 @@ def serve(config: ServerConfig) -> Iterator[Running]:
     """The real app on a real socket, in float32 so that a batch rounds as a single row does."""
     shared = Server(config, Metrics())
     engine = load_engine(config, metrics=shared.metrics, dtype=torch.float32)
-    asyncio.run(prove(engine))
+    asyncio.run(prove(engine, *engine.models))
     shared.metrics.watch(engine.load, model=config.served_model_name)
     shared.engine = engine
     listener = socket.create_server(("127.0.0.1", 0))

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 import uvicorn
 
-from serving import app
-from serving.app import Server, create_app
+from serving.app import create_app
 from serving.connections import BoundedConnection
 from serving.metrics import Metrics
+from serving.server import Server
 from tasks.contract.programs.serving import ServerConfig
 
 HEAD = b"POST /chat HTTP/1.1\r\nHost: localhost\r\n"
@@ -64,7 +64,7 @@ def test_a_head_that_drips_is_given_up(address: tuple[str, int]) -> None:
 def test_a_body_that_drips_is_a_408(
     address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("serving.body._BODY_TIMEOUT_S", 0.3)
     with socket.create_connection(address) as drips:
         drips.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
         head, _, body = told(drips).partition(b"\r\n\r\n")

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from serving.engine import Generation, GenerationFailedError, Load, QueueFullError, Stream
+from serving.engine import (
+    DeviceFullError,
+    Generation,
+    GenerationFailedError,
+    Load,
+    QueueFullError,
+    Stream,
+)
 from tests.serving.running import Running
 
 
@@ -105,6 +112,54 @@ def test_an_answer_that_the_memory_does_not_hold_is_a_503_and_leaves_nothing_beh
     assert [tensor() for tensor in device.held] == [None]
     until(lambda: server.engine.load() == Load(0, 0, 0))
     assert not server.engine.is_broken
+
+
+class SmallDevice:
+    """The model's place, on a device whose memory ends at prompts of some length, all together."""
+
+    def __init__(self, forward: Any, most_tokens: int) -> None:
+        self._forward = forward
+        self._most_tokens = most_tokens
+
+    def can_mix(self, adapters: Any) -> bool:
+        return bool(self._forward.can_mix(adapters))
+
+    def __call__(self, tokens: list[list[int]], **keywords: Any) -> Any:
+        if len(tokens) * len(tokens[0]) > self._most_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self._forward(tokens, **keywords)
+
+
+async def test_prompts_that_the_memory_does_not_hold_end_alone(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five times in a row, so that it says nothing of the engine's health either."""
+    engine = server.engine
+    kept = Generation(model="toy", prompt_ids=engine.encode_text("the cat"), max_tokens=200)
+    alone = await text_of(engine.submit(kept))
+    monkeypatch.setattr(engine, "_forward", SmallDevice(engine._forward, 150))
+    beside = asyncio.create_task(text_of(engine.submit(kept)))
+    for _ in range(5):
+        large = Generation(model="toy", prompt_ids=[5] * 160, max_tokens=4)
+        with pytest.raises(DeviceFullError, match="CUDA out of memory"):
+            await text_of(engine.submit(large))
+    assert await beside == alone
+    assert not engine.is_broken
+
+
+async def test_prompts_that_do_not_fit_together_are_read_one_by_one(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = server.engine
+    prompts = [[token] * 100 for token in (5, 6)]
+    asked = [Generation(model="toy", prompt_ids=ids, max_tokens=8) for ids in prompts]
+    alone = [await text_of(engine.submit(each)) for each in asked]
+    monkeypatch.setattr(engine, "_forward", SmallDevice(engine._forward, 150))
+    large = Generation(model="toy", prompt_ids=[7] * 160, max_tokens=8)
+    together = [asyncio.create_task(text_of(engine.submit(each))) for each in [*asked, large]]
+    told = await asyncio.gather(*together, return_exceptions=True)
+    assert told[:2] == alone
+    assert isinstance(told[2], DeviceFullError)
 
 
 def test_another_fault_of_the_device_is_a_500(

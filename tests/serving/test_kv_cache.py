@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -55,6 +56,29 @@ def test_a_cache_holds_what_each_row_saw_whoever_comes_and_goes() -> None:
             seen = step(cache, [turn + 0.5] * len(rows))
             assert [each[-len(row) :] for each, row in zip(seen, rows, strict=True)] == rows
             assert len(seen[0]) == max(map(len, rows))
+
+
+def test_rows_are_as_before_where_there_is_no_room_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    cache = RowCache()
+    cache.add(prefilled([[1.0, 2.0]]))
+    with monkeypatch.context() as device:
+        device.setattr(torch.Tensor, "new_empty", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            cache.add(prefilled([[3.0] * 400]))
+    assert step(cache, [9.0]) == [[1.0, 2.0, 9.0]]
+
+
+def test_room_that_was_made_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, joining = RowCache(), prefilled([[1.0, 2.0]])
+    cache.reserve(joining)
+    monkeypatch.setattr(RowCache, "_reallocate", None)
+    cache.add(joining)
+    assert step(cache, [9.0]) == [[1.0, 2.0, 9.0]]
 
 
 def test_an_empty_cache_gives_its_memory_back() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from serving.model import load_adapters, load_base_model, load_tokenizer
-from tasks.contract.errors import AdapterMismatch, WeightsUnavailable
+from serving.adapters import load_adapters
+from serving.model import load_base_model, load_tokenizer
+from tasks.contract.errors import AdapterMismatch, ModelNotSupported, WeightsUnavailable
 from tasks.contract.programs.serving import AdapterSource
 from tests.serving import toy
 
@@ -66,6 +67,19 @@ def test_strength_scales_an_adapter_exactly(toy_model: Path, tmp_path: Path) -> 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable, match="transformers cannot load it"):
         load_base_model(tmp_path, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("part", ["", "text_config"])
+@pytest.mark.parametrize("kind", ["fp8", "mxfp4", "awq", "gptq"])
+def test_weights_that_are_stored_quantised_are_refused_and_not_served_as_noise(
+    tmp_path: Path, kind: str, part: str
+) -> None:
+    folder = toy.make_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    stored = {"quantization_config": {"quant_method": kind}}
+    (folder / "config.json").write_text(json.dumps(config | ({part: stored} if part else stored)))
+    with pytest.raises(ModelNotSupported, match=f"stored as {kind}, .* 16-bit weights"):
+        load_base_model(folder, dtype=torch.float32, device="cpu")
 
 
 def test_weights_from_the_package_stop_by_themselves(smollm2_weights: Path) -> None:

@@ -150,19 +150,22 @@ def test_hanging_up_stops_the_generation(
     until(lambda: server.engine.load().running == 0, within_s=2)
 
 
+CALLABLE = {"type": "function", "function": {"name": "look"}}
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
-        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"tools": [{"type": "function"}]}, "tools.0.function", "invalid_value"),
+        ({"tools": [CALLABLE]}, "tools", "unsupported_parameter"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type", "invalid_value"),
         ({"best_of_all": 1}, "best_of_all", "unknown_parameter"),
         ({"temperature": "hot"}, "temperature", "invalid_value"),
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"messages": []}, "messages", "invalid_value"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "invalid_value"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "tools", "unsupported_parameter"),
         ({"messages": "hello"}, "messages", "invalid_value"),
-        ({"logprobs": 0}, "logprobs", "unsupported_parameter"),
+        ({"logprobs": 0}, "logprobs", "invalid_value"),
         ({"max_tokens": 5000}, "messages", "context_length_exceeded"),
         ({"max_tokens": 3, "min_tokens": 4}, "min_tokens", "invalid_value"),
     ],

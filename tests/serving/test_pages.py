@@ -5,8 +5,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from serving.app import Server, create_app
+from serving.app import create_app
 from serving.metrics import Metrics
+from serving.server import Server
 from tasks.contract.programs.serving import ServerConfig
 
 NAMED = "https://chat.example.com"

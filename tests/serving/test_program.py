@@ -65,6 +65,51 @@ def test_the_program_answers_while_it_loads_and_ends_when_told(
     assert program.returncode == 143
 
 
+LONG = {"prompt": "on", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+
+
+@contextmanager
+def told_to_go(
+    folder: Path, weights: Path, until: Callable[..., None], *, drain_s: float
+) -> Iterator[tuple[int, Iterator[str], "subprocess.Popen[str]"]]:
+    """The port, the rest of a long stream's lines, and the program, which was told to stop."""
+    port = free_port()
+    told = {"weights_dir": str(weights), "served_model_name": "toy", "port": port}
+    with (
+        started(folder, **told, drain_s=drain_s) as program,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client,
+    ):
+        until(lambda: health(port) == 200, within_s=90)
+        with client.stream("POST", "/v1/completions", json=LONG) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            program.send_signal(signal.SIGTERM)
+            yield port, filter(None, lines), program
+        program.communicate(timeout=20)
+
+
+def test_a_server_that_goes_refuses_what_comes_and_tells_the_streams_that_it_cuts(
+    toy_model: Path, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    with told_to_go(tmp_path, toy_model, until, drain_s=1) as (port, lines, program):
+        until(lambda: health(port) == 503)
+        refused = httpx2.post(f"http://127.0.0.1:{port}/v1/completions", json=LONG, trust_env=False)
+        *_, last, done = lines
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert refused.json()["error"]["code"] == "stopping"
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+    assert (done, program.returncode) == ("data: [DONE]", 143)
+
+
+def test_a_server_that_goes_lets_answers_under_way_end(
+    toy_model: Path, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    with told_to_go(tmp_path, toy_model, until, drain_s=60) as (_, lines, program):
+        *_, last, done = lines
+    assert json.loads(last.removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    assert (done, program.returncode) == ("data: [DONE]", 143)
+
+
 def test_weights_that_cannot_be_loaded_end_the_program_with_a_verdict(tmp_path: Path) -> None:
     fields = {"weights_dir": str(tmp_path), "served_model_name": "toy", "port": free_port()}
     with started(tmp_path, **fields) as program:

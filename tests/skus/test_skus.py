@@ -10,7 +10,7 @@ from tasks.skus import catalogue, find_sku
 
 def test_a_machine_is_found_however_its_name_is_cased() -> None:
     sku = find_sku("standard_nc48ADS_a100_v4")
-    assert (sku.gpu, sku.gpus, sku.total_gpu_memory_gib) == ("A100", 2, 160)
+    assert (sku.gpu, sku.gpus, sku.usable_gpu_memory_gib) == ("A100", 2, 158.4)
 
 
 @pytest.mark.parametrize("name", ["Standard_NC6s_v3", "Standard_NC4as_T4_v3", "g4dn.xlarge"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from tasks.contract.podlog import parse_event
 from tasks.contract.programs.tuning import TuningConfig
@@ -35,11 +36,15 @@ class Runs:
         training: Mapping[str, Any] | None = None,
         **sections: Mapping[str, Any],
     ) -> TuningConfig:
-        """A run's configuration; `training` and `sections` go into its training_config.yaml."""
+        """A run's configuration; `training` and `sections` go into its training_config.yaml.
+
+        Unless they say otherwise every row is trained on, and nothing is compared.
+        """
         arguments = {"per_device_train_batch_size": 4, "learning_rate": 0.01, **(training or {})}
         # float32, or losses would depend on what the CPU can do.
         model = {"torch_dtype": "float32"} | dict(sections.pop("ModelConfig", {}))
-        sections = {"TrainingArguments": arguments, "ModelConfig": model, **sections}
+        ours = {"ModelConfig": model, "DatasetConfig": {"train_test_split": 1.0}}
+        sections = {"TrainingArguments": arguments, **ours, **sections}
         written = self.folder / f"{name}.yaml"
         written.write_text(yaml.safe_dump({"training_config": sections}), encoding="utf-8")
         return TuningConfig(
@@ -56,8 +61,7 @@ class Runs:
     def start(self, config: TuningConfig) -> "subprocess.Popen[str]":
         """The program, started as a platform starts it."""
         written = config.results_dir.with_suffix(".json")
-        fields = {k: v if v is None else str(v) for k, v in vars(config).items()}
-        written.write_text(json.dumps(fields), encoding="utf-8")
+        written.write_bytes(TypeAdapter(TuningConfig).dump_json(config))
         command = [sys.executable, "-m", "tasks.tuning.pod", str(written)]
         return subprocess.Popen(
             command,
@@ -71,7 +75,7 @@ class Runs:
     def finish(self, config: TuningConfig) -> "Said":
         """Start the program and wait for its end."""
         program = self.start(config)
-        out, err = program.communicate(timeout=100)
+        out, err = program.communicate(timeout=500)
         return Said(code=program.returncode, events=events_in(out), log=err)
 
 

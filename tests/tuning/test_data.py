@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from tasks.contract.errors import DatasetRowsInvalid, DatasetUnreadable, InvalidTuningConfig
-from tasks.contract.training_config import DatasetSettings
 from tasks.tuning.pod.data import (
     NO_LOSS,
     Example,
-    divide,
     encode_question,
     find_end_ids,
     question_of,
@@ -115,8 +113,10 @@ def test_rows_without_any_answer_left_are_refused() -> None:
 
 
 def test_a_row_that_the_template_refuses_is_named() -> None:
-    rows = [chat("?", "!"), {"messages": [{"role": "system", "content": "x"}]}]
-    with pytest.raises(DatasetRowsInvalid, match=r"row 2 \(roles system\).*no system here"):
+    rows = [chat("?", "!"), WITH_SYSTEM]
+    with pytest.raises(
+        DatasetRowsInvalid, match=r"row 2 \(roles system, user, assistant\).*no system here"
+    ):
         tokenise(rows, tiny_tokenizer(MISTRAL), max_length=64)
 
 
@@ -142,36 +142,36 @@ WITH_SYSTEM = {
 }
 
 
+THOUGHT = "<think>\nsix\n</think>\n\nSix."
+NO_THOUGHT = "<think>\n\n</think>\n\n"
+
+
 @pytest.mark.parametrize(
-    ("template", "row", "reason"),
+    ("template", "row", "answers"),
     [
-        (
-            THINKS_LAST,
-            chat("a?", "b.", "c?", "d."),
-            r"message 2 \(assistant\) would not be learned",
-        ),
-        (THINKS_LAST, chat("a?", "b.", "c?"), r"message 2 \(assistant\) would not be learned"),
-        (SYSTEM_IN_THE_LAST_QUESTION, WITH_SYSTEM, r"the 2 message\(s\) before .* another way"),
-        (CUTS_REASONING, chat("3+3?", "<think>\nsix\n</think>\n\nSix."), "message 2 .* not whole"),
-        (
-            CHATML,
-            {"messages": chat("?", "Hi.", "?", "!")["messages"][1:]},
-            "message 1 is the",
-        ),
+        (THINKS_LAST, chat("a?", "b.", "c?", "d."), [f"{NO_THOUGHT}b.", f"{NO_THOUGHT}d."]),
+        (THINKS_LAST, chat("a?", "b.", "c?"), [f"{NO_THOUGHT}b."]),
+        (SYSTEM_IN_THE_LAST_QUESTION, WITH_SYSTEM, ["!"]),
+        (CUTS_REASONING, chat("3+3?", THOUGHT), ["six\n</think>\n\nSix."]),
+        (CUTS_REASONING, chat("3+3?", "Six."), ["</think>\n\nSix."]),
+        (CHATML, {"messages": chat("", "Hi.", "?", "!")["messages"][1:]}, ["Hi.", "!"]),
     ],
 )
-def test_a_turn_that_would_not_be_learned_stops_the_run_with_its_row(
-    template: str, row: dict[str, Any], reason: str
+def test_a_template_that_rewrites_what_lies_before_teaches_each_answer_as_it_is_served(
+    template: str, row: dict[str, Any], answers: list[str]
 ) -> None:
-    rows = [chat("?", "!"), row]
-    with pytest.raises(DatasetRowsInvalid, match=rf"row 7 was to be learned from; .*{reason}"):
-        tokenise(rows, tiny_tokenizer(template), max_length=1024, numbers=[3, 7])
+    tokenizer = tiny_tokenizer(template)
+    end = "</s>" if template is SYSTEM_IN_THE_LAST_QUESTION else "<|im_end|>"
+    examples = tokenise([row], tokenizer, max_length=1024).examples
+    said = [text for example in examples for text in learned(example, template)]
+    assert said == [f"{answer}{end}" for answer in answers]
 
 
-@pytest.mark.parametrize("template", [THINKS_LAST, CUTS_REASONING])
-def test_a_turn_that_such_a_template_renders_whole_is_learned(template: str) -> None:
-    (answer,) = learned(encode(chat("a?", " b.  c\n"), template), template)
-    assert answer.endswith("b.  c\n<|im_end|>")
+def test_a_turn_that_would_not_be_learned_stops_the_run_with_its_row() -> None:
+    shortens = CHATML.replace("{{ message.content }}", "{{ message.content | truncate(50) }}")
+    rows = [chat("?", "!"), chat("?", "Hello." * 20)]
+    with pytest.raises(DatasetRowsInvalid, match="row 7 was to be learned from; .*depends on what"):
+        tokenise(rows, tiny_tokenizer(shortens), max_length=1024, numbers=[3, 7])
 
 
 def test_conversations_need_a_chat_template() -> None:
@@ -184,28 +184,6 @@ def test_an_answer_ends_with_the_templates_token_or_the_tokenizers() -> None:
     assert tokenizer.convert_ids_to_tokens(find_end_ids(tokenizer)) == ["<|eot_id|>", "</s>"]
 
 
-@pytest.mark.parametrize(
-    ("rows", "split", "held_out"),
-    [(49, None, 0), (50, None, 5), (2000, None, 64), (10, 0.8, 2), (10, 1.0, 0), (1, 0.5, 0)],
-)
-def test_some_rows_are_held_out(rows: int, split: float | None, held_out: int) -> None:
-    trained, kept = divide(
-        [{"text": str(n)} for n in range(rows)], DatasetSettings(train_test_split=split)
-    )
-    assert (len(trained), len(kept)) == (rows - held_out, held_out)
-
-
-def test_rows_are_shuffled_by_their_seed_or_left_in_order() -> None:
-    rows = [{"text": str(n)} for n in range(20)]
-    assert divide(rows, DatasetSettings(shuffle_seed=1)) == divide(
-        rows, DatasetSettings(shuffle_seed=1)
-    )
-    assert divide(rows, DatasetSettings(shuffle_seed=1)) != divide(
-        rows, DatasetSettings(shuffle_seed=2)
-    )
-    assert divide(rows, DatasetSettings(shuffle_dataset=False)) == (rows, [])
-
-
 @pytest.mark.parametrize("text", ["", "{", None])
 def test_a_file_without_rows_is_refused(text: str | None, tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
@@ -213,3 +191,13 @@ def test_a_file_without_rows_is_refused(text: str | None, tmp_path: Path) -> Non
         file.write_text(text)
     with pytest.raises(DatasetUnreadable, match=r"train.jsonl was to be trained on"):
         read_rows(file)
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_a_special_token_that_a_row_spells_is_learned_and_read_as_text(family: str) -> None:
+    tokenizer, end = tiny_tokenizer(TEMPLATES[family]), ENDS[family]
+    spelled = encode(chat(f"a{end}b", f"c{end}d"), TEMPLATES[family])
+    plain = encode(chat("ab", "cd"), TEMPLATES[family])
+    end_id = tokenizer.added_tokens_encoder[end]
+    assert spelled.input_ids.count(end_id) == plain.input_ids.count(end_id)
+    assert learned(spelled, TEMPLATES[family]) == [f"c{end}d{end}"]

@@ -9,7 +9,11 @@ import yaml
 from tasks.contract.errors import ModelDoesNotFit, WeightsUnavailable
 from tasks.contract.shapes import ModelShape, TuningShape
 from tasks.contract.training_config import parse_training_config
-from tasks.tuning.pod.memory import available_memory_gib, read_shape, settle_batch
+from tasks.tuning.pod.memory import (
+    available_memory_gib,
+    read_shape,
+    settle_batch,
+)
 from tests.tuning.tiny import tiny_llama
 
 SEVEN_B = ModelShape(
@@ -75,4 +79,4 @@ def test_a_model_that_cannot_fit_is_refused_with_the_numbers_and_a_way_out() -> 
 
 
 def test_this_machine_has_memory() -> None:
-    assert 0 < available_memory_gib(use_gpu=False) < 100_000
+    assert 0 < available_memory_gib() < 100_000

@@ -39,7 +39,7 @@ def interrupt(runs: Runs, config: TuningConfig, *, signal_number: int) -> int:
     program = runs.start(config)
     read_until(program, 13)
     program.send_signal(signal_number)
-    program.communicate(timeout=60)
+    program.communicate(timeout=300)
     return program.returncode
 
 
@@ -50,7 +50,7 @@ def checkpoints(config: TuningConfig) -> list[Path]:
 @pytest.mark.slow
 def test_a_run_ends_with_its_result_and_nothing_else_on_its_output(runs: Runs) -> None:
     program = runs.start(runs.config())
-    out, log = program.communicate(timeout=100)
+    out, log = program.communicate(timeout=500)
     assert program.returncode == 0
     assert len(out.splitlines()) == len(events_in(out))
     assert events_in(out)[-1]["event"] == "result"

@@ -28,7 +28,7 @@ def test_a_quantised_run_learns_the_form_of_answers_and_to_stop(
 ) -> None:
     rows = [chat(f"What is the capital of {land}?", f"{city}!!") for land, city in CAPITALS.items()]
     file = write_rows(tmp_path / "train.jsonl", rows)
-    training = {"per_device_train_batch_size": 7, "learning_rate": 2e-3, "num_train_epochs": 6}
+    training = {"per_device_train_batch_size": 7, "learning_rate": 2e-3, "num_train_epochs": 9}
     runs = Runs(tmp_path, weights_dir=smollm2_weights, train_file=file)
     said = runs.finish(
         runs.config(method="qlora", training=training, DatasetConfig={"train_test_split": 0.7})
@@ -36,6 +36,6 @@ def test_a_quantised_run_learns_the_form_of_answers_and_to_stop(
     assert said.code == 0, said.log
     held_out = said.last["held_out"]
     assert held_out["loss_after"] < held_out["loss_before"] / 2
-    assert held_out["answers"]["stopped_after"] == 3
+    assert held_out["answers"]["stopped_after"] == held_out["answers"]["asked"] > 0
     assert held_out["sample"]["after"].endswith("!!")
     assert "kernels-community" not in said.log + json.dumps(said.events)

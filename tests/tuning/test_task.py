@@ -28,6 +28,13 @@ HELD_OUT = HeldOut(rows=6, loss_before=4.0, loss_after=3.5)
     ("changes", "words"),
     [
         ({"held_out": HELD_OUT}, "loss on 6 held-out answers 4.000 -> 3.500 (9 steps)"),
+        (
+            {"held_out": HeldOut(rows=6, loss_before=3.5, loss_after=4.0)},
+            (
+                "loss on 6 held-out answers 3.500 -> 4.000 (9 steps), "
+                "which is worse than before tuning"
+            ),
+        ),
         ({}, "loss 2.250 after 9 steps"),
         (
             {"held_out_missing": "RuntimeError: sideways"},
@@ -36,6 +43,13 @@ HELD_OUT = HeldOut(rows=6, loss_before=4.0, loss_after=3.5)
         (
             {"rows": RowCounts(trained=5, held_out=0, cut=15, dropped=15)},
             "loss 2.250 after 9 steps; 15 of 20 rows dropped: no answer within max_length",
+        ),
+        (
+            {"rows": RowCounts(trained=90, held_out=9, cut=0, dropped=0, resembling=2)},
+            (
+                "loss 2.250 after 9 steps; 2 of 9 held-out rows were not measured: "
+                "nearly the same as rows that were trained on"
+            ),
         ),
     ],
 )

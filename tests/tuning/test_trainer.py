@@ -10,22 +10,57 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    PretrainedConfig,
+)
 
+from serving.model import preferred_dtype
 from tasks.contract.errors import (
     GpuIncompatible,
     InvalidTuningConfig,
     ModelDoesNotFit,
+    ModelNotSupported,
+    NothingLearned,
     TrainingDiverged,
 )
 from tasks.contract.podlog import Stopped
-from tasks.tuning.pod import heldout, memory
+from tasks.contract.programs.tuning import AS_SERVED, EVALUATION_FILE, HeldOut, WeightCounts
+from tasks.contract.training_config import DatasetSettings, TrainingConfig
+from tasks.contract.training_policy import TrainingPolicy
+from tasks.tuning.pod import heldout, memory, trainer
+from tasks.tuning.pod.data import tokenise
+from tasks.tuning.pod.split import split_rows
 from tasks.tuning.pod.train import main
+from tasks.tuning.pod.trainer import without_effect
 from tests.tuning.runs import Runs, events_in, losses
-from tests.tuning.tiny import LLAMA3, chats, write_rows, write_tiny_experts
+from tests.tuning.tiny import (
+    LLAMA3,
+    SPECIAL,
+    chat,
+    chats,
+    tiny_tokenizer,
+    write_rows,
+    write_tiny_experts,
+)
 
 # Seen on x86-64 with torch 2.15; a change of more than this is a change of what is trained.
 PINNED = [5.5888, 5.3141, 5.1880, 5.1076, 5.1071, 5.0637]
+TINY: dict[str, Any] = {
+    "vocab_size": 256 + len(SPECIAL),
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "pad_token_id": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -104,20 +139,19 @@ def test_progress_is_told_from_the_first_step_on(
 
 
 def test_held_out_rows_are_compared_before_and_after(runs: Runs) -> None:
-    settings = {"train_test_split": 0.75}
-    held_out = main(runs.config(DatasetConfig=settings, training={"num_train_epochs": 4}))[
-        "held_out"
-    ]
-    assert held_out["rows"] == 6
+    config = runs.config(DatasetConfig={"train_test_split": 0.75}, training={"num_train_epochs": 4})
+    result = main(config)
+    held_out = result["held_out"]
+    assert held_out["rows"] == result["rows"]["held_out"] == 24 - result["rows"]["trained"] > 2
     assert held_out["loss_after"] < held_out["loss_before"] - 0.5
     assert held_out["sample"]["reference"].startswith("It is ")
-    assert held_out["answers"]["asked"] == 4
+    assert held_out["answers"]["asked"] == held_out["rows"]
 
 
 def test_experts_are_trained_and_compared(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "train.jsonl", chats(60))
     experts = Runs(tmp_path, write_tiny_experts(tmp_path / "experts"), rows)
-    result = main(experts.config(training={"max_steps": 2}))
+    result = main(experts.config(training={"max_steps": 2}, DatasetConfig={}))
     assert (result["steps"], result["held_out"]["answers"]["asked"]) == (2, 4)
 
 
@@ -151,6 +185,39 @@ def test_a_run_that_is_stopped_while_it_compares_is_finished(
     again = main(config)
     assert again["held_out_missing"] == "the run was stopped before they were compared"
     assert published(again, "metrics.json")["held_out"] is None
+
+
+def test_rows_to_measure_adapters_on_lie_beside_the_adapter_and_were_not_trained_on(
+    runs: Runs,
+) -> None:
+    config = runs.config(DatasetConfig={}, training={"max_steps": 1})
+    result = main(config)
+    kept = (config.results_dir / EVALUATION_FILE).read_text().splitlines()
+    assert [json.loads(line) in chats(24) for line in kept] == [True]
+    assert (result["rows"]["trained"], result["rows"]["held_out"]) == (23, 1)
+
+
+def test_too_few_rows_to_hold_any_out_are_told(runs: Runs, tmp_path: Path) -> None:
+    few = replace(runs, train_file=write_rows(tmp_path / "few.jsonl", chats(9)))
+    result = main(few.config(DatasetConfig={}, training={"max_steps": 1}))
+    assert (result["rows"]["trained"], result["held_out"]) == (9, None)
+    assert result["held_out_missing"] == "of fewer than 10 rows none is held out"
+
+
+def test_a_held_out_answer_that_is_cut_off_is_told_and_stops_nothing(
+    runs: Runs, tmp_path: Path
+) -> None:
+    long = [chat(f"{number} " * 60, "It is.") for number in range(40)]
+    rows = [*long, *chats(9)]
+    seed = next(
+        seed
+        for seed in range(100)
+        if max(split_rows(rows, DatasetSettings(shuffle_seed=seed)).measured) < len(long)
+    )
+    some = replace(runs, train_file=write_rows(tmp_path / "long.jsonl", rows))
+    training = {"max_steps": 1, "max_length": 60}
+    result = main(some.config(DatasetConfig={"shuffle_seed": seed}, training=training))
+    assert result["held_out_missing"] == "no row that was held out has an answer within max_length"
 
 
 def test_without_held_out_rows_nothing_is_compared(runs: Runs) -> None:
@@ -208,6 +275,25 @@ def test_quantised_weights_are_trained_over(runs: Runs) -> None:
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
 
+def test_what_was_quantised_and_adapted_is_counted(runs: Runs) -> None:
+    result = main(runs.config(method="qlora", training={"max_steps": 1}))
+    counted = WeightCounts(**result["weights"])
+    base = AutoModelForCausalLM.from_pretrained(runs.weights_dir)
+    layers = [part.weight.numel() for part in base.model.layers.modules() if hasattr(part, "bias")]
+    assert (counted.total, counted.quantized) == (base.num_parameters(), sum(layers))
+    assert (counted.adapted, counted.layers, counted.bits) == (sum(layers), 14, 4)
+    adapter = load_file(Path(result["adapter"]) / "adapter_model.safetensors")
+    assert counted.trained == sum(weight.numel() for weight in adapter.values())
+    assert str(counted).startswith("4-bit: 68 % of the weights; adapters on 14 layers, 68 %")
+
+
+def test_a_model_of_which_less_than_half_can_be_quantised_is_refused(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "train.jsonl", chats(24))
+    experts = Runs(tmp_path, write_tiny_experts(tmp_path / "experts"), rows)
+    with pytest.raises(ModelNotSupported, match="tests/tiny is to be tuned by qlora; only 13%"):
+        main(experts.config(method="qlora"))
+
+
 @pytest.mark.parametrize("settings", [{"label_smoothing_factor": 0.1}, {"loss_type": "dft"}])
 @pytest.mark.filterwarnings("ignore:.*label_smoothing_factor.*:FutureWarning")
 def test_other_losses_are_left_to_trl(runs: Runs, settings: dict[str, Any]) -> None:
@@ -216,16 +302,58 @@ def test_other_losses_are_left_to_trl(runs: Runs, settings: dict[str, Any]) -> N
     assert losses(config) != pytest.approx(PINNED, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("config", "is_ours"),
+    [
+        (GraniteConfig(**TINY, logits_scaling=0.25), False),
+        (Gemma2Config(**TINY, head_dim=16, final_logit_softcapping=0.5), False),
+        (CohereConfig(**TINY, logit_scale=4.0), False),
+        (LlamaConfig(**TINY), True),
+    ],
+    ids=lambda each: getattr(each, "model_type", None),
+)
+def test_the_loss_is_what_the_model_says_whatever_its_head_does(
+    config: PretrainedConfig, is_ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if no setting told that the head does more than a product."""
+    monkeypatch.setattr(trainer, "has_plain_head", lambda *_: True)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    torch.nn.init.normal_(model.get_output_embeddings().weight, std=0.5)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    rows = write_rows(tmp_path / "train.jsonl", chats(1))
+    run = Runs(tmp_path, tmp_path / "model", rows).config(training={"max_steps": 1})
+    result = main(run)
+    (row,) = tokenise(chats(1), tiny_tokenizer(), max_length=1024).examples
+    ids, labels = torch.tensor([row.input_ids]), torch.tensor([row.labels])
+    said = model.eval()(input_ids=ids, labels=labels).loss.item()
+    assert losses(run) == pytest.approx([said], rel=1e-3)
+    assert any("the loss is the model's own" in note for note in result["notes"]) is not is_ours
+
+
 def test_a_loss_that_is_no_number_ends_the_run_with_advice(runs: Runs) -> None:
-    wild = {"learning_rate": 1e30, "max_grad_norm": 0, "num_train_epochs": 4, "optim": "sgd"}
+    wild = {"weight_decay": 1e30, "num_train_epochs": 4}
     with pytest.raises(TrainingDiverged, match=r"lower TrainingArguments\.learning_rate"):
         main(runs.config(training=wild))
 
 
 def test_a_combination_that_trl_refuses_is_told(runs: Runs) -> None:
-    asked = {"load_best_model_at_end": True, "save_strategy": "epoch"}
+    asked = {"save_strategy": "steps", "save_steps": 1.5}
     with pytest.raises(InvalidTuningConfig, match="trl refuses them"):
         main(runs.config(training=asked))
+
+
+def test_what_a_run_cannot_follow_is_left_out_and_told() -> None:
+    asked = {"eval_strategy": "steps", "eval_steps": 2, "torch_compile": True}
+    config = TrainingConfig(method="lora", training=asked)
+    followed, notes = without_effect(config, on_gpu=False, held_out=0)
+    assert followed.training == {}
+    assert notes == [
+        "TrainingArguments.torch_compile has no effect on a CPU",
+        "TrainingArguments.eval_strategy has no effect: no rows are held out",
+    ]
+    assert without_effect(config, on_gpu=True, held_out=1) == (config, [])
 
 
 def test_a_chat_template_of_the_users_is_trained_with_and_published(runs: Runs) -> None:
@@ -242,7 +370,7 @@ def test_a_chat_template_that_is_no_file_is_refused(runs: Runs) -> None:
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available_memory_gib", lambda *, use_gpu: 0.5)
+    monkeypatch.setattr(memory, "available_memory_gib", lambda **_: 0.5)
     with pytest.raises(ModelDoesNotFit) as raised:
         main(runs.config())
     assert "needs about 1.0 GiB; 0.5 GiB are available; use method qlora" in str(raised.value)
@@ -297,3 +425,75 @@ def test_a_quantised_run_compares_held_out_rows_too(runs: Runs) -> None:
     held_out = main(asked)["held_out"]
     assert held_out["loss_after"] < held_out["loss_before"]
     assert held_out["sample"]["after"] != held_out["sample"]["before"]
+
+
+SPLIT = {"train_test_split": 0.5}
+# The second step of so high a rate undoes the first, and more.
+SPOILT = {"learning_rate": 1.0, "max_steps": 2, "lr_scheduler_type": "constant"}
+
+
+def test_an_adapter_that_is_worse_than_the_base_is_not_published_unless_it_may(runs: Runs) -> None:
+    config = runs.config(DatasetConfig=SPLIT, training=SPOILT)
+    for _ in range(2):  # a second start finds what the first has made
+        with pytest.raises(
+            NothingLearned, match=r"which is worse than before tuning \(95 % interval"
+        ):
+            main(config)
+    allowed = main(replace(config, policy=TrainingPolicy(worse="warn")))
+    assert allowed["held_out"]["loss_after"] > allowed["held_out"]["loss_before"]
+    assert Path(allowed["adapter"]).is_dir()
+
+
+def test_where_something_is_evaluated_the_best_adapter_is_published(runs: Runs) -> None:
+    watched = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 64}
+    result = main(runs.config(DatasetConfig=SPLIT, training=SPOILT | watched))
+    history = published(result, "metrics.json")["history"]
+    evaluated = [line["eval_loss"] for line in history if "eval_loss" in line]
+    assert evaluated[-1] > min(evaluated) + 0.01
+    assert result["held_out"]["loss_after"] == pytest.approx(min(evaluated), abs=0.005)
+
+
+def test_of_quantised_training_held_out_rows_are_measured_on_what_is_served(runs: Runs) -> None:
+    result = main(runs.config(method="qlora", DatasetConfig=SPLIT, training={"max_steps": 1}))
+    held_out = HeldOut(**result["held_out"])
+    assert held_out.base == AS_SERVED
+    kept = runs.folder / "results" / EVALUATION_FILE
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    model = AutoModelForCausalLM.from_pretrained(runs.weights_dir, dtype=preferred_dtype("cpu"))
+    model.eval()  # type: ignore[no-untyped-call]
+    losses, tokens = [], []
+    for one in tokenise(rows, tiny_tokenizer(), max_length=1024).examples:
+        ids, labels = torch.tensor([one.input_ids]), torch.tensor([one.labels])
+        losses.append(model(input_ids=ids, labels=labels).loss.item() * one.answer_tokens)
+        tokens.append(one.answer_tokens)
+    assert held_out.loss_before == pytest.approx(sum(losses) / sum(tokens), abs=2e-3)
+
+
+def test_where_what_is_served_does_not_fit_the_figures_say_what_they_were_taken_on(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heldout, "available_memory_gib", lambda: 0.5)
+    result = main(runs.config(method="qlora", DatasetConfig=SPLIT, training={"max_steps": 1}))
+    held_out = HeldOut(**result["held_out"])
+    assert held_out.base == "quantised, as trained on (1.1 GiB needed, 0.5 GiB free)"
+    assert "measured on weights that are quantised" in held_out.verdict
+
+
+@pytest.mark.parametrize(
+    ("rows", "after", "low", "high", "told"),
+    [
+        (30, 2.0, 0.8, 1.2, ""),
+        (3, 2.0, 0.8, 1.2, " (95 % interval of the gain +0.800 to +1.200)"),
+        (30, 2.9, -0.1, 0.3, " (95 % interval of the gain -0.100 to +0.300: that may be chance)"),
+        (1, 2.0, None, None, " (one row shows nothing)"),
+        (
+            *(30, 3.5, -0.7, -0.3),
+            ", which is worse than before tuning (95 % interval of the gain -0.700 to -0.300)",
+        ),
+    ],
+)
+def test_how_sure_a_figure_is_is_told_where_it_is_in_doubt(
+    rows: int, after: float, low: float | None, high: float | None, told: str
+) -> None:
+    held_out = HeldOut(rows=rows, loss_before=3.0, loss_after=after, gain_low=low, gain_high=high)
+    assert held_out.verdict == told

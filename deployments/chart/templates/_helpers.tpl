@@ -35,12 +35,13 @@ app.kubernetes.io/component: {{ last . }}
 {{- end -}}
 
 {{/* Takes (list CONTEXT NAME COMPONENT): labels of its pods. Azure's webhook gives a pod its identity only
-when it has the label, whatever its service account says. */}}
+when it has the label, whatever its service account says; agent pools are the worker's to make. */}}
 {{- define "kaitoflow.podLabels" -}}
 {{- $component := index . 2 -}}
 {{- $account := default dict $component.serviceAccount -}}
 {{- $identity := dict -}}
-{{- if hasKey (default dict $account.annotations) "azure.workload.identity/client-id" -}}
+{{- $makesPools := and (eq (index . 1) "worker") (eq (first .).Values.nodes.provisioner "aks") -}}
+{{- if or $makesPools (hasKey (default dict $account.annotations) "azure.workload.identity/client-id") -}}
 {{- $identity = dict "azure.workload.identity/use" "true" -}}
 {{- end -}}
 {{- $selector := include "kaitoflow.selector" (list (index . 0) (index . 1)) | fromYaml -}}
@@ -66,6 +67,8 @@ labels: {{- include "kaitoflow.labels" . | nindent 2 }}
 {{- define "kaitoflow.image" -}}
 {{- $context := first . -}}
 {{- $image := get $context.Values.image (last .) -}}
+{{- include "kaitoflow.checkRegistry" $context.Values.image.registry -}}
+{{- include "kaitoflow.checkImage" (list (last .) $image) -}}
 {{- $repository := $image.repository -}}
 {{- with $context.Values.image.registry -}}
 {{- $withoutHost := regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "" -}}
@@ -153,6 +156,8 @@ securityContext:
   value: /tmp/kaitoflow
 - name: KAITOFLOW_PLATFORM
   value: kubernetes
+- name: KAITOFLOW_NAMESPACES
+  value: {{ toJson .Values.namespaces | quote }}
 - name: PREFECT_HOME
   value: /tmp/prefect
 - name: PREFECT_API_URL
@@ -202,9 +207,12 @@ http://{{ include "kaitoflow.component" (list . "prefect") }}.{{ .Release.Namesp
 {{- if and (not .Values.prefect.externalUrl) (eq .Values.database.kind "postgresql") }}true{{ end -}}
 {{- end -}}
 
-{{/* Takes (list CONTEXT SECRET KEY NEW): what the Secret has under KEY, else NEW; base64. */}}
-{{- define "kaitoflow.kept" -}}
-{{- $context := index . 0 -}}
-{{- $there := lookup "v1" "Secret" $context.Release.Namespace (index . 1) -}}
-{{- default (index . 3 | b64enc) (get (default dict $there.data) (index . 2)) -}}
+{{/* The passwords that nobody has given, as `kaitoflow installation make-passwords` takes them. */}}
+{{- define "kaitoflow.passwords" -}}
+{{- if and (not .Values.prefect.externalUrl) .Values.prefect.auth.enabled (not .Values.prefect.auth.existingSecret) }}
+- {{ include "kaitoflow.authSecret" . }}/auth-string=kaitoflow
+{{- end }}
+{{- if and (include "kaitoflow.runsPostgresql" .) (not .Values.database.postgresql.existingSecret) }}
+- {{ include "kaitoflow.postgresqlSecret" . }}/password
+{{- end }}
 {{- end -}}

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_DATASET_BYTES = 50 * 2**30
+
 
 @dataclass(frozen=True)
 class DatasetColumns:
@@ -22,6 +24,7 @@ class DatasetConfig:
     source_dir: a folder (a mounted volume, an unpacked image) used instead of urls.
     data_dir: gets `train.jsonl` (normalised rows), `report.json` (written last) and the raw files.
     weights_dir: the base model's folder; its tokenizer and chat template count the tokens.
+    chat_template: used instead of the model's own: Jinja text, or a file's path.
     max_length: tokens after which a row is cut when training.
     bad_rows_tolerance: share of rows, 0 to 1, that may be left out instead of stopping the run.
     allow_local_addresses: loopback and private addresses may be asked.
@@ -31,9 +34,10 @@ class DatasetConfig:
     source_dir: Path | None = None
     data_dir: Path
     weights_dir: Path
+    chat_template: str | None = None
     columns: DatasetColumns = DatasetColumns()
     max_length: int = 1024
-    max_bytes: int = 50 * 2**30
+    max_bytes: int = MAX_DATASET_BYTES
     bad_rows_tolerance: float = 0.0
     allow_local_addresses: bool = False
     allow_files: bool = False
@@ -69,10 +73,14 @@ class BadRows:
 
 @dataclass(frozen=True, kw_only=True)
 class UnusedColumn:
-    """A column, or `messages[].KEY`, that nothing is learned from; rows: those that fill it."""
+    """A column, or `messages[].KEY`, that nothing is learned from; rows: those that fill it.
+
+    remedy: how it would be learned, where it can be.
+    """
 
     name: str
     rows: int
+    remedy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +100,13 @@ class DatasetReport:
 
     digest: of the bytes of all files. train_sha256: of the normalised rows.
     unused_columns: told by pods since they count them; those of an older version tell none.
+    texts: that the rows are trained on; more than rows where a chat template cannot teach all
+        answers of a conversation in one. Pods of an older version tell 0.
+    left_out_rows: that say of themselves that they are not to be learned, not among `rows`.
+    silent_rows: of which nothing is learned, as no answer begins within max_length.
+    cut_answer_rows: of which an answer is cut off by max_length.
+    bare_answer_rows: with an answer that has no letter and no digit.
+    advised_max_length: that would leave few rows silent; None = no other is of use.
     """
 
     digest: str
@@ -104,3 +119,9 @@ class DatasetReport:
     files: tuple[DatasetFile, ...]
     train_sha256: str
     unused_columns: tuple[UnusedColumn, ...] = ()
+    texts: int = 0
+    left_out_rows: int = 0
+    silent_rows: int = 0
+    cut_answer_rows: int = 0
+    bare_answer_rows: int = 0
+    advised_max_length: int | None = None

@@ -17,10 +17,12 @@ class PushConfig:
     docker_config: a docker config.json with the credentials; None = anonymous. It is read anew
         before every try.
     insecure: registries reached by plain http (loopback ones always are).
+    storage_hosts: inside a private network, to which the registry may send us on; `*` = all.
     annotations: go on the manifest beside the ones every image has, and win over them. They are
         part of the manifest's digest: same weights and same annotations give the same digest.
     patience_s: how long a registry that is down, or breaks uploads, is tried again.
     denied_patience_s: the same for one that refuses the credentials; 0 = refused at once.
+    checkpoint: an image name that is not needed any more once the image is there; "" = none.
     """
 
     adapter_dir: Path
@@ -29,10 +31,12 @@ class PushConfig:
     push: bool = False
     docker_config: Path | None = None
     insecure: tuple[str, ...] = ()
+    storage_hosts: tuple[str, ...] = ()
     model_name: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = 120.0
     denied_patience_s: float = 0.0
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +57,40 @@ class PushResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TagConfig:
+    """One image that was published, and that its tag is to name again.
+
+    reference: the full image name, `registry/repository:tag`. digest: of the image.
+    push: also have the registry's tag name it; the others: as in PushConfig.
+    """
+
+    reference: str
+    digest: str
+    layout_dir: Path
+    push: bool = False
+    docker_config: Path | None = None
+    insecure: tuple[str, ...] = ()
+    storage_hosts: tuple[str, ...] = ()
+    patience_s: float = 120.0
+    denied_patience_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagResult:
+    """What a tag names now. changed: False = it did so before."""
+
+    reference: str
+    digest: str
+    changed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class PullConfig:
     """One image whose /data is wanted as files in target_dir (an adapter, a dataset).
 
     layout_dir: looked into first; an image that is there is not asked for elsewhere.
     docker_configs: tried in order after an anonymous try was refused.
+    insecure, storage_hosts: as for a push.
     patience_s: how long a registry that is down, or breaks downloads, is tried again.
     """
 
@@ -66,6 +99,7 @@ class PullConfig:
     layout_dir: Path | None = None
     docker_configs: tuple[Path, ...] = ()
     insecure: tuple[str, ...] = ()
+    storage_hosts: tuple[str, ...] = ()
     patience_s: float = 120.0
 
 

@@ -55,7 +55,17 @@ class ServerConfig:
     max_concurrency, max_queue: continuations in work together, and how many more may wait.
     max_context_tokens: of a prompt and its answer; None = what model and memory allow.
     cors_origins: web pages that may ask and read answers, besides the server's own; `*` = all.
+    drain_s: that answers under way have to end once the server is told to stop.
     gpus: how many the pod was given; a server that cannot use them all does not start.
+    user_keys_file: keys of those who may ask, one a line (`serving.accounts`); None = all may.
+
+    Of adapters that come while it serves:
+    admin_key_file: keys that may load them, one a line; None, or no such file = nobody may.
+    adapters_dir: below which folders of them lie; None = they come from images alone.
+    images_dir: an OCI layout that is looked into before a registry is asked.
+    docker_configs: tried in order after an anonymous try was refused.
+    insecure_registries, storage_hosts: as a pull has them.
+    pull_patience_s: how long a registry that is down is tried again.
     """
 
     weights_dir: Path
@@ -68,7 +78,16 @@ class ServerConfig:
     max_queue: int = 64
     max_context_tokens: int | None = None
     cors_origins: tuple[str, ...] = ()
+    drain_s: float = 5.0
     gpus: int = 0
+    user_keys_file: Path | None = None
+    admin_key_file: Path | None = None
+    adapters_dir: Path | None = None
+    images_dir: Path | None = None
+    docker_configs: tuple[Path, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    storage_hosts: tuple[str, ...] = ()
+    pull_patience_s: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,29 @@
 """What the trainer is told, and what it answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from tasks.contract.training_policy import TrainingPolicy
+
+EVALUATION_FILE = "evaluation.jsonl"
+AS_SERVED = "as served"
+# With fewer, how sure a figure is is told beside it.
+_ROWS_OF_NO_DOUBT = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsAway:
+    """A registry that keeps the last checkpoint where the node that trains may go.
+
+    reference: the image name that it has there. docker_config, insecure, storage_hosts: as for a
+        push.
+    """
+
+    reference: str
+    docker_config: Path | None = None
+    insecure: tuple[str, ...] = ()
+    storage_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +36,13 @@ class TuningConfig:
     dataset_digest: sha256 of the dataset's bytes, for the model card; empty = as told by the
         `report.json` that the dataset program leaves beside train_file.
     training_config: the user's training_config.yaml; None = the method's default template.
-    results_dir: gets `adapter/` (what is published), `checkpoints/`, `metrics.json`; a results_dir
+    results_dir: gets `adapter/` (what is published), `checkpoints/`, `metrics.json` and, of the
+        rows held out, those that adapters may be measured on (`evaluation.jsonl`); a results_dir
         with checkpoints of the same run is resumed.
     gpus: how many the pod was given; a run that cannot use them all ends.
+    processes: that train together, each with a GPU of its own.
+    policy: what becomes of a training that goes wrong or on too long.
+    away: where checkpoints are kept besides; None = results_dir outlives the pod.
     """
 
     weights_dir: Path
@@ -30,6 +55,9 @@ class TuningConfig:
     results_dir: Path
     run: str = ""
     gpus: int = 0
+    processes: int = 1
+    policy: TrainingPolicy = field(default_factory=TrainingPolicy)
+    away: CheckpointsAway | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +94,89 @@ class AnswersStopped:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The model before and after tuning, on answers that it was not trained on."""
+    """The model before and after tuning, on answers that it was not trained on.
+
+    gain_low, gain_high: the 95 % interval of what the loss has fallen by; None = of one row, which
+        tells nothing, or of an older version's pod.
+    base: the weights of the base model that it was measured on; AS_SERVED, or in which they differ.
+    """
 
     rows: int
     loss_before: float
     loss_after: float
+    gain_low: float | None = None
+    gain_high: float | None = None
+    base: str = ""
     sample: Sample | None = None
     answers: AnswersStopped | None = None
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the answers are less likely after tuning than they were before."""
+        return self.loss_after > self.loss_before
+
+    @property
+    def is_surely_worse(self) -> bool:
+        """Whether that is no chance of which rows were held out."""
+        return self.gain_high is not None and self.gain_high < 0
+
+    @property
+    def verdict(self) -> str:
+        """What the two losses say, to be read behind them; empty = that it is better."""
+        worse = ", which is worse than before tuning" if self.is_worse else ""
+        if self.base not in ("", AS_SERVED):
+            worse += f", measured on weights that are {self.base}"
+        if self.rows == 1:
+            return f"{worse} (one row shows nothing)"
+        if self.gain_low is None or self.gain_high is None:
+            return worse
+        interval = f"95 % interval of the gain {self.gain_low:+.3f} to {self.gain_high:+.3f}"
+        if self.gain_low <= 0 <= self.gain_high:
+            return f"{worse} ({interval}: that may be chance)"
+        return f"{worse} ({interval})" if worse or self.rows < _ROWS_OF_NO_DOUBT else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowCounts:
-    """Where the rows went; cut: trained on without their ends."""
+    """Where the rows went; cut: trained on without their ends.
+
+    resembling: of those held out, nearly the same as one that is trained on, and so not measured.
+        Pods of an older version tell 0.
+    """
 
     trained: int
     held_out: int
     cut: int
     dropped: int
+    resembling: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightCounts:
+    """What of the base model was quantised and got adapters, counted once both were done.
+
+    bits: of the quantised weights. adapted: weights of the layers that have an adapter.
+    trained: weights of the adapter itself.
+    """
+
+    total: int
+    quantized: int
+    bits: int
+    layers: int
+    adapted: int
+    trained: int
+
+    def __str__(self) -> str:
+        quantized = f"{self.bits}-bit: {_percent(self.quantized, self.total)} of the weights; "
+        return (
+            f"{quantized if self.quantized else ''}adapters on {self.layers} layers, "
+            f"{_percent(self.adapted, self.total)} of the weights; "
+            f"{_percent(self.trained, self.total)} as many are trained"
+        )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.3g} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +184,8 @@ class TuningResult:
     """A run that ended well; adapter: the folder to publish.
 
     held_out: None = no row was, or held_out_missing says why there are no figures.
+    weights: None = of an older version's pod.
+    notes: what the user should know of how the run went, as of a checkpoint that was damaged.
     """
 
     adapter: Path
@@ -103,3 +199,5 @@ class TuningResult:
     tokens_per_s: float
     peak_memory_gib: float
     seconds: float
+    weights: WeightCounts | None = None
+    notes: tuple[str, ...] = ()

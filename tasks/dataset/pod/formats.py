@@ -23,9 +23,10 @@ import pyarrow as pa
 from tasks.dataset.pod.fetch import disk_full_explained
 from tasks.dataset.pod.jsonstream import JsonCursor, Truncated
 from tasks.dataset.pod.rows import BadRow, Row, Rows
-from tasks.dataset.pod.shapes import KNOWN_COLUMNS, kind_of
+from tasks.dataset.pod.shapes import KNOWN_COLUMNS
 from tasks.dataset.pod.sniff import DELIMITERS, HEAD_BYTES, csv_delimiter, not_utf8, recognise
 from tasks.dataset.pod.sniff import unreadable as unreadable_file
+from tasks.dataset.pod.values import kind_of
 
 BATCH_ROWS = 1000
 # No row is that long; a file without line breaks must not fill the memory.

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
+from tasks.chat.lessons import Lesson
 from tasks.contract.errors import DatasetRowsInvalid, DatasetUnreadable
 from tasks.contract.programs.dataset import DatasetConfig
 from tasks.dataset.pod import files as dataset_files
@@ -26,18 +27,23 @@ from tasks.dataset.pod.files import DataFile
 from tasks.dataset.pod.formats import open_rows
 from tasks.dataset.pod.progress import Progress
 from tasks.dataset.pod.rows import BadRow, Row, Unfit
-from tasks.dataset.pod.shapes import KNOWN_COLUMNS, REFUSED_KEYS, NormalRow, normalise
+from tasks.dataset.pod.shapes import LOOKED_AT, LeftOut, NormalRow, normalise
 from tasks.dataset.pod.sniff import unreadable
 from tasks.dataset.pod.tokens import TokenCounter
+from tasks.estimate.positions import read_positions
 
 log = logging.getLogger(__name__)
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 LISTED_BAD_ROWS = 20
 # Names that are data (an id as a key) would grow without end.
 LISTED_COLUMNS = 50
 OTHER_COLUMNS = "(others)"
 BAD_ROWS_IN_MESSAGE = 5
+# With more rows that teach nothing the run would not be what was asked for.
+SILENT_SHARE = 0.5
+REASONING = "messages[].reasoning_content"
+REMEDY = "the chat template leaves it out; put <think>...</think> before the content to keep it"
 BATCH_ROWS = 512
 # Each row costs memory here and in the trainer; no tuning on one machine sees that many.
 MAX_ROWS = 50_000_000
@@ -84,13 +90,18 @@ class Intake:
 
     def __init__(self, out: TextIO, counter: TokenCounter, config: DatasetConfig) -> None:
         self._out, self._counter, self._config = out, counter, config
-        self._waiting: list[tuple[str, bool]] = []
+        self._waiting: list[tuple[Lesson, bool, int]] = []
         self._waiting_chars = 0
         self._written_bytes = 0
         self._lengths: Counter[int] = Counter()
         # Eight bytes a row: ten million rows make one false duplicate with a chance of 3e-6.
         self._fingerprints = array("Q")
         self._unused: Counter[str] = Counter()
+        self._limit = min(config.max_length, read_positions(config.weights_dir) or MAX_ROWS)
+        # After how many tokens the first answer begins, of rows in which that is past the limit.
+        self._begins: Counter[int] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._cut_answers = self._bare_answers = 0
         self.bad_rows = 0
         self.listed: list[dict[str, str | int]] = []
 
@@ -115,15 +126,21 @@ class Intake:
             return
         try:
             fit, unused = normalise(row.values, self._config.columns)
-            text = self._counter.rendered(fit)
+            lessons = self._counter.lessons(fit)
+        except LeftOut as said:
+            self._left_out[str(said)] += 1
+            return
         except Unfit as fault:
             self._refuse(file, row.number, str(fault))
             return
-        if len(text) > ROW_CHARS:
-            reason = f"it has {len(text)} characters, a row may have {ROW_CHARS}; split it"
+        if (chars := sum(len(lesson.text) for lesson in lessons)) > ROW_CHARS:
+            reason = f"it has {chars} characters, a row may have {ROW_CHARS}; split it"
             self._refuse(file, row.number, reason)
             return
-        self._keep(fit, text)
+        self._keep(fit, lessons)
+        self._bare_answers += _has_bare_answer(fit)
+        if self._counter.leaves_out_reasoning(fit):
+            unused = unused | {REASONING}
         self.pass_over(unused, rows=1)
 
     def pass_over(self, names: Iterable[str], *, rows: int) -> None:
@@ -134,35 +151,93 @@ class Intake:
 
     def finish(self) -> None:
         """Count what is still waiting."""
+        long: dict[int, list[tuple[int, int]]] = {}
         for plain in (True, False):
-            texts = [text for text, is_plain in self._waiting if is_plain == plain]
-            self._lengths.update(self._counter.count(texts, plain=plain))
+            waiting = [one for one in self._waiting if one[1] == plain]
+            lengths = self._counter.count([lesson for lesson, *_ in waiting], plain=plain)
+            self._lengths.update(lengths)
+            for length, (lesson, _, row) in zip(lengths, waiting, strict=True):
+                is_long = length > self._limit
+                reach = self._counter.reach(lesson) if is_long else (0, 0)
+                long.setdefault(row, []).append(reach)
+        for reaches in long.values():
+            begins = min(first for first, _ in reaches)
+            if begins > self._limit:
+                self._begins[begins] += 1
+            elif max(last for _, last in reaches) > self._limit:
+                self._cut_answers += 1
         self._waiting, self._waiting_chars = [], 0
 
     def summary(self) -> Report:
         """The figures of a report."""
-        limit = self._config.max_length
+        limit = self._limit
         return {
             "rows": self.rows,
+            "texts": self._lengths.total(),
             "tokens": spread(self._lengths),
             "truncated_rows": sum(n for length, n in self._lengths.items() if length > limit),
             "duplicate_rows": self.rows - _distinct(self._fingerprints),
             "max_length": limit,
             "bad_rows": {"total": self.bad_rows, "listed": self.listed},
             "unused_columns": [
-                {"name": name, "rows": rows} for name, rows in sorted(self._unused.items()) if rows
+                {"name": name, "rows": rows} | ({"remedy": REMEDY} if name == REASONING else {})
+                for name, rows in sorted(self._unused.items())
+                if rows
             ],
+            "left_out_rows": self._left_out.total(),
+            "silent_rows": self.silent_rows,
+            "cut_answer_rows": self._cut_answers,
+            "bare_answer_rows": self._bare_answers,
+            "advised_max_length": self.advised_max_length(),
         }
 
-    def _keep(self, fit: NormalRow, text: str) -> None:
+    @property
+    def silent_rows(self) -> int:
+        """The rows so far of which nothing is learned."""
+        return self._begins.total()
+
+    def advised_max_length(self) -> int | None:
+        """The least power of two that leaves one row in twenty silent at most, if any helps."""
+        most = read_positions(self._config.weights_dir) or max(self._begins, default=0) * 2
+        lengths = [2**n for n in range(3, 24) if self._limit < 2**n <= most]
+        kept = {length: self.rows - self._silent_at(length) for length in lengths}
+        enough = [length for length in lengths if kept[length] >= 0.95 * self.rows]
+        best = enough[0] if enough else max(lengths, key=kept.__getitem__, default=None)
+        return best if best and kept[best] > self.rows - self.silent_rows else None
+
+    def _silent_at(self, length: int) -> int:
+        return sum(rows for begins, rows in self._begins.items() if begins > length)
+
+    def expect_voices(self) -> None:
+        """Nothing, where most rows teach something. Raises: DatasetRowsInvalid."""
+        silent, rows = self.silent_rows, self.rows
+        if not silent or silent / rows <= max(SILENT_SHARE, self._config.bad_rows_tolerance):
+            return
+        advised = self.advised_max_length()
+        keeps = (
+            f"TrainingArguments.max_length: {advised} would keep {rows - self._silent_at(advised)}"
+            if advised
+            else "shorten what comes before the answers"
+        )
+        raise DatasetRowsInvalid(
+            f"{rows} rows were to be trained on at {self._limit} tokens",
+            f"{silent} of {rows} rows teach nothing, as no answer begins within them",
+            keeps,
+        )
+
+    def left_out(self) -> str:
+        """The words by which rows say that they are not to be learned, and of how many."""
+        return ", ".join(f"{rows} by {word}" for word, rows in sorted(self._left_out.items()))
+
+    def _keep(self, fit: NormalRow, lessons: Sequence[Lesson]) -> None:
         line = json.dumps(fit, ensure_ascii=False)
         encoded = line.encode()
         self._expect_room(len(encoded) + 1)
         self._out.write(line + "\n")
         digest = hashlib.blake2b(encoded, digest_size=8).digest()
         self._fingerprints.append(int.from_bytes(digest, "little"))
-        self._waiting.append((text, "messages" not in fit))
-        self._waiting_chars += len(text)
+        self._waiting += [(lesson, "messages" not in fit, self.rows) for lesson in lessons]
+        self._waiting_chars += sum(len(lesson.text) for lesson in lessons)
         if len(self._waiting) >= BATCH_ROWS or self._waiting_chars >= BATCH_CHARS:
             self.finish()
 
@@ -179,6 +254,17 @@ class Intake:
         self.bad_rows += 1
         if len(self.listed) < LISTED_BAD_ROWS:
             self.listed.append({"file": file, "row": number, "reason": reason})
+
+
+def _has_bare_answer(fit: NormalRow) -> bool:
+    """Whether an answer that is learned has no letter and no digit."""
+    answers = [str(fit["completion"])] if "completion" in fit else []
+    answers += [
+        str(message["content"] or "")
+        for message in fit.get("messages", ())
+        if message["role"] == "assistant" and not message.get("tool_calls")
+    ]
+    return any(not any(map(str.isalnum, answer)) for answer in answers)
 
 
 def spread(lengths: Counter[int]) -> dict[str, int | float]:
@@ -210,10 +296,8 @@ def _distinct(fingerprints: "array[int]") -> int:
 
 
 def _read_files(config: DatasetConfig, files: Sequence[DataFile]) -> tuple[Intake, list[str]]:
-    counter, progress = TokenCounter(config.weights_dir), Progress()
-    columns = (
-        KNOWN_COLUMNS | {*REFUSED_KEYS} | {name for name in asdict(config.columns).values() if name}
-    )
+    counter, progress = TokenCounter(config.weights_dir, config.chat_template), Progress()
+    columns = LOOKED_AT | {name for name in asdict(config.columns).values() if name}
     formats = []
     with _replacing(config.data_dir / "train.jsonl") as out:
         intake = Intake(out, counter, config)
@@ -246,12 +330,14 @@ def _read_files(config: DatasetConfig, files: Sequence[DataFile]) -> tuple[Intak
 def _check(intake: Intake, config: DatasetConfig, names: Sequence[str]) -> None:
     bad, seen = intake.bad_rows, intake.bad_rows + intake.rows
     if not seen:
+        left_out = intake.left_out()
         raise DatasetRowsInvalid(
             f"cannot train on {', '.join(names[:5])}",
-            "there is not a single row",
+            f"no row is to be learned ({left_out})" if left_out else "there is not a single row",
             "add rows",
         )
     if intake.rows and bad / seen <= config.bad_rows_tolerance:
+        intake.expect_voices()
         return
     shown = "; ".join(
         f"{one['file']} row {one['row']}: {one['reason']}"

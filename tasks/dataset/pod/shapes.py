@@ -1,24 +1,25 @@
 """A raw row -> one of the three shapes that training knows.
 
-    {"messages": [{"role", "content"}, ...]}    from messages, ShareGPT conversations, instruction
-                                                and question/answer columns
+    {"messages": [{"role", "content", ...}]}    from messages, ShareGPT conversations, instruction
+                                                and question/answer columns; with "tools" where the
+                                                row has some
     {"prompt", "completion"}                    kept as they are: no chat template is put around
     {"text"}                                    plain text
 
 Pure. What a row must not have: empty, null or non-text content, an unknown role, no assistant turn.
 A turn after the last assistant turn is allowed: it is harmless, as nothing is learned from it.
+A row that says of itself that it is not to be learned is left out.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.contract.programs.dataset import DatasetColumns
-from tasks.contract.row_words import MESSAGE_WORDS, ROW_WORDS
+from tasks.dataset.pod.messages import Message, read_messages, read_tools
 from tasks.dataset.pod.rows import Unfit
+from tasks.dataset.pod.values import as_text, holds_something, listed, unempty
 
-Message = dict[str, str]
-NormalRow = dict[str, str | list[Message]]
+NormalRow = dict[str, Any]
 
 MESSAGE_COLUMNS = ("messages", "conversations", "conversation")
 # (what is asked, where the answer may be), the first that fits; `context` and `input` are added.
@@ -35,23 +36,19 @@ KNOWN_COLUMNS = frozenset(
     {*MESSAGE_COLUMNS, *EXTRA_COLUMNS, *SYSTEM_COLUMNS, "prompt", "completion", "text"}
     | {name for asked, answers in PAIRS for name in (asked, *answers)}
 )
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "tool": "tool",
-}
-REFUSED_KEYS = ("tools", "functions", "label", "weight", "train")
+NOT_LEARNED = ("label", "weight", "train")
+TOOL_COLUMNS = ("tools", "functions")
+# By these, a row is one message of OpenAssistant's trees.
+TREE_COLUMNS = ("message_id", "parent_id", "role", "text")
+LOOKED_AT = frozenset({*KNOWN_COLUMNS, *TOOL_COLUMNS, *NOT_LEARNED, *TREE_COLUMNS})
 COLUMN_FIX = (
     "rename them, or set DatasetConfig's messages_column, or context_column and response_column, "
     "in the tuning ConfigMap"
 )
+
+
+class LeftOut(Exception):
+    """A row that says of itself that it is not to be learned; carries by which word."""
 
 
 class Normalised(NamedTuple):
@@ -78,7 +75,7 @@ class _Columns(dict[str, object]):
         names = {
             name
             for name, value in self.items()
-            if name not in self.read and _holds_something(name, value)
+            if name not in self.read and holds_something(name, value)
         }
         return frozenset(names | self.unused_keys)
 
@@ -86,38 +83,38 @@ class _Columns(dict[str, object]):
 def normalise(values: Mapping[str, object], columns: DatasetColumns) -> Normalised:
     """The row in one of the three shapes, and what of it is not used.
 
-    Raises: Unfit: with the reason, in words for the person who made the row.
+    Raises: Unfit: with the reason, in words for the person who made the row. LeftOut.
     """
     lowered = _Columns({name.strip().lower(): value for name, value in values.items()})
-    _refuse_what_changes_meaning(lowered, ROW_WORDS, "the row")
+    _leave_out(lowered)
     if any((columns.messages, columns.response, columns.text)):
         given = _Columns(values)
-        return Normalised(_configured(given, columns), given.unused())
-    return Normalised(_recognised(lowered, values), lowered.unused())
+        return Normalised(_with_tools(_configured(given, columns), given), given.unused())
+    if all(name in lowered for name in TREE_COLUMNS):
+        raise Unfit(
+            "it is one message of a tree (message_id, parent_id); make a row of each path from a "
+            "tree's root to a leaf, with its messages in order"
+        )
+    row = _with_tools(_recognised(lowered, values), lowered)
+    return Normalised(row, lowered.unused())
 
 
 def _configured(values: _Columns, columns: DatasetColumns) -> NormalRow:
     if columns.messages:
         found = _column(values, columns.messages)
-        return {"messages": _messages(found, columns.messages, values.unused_keys)}
+        messages = read_messages(found, columns.messages, values.unused_keys)
+        return {"messages": _with_system(values, messages)}
     if columns.context and columns.response:
-        asked = _text(_column(values, columns.context), columns.context)
-        return _exchange(asked, _text(_column(values, columns.response), columns.response))
+        asked = as_text(_column(values, columns.context), columns.context)
+        return _exchange(asked, as_text(_column(values, columns.response), columns.response))
     named = columns.text or columns.response or ""
-    return {"text": _text(_column(values, named), named)}
-
-
-def _holds_something(name: str, value: object) -> bool:
-    """Whether it would be missed: an empty value, or one that changes nothing, asks for nothing."""
-    if name in REFUSED_KEYS and (name != "label" or isinstance(value, bool)):
-        return _changes_meaning(value)
-    return value is not None and value not in ("", [], {})
+    return {"text": as_text(_column(values, named), named)}
 
 
 def _recognised(values: _Columns, original: Mapping[str, object]) -> NormalRow:
     for name in MESSAGE_COLUMNS:
         if name in values:
-            messages = _messages(values[name], name, values.unused_keys)
+            messages = read_messages(values[name], name, values.unused_keys)
             return {"messages": _with_system(values, messages)}
     if "prompt" in values and "completion" in values:
         return _prompt_completion(values)
@@ -126,37 +123,36 @@ def _recognised(values: _Columns, original: Mapping[str, object]) -> NormalRow:
         if asked in values and answer:
             return _pair(values, asked, answer)
     if "text" in values:
-        return {"text": _text(values["text"], "text")}
-    raise Unfit(f"no column to train on (found: {_listed(original)}); {COLUMN_FIX}")
+        return {"text": as_text(values["text"], "text")}
+    raise Unfit(f"no column to train on (found: {listed(original)}); {COLUMN_FIX}")
 
 
-def _refuse_what_changes_meaning(
-    values: Mapping[str, object], words: Mapping[str, str], where: str
-) -> None:
-    """Nothing when no key says that the row or message is not simply to be learned.
-
-    Neutral values pass: null, an empty list, a weight of 1, true.
-    Raises: Unfit.
-    """
-    for name in REFUSED_KEYS:
+def _leave_out(values: _Columns) -> None:
+    """Nothing where the row is to be learned. Raises: LeftOut, Unfit."""
+    for name in NOT_LEARNED:
         value = values.get(name)
-        is_label_of_a_class = name == "label" and not isinstance(value, bool)
-        if words.get(name) != "refused" or not _changes_meaning(value) or is_label_of_a_class:
+        if value is None or (name == "label" and not isinstance(value, bool)):
+            # A label that is no verdict is of a class; it is told as not used.
             continue
-        raise Unfit(
-            f"{name} of {where} would be passed over, which changes what is to be learned; "
-            f"leave out the row, or {name} where it does not matter"
-        )
+        if not isinstance(value, bool | int | float) or value not in (0, 1):
+            raise Unfit(f"{name} of the row is {str(value)[:20]!r}; use 0 or 1")
+        values.read.add(name)
+        if not value:
+            raise LeftOut(name)
 
 
-def _changes_meaning(value: object) -> bool:
-    if value is None or value is True:
-        return False
-    if isinstance(value, bool):
-        return True
-    if isinstance(value, int | float):
-        return value != 1
-    return not isinstance(value, str | Sequence | Mapping) or bool(value)
+def _with_tools(row: NormalRow, values: _Columns) -> NormalRow:
+    """The row with the tools that stand beside its messages."""
+    for name in TOOL_COLUMNS:
+        if values.get(name) in (None, "", [], {}):
+            continue
+        if "messages" not in row:
+            raise Unfit(
+                f"{name} stands beside no conversation, so that nothing would be made of it"
+            )
+        if tools := read_tools(values[name], name):
+            row = {**row, "tools": tools}
+    return row
 
 
 def _with_system(values: Mapping[str, object], messages: list[Message]) -> list[Message]:
@@ -175,20 +171,23 @@ def _prompt_completion(values: _Columns) -> NormalRow:
         turns = completion if isinstance(completion, Sequence) else [completion]
         if isinstance(completion, str):
             turns = [{"role": "assistant", "content": completion}]
-        return {
-            "messages": _messages([*prompt, *turns], "prompt and completion", values.unused_keys)
-        }
-    return {"prompt": _text(prompt, "prompt"), "completion": _text(completion, "completion")}
+        named = "prompt and completion"
+        return {"messages": read_messages([*prompt, *turns], named, values.unused_keys)}
+    return {"prompt": as_text(prompt, "prompt"), "completion": as_text(completion, "completion")}
 
 
-def _pair(values: Mapping[str, object], asked: str, answer: str) -> NormalRow:
-    parts = [_text(values[asked], asked)]
+def _pair(values: _Columns, asked: str, answer: str) -> NormalRow:
+    parts = [as_text(values[asked], asked)]
     extra = _optional(values, [name for name in EXTRA_COLUMNS if name not in (asked, answer)])
     if extra and asked == "question":
         parts.insert(0, extra)
     elif extra:
         parts.append(extra)
-    reply = _text(_first_answer(values[answer]) if answer == "answers" else values[answer], answer)
+    found = values[answer]
+    if answer == "answers":
+        found, further = _first_answer(found)
+        values.unused_keys |= {"answers[1:]"} if further else set()
+    reply = as_text(found, answer)
     return _exchange("\n\n".join(parts), reply, system=_optional(values, SYSTEM_COLUMNS))
 
 
@@ -202,135 +201,22 @@ def _optional(values: Mapping[str, object], names: Sequence[str]) -> str:
     for name in names:
         value = values[name] if name in values else None  # noqa: SIM401  get() is no reading
         if value is not None and value != "":
-            text = _unempty(value, name)
+            text = unempty(value, name)
             if text.strip():
                 return text
     return ""
 
 
-def _first_answer(value: object) -> object:
-    """The first of several answers: a list, or SQuAD's {"text": [...]}."""
+def _first_answer(value: object) -> tuple[object, bool]:
+    """The first of several answers, as a list or SQuAD's {"text": [...]}; and if others differ."""
     if isinstance(value, Mapping):
         value = value.get("text")
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return value[0] if value else None
-    return value
-
-
-def _messages(value: object, column: str, unused_keys: set[str]) -> list[Message]:
-    if isinstance(value, str):
-        value = _decoded(value, column)
-    if value is None:
-        raise Unfit(f"{column} is null")
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise Unfit(f"{column} is {kind_of(value)}, not a list of messages")
-    if not value:
-        raise Unfit(f"{column} is an empty list")
-    messages = [_message(item, f"message {number}") for number, item in enumerate(value, 1)]
-    unused_keys.update(f"messages[].{key}" for item in value for key in _unused_keys(item))
-    if not any(message["role"] == "assistant" for message in messages):
-        raise Unfit(f"{column} has no assistant turn, so there is nothing to learn")
-    if messages[0]["role"] == "assistant":
-        # No chat template asks for an answer to nothing.
-        raise Unfit(
-            "message 1 is the assistant's, with no question before it; begin with a user turn"
-        )
-    return messages
-
-
-def _unused_keys(message: Mapping[str, object]) -> list[str]:
-    return [
-        name
-        for name, value in message.items()
-        if MESSAGE_WORDS.get(name) != "honoured" and _holds_something(name, value)
-    ]
-
-
-def _decoded(value: str, column: str) -> object:
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        hint = " (it looks like Python's own notation; write it with json.dumps)"
-        raise Unfit(
-            f"{column} is text that is not JSON{hint if value.lstrip()[:2] == '[{' else ''}"
-        ) from None
-
-
-def _message(item: object, where: str) -> Message:
-    if not isinstance(item, Mapping):
-        raise Unfit(f"{where} is {kind_of(item)}, not an object with role and content")
-    role = item.get("role", item.get("from"))
-    if role is None:
-        raise Unfit(f"{where} has no role (found: {_listed(item)})")
-    if not isinstance(role, str) or role.strip().lower() not in ROLES:
-        raise Unfit(
-            f"{where} has the unknown role {str(role)[:40]!r}; use system, user, assistant or tool"
-        )
-    if item.get("tool_calls") or item.get("function_call"):
-        raise Unfit(f"{where} calls a tool, which cannot be trained on; write it as content")
-    _refuse_what_changes_meaning(item, MESSAGE_WORDS, where)
-    if "content" not in item and "value" not in item:
-        raise Unfit(f"{where} has no content (found: {_listed(item)})")
-    named = f"the content of {where} ({role})"
-    content = _joined_parts(item.get("content", item.get("value")), named)
-    return {"role": ROLES[role.strip().lower()], "content": _text(content, named)}
-
-
-def _joined_parts(content: object, named: str) -> object:
-    """The text of a content given as a list of typed parts."""
-    if not isinstance(content, Sequence) or isinstance(content, str | bytes):
-        return content
-    texts = []
-    for part in content:
-        if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
-            raise Unfit(f"{named} has a part that is not text; only text can be trained on")
-        texts.append(part["text"])
-    return "".join(texts)
+        return (value[0], any(one != value[0] for one in value)) if value else (None, False)
+    return value, False
 
 
 def _column(values: Mapping[str, object], name: str) -> object:
     if name not in values:
-        raise Unfit(f"no column {name!r}, which DatasetConfig names (found: {_listed(values)})")
+        raise Unfit(f"no column {name!r}, which DatasetConfig names (found: {listed(values)})")
     return values[name]
-
-
-def _text(value: object, named: str) -> str:
-    if value is None:
-        raise Unfit(f"{named} is null")
-    text = _unempty(value, named)
-    if not text.strip():
-        raise Unfit(f"{named} is empty")
-    return text
-
-
-def _unempty(value: object, named: str) -> str:
-    if not isinstance(value, str):
-        raise Unfit(f"{named} is {kind_of(value)}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Unfit(f"{named} has half of a \\u surrogate pair, which is no character") from None
-    return value
-
-
-def kind_of(value: object) -> str:
-    """What a value is, in words that need no programming."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, Mapping):
-        return "an object"
-    if isinstance(value, bytes):
-        return "binary data"
-    return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
-
-
-def _listed(values: Mapping[str, object]) -> str:
-    names = [str(name)[:40] for name in values]
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return ", ".join(names[:12]) + more if names else "nothing"

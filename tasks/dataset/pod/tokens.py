@@ -10,80 +10,112 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
-from tasks.contract.errors import WeightsUnavailable
+from serving.encoding import RenderedEncoder
+from tasks.chat.bounds import TemplateOverrun, TemplateRefusal
+from tasks.chat.lessons import UNTEACHABLE_FIX, Lesson, Teacher
+from tasks.chat.proof import Unteachable
+from tasks.chat.template import ChatTemplate, read_chat_template
+from tasks.contract.errors import InvalidTuningConfig, WeightsUnavailable
 from tasks.dataset.pod.rows import Unfit
 from tasks.dataset.pod.shapes import NormalRow
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 
 
-class _GenerationBlocks(Extension):
-    """`{% generation %}` marks what an assistant says; here it changes nothing."""
-
-    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as a plain set
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The statements between the two marks."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 class TokenCounter:
     """Counts a row's tokens the way training sees them: rendered, and with the end token.
 
     Raises: WeightsUnavailable: the folder has no usable tokenizer or chat template.
+    InvalidTuningConfig: the chat template that is asked for is none.
     """
 
-    def __init__(self, weights_dir: Path) -> None:
+    def __init__(self, weights_dir: Path, chat_template: str | None = None) -> None:
+        """Count by the model's own chat template, or by another: Jinja text, or a file's path."""
         self._tokenizer = _tokenizer(weights_dir)
         config = _read_json(weights_dir / "special_tokens_map.json")
         config |= _read_json(weights_dir / "tokenizer_config.json")
-        self._special = {
-            name: text for name in SPECIAL_TOKENS if (text := _token_text(config.get(name)))
-        }
-        eos = self._special.get("eos_token")
+        special = {name: text for name in SPECIAL_TOKENS if (text := _token_text(config.get(name)))}
+        eos = special.get("eos_token")
         self._eos_id = self._tokenizer.token_to_id(eos) if eos else None
-        try:
+        if chat_template:
+            source: str | dict[str, str] = read_chat_template(chat_template)
+        else:
             source = _chat_template(weights_dir, config)
-            self._template = _environment().from_string(source) if source else None
-        except TemplateError as error:
+        tokens = self._tokenizer.get_added_tokens_decoder().values()
+        specials = {token.content for token in tokens if token.special} | {*special.values()}
+        added = [token.content for token in tokens]
+        try:
+            template = ChatTemplate(source, special, moment=_now()) if source else None
+        except (TemplateError, TemplateOverrun) as error:
             raise _unusable(weights_dir, f"its chat template is broken ({error})") from error
+        self._teacher = (
+            Teacher(template, specials=specials, added=added, eos=eos) if template else None
+        )
+        controls = self._teacher.controls if self._teacher else ()
+        self._rendered = RenderedEncoder(self._tokenizer, controls)
 
-    def rendered(self, row: NormalRow) -> str:
-        """The text that a row is trained on.
+    def lessons(self, row: NormalRow) -> list[Lesson]:
+        """The texts that a row is trained on: one, or one for each answer.
 
-        Raises: Unfit: the chat template refuses the conversation.
+        Raises: Unfit: the chat template refuses the conversation, or renders it so that not all
+        that is said can be learned. InvalidTuningConfig: a conversation, but no chat template.
         """
         messages = row.get("messages")
-        if isinstance(messages, str) or messages is None:
-            return "".join(str(value) for value in row.values())
-        if self._template is None:
-            return "\n".join(message["content"] for message in messages)
-        try:
-            return self._template.render(
-                messages=messages,
-                tools=None,
-                documents=None,
-                add_generation_prompt=False,
-                **self._special,
+        if messages is None:
+            text = "".join(str(value) for value in row.values())
+            return [Lesson(text, ((len(row.get("prompt", "")), len(text)),))]
+        if self._teacher is None:
+            raise InvalidTuningConfig(
+                "the rows are conversations",
+                "the base model has no chat template",
+                "set ModelConfig.chat_template, or give prompt and completion columns",
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        try:
+            lessons = self._teacher.teach(messages, row.get("tools", ()))
+            for lesson in lessons:
+                if lesson.literals:  # whether the tokenizer can keep them text
+                    self._rendered.encode(lesson.rendered)
+        except TemplateOverrun as error:
+            raise InvalidTuningConfig(
+                "the chat template was to render a row", f"{error}", "correct the template"
+            ) from error
+        except TemplateRefusal as error:
             roles = ", ".join(message["role"] for message in messages[:8])
             raise Unfit(f"the model's chat template refuses it (roles {roles}): {error}") from error
+        except Unteachable as error:
+            raise Unfit(f"{error}; {UNTEACHABLE_FIX}") from error
+        return lessons
 
-    def count(self, texts: Sequence[str], *, plain: bool) -> list[int]:
+    def leaves_out_reasoning(self, row: NormalRow) -> bool:
+        """Whether a row has reasoning beside its answers that the chat template does not render."""
+        reads = self._teacher is not None and self._teacher.reads_reasoning
+        return not reads and any(m.get("reasoning_content") for m in row.get("messages", ()))
+
+    def reach(self, lesson: Lesson) -> tuple[int, int]:
+        """After how many tokens something, and all, of what a text teaches has been said."""
+        begin, end = lesson.spans[0][0], lesson.spans[-1][1]
+        offsets = enumerate(self._rendered.encode(lesson.rendered).offsets, 1)
+        saying = [number for number, (start, stop) in offsets if start < end and stop > begin]
+        return (saying[0], saying[-1]) if saying else (1, 1)
+
+    def count(self, lessons: Sequence[Lesson], *, plain: bool) -> list[int]:
         """The tokens of each text; plain: no template wrote the start and end tokens into it."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=plain)
+        if any(lesson.literals for lesson in lessons):
+            return [len(self._rendered.encode(lesson.rendered).ids) for lesson in lessons]
+        texts = [lesson.text for lesson in lessons]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=plain)
         if not plain or self._eos_id is None:
             return [len(encoding.ids) for encoding in encodings]
         # Some tokenizers end every text themselves.
         return [len(one.ids) + (one.ids[-1:] != [self._eos_id]) for one in encodings]
+
+
+def _now() -> datetime:
+    """One moment for all rows: no row is rendered otherwise because midnight has passed."""
+    return datetime.now().astimezone()
 
 
 def _tokenizer(weights_dir: Path) -> Any:
@@ -121,38 +153,11 @@ def _token_text(token: object) -> str:
     return token if isinstance(token, str) else ""
 
 
-def _chat_template(weights_dir: Path, config: dict[str, Any]) -> str:
+def _chat_template(weights_dir: Path, config: dict[str, Any]) -> str | dict[str, str]:
     path = weights_dir / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")
     found = config.get("chat_template") or ""
     if isinstance(found, list):
-        named = {entry["name"]: entry["template"] for entry in found}
-        found = named.get("default", "")
+        return {entry["name"]: entry["template"] for entry in found}
     return str(found)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now_as
-    return environment
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,  # noqa: FBT001, FBT002  # templates write the name
-    **layout: Any,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **layout)
-
-
-def _refuse(message: str) -> str:
-    raise TemplateError(message)
-
-
-def _now_as(layout: str) -> str:
-    return datetime.now().astimezone().strftime(layout)

@@ -17,7 +17,14 @@ from typing import Any
 
 from tasks.contract.errors import ImageUnreadable
 from tasks.contract.removal import remove_tree
-from tasks.remote.manifest import INDEX_TYPE, MANIFEST_TYPE, descriptor, digest_of, encode
+from tasks.remote.manifest import (
+    INDEX_TYPE,
+    MANIFEST_TYPE,
+    blob_path,
+    descriptor,
+    digest_of,
+    encode,
+)
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _FILE_MODE = 0o644  # whatever the umask: containers of other users read the layout too
@@ -106,7 +113,7 @@ class Layout:
 
     def blob_path(self, digest: str) -> Path:
         """Where the blob lies, or would lie."""
-        return self._folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        return self._folder / blob_path(digest)
 
     def _entries(self) -> list[dict[str, Any]]:
         path = self._folder / "index.json"

@@ -67,6 +67,7 @@ def _open(config: PullConfig, reference: Reference, docker_config: Path | None) 
         "pull",
         docker_config=docker_config,
         insecure=config.insecure,
+        storage_hosts=config.storage_hosts,
         patience=Patience(config.patience_s),
     )
 

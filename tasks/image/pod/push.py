@@ -3,11 +3,12 @@
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from tasks.contract.errors import RegistryUnavailable
+from tasks.contract.errors import KaitoflowError, RegistryUnavailable
 from tasks.contract.image_reference import Reference, parse_push_reference
-from tasks.contract.programs.image import PushConfig, PushResult
+from tasks.contract.programs.image import PushConfig, PushResult, TagConfig
 from tasks.image.pod.adapter import adapter_files, read_adapter_config
 from tasks.image.pod.documents import Image, describe_image, image_annotations
 from tasks.image.pod.layer import pack_layer
@@ -27,6 +28,8 @@ def push_image(config: PushConfig) -> PushResult:
     layout = Layout(config.layout_dir)
     image = _keep_image(config, reference, layout)
     uploaded_bytes = _send_image(config, reference, layout, image) if config.push else 0
+    if config.push and config.checkpoint:
+        _remove_checkpoint(config)
     return PushResult(
         reference=str(reference),
         digest=image.digest,
@@ -38,13 +41,14 @@ def push_image(config: PushConfig) -> PushResult:
     )
 
 
-def open_for_push(config: PushConfig, reference: Reference) -> Repository:
+def open_for_push(config: PushConfig | TagConfig, reference: Reference) -> Repository:
     """The repository to push to, with the rights, and the patience, that the config gives."""
     return Repository(
         reference,
         "pull,push",
         docker_config=config.docker_config,
         insecure=config.insecure,
+        storage_hosts=config.storage_hosts,
         patience=Patience(config.patience_s, config.denied_patience_s),
     )
 
@@ -91,17 +95,31 @@ def _send_image(config: PushConfig, reference: Reference, layout: Layout, image:
             if repository.upload(path, digest, phase=phase):
                 sent_bytes += path.stat().st_size
         repository.put_manifest(image.manifest)
-        _check_arrived(repository, reference, image)
+        expect_arrived(repository, reference, image.digest)
     logger.info("image pushed reference=%s digest=%s", reference, image.digest)
     return sent_bytes
 
 
-def _check_arrived(repository: Repository, reference: Reference, image: Image) -> None:
-    """Read the image back, so that the digest that is told is the one that others will get."""
+def _remove_checkpoint(config: PushConfig) -> None:
+    """Leave no checkpoint beside the image, where the registry lets us: not all do, nor to all."""
+    reference = parse_push_reference(config.checkpoint)
+    try:
+        with open_for_push(replace(config, patience_s=0, denied_patience_s=0), reference) as there:
+            if digest := there.manifest_digest():
+                there.remove_manifest(digest)
+    except KaitoflowError as error:
+        logger.info("checkpoint stays reference=%s: %s", reference, error)
+
+
+def expect_arrived(repository: Repository, reference: Reference, digest: str) -> None:
+    """Read the image back, so that the digest that is told is the one that others will get.
+
+    Raises: RegistryUnavailable: the tag names another one.
+    """
     found = digest_of(repository.read_manifest(reference.tag))
-    if found != image.digest:
+    if found != digest:
         raise RegistryUnavailable(
-            f"{reference} was pushed as {image.digest}",
+            f"{reference} was pushed as {digest}",
             f"the registry serves {found}",
             "see who else pushes to this tag, then push again",
         )

@@ -22,7 +22,8 @@ from tasks.nodes.claims.node_claim import AGENT_POOL_FINALIZER, CLAIM, state_of
 from tasks.nodes.provisioner import Machine
 from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.wire import Seen
+from tasks.platform.node_affinity import OWNER_LABEL, OWNER_NAMESPACE_LABEL
+from tasks.platform.wire import Seen, name_of
 
 
 class AksFulfiller:
@@ -61,8 +62,7 @@ class AksFulfiller:
         state = state_of(claim)
         if state.initialized:
             return
-        name = claim["metadata"]["name"]
-        node = next((n for n in await self._list_nodes() if pool_of(n) == name), None)
+        node = next((n for n in await self._list_nodes() if _is_node_of(n, claim)), None)
         if node or state.launched:
             await self._tell(claim, launched(claim, node))
         elif self._may_look(claim):
@@ -153,6 +153,13 @@ class AksFulfiller:
             return False
         self._looked_s[about] = now_s
         return True
+
+
+def _is_node_of(node: Seen, claim: Seen) -> bool:
+    """Whether it is of the claim's pool; one of that name that is not ours has other labels."""
+    labels, owner = node["metadata"].get("labels") or {}, claim["metadata"].get("labels") or {}
+    is_ours = all(labels.get(key) == owner.get(key) for key in (OWNER_LABEL, OWNER_NAMESPACE_LABEL))
+    return is_ours and pool_of(node) == name_of(claim)
 
 
 def _machine(pool: AgentPool) -> Machine:

@@ -7,10 +7,9 @@ from tasks.contract.quantity import parse_quantity
 from tasks.nodes.claims.ledger import owner_uid
 from tasks.nodes.claims.node_claim import (
     IMAGE_FAMILY_ANNOTATION,
-    NAMESPACE_LABEL,
-    WORKSPACE_LABEL,
     offer_of,
 )
+from tasks.platform.node_affinity import OWNER_LABEL, OWNER_NAMESPACE_LABEL
 from tasks.skus import catalogue
 
 CLAIM_TAG, INSTALLATION_TAG = "kaitoflow-claim", "kaitoflow-installation"
@@ -51,8 +50,8 @@ def pool_body(
         "tags": {
             CLAIM_TAG: meta["name"],
             INSTALLATION_TAG: installation,
-            WORKSPACE_TAG: meta["labels"][WORKSPACE_LABEL],
-            NAMESPACE_TAG: meta["labels"][NAMESPACE_LABEL],
+            WORKSPACE_TAG: meta["labels"][OWNER_LABEL],
+            NAMESPACE_TAG: meta["labels"][OWNER_NAMESPACE_LABEL],
             "kaitoflow-workspace-uid": owner_uid(claim),
         },
     }

@@ -10,41 +10,43 @@ from tasks.nodes.need import GPU
 from tasks.platform.wire import Seen, condition, is_condition
 from tasks.skus import catalogue
 
+# Reason and message of what a step lacks; both empty when it is done.
+_Lack = tuple[str, str]
+_DONE: _Lack = ("", "")
+
 
 def launching(claim: Seen, *, message: str) -> dict[str, Any]:
     """The status while the machine is being made."""
-    return {
-        "conditions": [
-            _condition(claim, "Launched", "Creating", message),
-            _condition(claim, "Registered", "NotLaunched", "the machine is not there yet"),
-            _condition(claim, "Initialized", "NotLaunched", "the machine is not there yet"),
-        ]
-    }
+    waiting = ("NotLaunched", "the machine is not there yet")
+    return {"conditions": _steps(claim, ("Creating", message), waiting, waiting)}
 
 
 def launched(claim: Seen, node: Seen | None) -> dict[str, Any]:
     """The status once the machine is there: whether it is a node, and the node can be used."""
     if node is None:
-        waiting = "the machine has not joined the cluster yet"
-        return {
-            "conditions": [
-                _condition(claim, "Launched"),
-                _condition(claim, "Registered", "NodeNotFound", waiting),
-                _condition(claim, "Initialized", "NodeNotFound", waiting),
-            ]
-        }
+        waiting = ("NodeNotFound", "the machine has not joined the cluster yet")
+        return {"conditions": _steps(claim, _DONE, waiting, waiting)}
     return {
         "nodeName": node["metadata"]["name"],
         "providerID": (node.get("spec") or {}).get("providerID", ""),
-        "conditions": [
-            _condition(claim, "Launched"),
-            _condition(claim, "Registered"),
-            _condition(claim, "Initialized", *_lack(claim, node)),
-        ],
+        "conditions": _steps(claim, _DONE, _DONE, _lack(claim, node)),
     }
 
 
-def _lack(claim: Seen, node: Seen) -> tuple[str, str]:
+def _steps(
+    claim: Seen, launched: _Lack, registered: _Lack, initialized: _Lack
+) -> list[dict[str, str]]:
+    """The conditions of the steps, and that of all together, by which `kubectl` waits."""
+    first = next((each for each in (launched, registered, initialized) if each != _DONE), _DONE)
+    return [
+        _condition(claim, "Launched", *launched),
+        _condition(claim, "Registered", *registered),
+        _condition(claim, "Initialized", *initialized),
+        _condition(claim, "Ready", *first),
+    ]
+
+
+def _lack(claim: Seen, node: Seen) -> _Lack:
     """Reason and message of what the node lacks; both empty when it can be used."""
     status = node.get("status") or {}
     if not is_condition(node, "Ready"):
@@ -52,7 +54,7 @@ def _lack(claim: Seen, node: Seen) -> tuple[str, str]:
     has_gpus = offer_of(claim).instance_type.lower() in catalogue()
     if has_gpus and not parse_quantity((status.get("allocatable") or {}).get(GPU, 0)):
         return "ResourceNotRegistered", f"Kubernetes counts no {GPU} on the node"
-    return "", ""
+    return _DONE
 
 
 def _condition(claim: Seen, kind: str, lacks: str = "", message: str = "") -> dict[str, str]:

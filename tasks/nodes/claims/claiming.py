@@ -21,16 +21,17 @@ from tasks.contract.errors import (
     NodeNotReady,
     NoOfferLeft,
     OfferUnavailable,
+    is_reason,
 )
 from tasks.contract.held_cost import HeldMachine
+from tasks.contract.news import NODE_PLUGINS_NOT_READY
 from tasks.contract.workspace import ObjectMeta, Workspace
 from tasks.nodes.claims.deadlines import Deadlines, overdue
 from tasks.nodes.claims.heirs import heirs
-from tasks.nodes.claims.ledger import Ledger
+from tasks.nodes.claims.ledger import Ledger, owner_uid
 from tasks.nodes.claims.node_claim import (
-    NAMESPACE_LABEL,
-    WORKSPACE_LABEL,
     held_machine,
+    is_as_asked,
     is_leaving,
     node_claim,
     node_name_of,
@@ -38,10 +39,13 @@ from tasks.nodes.claims.node_claim import (
     slot_of,
     state_of,
 )
+from tasks.nodes.claims.owners import open_nodes, own_nodes
 from tasks.nodes.claims.unavailable import Refusals, UnavailableOffers
+from tasks.nodes.held_gpus import HolderLister, in_the_way
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.nodes.selection import Selection, select_nodes
+from tasks.platform.node_affinity import owner_labels
 from tasks.platform.wire import Seen, name_of
 
 logger = logging.getLogger(__name__)
@@ -64,13 +68,20 @@ class ClaimingProvisioner:
         unavailable: UnavailableOffers,
         *,
         list_nodes: Lister,
+        list_holders: HolderLister,
         list_workspaces: Lister,
         deadlines: Deadlines,
         max_nodes: int,
+        node_class: str = "",
     ) -> None:
-        """Claim at most `max_nodes` for all Workspaces together, which bounds any mistake."""
+        """Claim at most `max_nodes` for all Workspaces together, which bounds any mistake.
+
+        Args: node_class: see `node_claim`.
+        """
+        self._node_class = node_class
         self._ledger, self._fulfiller, self._unavailable = ledger, fulfiller, unavailable
         self._list_nodes, self._list_workspaces = list_nodes, list_workspaces
+        self._list_holders = list_holders
         self._deadlines, self._max_nodes = deadlines, max_nodes
 
     async def ensure_nodes(
@@ -79,10 +90,10 @@ class ClaimingProvisioner:
         """Return as many ready nodes as are asked for; claims those that are missing.
 
         Raises: NoOfferLeft: none could be had for as long as one may wait. CloudDenied.
-        InvalidWorkspace: it names no instance type.
+        InstanceTypeMissing.
         """
         meta, offers, claimed = workspace.metadata, offers_of(workspace), dict[str, Offer]()
-        own = {WORKSPACE_LABEL: meta.name, NAMESPACE_LABEL: meta.namespace}
+        own = owner_labels(meta)
         need = replace(need, labels=need.labels or own)  # else any node of the cluster would do
         told: Waiting | None = None
         clock = asyncio.get_running_loop().time
@@ -117,14 +128,20 @@ class ClaimingProvisioner:
 
         Args: claimed: the claims seen at the look before that were no node yet; kept up to date.
         """
-        claims = await self._ledger.claims_of(workspace.metadata)
+        meta, all_claims = workspace.metadata, await self._ledger.claims()
+        claims = [claim for claim in all_claims if owner_uid(claim) == meta.uid]
         await self._ledger.let_go(claims, self._fulfiller)
-        nodes = await self._list_nodes()
-        selection = select_nodes(need, nodes)
-        there = {str(node["metadata"]["name"]) for node in nodes}
+        nodes, holders = await self._list_nodes(), await self._list_holders()
+        others = in_the_way(holders, workspace, need)
+        own, may_use = own_nodes(nodes, meta), open_nodes(nodes, all_claims, meta)
+        selection = select_nodes(need, may_use, others, preferred=own)
+        used = {node.name for node in selection.nodes}
+        there = set(map(name_of, nodes))
         if selection.is_enough:
             for claim in claims:
                 await self._is_coming(claim, there)  # so that each claim says which node it became
+            if not (used & own) - set(map(node_name_of, claims)):
+                await self._give_back_unneeded(claims)
             return ReadyNodes(
                 nodes=selection.nodes,
                 detail=selection.detail,
@@ -132,15 +149,22 @@ class ClaimingProvisioner:
                 machines=_held(claims),
             )
         await self._notice_vanished(claims, claimed)
-        used = {node.name for node in selection.nodes}
-        waiting = [claim for claim in claims if node_name_of(claim) not in used]
-        coming = [claim for claim in waiting if await self._is_coming(claim, there)]
+        outdated = [claim for claim in claims if not is_as_asked(claim, workspace, offers)]
+        await self._give_back_unneeded(outdated)
+        waiting = [c for c in claims if node_name_of(c) not in used and c not in outdated]
+        coming = [
+            claim
+            for claim in waiting
+            if await self._is_coming(claim, there) and node_name_of(claim) not in selection.in_use
+        ]
         claimed.clear()
         claimed.update(
             {name_of(claim): offer_of(claim) for claim in coming if not state_of(claim).registered}
         )
         missing = need.nodes - len(selection.nodes) - len(coming)
-        if missing > 0:
+        # One more beside each that is in use, and not one more each time that one comes into use.
+        has_room = sum(not is_leaving(claim) for claim in claims) < 2 * need.nodes
+        if missing > 0 and has_room:
             taken = {slot_of(claim) for claim in claims}  # also of those that are on their way back
             slots = [slot for slot in range(need.nodes + len(taken)) if slot not in taken]
             told = await self._claim(workspace, need, offers, claimed, slots=slots[:missing])
@@ -150,6 +174,12 @@ class ClaimingProvisioner:
             each for each in claims if state_of(each).launched
         ]  # nobody pays for the others
         return replace(told, machines=_held(launched))
+
+    async def _give_back_unneeded(self, claims: Sequence[Seen]) -> None:
+        """Ask no more for machines that have not joined, when there are nodes enough."""
+        for claim in claims:
+            if not (state_of(claim).registered or is_leaving(claim)):
+                await self._ledger.give_back(claim)
 
     async def _is_coming(self, claim: Seen, there: Collection[str]) -> bool:
         """Whether a claim may still become a node; one that may not is given back.
@@ -171,7 +201,7 @@ class ClaimingProvisioner:
             else:
                 return True
         logger.warning("claim failed claim=%s: %s", claim["metadata"]["name"], error)
-        await self._unavailable.remember(offer_of(claim), error)
+        await self._unavailable.remember(offer_of(claim), error, claim=claim)
         await self._ledger.give_back(claim)
         return False
 
@@ -196,10 +226,17 @@ class ClaimingProvisioner:
         slots: Sequence[int],
     ) -> Waiting:
         """Claim the first offer that is to be had, for each slot; or tell when one may be."""
-        resting = await self._unavailable.resting()
-        offer = next((each for each in offers if each not in resting), None)
+        gone = await self._unavailable.look(workspace_uid=workspace.metadata.uid)
+        left = [each for each in offers if each not in gone.over]
+        if not left:
+            raise NoOfferLeft(
+                _asked(need, offers[0]),
+                f"{gone.over[offers[0]].message}; after two such machines no third is bought",
+                f"have Kubernetes count their GPUs, then forget it: {self._unavailable.forgetting}",
+            )
+        offer = next((each for each in left if each not in gone.resting), None)
         if offer is None:
-            return _nothing_left(need, {each: resting[each] for each in offers})
+            return _nothing_left(need, {each: gone.resting[each] for each in left})
         there = len(await self._ledger.claims())
         if there + len(slots) > self._max_nodes:
             return Waiting(
@@ -207,6 +244,7 @@ class ClaimingProvisioner:
                 message=f"{_asked(need, offer)}; {there} nodes are claimed already, of at most "
                 f"{self._max_nodes}; delete Workspaces, or raise KAITOFLOW_MAX_NODES",
                 are_claims_ready=False,
+                is_in_vain=True,
             )
         for slot in slots:
             claim = node_claim(
@@ -215,6 +253,7 @@ class ClaimingProvisioner:
                 slot=slot,
                 disk_gib=need.disk_gib,
                 finalizers=self._fulfiller.finalizers,
+                node_class=self._node_class,
             )
             if await self._ledger.want(claim):
                 claimed[name_of(claim)] = offer
@@ -238,7 +277,11 @@ class ClaimingProvisioner:
         claims = await self._left_of(meta, keep=keep)
         there = None if is_final else {claim["metadata"]["uid"] for claim in claims}
         while claims:
-            others = heirs(await self._list_workspaces(), but_uid=meta.uid)
+            others = heirs(
+                await self._list_workspaces(),
+                but_uid=meta.uid,
+                claims=await self._ledger.claims(),
+            )
             for claim in claims:
                 heir = others.get(node_name_of(claim))
                 if heir and not is_leaving(claim):
@@ -266,13 +309,19 @@ class ClaimingProvisioner:
         Args: among: only claims of these uids. keep: nodes whose claims stay.
         """
         claims = await self._ledger.claims_of(meta)
-        return [
+        left = [
             claim
             for claim in claims
             if (among is None or claim["metadata"]["uid"] in among)
             and (is_leaving(claim) or node_name_of(claim) not in keep)
             and (self._fulfiller.finalizers or not is_leaving(claim))
         ]
+        kept = own_nodes(await self._list_nodes(), meta) & set(keep) if left and keep else set()
+        if kept - set(
+            map(node_name_of, claims)
+        ):  # one of the others has become it, and says so yet
+            return [claim for claim in left if is_leaving(claim) or state_of(claim).registered]
+        return left
 
 
 def _held(claims: Sequence[Seen]) -> tuple[HeldMachine, ...]:
@@ -295,6 +344,7 @@ def _nothing_left(need: NodeNeed, resting: Mapping[Offer, Refusals]) -> Waiting:
         f"{first.rests_until:%H:%M} UTC; other instance types may be named by annotation "
         "kaitoflow.io/instance-types",
         are_claims_ready=False,
+        is_in_vain=True,
     )
 
 
@@ -302,14 +352,15 @@ def _waiting_for(need: NodeNeed, coming: Sequence[Seen], selection: Selection) -
     """What the slowest claim waits for; of claims that are done, what their nodes lack."""
     behind = [claim for claim in coming if not state_of(claim).initialized]
     if not behind:
-        reason = "NodePluginsNotReady" if selection.lacks_plugin else NodeNotReady.__name__
+        reason = NODE_PLUGINS_NOT_READY if selection.lacks_plugin else NodeNotReady.__name__
         return Waiting(reason=reason, message=selection.message, are_claims_ready=True)
     claim = behind[0]
     state, offer = state_of(claim), offer_of(claim)
     found = f"claim {claim['metadata']['name']} is {_stage(claim)}"
     said = f" ({state.reason}: {state.message})" if state.message else ""
     return Waiting(
-        reason=state.reason if state.message else NodeClaimNotReady.__name__,
+        # Whoever makes the node has words of his own, which stand in the message.
+        reason=state.reason if is_reason(state.reason) else NodeClaimNotReady.__name__,
         message=f"{_asked(need, offer)}; {found}{said}; wait, or see `kubectl describe nodeclaim "
         f"{claim['metadata']['name']}`",
         are_claims_ready=False,

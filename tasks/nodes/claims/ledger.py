@@ -11,8 +11,6 @@ from tasks.contract.errors import KubernetesRefused
 from tasks.contract.workspace import ObjectMeta
 from tasks.nodes.claims.node_claim import (
     CLAIM,
-    NAMESPACE_LABEL,
-    WORKSPACE_LABEL,
     WORKSPACE_UID_ANNOTATION,
     is_leaving,
 )
@@ -20,6 +18,7 @@ from tasks.nodes.provisioner import Fulfiller
 from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.node_affinity import owner_labels
 from tasks.platform.wire import Object
 
 logger = logging.getLogger(__name__)
@@ -28,10 +27,10 @@ logger = logging.getLogger(__name__)
 class Ledger:
     """Our NodeClaims; those of others are never seen."""
 
-    def __init__(self, api: Callable[[], Awaitable[KubeApi]]) -> None:
-        """Connect by `api` to the cluster whose nodes they are."""
+    def __init__(self, api: Callable[[], Awaitable[KubeApi]], *, fresh_s: float = 1.0) -> None:
+        """Connect by `api` to the cluster whose nodes they are; a look will do for `fresh_s`."""
         self._api = api
-        self._all = SharedLook(self._find)
+        self._all = SharedLook(self._find, fresh_s=fresh_s)
 
     async def claims(self) -> Sequence[Object]:
         """All of ours, oldest first; none where the cluster knows no NodeClaims."""
@@ -99,7 +98,7 @@ class Ledger:
         patch = {
             "metadata": {
                 "uid": meta["uid"],
-                "labels": {WORKSPACE_LABEL: heir.name, NAMESPACE_LABEL: heir.namespace},
+                "labels": owner_labels(heir),
                 "annotations": {WORKSPACE_UID_ANNOTATION: heir.uid},
             }
         }

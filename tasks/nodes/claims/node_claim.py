@@ -4,17 +4,18 @@ Fields and labels are KAITO's, so that its gpu-provisioner or Karpenter can fulf
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 from tasks.contract.held_cost import HeldMachine
-from tasks.contract.resource_rules import is_reserved_label
+from tasks.contract.resource_rules import fitting_labels
 from tasks.contract.units import utc_moment
 from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import CapacityType, Offer
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.node_affinity import owner_labels
 from tasks.platform.wire import Object, condition, is_condition
 from tasks.skus import catalogue
 
@@ -24,12 +25,13 @@ WORKSPACE_UID_ANNOTATION = "kaitoflow.io/workspace-uid"
 SLOT_ANNOTATION = "kaitoflow.io/slot"
 MAX_PRICE_ANNOTATION = "kaitoflow.io/spot-max-price"
 IMAGE_FAMILY_ANNOTATION = "kaito.sh/node-image-family"
-WORKSPACE_LABEL, NAMESPACE_LABEL = "kaito.sh/workspace", "kaito.sh/workspacenamespace"
 
 _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 _CAPACITY_TYPE = "karpenter.sh/capacity-type"
 _ZONE = "topology.kubernetes.io/zone"
 _NODE_POOL = "karpenter.sh/nodepool"
+# Of KAITO's gpu-provisioner; Karpenter itself knows no such class.
+_KAITO_NODE_CLASS = "KaitoNodeClass"
 _STEPS = ("Launched", "Registered", "Initialized")
 
 
@@ -60,13 +62,19 @@ def node_claim(
     slot: int,
     disk_gib: int,
     finalizers: tuple[str, ...] = (),
+    node_class: str = "",
 ) -> Object:
     """The manifest of one claim.
 
     Args: slot: which of the Workspace's nodes, from 0. finalizers: of who takes the machine back.
+    node_class: GROUP/KIND/NAME of who is to fulfil it; empty = by the offer's cloud.
     """
+    reference = _node_class(offer, node_class)
+    # Karpenter's providers launch what has all that is requested, and no machine has `storage`;
+    # the gpu-provisioner and our agent pools read nothing else.
+    is_karpenters = reference["kind"] != _KAITO_NODE_CLASS
+    disk = "ephemeral-storage" if is_karpenters else "storage"
     meta = workspace.metadata
-    own = workspace.resource.label_selector.match_labels
     annotations = {
         "karpenter.sh/do-not-disrupt": "true",
         IMAGE_FAMILY_ANNOTATION: meta.annotations.get(IMAGE_FAMILY_ANNOTATION, "ubuntu"),
@@ -74,12 +82,10 @@ def node_claim(
         SLOT_ANNOTATION: str(slot),
     }
     if offer.max_price is not None:
-        annotations[MAX_PRICE_ANNOTATION] = f"{offer.max_price:g}"
+        annotations[MAX_PRICE_ANNOTATION] = str(offer.max_price)
     metadata: Object = {
         "name": claim_name(meta.uid, slot=slot, offer=offer),
-        "labels": {key: value for key, value in own.items() if not is_reserved_label(key)}
-        | MANAGED_BY
-        | {_NODE_POOL: "kaito", WORKSPACE_LABEL: meta.name, NAMESPACE_LABEL: meta.namespace},
+        "labels": _selecting(workspace) | MANAGED_BY | {_NODE_POOL: "kaito"} | owner_labels(meta),
         "annotations": annotations,
     }
     if finalizers:
@@ -89,21 +95,36 @@ def node_claim(
         "kind": CLAIM,
         "metadata": metadata,
         "spec": {
-            "nodeClassRef": _node_class(offer),
+            "nodeClassRef": reference,
             "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
             "requirements": _requirements(offer),
-            "resources": {"requests": {"storage": f"{disk_gib}Gi"}},
+            "resources": {"requests": {disk: f"{disk_gib}Gi"}},
         },
     }
+
+
+def _selecting(workspace: Workspace) -> dict[str, str]:
+    """The labels by which the Workspace selects its nodes."""
+    selector = workspace.resource.label_selector
+    return fitting_labels(selector.match_labels, selector.match_expressions)
+
+
+def is_as_asked(claim: Mapping[str, Any], workspace: Workspace, offers: Sequence[Offer]) -> bool:
+    """Whether the Workspace, which may have been edited since, would claim such a node now."""
+    labels = claim["metadata"].get("labels", {})
+    return offer_of(claim) in offers and _selecting(workspace).items() <= labels.items()
 
 
 def _is_azure(offer: Offer) -> bool:
     return offer.instance_type.lower().startswith("standard_")
 
 
-def _node_class(offer: Offer) -> Object:
+def _node_class(offer: Offer, named: str) -> Object:
+    if named:
+        group, kind, name = named.split("/")
+        return {"group": group, "kind": kind, "name": name}
     if _is_azure(offer):
-        return {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"}
+        return {"group": "kaito.sh", "kind": _KAITO_NODE_CLASS, "name": "default"}
     return {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}
 
 
@@ -144,6 +165,7 @@ def held_machine(claim: Mapping[str, Any]) -> HeldMachine:
     sku = catalogue().get(offer.instance_type.lower())
     return HeldMachine(
         name=claim["metadata"]["name"],
+        node=node_name_of(claim),
         instance_type=offer.instance_type,
         capacity_type=offer.capacity_type,
         gpus=sku.gpus if sku else 0,

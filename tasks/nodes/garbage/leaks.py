@@ -17,8 +17,6 @@ from tasks.nodes.claims.heirs import has_ended, heirs, is_awaited
 from tasks.nodes.claims.ledger import owner_uid
 from tasks.nodes.claims.node_claim import (
     AGENT_POOL_FINALIZER,
-    NAMESPACE_LABEL,
-    WORKSPACE_LABEL,
     is_leaving,
     moment_of,
     node_name_of,
@@ -28,6 +26,7 @@ from tasks.nodes.claims.node_claim import (
 from tasks.nodes.offers import CapacityType
 from tasks.nodes.provisioner import Machine
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.node_affinity import OWNER_LABEL, OWNER_NAMESPACE_LABEL
 from tasks.platform.wire import Seen, is_condition, name_of
 
 PricePerHour = Callable[[str, CapacityType], float | None]
@@ -41,6 +40,7 @@ class LeakKind(StrEnum):
 
     NO_WORKSPACE = "claim-without-workspace"
     ENDED_WORKSPACE = "claim-of-ended-workspace"
+    UNUSED = "claim-without-use"
     NO_CLAIM = "pool-without-claim"
     NO_POOL = "claim-without-pool"
     NO_RUN = "workspace-without-run"
@@ -139,13 +139,16 @@ def _claim_leak(claim: Seen, suspects: Suspects, evidence: Evidence, terms: Term
     nodes = [n for n in evidence.nodes if name_of(n) == node_name_of(claim) or pool_of(n) == name]
     if kind is None or terms.now - since < timedelta(seconds=terms.grace_s):
         return None
-    if kind != LeakKind.NO_POOL and _is_needed(nodes, evidence):
+    used = heirs(evidence.workspaces)
+    if kind != LeakKind.NO_POOL and any(name_of(node) in used for node in nodes):
         return None
     offer = offer_of(claim)
     return Leak(
         kind=kind,
         name=name,
-        workspace=f"{labels.get(NAMESPACE_LABEL, '')}/{labels.get(WORKSPACE_LABEL, '')}".strip("/"),
+        workspace=f"{labels.get(OWNER_NAMESPACE_LABEL, '')}/{labels.get(OWNER_LABEL, '')}".strip(
+            "/"
+        ),
         instance_type=offer.instance_type,
         capacity_type=offer.capacity_type,
         since=since,
@@ -174,7 +177,17 @@ def _why_unneeded(
         return LeakKind.ENDED_WORKSPACE, max(made, _ended(owner))
     if _lacks_pool(claim, suspects, evidence):
         return LeakKind.NO_POOL, moment_of(claim, "Launched")
+    if _is_at_rest(owner, evidence) and node_name_of(claim) not in status_of(owner).worker_nodes:
+        return LeakKind.UNUSED, max(made, _ended(owner))
     return None, made
+
+
+def _is_at_rest(workspace: Seen, evidence: Evidence) -> bool:
+    """Whether it has the nodes that it needs, and no run that may be about to use another."""
+    meta, status = workspace["metadata"], status_of(workspace)
+    is_current = status.observed_generation == meta.get("generation")
+    has_run = meta["uid"] in (evidence.with_run or ())
+    return is_current and status.state.is_settled and bool(status.worker_nodes) and not has_run
 
 
 def _lacks_pool(claim: Seen, suspects: Suspects, evidence: Evidence) -> bool:
@@ -191,7 +204,8 @@ def _pool_leak(machine: Machine, evidence: Evidence, terms: Terms) -> Leak | Non
     joined = [utc_moment(node["metadata"]["creationTimestamp"]) for node in nodes]
     since = machine.created or min(joined, default=None)
     is_young = since is not None and terms.now - since < timedelta(seconds=terms.grace_s)
-    if is_young or _is_needed(nodes, evidence):
+    used, others = heirs(evidence.workspaces), evidence.workspaces
+    if is_young or any(name_of(each) in used or is_awaited(each, others) for each in nodes):
         return None
     return Leak(
         kind=LeakKind.NO_CLAIM,
@@ -243,12 +257,6 @@ def _wants_run(workspace: Seen) -> bool:
     return not (is_current and status.state.is_settled)
 
 
-def _is_needed(nodes: Sequence[Seen], evidence: Evidence) -> bool:
-    """Whether a living Workspace runs on one of the nodes, or would."""
-    used = heirs(evidence.workspaces)
-    return any(name_of(node) in used or is_awaited(node, evidence.workspaces) for node in nodes)
-
-
 def _kept_by_pods(nodes: Sequence[Seen], pods: Sequence[Seen]) -> str:
     """Which pods of its own a Ready node has; empty when there is none."""
     ready = {name_of(node) for node in nodes if is_condition(node, "Ready")}
@@ -276,4 +284,4 @@ def _ended(workspace: Seen) -> datetime:
     """When the last run of a Workspace ended: when its conditions last changed."""
     conditions = (workspace.get("status") or {}).get("conditions") or ()
     told = [each["lastTransitionTime"] for each in conditions if each.get("lastTransitionTime")]
-    return max(utc_moment(each) for each in told or [workspace["metadata"]["creationTimestamp"]])
+    return max(utc_moment(each) for each in (*told, workspace["metadata"]["creationTimestamp"]))

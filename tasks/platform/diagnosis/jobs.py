@@ -52,6 +52,21 @@ _REFUSALS = (
         fix="change what the webhook objects to, or ask who runs it for an exception",
     ),
     Cause(
+        words=r"ValidatingAdmissionPolicy .* denied request",
+        error=PodForbidden,
+        fix="change what the policy objects to, or ask who made it for an exception",
+    ),
+    Cause(
+        words=r"no PriorityClass with name",
+        error=PodForbidden,
+        fix="name one that is there (kubectl get priorityclass)",
+    ),
+    Cause(
+        words=r"field not declared in schema|strict decoding error|unknown field",
+        error=PodForbidden,
+        fix="correct the field's name in inference.template or the volumeSource",
+    ),
+    Cause(
         words=r"is invalid: ",
         error=PodForbidden,
         fix="correct these fields of the Workspace's pod template or volumes",
@@ -83,7 +98,9 @@ def diagnose_job(
         return None
     for event in events_of(job, events, now=now):
         if event.get("reason") == "FailedCreate":
-            return _refused(job, str(event.get("message") or ""))
+            said = str(event.get("message") or "")
+            asked = f"{_title(job)} was asked to make its pod"
+            return diagnose_refusal(said, asked=asked, what="the pod")
     return None
 
 
@@ -100,12 +117,13 @@ def _failed(job: Seen, failed: Seen) -> Diagnosis:
     )
 
 
-def _refused(job: Seen, said: str) -> Diagnosis:
+def diagnose_refusal(said: str, *, asked: str, what: str) -> Diagnosis:
+    """What it means that the API server refuses an object, or a pod."""
     cause = find_cause(_REFUSALS, said) or _UNKNOWN_REFUSAL
     return verdict(
         cause.error,
-        asked=f"{_title(job)} was asked to make its pod",
-        found=f"the API server refuses the pod: {quoted(_bare(said))}",
+        asked=asked,
+        found=f"the API server refuses {what}: {quoted(_bare(said))}",
         fix=cause.fix,
         is_final=cause.is_final,
     )

@@ -11,7 +11,10 @@ from tasks.contract.errors import (
 )
 from tasks.platform.diagnosis.facts import ContainerFacts, containers, node_name, phase
 from tasks.platform.diagnosis.verdict import Cause, Diagnosis, find_cause, quoted, verdict
+from tasks.platform.passed_on import QUEUE_LABEL
 from tasks.platform.wire import Seen, condition, is_condition, name_of
+
+_SUSPENDED = "suspended, waiting for somebody to resume its Job (spec.suspend: false)"
 
 # The kubelet asks for them again by itself.
 _PASSES = re.compile(r"failed to sync \w+ cache|not registered")
@@ -86,11 +89,15 @@ def _unprepared(cause: Cause, pod: Seen, said: str) -> Diagnosis:
     )
 
 
-def describe_waiting(pod: Seen) -> str:
+def describe_waiting(pod: Seen, job: Seen | None = None) -> str:
     """One short line of what the pod is doing now: `waiting for a node`, `pulling image X`.
 
-    An empty dict stands for the pod that is not there yet.
+    An empty dict stands for the pod that is not there yet. A Job that is suspended has none, and
+    has not failed: Kueue suspends it until its queue has room, or a person has done so.
     """
+    if job and (job.get("spec") or {}).get("suspend"):
+        queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        return f"suspended, waiting for room in queue {queue}" if queue else _SUSPENDED
     if not pod:
         return "waiting for its pod"
     if pod["metadata"].get("deletionTimestamp"):
@@ -99,7 +106,9 @@ def describe_waiting(pod: Seen) -> str:
         return phase(pod).lower()
     if not node_name(pod):
         is_held = condition(pod, "PodScheduled").get("reason") == "SchedulingGated"
-        return "held back by a scheduling gate" if is_held else "waiting for a node"
+        queue = (pod["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        held = f"waiting for room in queue {queue}" if queue else "held back by a scheduling gate"
+        return held if is_held else "waiting for a node"
     everything = list(containers(pod))
     current = next((c for c in everything if not _is_past(c)), None)
     if current is None:

@@ -3,13 +3,18 @@
 import os
 import sys
 
+from serving.cpus import share_cpus
 from tasks.contract.podlog import read_answer, run_program
 from tasks.contract.programs.tuning import TuningConfig, TuningResult
+from tasks.tuning.pod.together import is_rank, train_together
 from tasks.tuning.pod.train import main
 
 
 def tune(config: TuningConfig) -> TuningResult:
     """What the run came to; metrics.json holds the same, and more."""
+    if config.processes > 1 and not is_rank():
+        command = [sys.executable, "-m", "tasks.tuning.pod", sys.argv[1]]
+        return read_answer(TuningResult, train_together(command, processes=config.processes))
     return read_answer(TuningResult, main(config))
 
 
@@ -19,4 +24,5 @@ if __name__ == "__main__":
     # beside one busy process, against 110 with 2000, which costs 5 % on cores of its own (SmolLM2,
     # QLoRA, 2 cores).
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    share_cpus()
     sys.exit(run_program(TuningConfig, tune, sys.argv))

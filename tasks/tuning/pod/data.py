@@ -4,36 +4,30 @@
     prompt, completion    the completion, with the end token
     text                  everything, with the end token
 
-Works for any chat template, with or without `{% generation %}` marks: a conversation is rendered up
-to each assistant turn and once as a whole; what the two do not share is what the assistant says.
+`tasks.chat` says what of a conversation is text and what of that is learned, as it has to the
+dataset's step; here it becomes tokens.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from serving.encoding import RenderedEncoder
+from tasks.chat.bounds import TemplateRefusal
+from tasks.chat.lessons import UNTEACHABLE_FIX, Lesson, Teacher, learned_tokens
+from tasks.chat.proof import Unteachable, prove_tokens
+from tasks.chat.template import ChatTemplate, Message, Tool
 from tasks.contract.errors import DatasetRowsInvalid, DatasetUnreadable, InvalidTuningConfig
-from tasks.contract.training_config import DatasetSettings
 
 NO_LOSS = -100
-# Fewer rows than this are all trained on: a tenth of them would say little.
-_ROWS_WORTH_HOLDING_OUT = 50
-_HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 64
-_PROBE = "kaitoflow"
-_TEMPLATE_FIX = (
-    "give each answer a row of its own with what was said before it, or set "
-    "ModelConfig.chat_template to one that renders a message always alike"
-)
 
 Row = dict[str, Any]
-T = TypeVar("T")
-Messages = list[dict[str, str]]
+Messages = Sequence[Message]
 
 
 @dataclass(frozen=True)
@@ -51,9 +45,13 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Tokenised rows that teach something; cut: over max_length, dropped: no answer was left."""
+    """Tokenised rows that teach something; cut: over max_length, dropped: no answer was left.
+
+    rows: those of the examples, of which a row has one, or one for each of its answers.
+    """
 
     examples: list[Example]
+    rows: int
     cut: int
     dropped: int
 
@@ -81,37 +79,18 @@ def read_rows(train_file: Path) -> list[Row]:
     return rows
 
 
-def divide(rows: Sequence[T], settings: DatasetSettings) -> tuple[list[T], list[T]]:
-    """Rows to train on and rows to hold out, shuffled first where that is asked for.
-
-    Without train_test_split one in ten is held out, at most 64, and none of fewer than 50 rows.
-    """
-    ordered = list(rows)
-    if settings.shuffle_dataset:
-        Random(settings.shuffle_seed).shuffle(ordered)
-    held_out = _rows_to_hold_out(len(ordered), settings.train_test_split)
-    kept = len(ordered) - held_out
-    return ordered[:kept], ordered[kept:]
-
-
-def _rows_to_hold_out(rows: int, train_test_split: float | None) -> int:
-    if train_test_split is not None:
-        return min(rows - 1, round(rows * (1 - train_test_split)))
-    if rows < _ROWS_WORTH_HOLDING_OUT:
-        return 0
-    return min(_HELD_OUT_MOST, round(rows * _HELD_OUT_SHARE))
-
-
 def tokenise(
     rows: Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
     numbers: Sequence[int] = (),
+    may_be_silent: bool = False,
 ) -> Examples:
     """Token ids and labels of the rows, cut at the end to max_length.
 
     numbers: by which messages name the rows; none = their places here, from 1 on.
+    may_be_silent: whether it is no fault if there is no answer at all.
     Raises: DatasetRowsInvalid: a row that the chat template refuses, or whose answers it renders
     so that they could not be learned; or no answer at all.
     InvalidTuningConfig: conversations, but no chat template.
@@ -119,9 +98,13 @@ def tokenise(
     encoder = _Encoder(tokenizer)
     named = zip(numbers or range(1, len(rows) + 1), rows, strict=True)
     whole = [encoder.encode(row, number) for number, row in named]
-    short = [Example(one.input_ids[:max_length], one.labels[:max_length]) for one in whole]
-    examples = [one for one in short if one.answer_tokens]
-    if rows and not examples:
+    short = [
+        [Example(one.input_ids[:max_length], one.labels[:max_length]) for one in of_row]
+        for of_row in whole
+    ]
+    taught = [[one for one in of_row if one.answer_tokens] for of_row in short]
+    examples = [one for of_row in taught for one in of_row]
+    if rows and not examples and not may_be_silent:
         raise DatasetRowsInvalid(
             f"{len(rows)} rows were to be trained on",
             f"none has an answer within its first {max_length} tokens",
@@ -129,12 +112,21 @@ def tokenise(
         )
     return Examples(
         examples=examples,
-        cut=sum(len(one.input_ids) > max_length for one in whole),
-        dropped=len(short) - len(examples),
+        rows=sum(bool(of_row) for of_row in taught),
+        cut=sum(any(len(one.input_ids) > max_length for one in of_row) for of_row in whole),
+        dropped=sum(not of_row for of_row in taught),
     )
 
 
-def question_of(row: Row) -> Messages | str | None:
+@dataclass(frozen=True)
+class Question:
+    """A conversation up to where the assistant is to answer."""
+
+    messages: Messages
+    tools: Sequence[Tool] = ()
+
+
+def question_of(row: Row) -> Question | str | None:
     """What a single-turn row asks: its messages before the answer, or its prompt; else None."""
     if "prompt" in row:
         return str(row["prompt"])
@@ -142,59 +134,59 @@ def question_of(row: Row) -> Messages | str | None:
     answers = [message for message in messages if message["role"] == "assistant"]
     if len(answers) != 1 or messages[-1] is not answers[0] or len(messages) < 2:
         return None
-    return messages[:-1]
+    return Question(messages[:-1], row.get("tools", ()))
 
 
 def answer_of(row: Row) -> str:
     """What a single-turn row answers."""
-    return str(row["completion"]) if "prompt" in row else str(row["messages"][-1]["content"])
+    return str(row["completion"]) if "prompt" in row else str(row["messages"][-1]["content"] or "")
 
 
-def encode_question(question: Messages | str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def encode_question(question: Question | str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids of a question, up to where the answer begins."""
     if isinstance(question, str):
         return _without_end(list(tokenizer(question)["input_ids"]), tokenizer)
-    return _Encoder(tokenizer).rendered(question, asks=True)
+    teacher = _teacher(tokenizer)
+    assert teacher
+    asked = teacher.ask(question.messages, question.tools)
+    return RenderedEncoder(tokenizer.backend_tokenizer, teacher.controls).encode(asked).ids
 
 
 def find_end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: the chat template's end of turn, and the tokenizer's end."""
-    end_of_turn = _Encoder(tokenizer).end_of_turn if tokenizer.chat_template else None
-    ends = (end_of_turn, tokenizer.eos_token_id)
-    return list(dict.fromkeys(end for end in ends if end is not None))
-
-
-class _Unlearnable(ValueError):
-    """A conversation whose answers cannot be told from the rest; carries what to do."""
-
-    def __init__(self, found: str, fix: str) -> None:
-        super().__init__(found)
-        self.fix = fix
+    """The tokens that end an answer: the chat template's ends of a turn, and the tokenizer's."""
+    teacher = _teacher(tokenizer)
+    ends = teacher.ends if teacher else ()
+    found = [*(tokenizer.convert_tokens_to_ids(end) for end in ends), tokenizer.eos_token_id]
+    return list(dict.fromkeys(end for end in found if end is not None))
 
 
 class _Encoder:
-    """Rows to ids for one tokenizer; finds out once how its chat template ends a turn."""
+    """Rows to ids for one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self.end_of_turn = self._find_end_of_turn() if tokenizer.chat_template else None
+        self.teacher = _teacher(tokenizer)
+        controls = self.teacher.controls if self.teacher else ()
+        self._rendered = RenderedEncoder(tokenizer.backend_tokenizer, controls)
 
-    def encode(self, row: Row, number: int) -> Example:
+    def encode(self, row: Row, number: int) -> list[Example]:
+        """The examples of a row: one, or one for each answer where the template wants it so."""
         if "messages" not in row:
-            return self._encode_plain(row)
-        if not self._tokenizer.chat_template:
+            return [self._encode_plain(row)]
+        if self.teacher is None:
             raise InvalidTuningConfig(
                 "the rows are conversations",
                 "the base model has no chat template",
                 "set ModelConfig.chat_template, or give prompt and completion columns",
             )
         try:
-            return self._encode_conversation(row["messages"])
-        except _Unlearnable as error:
+            lessons = self.teacher.teach(row["messages"], row.get("tools", ()))
+            return [self._encode_lesson(lesson) for lesson in lessons]
+        except Unteachable as error:
             raise DatasetRowsInvalid(
-                f"row {number} was to be learned from", str(error), error.fix
+                f"row {number} was to be learned from", str(error), UNTEACHABLE_FIX
             ) from None
-        except TemplateError as error:
+        except TemplateRefusal as error:
             roles = ", ".join(message["role"] for message in row["messages"])
             raise DatasetRowsInvalid(
                 f"row {number} (roles {roles}) was to be rendered by the model's chat template",
@@ -202,18 +194,16 @@ class _Encoder:
                 "change the row or set ModelConfig.chat_template",
             ) from error
 
-    def rendered(self, messages: Messages, *, asks: bool) -> list[int]:
-        """The ids of a rendered conversation; asks: up to where the next answer begins."""
+    def _encode_lesson(self, lesson: Lesson) -> Example:
         # The template writes the start token itself.
-        text = self._text(messages, asks=asks)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _text(self, messages: Messages, *, asks: bool) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=asks
-            )
-        )
+        encoded = self._rendered.encode(lesson.rendered)
+        ids, offsets = encoded.ids, encoded.offsets
+        learned = learned_tokens(offsets, lesson.spans)
+        prove_tokens(lesson.text, offsets, learned, lesson.spans)
+        labels = [
+            one if is_learned else NO_LOSS for one, is_learned in zip(ids, learned, strict=True)
+        ]
+        return Example(ids, labels)
 
     def _encode_plain(self, row: Row) -> Example:
         prompt = str(row.get("prompt", ""))
@@ -226,103 +216,26 @@ class _Encoder:
         answer_from = _shared_prefix(before, ids)
         return Example(ids, [NO_LOSS] * answer_from + ids[answer_from:])
 
-    def _encode_conversation(self, messages: Messages) -> Example:
-        ids = self.rendered(messages, asks=False)
-        labels = [NO_LOSS] * len(ids)
-        for start, end in self._answers(messages, ids):
-            labels[start:end] = ids[start:end]
-        if self.end_of_turn is None and self._tokenizer.eos_token_id is not None:
-            # A template without an end of turn would teach the model to run on.
-            ids.append(self._tokenizer.eos_token_id)
-            says_something_last = messages[-1]["role"] == "assistant"
-            labels.append(ids[-1] if says_something_last else NO_LOSS)
-        return Example(ids, labels)
 
-    def _answers(self, messages: Messages, ids: list[int]) -> Iterator[tuple[int, int]]:
-        """Where each answer begins and ends in the whole conversation's ids."""
-        whole = self._text(messages, asks=False)
-        for turn, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            self._check_what_comes_before(messages[:turn], whole)
-            start = _shared_prefix(self.rendered(messages[:turn], asks=True), ids)
-            end = len(ids)
-            if turn + 1 < len(messages):
-                end = _shared_prefix(self.rendered(messages[: turn + 1], asks=False), ids)
-            end = self._end_of_answer(ids, start, end)
-            self._check_what_is_said(message["content"], ids[start:end], number=turn + 1)
-            yield start, end
-
-    def _check_what_comes_before(self, before: Messages, whole: str) -> None:
-        """Nothing when the conversation begins as it does when it is only so long.
-
-        Else the answer's beginning cannot be told: others' words would be learned, or none.
-        Raises: _Unlearnable.
-        """
-        if not before:
-            raise _Unlearnable(
-                "message 1 is the assistant's, with no question before it",
-                "begin the row with a user or system message",
-            )
-        asked, told = self._text(before, asks=True), self._text(before, asks=False)
-        # Without the invitation to answer: some templates end it otherwise than an answer begins.
-        if not whole.startswith(asked[: _shared_prefix(asked, told)]):
-            raise _Unlearnable(
-                f"the chat template renders the {len(before)} message(s) before an answer in "
-                "another way once it is there, so that it cannot be told what the assistant says",
-                _TEMPLATE_FIX,
-            )
-
-    def _check_what_is_said(self, content: str, said: list[int], *, number: int) -> None:
-        """Nothing when the ids with loss have all that the assistant says in its message.
-
-        Raises: _Unlearnable.
-        """
-        if _squashed(self._plain(content)) in _squashed(str(self._tokenizer.decode(said))):
-            return
-        raise _Unlearnable(
-            f"message {number} (assistant) would not be learned, or not whole: the chat template "
-            "leaves out a part of it, or renders it in another way when others follow",
-            _TEMPLATE_FIX,
-        )
-
-    def _plain(self, content: str) -> str:
-        """The content as the tokenizer gives it back, which may normalise it."""
-        ids = self._tokenizer(content.strip(), add_special_tokens=False)["input_ids"]
-        return str(self._tokenizer.decode(ids))
-
-    def _end_of_answer(self, ids: list[int], start: int, end: int) -> int:
-        """Just behind the end-of-turn token: the line break after it is not the model's to say."""
-        said = ids[start:end]
-        if self.end_of_turn not in said:
-            return end
-        return end - said[::-1].index(self.end_of_turn)
-
-    def _find_end_of_turn(self) -> int | None:
-        """The first special token after what an assistant says; None where there is none."""
-        asked: Messages = [
-            {"role": "user", "content": _PROBE},
-            {"role": "assistant", "content": _PROBE},
-        ]
-        text = self._tokenizer.apply_chat_template(asked, tokenize=False)
-        after = str(text).rpartition(_PROBE)[2]
-        special = {
-            token_id
-            for token_id, token in self._tokenizer.added_tokens_decoder.items()
-            if token.special
-        } | set(self._tokenizer.all_special_ids)
-        ids = self._tokenizer(after, add_special_tokens=False)["input_ids"]
-        return next((token_id for token_id in ids if token_id in special), None)
+def _teacher(tokenizer: PreTrainedTokenizerBase) -> Teacher | None:
+    source = tokenizer.chat_template
+    if not source:
+        return None
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    # One moment for all rows: no row is rendered otherwise because midnight has passed.
+    now = datetime.now().astimezone()
+    template = ChatTemplate(source, tokenizer.special_tokens_map, moment=now)
+    return Teacher(
+        template,
+        specials=special | {*tokenizer.all_special_tokens},
+        added=[token.content for token in tokenizer.added_tokens_decoder.values()],
+        eos=tokenizer.eos_token,
+    )
 
 
 def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Leave out the end token that some tokenizers add to every text."""
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
-
-
-def _squashed(text: str) -> str:
-    """Leave out white space, which templates trim and tokenizers merge."""
-    return "".join(text.split())
 
 
 def _shared_prefix(left: Sequence[object], right: Sequence[object]) -> int:

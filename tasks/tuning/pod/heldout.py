@@ -3,30 +3,39 @@
 Both sides come from one model in memory, the adapter switched off and on.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from tasks.tuning.pod.batches import RowsByLength
+from serving.model import load_base_model, preferred_dtype
+from tasks.contract.comparison import compare as compare_losses
+from tasks.contract.gate import Metric
+from tasks.estimate import GIB, serving_memory_gib
 from tasks.tuning.pod.data import (
+    NO_LOSS,
     Example,
-    Messages,
+    Question,
     Row,
     answer_of,
     encode_question,
     find_end_ids,
     question_of,
 )
-from tasks.tuning.pod.model import repack_weights
-from tasks.tuning.pod.trainer import AnswerTrainer
+from tasks.tuning.pod.memory import available_memory_gib, free_gpu_gib, read_shape
 
 _SAMPLE_TOKENS = 64
 # Answers generated together cost little more than one: the weights are read once a token.
 _QUESTIONS = 4
+
+Computing = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -38,37 +47,34 @@ class Answer:
 
 
 def compare(
-    trainer: AnswerTrainer,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     *,
     rows: Sequence[Row],
     examples: Sequence[Example],
-) -> dict[str, Any] | None:
-    """The outcome's `held_out`: rows, loss_before, loss_after, sample, answers; None without rows.
-
-    To be called when training is over: answers are generated from repacked weights.
+    base: str,
+    computing: Computing = nullcontext,
+) -> dict[str, Any]:
+    """The outcome's `held_out`, as `HeldOut` has it.
 
     sample: question, reference, before, after, stopped_before, stopped_after; None where no row is
     a single question. answers: how many of the few generated ones stopped by themselves.
+
+    Args: model: with the adapter on. base: what its weights are, in words.
+    computing: a context in which it computes in its number format.
     """
-    if not examples:
-        return None
     asked = [(question, row) for row in rows if (question := question_of(row)) is not None]
     asked = asked[:_QUESTIONS]
     questions = [question for question, _ in asked]
-    with _evaluating(trainer):
-        loss_after = answer_loss(trainer, examples)
-        with trainer.adapted.disable_adapter():
-            loss_before = answer_loss(trainer, examples)
-        repack_weights(trainer.adapted)
-        with trainer.computing():
-            after = generate(trainer.adapted, tokenizer, questions)
-            with trainer.adapted.disable_adapter():
-                before = generate(trainer.adapted, tokenizer, questions)
+    with _evaluating(model), computing():
+        losses_after = [summed_loss(model, one) for one in examples]
+        after = generate(model, tokenizer, questions)
+        with model.disable_adapter():
+            losses_before = [summed_loss(model, one) for one in examples]
+            before = generate(model, tokenizer, questions)
     return {
-        "rows": len(examples),
-        "loss_before": round(loss_before, 4),
-        "loss_after": round(loss_after, 4),
+        **_figures(losses_before, losses_after, examples),
+        "base": base,
         "sample": _sample(asked[0], before[0], after[0]) if asked else None,
         "answers": {
             "asked": len(asked),
@@ -78,30 +84,68 @@ def compare(
     }
 
 
-def answer_loss(trainer: AnswerTrainer, examples: Sequence[Example]) -> float:
-    """The mean loss over all answer tokens of the examples."""
-    lengths = [len(one.input_ids) for one in examples]
-    batch = trainer.args.per_device_eval_batch_size
-    order = list(RowsByLength(lengths, batch=batch, seed=0))
-    total, tokens = 0.0, 0
-    for start in range(0, len(order), batch):
-        chosen = [examples[index] for index in order[start : start + batch]]
-        count = sum(one.answer_tokens for one in chosen)
-        features = [{"input_ids": one.input_ids, "labels": one.labels} for one in chosen]
-        inputs = trainer._prepare_inputs(trainer.data_collator(features))  # noqa: SLF001
-        with torch.no_grad():
-            loss = trainer.compute_loss(
-                trainer.adapted, inputs, num_items_in_batch=torch.tensor(count)
-            )
-        total += float(loss) * count
-        tokens += count
-    return total / tokens
+def _figures(
+    before: Sequence[float], after: Sequence[float], examples: Sequence[Example]
+) -> dict[str, Any]:
+    """The mean losses over all answer tokens, and how sure their difference is."""
+    tokens = [float(one.answer_tokens) for one in examples]
+    found = compare_losses(
+        *(
+            [loss / count for loss, count in zip(side, tokens, strict=True)]
+            for side in (after, before)
+        ),
+        metric=Metric.LOSS,
+        weights=tokens,
+    )
+    has_interval = len(examples) > 1
+    return {
+        "rows": len(examples),
+        "loss_before": round(found.reference, 4),
+        "loss_after": round(found.candidate, 4),
+        "gain_low": round(found.sure_gain, 4) if has_interval else None,
+        "gain_high": round(found.most_gain, 4) if has_interval else None,
+    }
+
+
+def summed_loss(model: Any, example: Example) -> float:
+    """The loss on all answer tokens of an example; logits are computed at these alone."""
+    ids = torch.tensor([example.input_ids], device=model.device)
+    labels = torch.tensor(example.labels[1:], device=model.device)
+    places = (labels != NO_LOSS).nonzero()[:, 0]
+    takes_places = "logits_to_keep" in inspect.signature(_forward_of(model)).parameters
+    with torch.no_grad():
+        asked = {"logits_to_keep": places} if takes_places else {}
+        logits = model(input_ids=ids, use_cache=False, **asked).logits[0]
+    scored = logits if takes_places else logits[places]
+    return float(cross_entropy(scored.float(), labels[places], reduction="sum"))
+
+
+def _forward_of(model: Any) -> Any:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.forward
+
+
+def served_model(adapter: Path, weights_dir: Path, *, device: str) -> Any:
+    """The base model in the number format that it is served in, with the adapter."""
+    base = load_base_model(weights_dir, dtype=preferred_dtype(device), device=device)
+    return PeftModel.from_pretrained(base, adapter, autocast_adapter_dtype=False).eval()
+
+
+def lacks_memory_to_serve(weights_dir: Path, *, device: str) -> str:
+    """Why the base model does not fit as it is served, once the trainer's is gone; "" = it does."""
+    parameters = read_shape(weights_dir).parameters
+    weights_gib = parameters * preferred_dtype(device).itemsize / GIB
+    needed_gib = serving_memory_gib(weights_gib=weights_gib, kv_bytes_per_token=0, context_tokens=0)
+    free_gib = available_memory_gib()
+    if device != "cpu":
+        free_gib = free_gpu_gib() + torch.cuda.memory_reserved() / GIB
+    return "" if needed_gib <= free_gib else f"{needed_gib:.1f} GiB needed, {free_gib:.1f} GiB free"
 
 
 def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Messages | str],
+    questions: Sequence[Question | str],
     *,
     max_new_tokens: int = _SAMPLE_TOKENS,
 ) -> list[Answer]:
@@ -136,10 +180,10 @@ def _answer(ids: list[int], tokenizer: PreTrainedTokenizerBase, ends: Sequence[i
     return Answer(text, stopped=length is not None)
 
 
-def _sample(asked: tuple[Messages | str, Row], before: Answer, after: Answer) -> dict[str, Any]:
+def _sample(asked: tuple[Question | str, Row], before: Answer, after: Answer) -> dict[str, Any]:
     question, row = asked
     return {
-        "question": question if isinstance(question, str) else question[-1]["content"],
+        "question": question if isinstance(question, str) else question.messages[-1]["content"],
         "reference": answer_of(row),
         "before": before.text,
         "after": after.text,
@@ -149,27 +193,20 @@ def _sample(asked: tuple[Messages | str, Row], before: Answer, after: Answer) ->
 
 
 @contextmanager
-def _evaluating(trainer: AnswerTrainer) -> Iterator[None]:
-    was_training = trainer.adapted.training
-    trainer.adapted.eval()
+def _evaluating(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
     # Left on by recomputed activations, it would forbid the cache that generation lives on.
-    recomputes = getattr(trainer.adapted, "is_gradient_checkpointing", False)
-    if recomputes:
-        trainer.adapted.gradient_checkpointing_disable()
-    # A mixture of experts is trained with its routers' balance in the loss. Here the answers alone
-    # count, and while generating the routers' logits are of one token, the mask of all.
-    text_config = trainer.adapted.config.get_text_config()
-    balances, returns_router_logits = (
-        trainer.aux_loss_enabled,
-        getattr(text_config, "output_router_logits", False),
-    )
-    trainer.aux_loss_enabled = False
+    if getattr(model, "is_gradient_checkpointing", False):
+        model.gradient_checkpointing_disable()
+    # While a mixture of experts generates, the routers' logits are of one token, the mask of all.
+    text_config = model.config.get_text_config()
+    returns_router_logits = getattr(text_config, "output_router_logits", False)
     if returns_router_logits:
         text_config.output_router_logits = False
     try:
         yield
     finally:
-        trainer.aux_loss_enabled = balances
         if returns_router_logits:
             text_config.output_router_logits = True
-        trainer.adapted.train(was_training)
+        model.train(was_training)

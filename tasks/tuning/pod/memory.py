@@ -3,25 +3,18 @@
 import json
 import logging
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import psutil
 
+from serving.free_memory import free_memory_bytes
 from tasks.contract.errors import ModelDoesNotFit, WeightsUnavailable
+from tasks.contract.model_config import header_bytes, read_header, shape_of
 from tasks.contract.shapes import ModelShape, TuningShape
 from tasks.contract.training_config import TrainingConfig
 from tasks.estimate import GIB, batch_that_fits, tuning_memory_gib
 
 log = logging.getLogger(__name__)
-
-_CGROUP = Path("/sys/fs/cgroup")
-# Each name that some architecture gives to the same number.
-_HIDDEN = ("hidden_size", "n_embd", "d_model")
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
-_INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim")
-_HEADS = ("num_attention_heads", "n_head")
-_KV_HEADS = ("num_key_value_heads", "num_kv_heads", *_HEADS)
 
 
 def read_shape(weights_dir: Path) -> ModelShape:
@@ -31,19 +24,8 @@ def read_shape(weights_dir: Path) -> ModelShape:
     """
     try:
         config = json.loads((weights_dir / "config.json").read_text(encoding="utf-8"))
-        config = config.get("text_config", config)
-        hidden, heads = _first(config, _HIDDEN), _first(config, _HEADS)
-        head_width = config.get("head_dim") or hidden // heads
-        return ModelShape(
-            parameters=sum(_parameters(file) for file in weights_dir.glob("*.safetensors")),
-            layers=_first(config, _LAYERS),
-            hidden=hidden,
-            intermediate=_first(config, _INTERMEDIATE, default=4 * hidden),
-            vocabulary=config["vocab_size"],
-            heads=heads,
-            kv_hidden=_first(config, _KV_HEADS) * head_width,
-            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        )
+        tensors = [each for file in weights_dir.glob("*.safetensors") for each in _tensors(file)]
+        return shape_of(config, tensors)
     except (OSError, ValueError, KeyError) as error:
         raise WeightsUnavailable(
             f"the model in {weights_dir} was to be tuned",
@@ -59,13 +41,7 @@ def settle_batch(
 
     Raises: ModelDoesNotFit: with the numbers, and what to do.
     """
-    found = batch_that_fits(
-        shape,
-        wanted,
-        available_gib=available_gib,
-        fixed_rows=config.rows_per_pass is not None,
-        checkpointing=config.gradient_checkpointing,
-    )
+    found = _fitting(shape, config, wanted, available_gib=available_gib)
     if found is None:
         raise _does_not_fit(shape, config, wanted, available_gib=available_gib)
     if found != replace(wanted, gradient_checkpointing=False):
@@ -79,6 +55,18 @@ def settle_batch(
             available_gib,
         )
     return found
+
+
+def _fitting(
+    shape: ModelShape, config: TrainingConfig, wanted: TuningShape, *, available_gib: float
+) -> TuningShape | None:
+    return batch_that_fits(
+        shape,
+        wanted,
+        available_gib=available_gib,
+        fixed_rows=config.rows_per_pass is not None,
+        checkpointing=config.gradient_checkpointing,
+    )
 
 
 def _does_not_fit(
@@ -99,19 +87,21 @@ def _does_not_fit(
     )
 
 
-def available_memory_gib(*, use_gpu: bool) -> float:
-    """Free memory of all GPUs, or of this container: what is free and what its limit leaves.
+def free_gpu_gib() -> float:
+    """Free memory of the GPU that this process computes on."""
+    import torch
 
-    On a CPU this process's own counts as free, since the estimate begins with an empty machine.
+    return torch.cuda.mem_get_info()[0] / GIB
+
+
+def available_memory_gib(*, processes: int = 1) -> float:
+    """A process's share of this container's free memory: what is free and what its limit leaves.
+
+    This process's own counts as free, since the estimate begins with an empty machine.
     """
-    if use_gpu:
-        import torch
-
-        free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
-        return sum(free) / GIB
     held = psutil.Process().memory_info()
     own = held.rss - held.shared
-    return (min(float(psutil.virtual_memory().available), _left_by_cgroup()) + own) / GIB
+    return free_memory_bytes() / processes / GIB + own / GIB
 
 
 def _advice(config: TrainingConfig) -> str:
@@ -123,26 +113,7 @@ def _advice(config: TrainingConfig) -> str:
     )
 
 
-def _left_by_cgroup() -> float:
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return float("inf")
-    return float("inf") if limit == "max" else float(int(limit) - used)
-
-
-def _first(
-    config: dict[str, int | None], names: tuple[str, ...], *, default: int | None = None
-) -> int:
-    found = next((value for name in names if (value := config.get(name))), default)
-    if found is None:
-        raise KeyError(names[0])
-    return found
-
-
-def _parameters(file: Path) -> int:
+def _tensors(file: Path) -> list[tuple[str, int]]:
     with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(length))
-    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        beginning = opened.read(8)
+        return read_header(beginning + opened.read(header_bytes(beginning) - 8))

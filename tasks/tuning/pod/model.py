@@ -8,11 +8,13 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from serving.model import find_device, load_base_model, load_tokenizer, preferred_dtype
+from tasks.chat.template import read_chat_template
 from tasks.contract.errors import InvalidTuningConfig
+from tasks.contract.modules import check_other_names, check_targets, excluded, find_targets
 from tasks.contract.training_config import TrainingConfig
 from tasks.estimate.memory import PLAIN_ATTENTION_UP_TO
 from tasks.tuning.pod.heap import give_back_holes
-from tasks.tuning.pod.targets import check_target_modules, find_target_modules
+from tasks.tuning.pod.targets import modules_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -50,27 +52,22 @@ def load_tuning_tokenizer(weights_dir: Path, config: TrainingConfig) -> PreTrain
     template = config.model.chat_template
     if template is None:
         return tokenizer
-    # KAITO's rule: text with a brace or a line break is the template itself.
-    is_inline = "{" in template or "\n" in template
-    if not is_inline and not Path(template).is_file():
-        raise InvalidTuningConfig(
-            f"ModelConfig.chat_template is {template!r}",
-            "there is no such file",
-            "give a path in the container or the template's text",
-        )
-    tokenizer.chat_template = template if is_inline else Path(template).read_text(encoding="utf-8")
+    tokenizer.chat_template = read_chat_template(template)
     return tokenizer
 
 
 def load_tuning_model(
     weights_dir: Path, config: TrainingConfig, *, device: str, longest: int
 ) -> PreTrainedModel:
-    """The base model, quantised where the configuration says so; longest: tokens of any row."""
+    """The base model, quantised where the configuration says so.
+
+    Args: device: cpu, or cuda:N. longest: tokens of any row.
+    """
     dtype = settle_dtype(config.model.torch_dtype, device)
     model = load_base_model(
         weights_dir,
         dtype=dtype,
-        device="cpu" if device == "cpu" else "auto",
+        device=device,
         quantization=_quantization(config, dtype, device),
     )
     if device == "cpu":
@@ -94,16 +91,6 @@ def keep_weights_trainable(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def repack_weights(model: PreTrainedModel) -> None:
-    """Undo `keep_weights_trainable`: answers come in half the time, and training is over."""
-    from bitsandbytes.functional import has_avx512bf16
-
-    module: Any
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = has_avx512bf16()  # type: ignore[no-untyped-call]
-
-
 def lora_settings(config: TrainingConfig, model: PreTrainedModel) -> "LoraConfig":
     """PEFT's configuration of the adapter, its target modules found or checked.
 
@@ -111,11 +98,13 @@ def lora_settings(config: TrainingConfig, model: PreTrainedModel) -> "LoraConfig
     """
     from peft import LoraConfig
 
-    settings = dict(config.lora)
+    settings, modules = dict(config.lora), modules_of(model)
+    check_other_names(modules, settings)
     asked = settings.pop("target_modules", None)
-    found = check_target_modules(model, asked) if asked else find_target_modules(model)
+    targets = check_targets(modules, asked) if asked else find_targets(modules)
+    settings["exclude_modules"] = excluded(modules, targets, settings.get("exclude_modules"))
     try:
-        return LoraConfig(**settings | {"task_type": "CAUSAL_LM", "target_modules": found})
+        return LoraConfig(**settings | {"task_type": "CAUSAL_LM", "target_modules": targets})
     except (TypeError, ValueError) as error:
         raise InvalidTuningConfig(
             f"LoraConfig was asked for {settings}",
@@ -130,6 +119,9 @@ def _quantization(
     if not config.is_quantized:
         return None
     settings = dict(config.quantization)
+    if skipped := settings.get("llm_int8_skip_modules"):
+        # The user's list takes the place of the library's own, whose only name this is.
+        settings["llm_int8_skip_modules"] = sorted({*skipped, "lm_head"})
     asked = settings.pop("bnb_4bit_compute_dtype", None)
     compute = settle_dtype(asked, device) if asked else dtype
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]

@@ -1,6 +1,5 @@
 """What the trainer says while it works: one event a log step, and one a phase."""
 
-import math
 import resource
 import time
 from typing import Any, Literal
@@ -8,7 +7,6 @@ from typing import Any, Literal
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.contract.errors import TrainingDiverged
 from tasks.contract.podlog import emit
 from tasks.estimate import GIB
 
@@ -21,15 +19,14 @@ def tell_phase(phase: Phase) -> None:
 
 
 def peak_memory_gib() -> float:
-    """The most memory so far: of all GPUs, or of the process where there is none."""
+    """The most memory so far: of this process's GPU, or of the process where there is none."""
     if torch.cuda.is_available():
-        devices = range(torch.cuda.device_count())
-        return sum(torch.cuda.max_memory_allocated(index) for index in devices) / GIB
+        return torch.cuda.max_memory_allocated() / GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
 class TellProgress(TrainerCallback):
-    """Turns the trainer's log lines into progress events, and a broken loss into an error."""
+    """Turns the trainer's log lines into progress events."""
 
     def __init__(self) -> None:
         self._started_s = time.monotonic()
@@ -54,14 +51,10 @@ class TellProgress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Tell a training step; evaluations and the final summary are told elsewhere.
-
-        Raises: TrainingDiverged.
-        """
-        del control
+        """Tell a training step; evaluations and the final summary are told elsewhere."""
+        del args, control
         if not logs or "loss" not in logs:
             return
-        self._check(logs, state, args.learning_rate)
         elapsed_s = time.monotonic() - self._started_s
         self.tokens_per_s = (state.num_input_tokens_seen - self._first_tokens) / elapsed_s
         per_step_s = elapsed_s / max(1, state.global_step - self._first_step)
@@ -79,15 +72,4 @@ class TellProgress(TrainerCallback):
                 "eta_s": round(per_step_s * (state.max_steps - state.global_step), 1),
                 "memory_gib": round(peak_memory_gib(), 2),
             },
-        )
-
-    def _check(self, logs: dict[str, float], state: TrainerState, learning_rate: float) -> None:
-        if math.isfinite(logs["loss"]):
-            return
-        raise TrainingDiverged(
-            f"step {state.global_step} of {state.max_steps} was trained at learning rate "
-            f"{learning_rate:g}",
-            f"its loss is {logs['loss']}",
-            "lower TrainingArguments.learning_rate, raise warmup_ratio, or look for broken "
-            "rows in the data",
         )

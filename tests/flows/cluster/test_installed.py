@@ -1,5 +1,6 @@
 """The command line with the true watcher, worker and Prefect behind it; only the kubelet plays."""
 
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,3 +95,13 @@ def test_delete_leaves_nothing(terminal: Terminal, file: str) -> None:
     assert deleted.returncode == 0, deleted.stdout + deleted.stderr
     left = terminal.kubectl("get", "jobs,statefulsets,services,pods,workspaces", "-o", "name")
     assert left == ""
+
+
+def test_a_doctor_tells_what_is_there_and_what_is_not(terminal: Terminal) -> None:
+    examined = terminal.kaitoflow("doctor", "--output=json")
+    seen = {check["name"]: check for check in json.loads(examined.stdout)["checks"]}
+    fine = {name for name, check in seen.items() if check["result"] == "ok"}
+    assert fine >= {"API server", "CRD", "rights", "clock"}
+    # The programs are there, and not by the chart.
+    assert (examined.returncode, seen["worker"]["result"]) == (1, "fail")
+    assert "helm install" in seen["worker"]["fix"]

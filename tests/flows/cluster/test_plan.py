@@ -1,9 +1,12 @@
 """`kaitoflow plan` with a cluster's eyes: what is there, and what its API server would say."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from flows.cluster.installed import WORKER
 from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import SECRET, Terminal
 
@@ -42,3 +45,38 @@ def test_a_rule_that_only_the_api_server_knows_refuses_the_plan(terminal: Termin
 def test_a_file_of_this_machine_is_no_dataset_of_a_pod(terminal: Terminal) -> None:
     path = terminal.write_tuning(input={"urls": ["file:rows.parquet"]})
     assert verdicts(terminal, path)["dataset"][0] == "fail"
+
+
+@contextmanager
+def installed_with(terminal: Terminal, **variables: str) -> Iterator[None]:
+    """The worker of an installation with these variables, as the chart makes it."""
+    container = {
+        "name": "worker",
+        "image": "control",
+        "env": [{"name": name, "value": value} for name, value in variables.items()],
+    }
+    template = {"metadata": {"labels": WORKER}, "spec": {"containers": [container]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": WORKER}, "template": template}
+    worker = {"apiVersion": "apps/v1", "kind": "StatefulSet", "spec": spec}
+    terminal.create(worker | {"metadata": {"name": "kaitoflow-worker", "labels": WORKER}})
+    yield
+    terminal.kubectl("delete", "statefulset", "kaitoflow-worker")
+
+
+def test_what_the_installation_makes_nodes_of_is_read_off_its_worker(terminal: Terminal) -> None:
+    manifest = tuning_manifest()
+    manifest["resource"] = {"instanceType": "Standard_NC4as_T4_v3"}
+    path = terminal.write_file(manifest, SECRET)
+    with installed_with(terminal, KAITOFLOW_PROVISIONER="karpenter", KAITOFLOW_NAMESPACES="[]"):
+        shown = json.loads(terminal.kaitoflow("plan", path, "-o", "json").stdout)
+    assert not any("what the installation makes nodes of" in each for each in shown["unchecked"])
+    assert "namespace" not in {check["name"] for check in shown["checks"]}
+
+
+def test_a_namespace_that_the_installation_does_not_run_refuses_the_plan(
+    terminal: Terminal,
+) -> None:
+    path = terminal.write_tuning()
+    with installed_with(terminal, KAITOFLOW_NAMESPACES='["team-a", "team-b"]'):
+        result, detail = verdicts(terminal, path)["namespace"]
+    assert (result, "runs those of team-a, team-b alone" in detail) == ("fail", True)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tasks.contract.held_cost import Cost, HeldMachine
+from tasks.contract.status import ConditionType
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import running_control_plane
 from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
@@ -90,8 +91,22 @@ def test_describe_shows_conditions_and_events(applied: Terminal) -> None:
     applied.create(event)
     text = applied.kaitoflow("describe", "tuned").stdout
     assert "the GPU has too little" in text
-    assert text.splitlines()[-1].split()[:2] == ["Normal", "RunStarted"]
-    assert text.rstrip().endswith("run first was started")
+    [line] = [line for line in text.splitlines() if "RunStarted" in line]
+    assert line.split()[:3] == ["2026-01-01T00:00:00Z", "run", "RunStarted"]
+    assert line.rstrip().endswith("run first was started")
+    told = applied.kaitoflow("events", "tuned").stdout
+    assert "run first was started" in told
+
+
+def test_describe_tells_which_generation_serves_while_a_newer_one_has_failed(
+    applied: Terminal,
+) -> None:
+    status = failed_status("OutOfMemory", "too little")
+    status.observed_generation = 2
+    status.set_condition(ConditionType.INFERENCE_READY, status="True", reason="R", generation=1)
+    applied.write_status("tuned", status)
+    said = applied.kaitoflow("describe", "tuned").stdout
+    assert "State:      Failed\nServes:     generation 1\n" in said
 
 
 def test_describe_tells_what_machines_have_cost_up_to_now(applied: Terminal) -> None:

@@ -1,6 +1,7 @@
 """Plays Azure for an installation, in a thread of its own: its pools become nodes, and go."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -30,6 +31,12 @@ class Azure:
         arm.on_asked, arm.on_ready, arm.on_gone = self._note, self._join, self._leave
         self.claimed: list[str] = []
         """Pools that were claimed when they were asked for."""
+        self.started: dict[tuple[str, str], int] = defaultdict(int)
+        """How often each container was started, on whichever of its nodes."""
+        self.held: set[tuple[str, str]] = set()
+        """Containers that do not end for as long as they are in here, on whichever of them."""
+        self.most_at_once: dict[tuple[str, str], int] = defaultdict(int)
+        self._alive: dict[tuple[str, str], int] = defaultdict(int)
         self._nodes: dict[str, AbstractContextManager[SimulatedNode]] = {}
 
     @property
@@ -64,12 +71,18 @@ class Azure:
             taints=[_taint(each) for each in properties["nodeTaints"]],
             gpus=1 if counts_gpus(pool) else 0,
         )
-        await asyncio.to_thread(node.__enter__)
+        joined = await asyncio.to_thread(node.__enter__)
+        joined.started, joined.most_at_once = self.started, self.most_at_once
+        joined.alive, joined.held = self._alive, self.held
         self._nodes[name] = node
 
     async def _leave(self, pool: Object) -> None:
-        if node := self._nodes.pop(pool["name"], None):
-            await asyncio.to_thread(node.__exit__, None, None, None)
+        await asyncio.to_thread(self.lose, pool["name"])
+
+    def lose(self, pool: str) -> None:
+        """Let a pool's node go as a machine does that breaks; the pool is left."""
+        if node := self._nodes.pop(pool, None):
+            node.__exit__(None, None, None)
 
     def end(self) -> None:
         """Machines that nobody gave back go, too."""

@@ -26,7 +26,8 @@ def claiming_installation(
 
     What a NodeClaim is says Karpenter, and for AKS the chart.
     """
-    chart = render(VARIANTS[provisioner], knows_claims=provisioner == "karpenter")
+    values = VARIANTS["everywhere"] | VARIANTS[provisioner]
+    chart = render(values, knows_claims=provisioner == "karpenter")
     from_chart = [json.dumps(each) for each in chart if each["metadata"]["name"] == CRD]
     rights = [each for each in chart if each["kind"] in _RIGHTS]
     with installation(folder, prefect_api) as made:
@@ -94,10 +95,15 @@ class Cloud:
             self._installed, name, claim["metadata"]["labels"], instance_type="Standard_NC4as_T4_v3"
         )
         self._running.enter_context(node)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        done = {"status": "True", "message": "", "lastTransitionTime": now}
-        steps = ("Launched", "Registered", "Initialized")
-        conditions = [{"type": step, "reason": step, **done} for step in steps]
-        status = {"status": {"nodeName": name, "conditions": conditions}}
-        patch = ("patch", "nodeclaim", claim["metadata"]["name"], "--subresource=status")
-        self._installed.kubectl(*patch, "--type=merge", f"--patch={json.dumps(status)}")
+        tell_initialized(self._installed, claim, name)
+
+
+def tell_initialized(installed: Installation, claim: dict[str, Any], node: str) -> None:
+    """Say of a claim that it has become a node, as who fulfils claims does."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    done = {"status": "True", "message": "", "lastTransitionTime": now}
+    steps = ("Launched", "Registered", "Initialized")
+    conditions = [{"type": step, "reason": step, **done} for step in steps]
+    status = {"status": {"nodeName": node, "conditions": conditions}}
+    patch = ("patch", "nodeclaim", claim["metadata"]["name"], "--subresource=status")
+    installed.kubectl(*patch, "--type=merge", f"--patch={json.dumps(status)}")

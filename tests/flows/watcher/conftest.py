@@ -34,8 +34,10 @@ def installation(folder: Path, prefect_api: str) -> Iterator[Installation]:
         ) as node:
             made = Installation(control_plane, node, folder, prefect_api)
             made.give_rights()
-            yield made
-            made.stop()
+            try:
+                yield made
+            finally:
+                made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,7 @@ def expect_its_cost(status: dict[str, Any], claim: dict[str, Any]) -> None:
     assert cost["machines"] == [
         {
             "name": claim["metadata"]["name"],
+            "node": claim["status"]["nodeName"],
             "instanceType": "Standard_NC4as_T4_v3",
             "capacityType": "on-demand",
             "gpus": 1,

@@ -41,9 +41,9 @@ def test_a_workspace_claims_its_node_is_served_on_it_and_gives_it_back(
     [claim] = wait_until(cloud.claims, "a claim")
     labels = claim["metadata"]["labels"]
     assert labels["kaito.sh/workspace"] == "tuned"
-    waiting = claiming.wait_for(namespace, lambda s: "NodeClaimReady" in str(s.get("conditions")))
+    waiting = claiming.wait_for(namespace, lambda s: s.get("reason") == "NodeClaimNotReady")
     assert "NodeClaimReady" not in true_conditions(waiting)
-    assert waiting["reason"] == "NodeClaimNotReady"
+    assert waiting["targetNodeCount"] == 1
     assert claiming.names("jobs", namespace) == []
     cloud.fulfil(claim)
     status = claiming.wait_until_ready(namespace)

@@ -63,11 +63,12 @@ class Pool:
         asked = {"parameters": {"workspace": manifest}, "enforce_parameter_schema": False}
         return str(self.call("POST", route, asked)["id"])
 
-    def state(self, run: str) -> str:
-        return str(self.call("GET", f"/flow_runs/{run}")["state"]["type"])
+    def state(self, run: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.call("GET", f"/flow_runs/{run}")["state"]
+        return state
 
 
-def test_it_runs_the_workspace_beside_the_watchers_run_of_it(
+def test_it_hands_the_workspace_over_to_the_watchers_run_of_it(
     installed: Installation, workspace_namespace: str, tmp_path: Path
 ) -> None:
     pool = Pool(installed.prefect_api)
@@ -84,8 +85,10 @@ def test_it_runs_the_workspace_beside_the_watchers_run_of_it(
         COMMAND, cwd=ROOT, env=told, capture_output=True, text=True, check=False, timeout=300
     )
     assert pod.returncode == 0, pod.stdout + pod.stderr
-    assert pool.state(run) == "COMPLETED", pod.stdout + pod.stderr
+    ended = pool.state(run)
+    assert (ended["type"], ended["name"]) == ("COMPLETED", "HandedOver"), pod.stdout + pod.stderr
     status = installed.wait_until_ready(workspace_namespace)
+    assert len(installed.runs(installed.uid(workspace_namespace))) == 1
     assert [each["digest"] for each in status["history"]] == [DIGEST]
     once = ("fetch-dataset", "tune", "push-image", "serve")
     started = {name: installed.node.started[workspace_namespace, name] for name in once}

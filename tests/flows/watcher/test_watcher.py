@@ -1,12 +1,16 @@
 """Apply a Workspace, and it is tuned, published and served; delete it, and nothing is left."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.chart.rendering import NAMESPACE
 from tests.cluster.simulated_node import DIGEST, Script
+from tests.flows.canary import CANARY, holding, signed
 from tests.flows.prefect import ask
+from tests.flows.prometheus import values
 from tests.flows.watcher.installation import (
     ALL,
     ENDED,
@@ -38,6 +42,24 @@ def test_an_applied_workspace_ends_served(
     assert len(installed.get("jobs", namespace)["items"]) == 1
 
 
+def test_the_secrets_of_a_dataset_s_address_are_in_the_workspace_s_objects_alone(
+    installed: Installation, workspace_namespace: str, prefect_folder: Path
+) -> None:
+    namespace = workspace_namespace
+    source = {"urls": [signed("https://example.com/data.parquet")]}
+    installed.apply(workspace_manifest(namespace, input=source))
+    status = installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
+    told = installed.get("configmaps", namespace)["items"]
+    assert any(CANARY in json.dumps(each["data"]) for each in told)
+    run = ask("GET", f"{installed.prefect_api}/flow_runs/{status['flowRunId']}").json()
+    [url] = run["parameters"]["workspace"]["tuning"]["input"]["urls"]
+    assert url == "https://***@example.com/data.parquet?sv=1&sig=***"
+    assert holding(prefect_folder, url)  # the search finds what is there
+    assert holding(prefect_folder, CANARY) == []
+    logs = [installed.folder / f"{name}.log" for name in ("watcher", "worker")]
+    assert not any(CANARY in log.read_text() for log in logs)
+
+
 def test_conditions_become_events_one_for_each_cause(
     installed: Installation, workspace_namespace: str
 ) -> None:
@@ -51,6 +73,28 @@ def test_conditions_become_events_one_for_each_cause(
     )
     [ready] = [message for message in told if "ResourceReady" in message]
     assert ready.startswith("NodesReady and ResourceReady are True: ")
+
+
+def test_both_programs_tell_prometheus_of_what_they_have_done(
+    installed: Installation, workspace_namespace: str
+) -> None:
+    namespace = workspace_namespace
+    installed.apply(workspace_manifest(namespace))
+    installed.wait_for(namespace, lambda s: s.get("state") == "Ready")
+
+    def is_counted() -> bool:
+        told = values(installed.metrics("watcher"))
+        return told("kaitoflow_workspaces", state="Ready", reason="") >= 1
+
+    wait_until(is_counted, "the watcher's word of it")  # which hears of it a moment later
+    watcher, worker = (values(installed.metrics(name)) for name in ("watcher", "worker"))
+    assert watcher("kaitoflow_watcher_leading") == 1
+    assert watcher("kaitoflow_starts_total", reason="new") >= 1
+    assert worker("kaitoflow_worker_runs", phase="waiting") == 0
+    for tells in (watcher, worker):
+        for api in ("kubernetes", "prefect"):
+            name = "kaitoflow_api_request_duration_seconds_count"
+            assert tells(name, api=api, method="GET") + tells(name, api=api, method="POST") > 0
 
 
 def test_a_missing_secret_is_told_and_nothing_is_created(

@@ -2,11 +2,13 @@
 
 import functools
 import uuid
+from collections.abc import Callable
 
 import httpx2
 import psutil
 import pytest
 
+from tests.flows.prometheus import values
 from tests.flows.worker.conftest import Pool, wait_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -73,6 +75,28 @@ def test_a_flow_that_raises_fails_with_its_words(shared: Pool) -> None:
     run = shared.start_run("failing")
     assert shared.wait_for(run) == {"FAILED": 1}
     assert "as it was meant" in shared.state(run)["message"]
+
+
+def test_runs_are_told_to_prometheus_while_they_are_held_and_when_they_have_ended(
+    shared: Pool,
+) -> None:
+    def told() -> Callable[..., float]:
+        return values(httpx2.get(f"{shared.worker_url}/metrics").text)
+
+    before = told()
+    runs = [*shared.start_guarded(), shared.start_run("failing")]
+    shared.wait_for_notes("began", 1)
+    assert told()("kaitoflow_worker_runs", phase="running") >= 1
+    shared.gate.touch()
+    shared.wait_for(*runs)
+    ended = ({"flow": "guarded", "state": "COMPLETED"}, {"flow": "failing", "state": "FAILED"})
+
+    def added() -> bool:
+        after, name = told(), "kaitoflow_runs_ended_total"
+        return all(after(name, **each) == before(name, **each) + 1 for each in ended)
+
+    # Prefect's server knows of an end a moment before the worker has let go of the run.
+    assert wait_until(added, "the counters")
 
 
 @pytest.mark.parametrize("flow", ["flaky", "flaky_later"])

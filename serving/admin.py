@@ -1,0 +1,177 @@
+"""What an administrator may ask while the server serves; everybody else is refused.
+
+vLLM's two endpoints with its bodies and answers, so that its clients work, and below /admin what
+moves names between versions.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import Field, field_validator
+
+from serving.body import read_body
+from serving.canary import Canary, Guard
+from serving.keys import Keys
+from serving.protocol import Body, Count, Flag, Real
+from serving.server import Server
+from serving.versions import Versions
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}")
+
+
+def _named(name: str) -> str:
+    if _NAME.fullmatch(name):
+        return name
+    raise ValueError(
+        "a name begins with a letter or digit and goes on with those and . _ @ : / + -,"
+        " 128 characters at most"
+    )
+
+
+class LoadAdapterRequest(Body):
+    """An adapter that is to be served: below the server's folder, or an image's reference."""
+
+    lora_name: str
+    lora_path: str
+    load_inplace: Flag = False
+
+    _check_name = field_validator("lora_name")(_named)
+
+
+class UnloadAdapterRequest(Body):
+    """An adapter that is to go; the number is vLLM's own and says nothing here."""
+
+    lora_name: str
+    lora_int_id: int | None = None
+
+
+class PromoteRequest(Body):
+    """A name that is to be answered by another version."""
+
+    name: str
+    version: str
+    unload_former: Flag = False
+
+    _check_name = field_validator("name")(_named)
+
+
+class NameRequest(Body):
+    """A name of which something is to end."""
+
+    name: str
+
+
+class CanaryRequest(Body):
+    """A share of a name's requests for a candidate; see `Guard`."""
+
+    name: str
+    version: str
+    share: Annotated[Real, Field(ge=0, le=1)]
+    for_s: Annotated[Real, Field(gt=0, le=30 * 86400)]
+    most_error_rate: Annotated[Real, Field(ge=0, le=1)] = Guard.most_error_rate
+    most_slowdown: Annotated[Real, Field(gt=1)] = Guard.most_slowdown
+    least_requests: Count = Guard.least_requests
+
+
+def install(app: FastAPI, server: Server) -> None:
+    """Add the endpoints."""
+    keys = Keys(
+        server.config.admin_key_file,
+        purpose="loading adapters",
+        fix="put one into its admin key file (on a cluster the Secret WORKSPACE-admin-key) and"
+        " send it as Authorization: Bearer KEY",
+    )
+
+    @app.post("/v1/load_lora_adapter")
+    async def load(request: Request) -> PlainTextResponse:
+        keys.expect(request.headers)
+        asked = await read_body(request, LoadAdapterRequest)
+        versions = server.ready_versions()
+        await versions.load(asked.lora_name, asked.lora_path, in_place=asked.load_inplace)
+        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload(request: Request) -> PlainTextResponse:
+        keys.expect(request.headers)
+        asked = await read_body(request, UnloadAdapterRequest)
+        await server.ready_versions().unload(asked.lora_name)
+        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
+
+    @app.get("/admin/adapters")
+    async def adapters(request: Request) -> dict[str, Any]:
+        keys.expect(request.headers)
+        return _state(server)
+
+    @app.post("/admin/promote")
+    async def promote(request: Request) -> dict[str, Any]:
+        keys.expect(request.headers)
+        asked = await read_body(request, PromoteRequest)
+        server.ready_versions().promote(
+            asked.name, asked.version, unload_former=asked.unload_former
+        )
+        return _state(server)
+
+    @app.post("/admin/canary")
+    async def try_out(request: Request) -> dict[str, Any]:
+        keys.expect(request.headers)
+        asked = await read_body(request, CanaryRequest)
+        guard = Guard(
+            most_error_rate=asked.most_error_rate,
+            most_slowdown=asked.most_slowdown,
+            least_requests=asked.least_requests,
+        )
+        server.ready_versions().try_out(
+            asked.name, asked.version, share=asked.share, for_s=asked.for_s, guard=guard
+        )
+        return _state(server)
+
+    def end(path: str, act: Callable[[Versions, str], object]) -> None:
+        """Add an endpoint by which something of a name ends."""
+
+        @app.post(path)
+        async def ended(request: Request) -> dict[str, Any]:
+            keys.expect(request.headers)
+            asked = await read_body(request, NameRequest)
+            act(server.ready_versions(), asked.name)
+            return _state(server)
+
+    end("/admin/rollback", Versions.roll_back)
+    end("/admin/canary/stop", Versions.stop)
+
+
+def _state(server: Server) -> dict[str, Any]:
+    """Each version that is loaded, and each name with what answers to it."""
+    versions = server.ready_versions()
+    return {
+        "versions": [
+            {"version": version, "parent": served.parent, "digest": served.digest}
+            for version, served in server.ready_engine().models.items()
+        ],
+        "names": [_name(versions, name, version) for name, version in versions.names().items()],
+    }
+
+
+def _name(versions: Versions, name: str, version: str) -> dict[str, Any]:
+    canary = versions.canary_of(name)
+    return {
+        "name": name,
+        "version": version,
+        "former": versions.former_of(name),
+        "canary": _canary(canary) if canary else None,
+    }
+
+
+def _canary(canary: Canary) -> dict[str, Any]:
+    return {
+        "version": canary.candidate,
+        "share": canary.share,
+        "verdict": canary.verdict,
+        "reason": canary.reason,
+        "requests": canary.theirs.requests,
+        "failed": canary.theirs.failed,
+        "seconds_per_token": canary.theirs.seconds_per_token,
+        "seconds_per_token_serving": canary.ours.seconds_per_token,
+    }

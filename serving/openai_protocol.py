@@ -1,0 +1,429 @@
+"""The bodies of OpenAI's API, and the extras of servers that speak it.
+
+Hints that change no text anywhere are let pass.
+"""
+
+import json
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from serving.engine import ChatForm
+from serving.protocol import (
+    Body,
+    Count,
+    Flag,
+    Minimum,
+    Neutral,
+    Penalty,
+    Real,
+    Repetition,
+    Seed,
+    Share,
+    Stop,
+    StopIds,
+    Temperature,
+    Whole,
+    without_neutral,
+)
+
+# Options of OpenAI's API, and of servers that speak it, that are taken at these values alone.
+_OPENAI_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (None,),
+    "best_of": (None, 1),
+    "chat_template": (None,),
+    "detokenize": (None, True),
+    "function_call": (None, "none"),
+    "functions": (None, []),
+    "length_penalty": (None, 1),
+    "modalities": (None, ["text"]),
+    "parallel_tool_calls": (None, True),
+    "prediction": (None,),
+    "prompt_logprobs": (None,),
+    "reasoning_effort": (None, "none"),
+    "spaces_between_special_tokens": (None, True),
+    "suffix": (None, ""),
+    "truncate_prompt_tokens": (None,),
+    "use_beam_search": (None, False),
+    "verbosity": (None,),
+    "web_search_options": (None,),
+}
+_CHAT_NEUTRAL: Neutral = _OPENAI_NEUTRAL | {
+    "echo": (None, False),
+}
+_TEXT_NEUTRAL: Neutral = _OPENAI_NEUTRAL | {
+    "tool_choice": (None, "none", "auto"),
+    "tools": (None, []),
+    "add_generation_prompt": (None, True),
+    "chat_template_kwargs": (None, {}),
+    "continue_final_message": (None, False),
+    "top_logprobs": (None, 0),
+}
+# For OpenAI's bookkeeping and prices; they change no text anywhere.
+_OPENAI_HINTS = (
+    "metadata",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "user",
+)
+
+# What answers of this server and of others carry beside their text: clients send them back as they
+# came (`messages.append(response.choices[0].message)`).
+_MESSAGE_NEUTRAL: Neutral = {
+    "annotations": (None, []),
+    "audio": (None,),
+    "function_call": (None,),
+    "reasoning": (None, ""),
+    "reasoning_content": (None, ""),
+    "refusal": (None,),
+}
+# What turns of tools have beside their text, and others have not.
+_OTHERS_NEUTRAL: Neutral = {"name": (None,), "tool_call_id": (None,)}
+_UNCALLING_NEUTRAL: Neutral = {"tool_calls": (None, [])}
+
+
+class CalledFunction(Body):
+    """What a call of a tool names."""
+
+    name: Annotated[str, Field(min_length=1)]
+    arguments: str
+
+    @field_validator("arguments")
+    @classmethod
+    def _is_an_object(cls, arguments: str) -> str:
+        try:
+            is_object = isinstance(json.loads(arguments or "{}"), dict)
+        except (ValueError, RecursionError):
+            is_object = False
+        if not is_object:
+            raise ValueError("a JSON object as text was expected")
+        return arguments
+
+
+class CalledTool(Body):
+    """A call of a tool, as the assistant made it."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    def for_template(self) -> dict[str, Any]:
+        """The call with its arguments as an object."""
+        arguments = json.loads(self.function.arguments or "{}")
+        return {
+            "id": self.id,
+            "type": self.type,
+            "function": {"name": self.function.name, "arguments": arguments},
+        }
+
+
+class Function(Body):
+    """A function that the model may call; parameters: a JSON schema."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Literal[False] | None = None
+
+
+class Tool(Body):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class ChatMessage(Body):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str
+    tool_calls: list[CalledTool] = Field(default_factory=list)
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_an_answer_back(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        others = {} if fields.get("role") == "tool" else _OTHERS_NEUTRAL
+        uncalling = {} if fields.get("role") == "assistant" else _UNCALLING_NEUTRAL
+        given = without_neutral(fields, {**_MESSAGE_NEUTRAL, **others, **uncalling})
+        if given.get("tool_calls", ()) is None:
+            del given["tool_calls"]
+        if given.get("role") == "assistant" and given.get("content") is None:
+            given["content"] = ""
+        return given
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _join_parts(cls, content: Any) -> Any:
+        """Text parts as one text; other parts are left for pydantic to refuse."""
+        if not isinstance(content, list):
+            return content
+        return "".join(map(_text_of, content))
+
+    @property
+    def is_of_tools(self) -> bool:
+        """Whether a tool is called in it, or answers."""
+        return self.role == "tool" or bool(self.tool_calls)
+
+    def for_template(self) -> dict[str, Any]:
+        """The turn as chat templates expect it."""
+        turn: dict[str, Any] = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": self.content,
+        }
+        if self.tool_calls:
+            turn["tool_calls"] = [call.for_template() for call in self.tool_calls]
+        beside = {"tool_call_id": self.tool_call_id, "name": self.name}
+        return turn | {key: value for key, value in beside.items() if value is not None}
+
+
+def _text_of(part: Any) -> str:
+    """A part's text; `cache_control` is a hint to other servers."""
+    if isinstance(part, dict) and part.keys() <= {"type", "text", "cache_control"}:
+        text = part.get("text")
+        if part.get("type", "text") == "text" and isinstance(text, str):
+            return text
+    raise ValueError("only text parts are supported")
+
+
+class StreamOptions(Body):
+    """What a stream brings beside its text; include_usage: a last chunk counts the tokens.
+
+    include_obfuscation (padding against those who read sizes off the wire) changes no text.
+    """
+
+    include_usage: Flag = False
+    include_obfuscation: Flag | None = None
+
+
+_MOST_SCHEMA_CHARACTERS = 65_536
+TopLogprobs = Annotated[Whole, Field(ge=0, le=20)]
+Bias = Annotated[Real, Field(ge=-100, le=100)]
+Words = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=256)
+]
+
+
+class JsonSchema(Body):
+    """A schema that the answer is to be of; it is held to it, strict or not."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    description: str | None = None
+    strict: Flag | None = None
+    wanted: dict[str, Any] = Field(alias="schema", default_factory=lambda: {"type": "object"})
+
+
+class ResponseFormat(Body):
+    """What kind of text the answer is to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_names(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema is given with the type json_schema, and only with it")
+        return self
+
+    @property
+    def schema_text(self) -> str | None:
+        """The JSON schema; None = any text."""
+        if self.type == "text":
+            return None
+        wanted = self.json_schema.wanted if self.json_schema else {"type": "object"}
+        return json.dumps(wanted)
+
+
+class GenerateRequest(Body):
+    """What chat and text completions share."""
+
+    neutral: ClassVar[Neutral]
+
+    model: str | None = None
+    max_tokens: Count | None = None
+    min_tokens: Minimum = 0
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    top_k: Annotated[Whole, Field(ge=-1)] | None = None
+    min_p: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Repetition | None = None
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    seed: Seed | None = None
+    stop: Stop = ()
+    stop_token_ids: StopIds = ()
+    ignore_eos: Flag = False
+    include_stop_str_in_output: Flag = False
+    skip_special_tokens: Flag = True
+    logit_bias: Annotated[dict[int, Bias], Field(max_length=1024)] = Field(default_factory=dict)
+    allowed_token_ids: Annotated[tuple[Whole, ...], Field(min_length=1)] | None = None
+    bad_words: Words = ()
+    response_format: ResponseFormat | None = None
+    n: Annotated[Whole, Field(ge=1, le=16)] = 1
+    stream: Flag = False
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, fields: Any) -> Any:
+        asked = {key: value for key, value in fields.items() if key not in _OPENAI_HINTS}
+        given = {key: value for key, value in asked.items() if not _is_default(key, value)}
+        return without_neutral(given, cls.neutral)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop(cls, stop: Any) -> Any:
+        return [stop] if isinstance(stop, str) else stop
+
+    @property
+    def wanted_schema(self) -> str | None:
+        """The JSON schema that the answer is held to, if any."""
+        return self.response_format.schema_text if self.response_format else None
+
+    @model_validator(mode="after")
+    def _nothing_against_a_schema(self) -> Self:
+        schema = self.wanted_schema
+        if schema is None:
+            return self
+        if len(schema) > _MOST_SCHEMA_CHARACTERS:
+            raise ValueError(f"the schema has over {_MOST_SCHEMA_CHARACTERS} characters")
+        others = ("allowed_token_ids", "bad_words", "ignore_eos", "min_tokens", "tools")
+        if given := [name for name in others if getattr(self, name, None)]:
+            raise ValueError(
+                f"an answer of a schema goes with no {given[0]}; leave one of them out"
+            )
+        return self
+
+    @property
+    @abstractmethod
+    def wanted_logprobs(self) -> int | None:
+        """How many likely tokens are told beside each that is chosen; None = not even it."""
+
+
+class Conversation(Body):
+    """Messages, and how they are rendered."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    add_generation_prompt: Flag = True
+    continue_final_message: Flag = False
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    tools: Annotated[list[Tool], Field(max_length=128)] = Field(default_factory=list)
+    tool_choice: Literal["none", "auto"] = "auto"
+
+    @property
+    def characters(self) -> int:
+        """How much is said at least, for who bounds it before it is rendered."""
+        calls = (call for message in self.messages for call in message.tool_calls)
+        tools = (tool.model_dump_json() for tool in self.tools)
+        texts = [*(message.content for message in self.messages), *tools]
+        return sum(map(len, [*texts, *(call.function.arguments for call in calls)]))
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may call a tool."""
+        return bool(self.tools) and self.tool_choice == "auto"
+
+    @property
+    def needs_tools(self) -> bool:
+        """Whether the model has to know tools to be asked this."""
+        return self.may_call or any(message.is_of_tools for message in self.messages)
+
+    @property
+    def form(self) -> ChatForm:
+        """How a template is to render them."""
+        return ChatForm(
+            asks=self.add_generation_prompt and not self.continue_final_message,
+            continues=self.continue_final_message,
+            variables=self.chat_template_kwargs,
+            tools=[tool.model_dump(exclude_none=True) for tool in self.tools if self.may_call],
+        )
+
+    @field_validator("tool_choice", mode="before")
+    @classmethod
+    def _left_to_the_model(cls, choice: Any) -> Any:
+        if choice in ("auto", "none"):
+            return choice
+        raise ValueError("the model is left to choose: auto or none")
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if not self.continue_final_message:
+            return self
+        if self.messages[-1].role != "assistant":
+            raise ValueError("continue_final_message needs a last message of the assistant's")
+        if "add_generation_prompt" in self.model_fields_set and self.add_generation_prompt:
+            raise ValueError("continue_final_message begins no answer; leave add_generation_prompt")
+        return self
+
+
+class ChatCompletionRequest(Conversation, GenerateRequest):
+    """POST /v1/chat/completions."""
+
+    neutral = _CHAT_NEUTRAL
+
+    max_completion_tokens: Count | None = None
+    logprobs: Flag = False
+    top_logprobs: TopLogprobs = 0
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _top_with_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs; set it to true")
+        return self
+
+
+class CompletionRequest(GenerateRequest):
+    """POST /v1/completions."""
+
+    neutral = _TEXT_NEUTRAL
+
+    prompt: list[str | list[int]]
+    echo: Flag = False
+    logprobs: TopLogprobs | None = None
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _none_wanted(cls, logprobs: Any) -> Any:
+        return None if logprobs is False else logprobs
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _several(cls, prompt: Any) -> Any:
+        prompts = [prompt] if _is_prompt(prompt) else prompt
+        if isinstance(prompts, list) and prompts and all(map(_is_prompt, prompts)):
+            return prompts
+        raise ValueError("a text, token ids, or a list of such was expected, none of them empty")
+
+
+def _is_prompt(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(type(each) is int for each in value)
+    return isinstance(value, str) and bool(value)
+
+
+def _is_default(key: str, value: Any) -> bool:
+    """OpenAI's API takes null for every option that has a default."""
+    return value is None and key not in ("messages", "prompt")

@@ -1,0 +1,72 @@
+"""Texts and conversations as a model's token ids and back, by vLLM's two endpoints."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from pydantic import Field
+
+from serving.body import read_body, read_json
+from serving.engine import Engine
+from serving.generations import check_length, check_token_ids, encode_conversation
+from serving.openai_protocol import Conversation
+from serving.protocol import Body, Flag, Whole, parse
+from serving.server import Server
+
+_MOST_TOKENS = 100_000
+
+
+class TokenizeText(Body):
+    """A text that is to be encoded as it is."""
+
+    prompt: str
+    model: str | None = None
+    add_special_tokens: Flag = True
+    return_token_strs: Flag = False
+
+
+class TokenizeChat(Conversation):
+    """A conversation that is to be encoded as a chat completion would be asked with it."""
+
+    model: str | None = None
+    return_token_strs: Flag = False
+
+
+class DetokenizeRequest(Body):
+    """Tokens whose text is wanted."""
+
+    tokens: Annotated[list[Whole], Field(max_length=_MOST_TOKENS)]
+    model: str | None = None
+
+
+def install(app: FastAPI, server: Server) -> None:
+    """Add the endpoints."""
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> dict[str, Any]:
+        body = await read_json(request)
+        is_chat = isinstance(body, dict) and "messages" in body
+        asked = parse(TokenizeChat, body) if is_chat else parse(TokenizeText, body)
+        engine, version = server.ready_engine(), server.ready_versions().version_of(asked.model)
+        ids = await asyncio.to_thread(_encode, engine, asked, version)
+        return {
+            "count": len(ids),
+            "max_model_len": engine.context_tokens,
+            "tokens": ids,
+            "token_strs": engine.tokens(ids) if asked.return_token_strs else None,
+        }
+
+    @app.post("/detokenize")
+    async def detokenize(request: Request) -> dict[str, Any]:
+        asked = await read_body(request, DetokenizeRequest)
+        engine = server.ready_engine()
+        server.ready_versions().version_of(asked.model)
+        check_token_ids(engine, asked.tokens, param="tokens")
+        return {"prompt": await asyncio.to_thread(engine.decode, asked.tokens)}
+
+
+def _encode(engine: Engine, asked: TokenizeText | TokenizeChat, version: str) -> list[int]:
+    if isinstance(asked, TokenizeText):
+        check_length(engine, len(asked.prompt), param="prompt")
+        return engine.encode_text(asked.prompt, adds=asked.add_special_tokens)
+    return encode_conversation(engine, asked, version)

@@ -1,0 +1,254 @@
+"""The adapters that a Workspace has had: from what each was tuned, how it did, why it serves. Pure.
+
+Each has a number, by which people call it (`quickstart@3`), and an image of its own. All changes
+can be made twice: a run that was killed and begins again leaves one line for each adapter.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from tasks.contract.artifacts import PublishedImage, Tuned
+from tasks.contract.data_marks import DataMarks, compare
+from tasks.contract.errors import AdapterNotFound
+from tasks.contract.image_reference import parse_push_reference
+from tasks.contract.programs.tuning import HeldOut
+from tasks.contract.redaction import harmless
+from tasks.contract.units import utc_moment, utc_text
+
+# More than any annotation asks for: a status has its bounds.
+_KEPT_MAX = 50
+
+
+class Fate(StrEnum):
+    """What became of an adapter."""
+
+    SERVING = "serving"
+    SERVED = "served"
+    WAITING = "waiting"
+    KEPT_OUT = "kept out"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class AdapterRecord(_Part):
+    """One adapter.
+
+    training, data: digests of all that the training depended on, and of the dataset's bytes.
+    generation: of the Workspace that it was tuned for; 0 = not known, as of earlier versions.
+    seconds: that its tuning took; None = not known.
+    by, why: who made it serve, or kept it out, and for which reason.
+    """
+
+    number: int
+    image: PublishedImage
+    training: str = ""
+    data: str = ""
+    generation: int = 0
+    held_out: HeldOut | None = None
+    seconds: float | None = None
+    tuned: str = ""
+    fate: Fate = Fate.WAITING
+    by: str = ""
+    why: Annotated[str, AfterValidator(harmless)] = ""
+    decided: str = ""
+
+
+class Candidate(_Part):
+    """An adapter that is being made: its number, and the data that it is tuned on.
+
+    run: id of the run that has begun it.
+    """
+
+    number: int
+    data: DataMarks
+    run: str = ""
+
+
+class AdapterHistory(_Part):
+    """The adapters of a Workspace, oldest first.
+
+    data: that an adapter was tuned from last, whatever became of it; None = it was not looked at.
+    candidate: None = none is being made.
+    told: what the last retuning came to, and when: empty = there was none.
+    told_at: that moment alone.
+    """
+
+    records: list[AdapterRecord] = []
+    data: DataMarks | None = None
+    candidate: Candidate | None = None
+    told: Annotated[str, AfterValidator(harmless)] = ""
+    told_at: str = ""
+
+    def tell(self, what: str, now: datetime) -> None:
+        """Note what a retuning came to."""
+        self.told_at = utc_text(now)
+        self.told = f"{self.told_at} {what}"
+
+    def is_overtaken(self, due: datetime, *, run: str) -> bool:
+        """Whether a later look than one that was due at a moment has come to its end already.
+
+        Args: run: id of who was to look; one that goes on with its candidate has looked itself.
+        """
+        if not self.told_at or (self.candidate and self.candidate.run == run):
+            return False
+        return due < utc_moment(self.told_at)
+
+    @property
+    def serving(self) -> AdapterRecord | None:
+        """The adapter that serves; None while none does."""
+        return next((r for r in self.records if r.fate is Fate.SERVING), None)
+
+    @property
+    def former(self) -> AdapterRecord | None:
+        """The adapter that served last before the one that does."""
+        served = [r for r in self.records if r.fate is Fate.SERVED]
+        return max(served, key=lambda record: (record.decided, record.number), default=None)
+
+    @property
+    def proven(self) -> list[Tuned]:
+        """What serves or has served, the last first: what can serve again without being tuned."""
+        good = [r for r in self.records if r.fate in (Fate.SERVING, Fate.SERVED)]
+        good.sort(key=lambda r: (r.fate is Fate.SERVING, r.decided, r.number), reverse=True)
+        return [
+            Tuned(training=r.training, generation=r.generation, image=r.image, held_out=r.held_out)
+            for r in good
+        ]
+
+    @property
+    def waiting(self) -> AdapterRecord | None:
+        """The newest adapter that waits for a person's word."""
+        return next((r for r in reversed(self.records) if r.fate is Fate.WAITING), None)
+
+    def find(self, number: int) -> AdapterRecord:
+        """The adapter of a number.
+
+        Raises: AdapterNotFound.
+        """
+        found = next((r for r in self.records if r.number == number), None)
+        if found is None:
+            known = ", ".join(str(r.number) for r in self.records) or "none"
+            raise AdapterNotFound(
+                f"adapter {number} was asked for", f"there is none (known: {known})", "name another"
+            )
+        return found
+
+    def begin(self, data: DataMarks, *, run: str = "") -> Candidate:
+        """The candidate to tune from this data: the one that is being made of it, or a new one.
+
+        Args: run: id of who begins it, and goes on with it, also where marks tell nothing of data.
+        """
+        begun = self.candidate
+        if begun and ((run and begun.run == run) or compare(begun.data, data).is_same):
+            self.candidate = begun.model_copy(update={"run": run})
+            return self.candidate
+        numbers = [*(r.number for r in self.records), *([begun.number] if begun else [])]
+        self.candidate = Candidate(number=max(numbers, default=1) + 1, data=data, run=run)
+        return self.candidate
+
+    def drop_candidate(self, data: DataMarks) -> None:
+        """Make no adapter from this data, which is as good as what the last one was tuned from."""
+        self.candidate, self.data = None, data
+
+    def add(self, record: AdapterRecord, data: DataMarks | None) -> None:
+        """Tell of an adapter that was tuned from data; one that is known already stays as it is."""
+        if record.number not in [r.number for r in self.records]:
+            added = [*self.records, record.model_copy()]
+            self.records = sorted(added, key=lambda each: each.number)
+            self.data = data
+        self.candidate = None
+
+    def add_candidate(self, record: AdapterRecord) -> None:
+        """Tell of the candidate that was being made, now that its fate is known; twice is once."""
+        self.add(record, self.candidate.data if self.candidate else self.data)
+
+    def adopt(self, tuned: Tuned | None) -> None:
+        """Tell of the adapter that serves, where it was tuned before anything was told of any."""
+        if (
+            tuned
+            and tuned.image
+            and tuned.image.digest not in [r.image.digest for r in self.records]
+        ):
+            self.add_first(tuned, data=self.data)
+
+    def bring_back(self, image: PublishedImage) -> None:
+        """Have an adapter serve that did before, since the Workspace asks for the same again.
+
+        Of its data only the digest is kept: whether that has changed is for the next retuning to
+        read.
+        """
+        known = next((r for r in self.records if r.image.digest == image.digest), None)
+        if known and known is not self.serving:
+            self.promote(known.number, by="run", why="what it was tuned for is asked for again")
+            self.drop_candidate(DataMarks(digest=known.data))
+
+    def keep(self, limit: int = _KEPT_MAX) -> None:
+        """Forget the oldest; never what serves, nor what a rollback would bring back."""
+        needed = [r.number for r in (self.serving, self.former) if r]
+        forgotten = [r for r in self.records if r.number not in needed]
+        forgotten = forgotten[: max(0, len(self.records) - limit)]
+        self.records = [r for r in self.records if r not in forgotten]
+
+    def add_first(
+        self,
+        tuned: Tuned,
+        *,
+        data: DataMarks | None,
+        now: datetime | None = None,
+    ) -> None:
+        """Tell of the adapter that an edit of the Workspace has made, and that serves from now on.
+
+        An image that is known already is no other adapter.
+        """
+        image = tuned.image
+        assert image
+        known = next((r for r in self.records if r.image.digest == image.digest), None)
+        number = known.number if known else max((r.number for r in self.records), default=0) + 1
+        moment = utc_text(now or datetime.now(UTC))
+        record = known or AdapterRecord(
+            number=number,
+            image=image,
+            training=tuned.training,
+            data=data.digest if data else "",
+            generation=tuned.generation,
+            held_out=tuned.held_out,
+            tuned=moment,
+        )
+        self.add(record, data)
+        self.data = data
+        self.promote(number, by="run", why="tuned for the Workspace as it is asked for", now=now)
+        self.keep()
+
+    def promote(self, number: int, *, by: str, why: str, now: datetime | None = None) -> None:
+        """Have an adapter serve in the place of the one that did; twice is once.
+
+        Raises: AdapterNotFound.
+        """
+        chosen, serving = self.find(number), self.serving
+        if chosen is serving:
+            return
+        moment = utc_text(now or datetime.now(UTC))
+        if serving:
+            serving.fate, serving.decided = Fate.SERVED, moment
+        chosen.fate, chosen.by, chosen.why, chosen.decided = Fate.SERVING, by, why, moment
+
+    def keep_out(self, number: int, *, by: str, why: str, now: datetime | None = None) -> None:
+        """Note why an adapter does not serve.
+
+        Raises: AdapterNotFound.
+        """
+        chosen, moment = self.find(number), utc_text(now or datetime.now(UTC))
+        chosen.fate, chosen.by, chosen.why, chosen.decided = Fate.KEPT_OUT, by, why, moment
+
+
+def candidate_image(image: str, number: int) -> str:
+    """The name of an adapter's own image: `IMAGE:0.0.1-g4` of `IMAGE:0.0.1`.
+
+    Raises: ImageReferenceInvalid: the tag is too long with it.
+    """
+    return str(parse_push_reference(f"{parse_push_reference(image)}-g{number}"))

@@ -1,0 +1,159 @@
+"""When a Workspace is tuned anew by itself, and what becomes of its candidates. Pure.
+
+Read from annotations that are edited while the model serves, and that restart and retrain nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.gate import GATE_ANNOTATION, parse_gate
+from tasks.contract.units import duration, seconds_of
+from tasks.contract.workspace import Workspace
+
+RETUNE_SCHEDULE_ANNOTATION = "kaitoflow.io/retune-schedule"
+RETUNE_ON_ANNOTATION = "kaitoflow.io/retune-on"
+PROMOTION_ANNOTATION = "kaitoflow.io/promotion"
+HISTORY_LIMIT_ANNOTATION = "kaitoflow.io/history-limit"
+
+Promotion = Literal["auto", "approve"]
+
+_HISTORY_LIMIT = 10
+_DATA_LOOK_S = 3600.0
+_LEAST_S, _MOST_S = 10.0, 366 * 86400.0
+# Minute, hour, day, month, weekday: the smallest and the largest number, and names of numbers.
+_CRON_FIELDS: tuple[tuple[int, int, tuple[str, ...]], ...] = (
+    (0, 59, ()),
+    (0, 23, ()),
+    (1, 31, ()),
+    (1, 12, tuple("jan feb mar apr may jun jul aug sep oct nov dec".split())),
+    (0, 7, tuple("sun mon tue wed thu fri sat".split())),
+)
+_FIX = (
+    'write five fields of cron and, if you like, a time zone, as "0 3 * * 1 Europe/Berlin", or how '
+    'often, from 10s to 366d, as "6h" or "P1D"'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetuneSchedule:
+    """When the data is looked at: a cron line in a time zone, or every so many seconds."""
+
+    cron: str = ""
+    timezone: str = "UTC"
+    every_s: float | None = None
+
+    def __str__(self) -> str:
+        """The schedule as it is told: `every 6 h`, or `0 3 * * 1 Europe/Berlin`."""
+        return f"every {duration(self.every_s)}" if self.every_s else f"{self.cron} {self.timezone}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retuning:
+    """What the annotations ask for.
+
+    schedule: None = a person starts each retuning. history_limit: how many adapters are told of.
+    """
+
+    schedule: RetuneSchedule | None
+    promotion: Promotion
+    history_limit: int
+
+
+def asks_for_retuning(annotations: Mapping[str, str]) -> bool:
+    """Whether a Workspace with these annotations may ask for a schedule."""
+    return not {RETUNE_SCHEDULE_ANNOTATION, RETUNE_ON_ANNOTATION}.isdisjoint(annotations)
+
+
+def retuning_of(workspace: Workspace) -> Retuning:
+    """How a Workspace is retuned; that it may be is `expect_retunable`'s to say.
+
+    Raises: InvalidWorkspace.
+    """
+    annotations = workspace.metadata.annotations
+    text = annotations.get(RETUNE_SCHEDULE_ANNOTATION)
+    schedule = None if text is None else parse_schedule(text)
+    if schedule is None and RETUNE_ON_ANNOTATION in annotations:
+        schedule = RetuneSchedule(every_s=_DATA_LOOK_S)
+    limit = annotations.get(HISTORY_LIMIT_ANNOTATION, str(_HISTORY_LIMIT))
+    if not limit.isdecimal():
+        raise InvalidWorkspace(
+            f"annotation {HISTORY_LIMIT_ANNOTATION} is {limit!r}",
+            "that is no whole number",
+            "write one from 1 to 50",
+        )
+    promotion = cast("Promotion", annotations.get(PROMOTION_ANNOTATION, "auto"))
+    return Retuning(schedule=schedule, promotion=promotion, history_limit=int(limit))
+
+
+def expect_retunable(workspace: Workspace) -> None:
+    """Nothing, if what the annotations ask of retuning can be done with the Workspace.
+
+    Raises: InvalidWorkspace.
+    """
+    asked = retuning_of(workspace)
+    parse_gate(workspace.metadata.annotations.get(GATE_ANNOTATION))
+    if asked.schedule and workspace.tuning:
+        expect_own_images(workspace)
+
+
+def expect_own_images(workspace: Workspace) -> None:
+    """Nothing, if each of the Workspace's adapters can have an image of its own.
+
+    Raises: InvalidWorkspace.
+    """
+    if not (workspace.tuning and workspace.tuning.output.image):
+        raise InvalidWorkspace(
+            f"{workspace} was to be retuned",
+            "each adapter is kept as an image of its own, and it names no image to write to",
+            "set tuning.output.image",
+        )
+
+
+def parse_schedule(text: str) -> RetuneSchedule:
+    """The schedule that a text spells.
+
+    Raises: InvalidWorkspace.
+    """
+    every_s = seconds_of(text.strip())
+    if every_s is not None:
+        if not _LEAST_S <= every_s <= _MOST_S:
+            raise _wrong(text, f"{every_s:g} seconds are too short or too long")
+        return RetuneSchedule(every_s=every_s)
+    fields = text.split()
+    if len(fields) not in (5, 6):
+        raise _wrong(text, f"it has {len(fields)} fields and is no interval")
+    for field, (least, most, names) in zip(fields, _CRON_FIELDS, strict=False):
+        if not all(_is_cron(part, least, most, names) for part in field.lower().split(",")):
+            raise _wrong(text, f"{field!r} is no field of cron from {least} to {most}")
+    zone = fields[5] if len(fields) > 5 else "UTC"
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _wrong(text, f"there is no time zone {zone!r}") from None
+    return RetuneSchedule(cron=" ".join(fields[:5]), timezone=zone)
+
+
+def _is_cron(part: str, least: int, most: int, names: tuple[str, ...]) -> bool:
+    """Whether a part without commas is `*`, a number, a name or a range, with a step or without."""
+    span, slash, step = part.partition("/")
+    if slash and not (step.isdecimal() and 0 < int(step) <= most):
+        return False
+    if span == "*":
+        return True
+    ends = [_number(end, least, names) for end in span.split("-")]
+    in_order = len(ends) == 1 or (len(ends) == 2 and ends[0] <= ends[1])
+    return in_order and all(least <= end <= most for end in ends)
+
+
+def _number(text: str, least: int, names: tuple[str, ...]) -> int:
+    """The number that a part stands for; -1 where it stands for none."""
+    if text in names:
+        return names.index(text) + least
+    return int(text) if text.isdecimal() else -1
+
+
+def _wrong(text: str, found: str) -> InvalidWorkspace:
+    return InvalidWorkspace(f"annotation {RETUNE_SCHEDULE_ANNOTATION} is {text!r}", found, _FIX)

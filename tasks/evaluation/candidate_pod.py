@@ -1,0 +1,89 @@
+"""The pod of a candidate: it is tuned, published, and measured beside what serves, all in one.
+
+Described whole before it starts, as every pod: the rows that the dataset's and the trainer's
+programs set aside are the measurement's, without anybody who carries them from pod to pod.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.contract.artifacts import Node, PublishedImage
+from tasks.contract.gate import GATE_ANNOTATION, Gate, parse_gate
+from tasks.contract.programs.evaluation import EvaluationConfig
+from tasks.contract.programs.image import PullConfig
+from tasks.contract.programs.tuning import EVALUATION_FILE, TuningConfig
+from tasks.contract.steps import CANDIDATE, FETCH_SERVING, MEASURE, TUNE
+from tasks.contract.workspace import Workspace
+from tasks.platform.base import Container, Pod
+from tasks.platform.current import current_platform
+from tasks.pods import tuning_pod
+from tasks.settings import settings
+
+# Where the gate wants no more; the interval narrows with their root.
+_MEASURED_ROWS = 128
+
+
+async def candidate_pod(
+    workspace: Workspace,
+    node: Node,
+    *,
+    number: int,
+    serving: PublishedImage | None,
+    push: bool,
+    dataset_gib: float | None = None,
+) -> Pod:
+    """The pod that makes the adapter of a number and measures it.
+
+    What serves is fetched before the training, which a registry that is away would else cost.
+    Args: serving: the image of what serves, which is measured too; None = no adapter does.
+    push, dataset_gib: as of `tuning_pod`.
+    Raises: InvalidWorkspace: the gate cannot be read; what `tuning_pod` raises.
+    """
+    tuned = await tuning_pod(workspace, node, push=push, dataset_gib=dataset_gib, candidate=number)
+    told = tuned.container(TUNE).config
+    assert isinstance(told, TuningConfig)
+    folder = told.results_dir / "serving"
+    pulls = [await _pull(workspace, serving, folder=folder)] if serving else []
+    config = _measurement(told, gate_of(workspace), serving=folder if serving else None)
+    measurement = Container(name=MEASURE, program="tasks.evaluation.pod", config=config)
+    at = tuned.containers.index(tuned.container(TUNE))
+    before, after = tuned.containers[:at], tuned.containers[at:]
+    return replace(tuned, name=CANDIDATE, containers=(*before, *pulls, *after, measurement))
+
+
+def gate_of(workspace: Workspace) -> Gate:
+    """What a candidate has to show.
+
+    Raises: InvalidWorkspace.
+    """
+    return parse_gate(workspace.metadata.annotations.get(GATE_ANNOTATION))
+
+
+def _measurement(told: TuningConfig, gate: Gate, *, serving: Path | None) -> EvaluationConfig:
+    rows = max(_MEASURED_ROWS, gate.rows)
+    config = EvaluationConfig(
+        weights_dir=told.weights_dir,
+        rows_file=told.results_dir / EVALUATION_FILE,
+        candidate=told.results_dir / "adapter",
+        serving=serving,
+        method=told.method,
+        training_config=told.training_config,
+        max_rows=rows,
+        gpus=told.gpus,
+    )
+    return replace(config, answers=rows) if gate.metric.needs_answers else config
+
+
+async def _pull(workspace: Workspace, image: PublishedImage, *, folder: Path) -> Container:
+    assert workspace.tuning
+    secret = workspace.tuning.output.image_push_secret
+    login = await current_platform().docker_config(workspace, secret) if secret else None
+    config = PullConfig(
+        reference=f"{image.reference}@{image.digest}",
+        target_dir=folder,
+        layout_dir=image.layout_dir,
+        docker_configs=(login,) if login else (),
+        insecure=settings().insecure_registries,
+        storage_hosts=settings().storage_hosts,
+    )
+    return Container(name=FETCH_SERVING, program="tasks.image.pod.pull", config=config)

@@ -1,0 +1,1 @@
+"""The program that measures adapters, on the weights as they are served."""

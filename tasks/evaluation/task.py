@@ -1,0 +1,114 @@
+"""Step `evaluate`: whether a tuned adapter is good enough to take the place of what serves."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.contract.gate import Gate, Metric
+from tasks.contract.programs.evaluation import EvaluationResult, Measured
+from tasks.contract.programs.image import PullResult
+from tasks.contract.steps import FETCH_DATASET, FETCH_SERVING, MEASURE, TUNE, StepName
+from tasks.contract.workspace import Workspace
+from tasks.evaluation.candidate_pod import gate_of
+from tasks.evaluation.sanity import faults
+from tasks.evaluation.verdict import Verdict, judge
+from tasks.platform.base import Pod
+from tasks.steps import recorded_step, run_container
+
+
+@task(
+    name=FETCH_SERVING,
+    task_run_name=f"{FETCH_SERVING} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
+async def fetch_serving(workspace: Workspace, pod: Pod) -> None:
+    """The adapter that serves as a folder of the candidate's pod; nothing where none serves."""
+    for container in pod.containers_between(FETCH_DATASET, TUNE):
+        name = container.name
+        await run_container(workspace, pod, name, answers=PullResult, step=StepName.EVALUATE)
+
+
+@task(
+    name=StepName.EVALUATE.value,
+    task_run_name=f"{StepName.EVALUATE} {{workspace}}",
+    cache_policy=NO_CACHE,
+)
+async def evaluate_adapters(
+    workspace: Workspace, pod: Pod, *, candidate_name: str, serving_name: str | None = None
+) -> Verdict:
+    """The gate's verdict on the adapter that the candidate's pod has tuned, beside what serves.
+
+    Args: serving_name: None = no adapter serves.
+    Raises: InvalidWorkspace: the gate cannot be read.
+    """
+    gate = gate_of(workspace)
+    async with recorded_step(workspace, StepName.EVALUATE) as step:
+        result = await run_container(
+            workspace, pod, MEASURE, answers=EvaluationResult, step=StepName.EVALUATE
+        )
+        verdict = verdict_on(result, gate, candidate_name=candidate_name, serving_name=serving_name)
+        step.detail = "; ".join((verdict.reason, *result.notes))
+    await acreate_markdown_artifact(
+        comparison_table(result, verdict, gate),
+        key="evaluation",
+        description=f"{candidate_name} of {workspace}",
+    )
+    return verdict
+
+
+def verdict_on(
+    result: EvaluationResult, gate: Gate, *, candidate_name: str, serving_name: str | None
+) -> Verdict:
+    """The gate's word on what was measured."""
+    serving = result.serving
+    return judge(
+        gate,
+        candidate=_values(result.candidate),
+        serving=_values(serving) if serving else None,
+        base=_values(result.base),
+        candidate_name=candidate_name,
+        serving_name=serving_name,
+        faults=faults(result.candidate.sanity, (serving or result.base).sanity),
+    )
+
+
+def _values(measured: Measured) -> Mapping[Metric, tuple[float, ...]]:
+    return {
+        Metric.LOSS: measured.losses,
+        Metric.EXACT_MATCH: measured.exact_match,
+        Metric.ROUGE_L: measured.rouge_l,
+    }
+
+
+def comparison_table(result: EvaluationResult, verdict: Verdict, gate: Gate) -> str:
+    """The models side by side, as Markdown, under the verdict."""
+    models = {"base model": result.base, "serving": result.serving, "candidate": result.candidate}
+    rows = "\n".join(_row(name, measured) for name, measured in models.items() if measured)
+    heading = (
+        "| | loss | exact match | ROUGE-L | answers that stop |\n"
+        "| --- | ---: | ---: | ---: | ---: |"
+    )
+    return (
+        f"{verdict.reason}\n\n{heading}\n{rows}\n\n"
+        f"Loss on {len(result.candidate.losses)} rows that none was trained on "
+        f"(`{result.rows_digest[:12]}`), the rest on {result.candidate.sanity.asked} written "
+        f"answers. Gate: `{gate}`." + "".join(f"\n\nNote: {note}." for note in result.notes)
+    )
+
+
+def _row(name: str, measured: Measured) -> str:
+    sanity = measured.sanity
+    figures = (
+        _mean(measured.losses),
+        _mean(measured.exact_match),
+        _mean(measured.rouge_l),
+        f"{sanity.asked - sanity.endless} of {sanity.asked}",
+    )
+    return f"| {name} | {' | '.join(figures)} |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f}" if values else "-"

@@ -1,0 +1,85 @@
+"""The gate's word on a candidate, with the reason that a person reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.contract.comparison import Comparison, compare
+from tasks.contract.gate import Gate, Metric
+
+_BASE = "the base model"
+_BASES = f"{_BASE}'s"
+
+Values = Mapping[Metric, Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a candidate may serve, and why.
+
+    reason: one sentence, which names what goes on serving, or what passes.
+    with_serving, with_base: None = there was nothing to compare it with.
+    """
+
+    passed: bool
+    reason: str
+    with_serving: Comparison | None = None
+    with_base: Comparison | None = None
+
+
+def judge(
+    gate: Gate,
+    *,
+    candidate: Values,
+    serving: Values | None,
+    base: Values,
+    candidate_name: str,
+    serving_name: str | None = None,
+    faults: Sequence[str] = (),
+) -> Verdict:
+    """The verdict on values of the same rows in the same order.
+
+    The candidate passes where the whole interval of its gain is beyond the gate's margin: of its
+    gain over what serves, or over the base model where no adapter serves.
+
+    Args: serving, serving_name: None = no adapter serves.
+    faults: what its answers to a few prompts lack (`sanity`), in words; any keeps it out.
+    """
+    with_base = _compared(candidate, base, gate.metric)
+    with_serving = _compared(candidate, serving, gate.metric) if serving is not None else None
+    against, whose = (with_serving, "") if serving is not None else (with_base, _BASES)
+    if against is None or with_base is None or against.rows < gate.rows:
+        rows = against.rows if against else 0
+        problem = f"no difference on {rows} rows is believed, the gate wants {gate.rows}"
+    else:
+        problem = (
+            (f"candidate's answers are not sound: {'; '.join(faults)}" if faults else "")
+            or _of_the_floor(gate, with_base)
+            or _of_the_margin(gate, against, whose)
+        )
+    passes = f"{candidate_name} passes: {against.told(whose=whose) if against else ''}"
+    return Verdict(
+        passed=not problem,
+        reason=f"kept {serving_name or _BASE}: {problem}" if problem else passes,
+        with_serving=with_serving,
+        with_base=with_base,
+    )
+
+
+def _compared(candidate: Values, reference: Values, metric: Metric) -> Comparison | None:
+    values = candidate.get(metric, ())
+    return compare(values, reference.get(metric, ()), metric=metric) if values else None
+
+
+def _of_the_floor(gate: Gate, with_base: Comparison) -> str:
+    is_under = gate.floor and with_base.gain < 0
+    return f"{with_base.told(whose=_BASES)}, which is the floor" if is_under else ""
+
+
+def _of_the_margin(gate: Gate, against: Comparison, whose: str) -> str:
+    if against.sure_gain > gate.margin:
+        return ""
+    said = against.told(whose=whose)
+    if against.most_gain < 0:
+        return said
+    wanted = f"a gain of {gate.margin:g}" if gate.margin else "that it is better"
+    return f"{said}, which does not show {wanted}"

@@ -1,0 +1,172 @@
+"""Which rows are learned from and which are held out: decided by what a row asks, not by its place.
+
+Rows with one question are on one side. The side is read off a hash of question and seed, so a row
+keeps it whatever is added, removed or moved: what was held out once is never trained on later. What
+is held out and resembles a row that is trained on is not measured.
+"""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from random import Random
+from typing import Any
+
+from tasks.contract.training_config import DatasetSettings
+
+Row = dict[str, Any]
+
+# Fewer are all trained on, unless the user says otherwise: one of them would say nothing.
+_FEWEST_ROWS = 10
+# A tenth of much data is more than a comparison needs, and all that is not learned from.
+_SHARE, _SHARE_OF_MANY, _MANY_ROWS = 0.1, 0.02, 5000
+# By chance, or with questions that many rows ask, there may be more than the share.
+_MOST_OF_SHARE = 2
+# That are looked at one by one, and may be measured.
+MOST_MEASURED = 1024
+# Of the measured row's own runs of words, in one row that is trained on.
+_RESEMBLING = 0.8
+_RUN_WORDS = 3
+# What as many rows share is the data's form; no row is known by it.
+_COMMON_SHARE, _COMMON_ROWS = 0.1, 10
+# Scripts without spaces between words are read letter by letter.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Places of the rows: those to train on, and those to measure, which come in one order always.
+
+    held_out: rows that are not trained on. resembling: of them, those that are not measured, since
+        a row that is trained on is nearly the same.
+    share: of the questions that are held out, all but for what chance does to a few.
+    missing: why no row is measured; "" = some are, or the user wants none.
+    """
+
+    trained: list[int]
+    measured: list[int]
+    held_out: int
+    resembling: int
+    share: float
+    missing: str = ""
+
+
+def split_rows(rows: Sequence[Row], settings: DatasetSettings) -> Split:
+    """The rows' sides. One in ten questions is held out (one in fifty of 5,000 rows and more).
+
+    Of ten rows and more at least one is, of fewer none; or what train_test_split leaves, about.
+    """
+    share = _share(len(rows), settings.train_test_split)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        groups[_question(row)].append(place)
+    held_out = _held_out(groups, share=share, rows=len(rows), seed=settings.shuffle_seed)
+    out = set(held_out)
+    trained = [place for place in range(len(rows)) if place not in out]
+    if settings.shuffle_dataset:
+        Random(settings.shuffle_seed).shuffle(trained)
+    looked_at = held_out[:MOST_MEASURED]
+    known = _resembling([rows[place] for place in looked_at], [rows[place] for place in trained])
+    measured = [place for at, place in enumerate(looked_at) if at not in known]
+    return Split(
+        trained=trained,
+        measured=measured,
+        held_out=len(held_out),
+        resembling=len(known),
+        share=share,
+        missing="" if measured else _why_none(len(rows), settings, held_out=len(held_out)),
+    )
+
+
+def _share(rows: int, train_test_split: float | None) -> float:
+    if train_test_split is not None:
+        return 1 - train_test_split
+    if rows < _FEWEST_ROWS:
+        return 0.0
+    return _SHARE if rows < _MANY_ROWS else _SHARE_OF_MANY
+
+
+def _held_out(groups: dict[str, list[int]], *, share: float, rows: int, seed: int) -> list[int]:
+    """Places, those of the smallest hash first."""
+    if not share or rows < 2:
+        return []
+    most = min(rows - 1, ceil(_MOST_OF_SHARE * share * rows))
+    held_out: list[int] = []
+    for height, question in sorted((_height(question, seed), question) for question in groups):
+        if height >= share and held_out:
+            break
+        if len(held_out) + len(groups[question]) <= most:
+            held_out += groups[question]
+    return held_out
+
+
+def _height(question: str, seed: int) -> float:
+    """A number from 0 to 1 that belongs to the question."""
+    digest = hashlib.blake2b(f"{seed}\n{question}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _question(row: Row) -> str:
+    """What the row asks first, as it is the same however it is spelled; else all that it says."""
+    if row.get("prompt"):
+        return _plain(str(row["prompt"]))
+    asked = (one["content"] for one in row.get("messages", ()) if one["role"] == "user")
+    return _plain(str(next(asked, None) or _text(row)))
+
+
+def _plain(text: str) -> str:
+    return " ".join(_words(text)) or text
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _text(row: Row) -> str:
+    said = [str(message["content"] or "") for message in row.get("messages", ())]
+    plain = [str(row[name]) for name in ("prompt", "completion", "text") if name in row]
+    return "\n".join(said + plain)
+
+
+def _runs(row: Row) -> set[tuple[str, ...]]:
+    """Every three words that follow each other; all words of a shorter text."""
+    words = _words(_text(row))
+    runs = zip(*(words[start:] for start in range(_RUN_WORDS)), strict=False)
+    return set(runs) or {tuple(words)}
+
+
+def _resembling(measured: Sequence[Row], trained: Sequence[Row]) -> set[int]:
+    """Places of measured rows most of whose own words stand in one row that is trained on."""
+    runs = [_runs(row) for row in measured]
+    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, one in enumerate(runs):
+        for run in one:
+            holders[run].append(place)
+    shared = [{*_runs(row)} & holders.keys() for row in trained]
+    counts = Counter(run for one in shared for run in one)
+    limit = max(_COMMON_ROWS, _COMMON_SHARE * len(trained))
+    common = {run for run, count in counts.items() if count > limit}
+    own = [len(one - common) for one in runs]
+    return {
+        place
+        for one in shared
+        for place, count in Counter(_places(one - common, holders)).items()
+        if count >= _RESEMBLING * own[place]
+    }
+
+
+def _places(runs: set[tuple[str, ...]], holders: dict[tuple[str, ...], list[int]]) -> Iterator[int]:
+    for run in runs:
+        yield from holders[run]
+
+
+def _why_none(rows: int, settings: DatasetSettings, *, held_out: int) -> str:
+    if held_out:
+        return f"each of the {held_out} rows held out is nearly the same as one trained on"
+    if settings.train_test_split is not None:
+        return ""
+    if rows < _FEWEST_ROWS:
+        return f"of fewer than {_FEWEST_ROWS} rows none is held out"
+    return "no question is asked by so few rows that it could be held out"

@@ -1,0 +1,160 @@
+"""Which adapters a Workspace has had, which one serves, and which one a rollback brings back."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tasks.contract.adapter_history import AdapterHistory, AdapterRecord, Fate, candidate_image
+from tasks.contract.artifacts import PublishedImage, Tuned
+from tasks.contract.data_marks import DataMarks, FileMark
+from tasks.contract.errors import AdapterNotFound, ImageReferenceInvalid
+from tasks.contract.status import WorkspaceStatus, fresh_status
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def image(number: int) -> PublishedImage:
+    return PublishedImage(reference=f"r.example.com/a:1-g{number}", digest=f"sha256:{number}")
+
+
+def tuned(number: int) -> Tuned:
+    return Tuned(training=f"t{number}", generation=number, image=image(number))
+
+
+def data(etag: str) -> DataMarks:
+    return DataMarks(files=(FileMark(name="https://example.com/rows", etag=etag),), digest=etag)
+
+
+def history(*promoted: int, tuned: int = 0) -> AdapterHistory:
+    """Adapters 1 to `tuned`, of which some were promoted one after the other."""
+    made = AdapterHistory()
+    for number in range(1, max(tuned, *promoted) + 1):
+        made.add(AdapterRecord(number=number, image=image(number)), data(f"{number}"))
+    for day, number in enumerate(promoted):
+        made.promote(number, by="gate", why="better", now=START + timedelta(days=day))
+    return made
+
+
+def test_the_first_adapter_serves_as_soon_as_it_is_there() -> None:
+    made = AdapterHistory()
+    for _ in range(2):  # a run that was repeated
+        made.add_first(tuned(1), data=data("a"))
+    [record] = made.records
+    assert (record.number, record.fate, record.data) == (1, Fate.SERVING, "a")
+    assert made.data == data("a")
+
+
+def test_a_run_that_begins_again_on_the_same_data_makes_the_same_candidate() -> None:
+    made = history(1)
+    numbers = [made.begin(data(etag)).number for etag in ("x", "x", "y")]
+    assert numbers == [2, 2, 3]
+
+
+def test_of_two_adapters_one_serves() -> None:
+    made = history(1, 2)
+    assert [r.fate for r in made.records] == [Fate.SERVED, Fate.SERVING]
+
+
+def test_promoting_twice_is_promoting_once() -> None:
+    made = history(1, 2)
+    once = made.model_copy(deep=True)
+    made.promote(2, by="ana", why="again")
+    assert made == once
+
+
+UNKNOWN = DataMarks(files=(FileMark(name="volume"),))
+
+
+def test_a_run_that_is_killed_goes_on_with_its_candidate_whatever_is_known_of_the_data() -> None:
+    made = history(1)
+    assert made.begin(UNKNOWN, run="first").number == 2
+    assert made.begin(UNKNOWN, run="first").number == 2
+    assert made.begin(UNKNOWN, run="second").number == 3
+
+
+def test_of_looks_that_were_due_while_nobody_could_look_one_is_made() -> None:
+    made, hour = history(1), timedelta(hours=1)
+    assert not made.is_overtaken(START, run="1")
+    made.tell("skipped: the data has the same ETag", START + hour)
+    assert made.is_overtaken(START, run="2")
+    assert not made.is_overtaken(START + 2 * hour, run="3")
+    made.begin(data("b"), run="4")
+    assert not made.is_overtaken(START, run="4")
+
+
+def test_a_rollback_brings_back_the_adapter_that_served_last() -> None:
+    former = history(1, 3, 2, tuned=4).former
+    assert former
+    assert former.number == 3
+
+
+def test_a_rollback_of_a_rollback_brings_the_newer_one_back() -> None:
+    made = history(1, 2, 1)
+    assert made.former
+    assert made.former.number == 2
+
+
+def test_an_adapter_comes_back_with_the_data_that_it_was_tuned_from() -> None:
+    made = AdapterHistory()
+    for number in (1, 2):
+        made.add_first(tuned(number), data=data(f"{number}"))
+    made.bring_back(image(1))
+    assert [r.fate for r in made.records] == [Fate.SERVING, Fate.SERVED]
+    assert made.data == DataMarks(digest="1")
+
+
+def test_an_adapter_that_serves_already_comes_back_without_a_trace() -> None:
+    made = history(1, 2)
+    before = made.model_copy(deep=True)
+    made.bring_back(image(2))
+    assert made == before
+
+
+def test_what_served_can_serve_again_the_last_first_and_what_was_kept_out_cannot() -> None:
+    made = history(1, 3, 2, tuned=4)
+    made.keep_out(4, by="gate", why="worse")
+    assert [each.image for each in made.proven] == [image(2), image(3), image(1)]
+
+
+def test_what_was_tuned_before_anything_was_told_is_told_of_when_another_is() -> None:
+    status = WorkspaceStatus(tuned=tuned(1), observed_generation=2)
+    status.remember_tuned("t2", image(2))
+    assert [(r.number, r.training, r.generation) for r in status.adapters.records] == [
+        (1, "t1", 1),
+        (2, "t2", 2),
+    ]
+
+
+def test_an_adapter_that_was_kept_out_is_nothing_to_go_back_to() -> None:
+    made = history(1, tuned=2)
+    made.keep_out(2, by="gate", why="worse")
+    assert made.former is None
+    assert made.find(2).why == "worse"
+
+
+def test_an_adapter_that_was_never_tuned_is_not_promoted() -> None:
+    with pytest.raises(AdapterNotFound, match="known: 1, 2"):
+        history(1, 2).promote(7, by="ana", why="please")
+
+
+def test_what_serves_and_what_a_rollback_needs_outlive_the_history_s_bound() -> None:
+    made = history(2, 1, tuned=5)
+    made.keep(2)
+    assert [r.number for r in made.records] == [1, 2]
+
+
+def test_the_history_forgets_the_oldest_first() -> None:
+    made = history(4, 5, tuned=6)
+    made.keep(3)
+    assert [r.number for r in made.records] == [4, 5, 6]
+
+
+def test_a_new_generation_of_the_workspace_keeps_the_history() -> None:
+    earlier = WorkspaceStatus(adapters=history(1, 2))
+    assert fresh_status(2, earlier).adapters == earlier.adapters
+
+
+def test_each_adapter_has_a_tag_of_its_own() -> None:
+    assert candidate_image("r.example.com/a:0.0.1", 4) == "r.example.com/a:0.0.1-g4"
+    with pytest.raises(ImageReferenceInvalid):
+        candidate_image(f"r.example.com/a:{'1' * 127}", 4)

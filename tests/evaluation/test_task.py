@@ -1,0 +1,112 @@
+"""What the step asks of its pod, and what a person reads of the answer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.contract.artifacts import Node, PublishedImage
+from tasks.contract.gate import Gate, Metric
+from tasks.contract.programs.evaluation import EvaluationConfig, EvaluationResult, Measured, Sanity
+from tasks.contract.programs.image import PullConfig
+from tasks.contract.programs.tuning import TuningConfig
+from tasks.contract.workspace import parse_workspace
+from tasks.evaluation.candidate_pod import candidate_pod
+from tasks.evaluation.task import comparison_table, verdict_on
+from tasks.platform.current import current_platform, local_platform
+from tasks.settings import settings
+from tests.builders import tuning_manifest, tuning_workspace
+
+NODE = Node(name="here", cores=2, memory_gib=8, gpus=1)
+SERVING = PublishedImage(reference="registry.example.com/a:1", digest="sha256:0")
+SOUND = Sanity(asked=8)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("KAITOFLOW_HOME", str(tmp_path))
+    caches = (settings, current_platform, local_platform)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+async def told(gate: Gate, serving: PublishedImage | None) -> tuple[TuningConfig, EvaluationConfig]:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {"kaitoflow.io/gate": str(gate)}
+    workspace = parse_workspace(manifest, source="test")
+    pod = await candidate_pod(workspace, NODE, number=2, serving=serving, push=False)
+    measurement, tuning = pod.containers[-1].config, pod.container("tune").config
+    assert isinstance(measurement, EvaluationConfig)
+    assert isinstance(tuning, TuningConfig)
+    return tuning, measurement
+
+
+async def test_what_was_tuned_is_measured_where_it_lies_on_the_rows_that_were_held_out() -> None:
+    tuning, measurement = await told(Gate(), None)
+    assert measurement.candidate == tuning.results_dir / "adapter"
+    assert measurement.rows_file == tuning.results_dir / "evaluation.jsonl"
+    assert (measurement.weights_dir, measurement.method) == (tuning.weights_dir, "qlora")
+    assert (measurement.serving, measurement.gpus) == (None, 1)
+
+
+async def test_what_serves_is_pulled_by_its_digest() -> None:
+    pod = await candidate_pod(tuning_workspace(), NODE, number=2, serving=SERVING, push=False)
+    pull, measurement = pod.container("fetch-serving").config, pod.containers[-1].config
+    assert isinstance(pull, PullConfig)
+    assert pull.reference == "registry.example.com/a:1@sha256:0"
+    assert pull.target_dir == measurement.serving
+
+
+async def test_what_serves_is_fetched_before_a_training_is_spent_on_it() -> None:
+    pod = await candidate_pod(tuning_workspace(), NODE, number=2, serving=SERVING, push=False)
+    names = [container.name for container in pod.containers]
+    order = ["fetch-weights", "fetch-dataset", "fetch-serving", "tune", "push-image", "measure"]
+    assert names == order
+
+
+@pytest.mark.parametrize(
+    ("gate", "rows", "answers"),
+    [
+        (Gate(), 128, 8),
+        (Gate(rows=500), 500, 8),
+        (Gate(metric=Metric.ROUGE_L), 128, 128),
+    ],
+)
+async def test_as_many_rows_are_measured_and_asked_as_the_gate_needs(
+    gate: Gate, rows: int, answers: int
+) -> None:
+    _, measurement = await told(gate, None)
+    assert (measurement.max_rows, measurement.answers) == (rows, answers)
+
+
+def model(loss: float, *, sanity: Sanity = SOUND) -> Measured:
+    return Measured(losses=(loss,) * 30, exact_match=(0.0, 1.0), rouge_l=(0.5,), sanity=sanity)
+
+
+def result(candidate: Measured) -> EvaluationResult:
+    return EvaluationResult(
+        rows_digest="abcdef0123456789",
+        base=model(3.0),
+        candidate=candidate,
+        serving=model(2.33),
+        seconds=1.0,
+    )
+
+
+def test_the_comparison_shows_all_models_under_the_verdict() -> None:
+    measured = result(model(2.41))
+    verdict = verdict_on(measured, Gate(), candidate_name="a@4", serving_name="a@3")
+    table = comparison_table(measured, verdict, Gate())
+    assert table.startswith("kept a@3: candidate's loss 2.410 is 0.080 worse than 2.330 on 30 rows")
+    assert "| serving | 2.330 | 0.500 | 0.500 | 8 of 8 |" in table
+    assert "| candidate | 2.410 | " in table
+    assert "Loss on 30 rows that none was trained on (`abcdef012345`)" in table
+
+
+def test_answers_that_loop_keep_a_candidate_out() -> None:
+    measured = result(model(1.0, sanity=Sanity(asked=8, looping=3)))
+    verdict = verdict_on(measured, Gate(), candidate_name="a@4", serving_name="a@3")
+    assert verdict.reason.endswith("candidate's answers are not sound: 3 of 8 repeat themselves")

@@ -1,0 +1,66 @@
+"""A Workspace is retuned by the command line, with a small model that is really trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.docstrings import write_docstring_dataset
+from tests.flows.conftest import Installation, write_workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def adapters(installation: Installation) -> dict[str, Any]:
+    found: dict[str, Any] = installation.object("retuned")["status"]["adapters"]
+    return found
+
+
+def fates(installation: Installation) -> list[str]:
+    return [each["fate"] for each in adapters(installation)["records"]]
+
+
+def said(installation: Installation, *arguments: str) -> str:
+    ended = installation.kaitoflow(*arguments)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def with_gate(file: Path, gate: str) -> None:
+    workspace, config = yaml.safe_load_all(file.read_text())
+    workspace["metadata"]["annotations"] = {"kaitoflow.io/gate": gate}
+    file.write_text(yaml.safe_dump_all([workspace, config]))
+
+
+def test_new_data_is_kept_out_by_the_gate_serves_at_a_person_s_word_and_goes_back(
+    installation: Installation,
+) -> None:
+    file = write_workspace(
+        installation.home,
+        "retuned",
+        rows=40,
+        training={"learning_rate": 5e-4, "per_device_train_batch_size": 4},
+        split=0.7,
+    )
+    with_gate(file, "loss margin 50 rows 10 floor none")
+    said(installation, "run", str(file))
+    first = installation.object("retuned")["status"]["image"]
+    assert "skipped: the data has the same digest" in said(installation, "retune", "retuned")
+
+    write_docstring_dataset(file.parent / "rows.parquet", rows=50, seed=1)
+    told = said(installation, "retune", str(file))
+    assert "kept retuned@1: candidate's loss" in told
+    assert "95 % interval" in told
+    assert fates(installation) == ["serving", "kept out"]
+    assert "skipped: the data has the same digest" in said(installation, "retune", "retuned")
+
+    said(installation, "promote", "retuned", "--number", "2", "--note", "reads better")
+    promoted = installation.object("retuned")["status"]["image"]
+    assert promoted["reference"] == f"{first['reference']}-g2"
+    assert said(installation, "chat", "retuned", "hi")
+    assert "reads better" in said(installation, "history", "retuned")
+
+    said(installation, "rollback", "retuned")
+    assert installation.object("retuned")["status"]["image"] == first
+    assert fates(installation) == ["serving", "served"]

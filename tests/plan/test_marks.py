@@ -1,0 +1,96 @@
+"""A dataset is known again by what its servers and files say of it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tasks.contract.data_marks import DataMarks, compare
+from tasks.contract.errors import DatasetUnreachable
+from tasks.plan.marks import look_at_data, seen_data
+from tasks.settings import Settings
+from tests.builders import tuning_workspace
+from tests.dataset.web import running_web
+from tests.image.scripted import scripted
+
+SETTINGS = Settings(allow_local_addresses=True)
+
+
+async def look(*urls: str, is_cluster: bool = False) -> DataMarks:
+    workspace = tuning_workspace(input={"urls": [*urls]})
+    return await look_at_data(workspace, SETTINGS, is_cluster=is_cluster)
+
+
+async def test_a_server_s_file_is_known_by_what_its_headers_say() -> None:
+    with running_web() as web:
+        url = web.serve_bytes("/rows.jsonl", b"{}\n", ETag='"a"', Last_Modified="Mon")
+        [mark] = (await look(url)).files
+    assert (mark.etag, mark.modified, mark.bytes) == ('"a"', "Mon", 3)
+
+
+async def test_no_password_of_an_address_is_kept() -> None:
+    with running_web() as web:
+        url = web.serve_bytes("/rows.jsonl", b"{}\n")
+        [mark] = (await look(url.replace("://", "://ana:secret@") + "?sig=secret")).files
+    assert "secret" not in mark.model_dump_json()
+
+
+async def test_a_file_that_was_only_touched_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}\n")
+    before = await look(file.as_uri())
+    os.utime(file, (1, 1))
+    assert compare(before, await look(file.as_uri())).is_same
+
+
+async def test_a_file_with_other_bytes_of_the_same_size_and_time_has_changed(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("[1]\n")
+    os.utime(file, (1, 1))
+    before = await look(file.as_uri())
+    file.write_text("[2]\n")
+    os.utime(file, (1, 1))
+    assert not compare(before, await look(file.as_uri())).is_same
+
+
+async def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DatasetUnreachable):
+        await look((tmp_path / "rows.jsonl").as_uri())
+
+
+async def test_an_address_inside_a_cluster_s_network_is_its_pods_to_look_at() -> None:
+    with running_web() as web:
+        seen = await look(web.serve_bytes("/rows.jsonl", b"{}\n"), is_cluster=True)
+        assert web.asked == []
+    assert not compare(seen, seen).is_same
+
+
+async def test_a_volume_has_to_be_read_to_know() -> None:
+    workspace = tuning_workspace(input={"volumeSource": {"emptyDir": {}}})
+    seen = await look_at_data(workspace, SETTINGS, is_cluster=True)
+    assert not compare(seen, seen).is_same
+
+
+async def look_at(**source: object) -> DataMarks:
+    workspace = tuning_workspace(input=source)
+    return await look_at_data(workspace, SETTINGS, is_cluster=True)
+
+
+async def test_an_image_inside_is_known_by_its_name_alone_and_not_asked() -> None:
+    """Its pod has the login, and the way to it."""
+    with scripted() as registry:
+        [mark] = (await look_at(image=f"{registry.host}/rows:1")).files
+        assert not registry.heard
+    assert (mark.name, mark.digest) == (f"{registry.host}/rows:1", "")
+
+
+async def test_a_volume_says_nothing_of_what_is_on_it() -> None:
+    [mark] = (await look_at(volumeSource={"persistentVolumeClaim": {"claimName": "rows"}})).files
+    assert (mark.digest, mark.bytes) == ("", None)
+
+
+async def test_what_cannot_be_looked_at_from_here_is_empty_for_who_reads_it_anyway() -> None:
+    gone = tuning_workspace(input={"urls": ["file:/no/such/rows.jsonl"]})
+    assert await seen_data(gone, SETTINGS, is_cluster=False) == DataMarks()
