@@ -285,6 +285,34 @@ def history(name: str, *, namespace: Namespace = None, place: Where = DEFAULT_PL
 
 
 @app.command
+def diff(
+    name: str,
+    before: str | None = None,
+    after: str | None = None,
+    *,
+    namespace: Namespace = None,
+    output: Output = "table",
+    place: Where = DEFAULT_PLACE,
+) -> int:
+    """Show two adapters of a Workspace side by side: how each did, from which data and settings.
+
+    Parameters
+    ----------
+    before
+        Its number, as `kaitoflow history` shows it. Without any: what serves beside the candidate
+        that waits for a word, else the adapter before beside what serves.
+    after
+        The other one; what serves when left away.
+    output
+        wide shows settings that are the same, too.
+    """
+    from flows.commands.adapters import print_diff
+
+    wanted = [each for each in (before, after) if each is not None]
+    return print_diff(name, wanted, namespace=namespace, output=output, place=place)
+
+
+@app.command
 def leaks(*, collect: bool = False, output: Output = "table", place: Where = DEFAULT_PLACE) -> int:
     """List the machines that were made for Workspaces and that nobody needs; 1 when there are any.
 

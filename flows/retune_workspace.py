@@ -18,9 +18,9 @@ from flows.make_room import make_room
 from flows.promote_adapter import find_workspace, promote
 from flows.schedules import RETUNE_FLOW
 from flows.served import expect_served
-from tasks.contract.adapter_history import AdapterRecord
+from tasks.contract.adapter_history import AdapterRecord, Beside
 from tasks.contract.adapter_history import Candidate as Begun
-from tasks.contract.artifacts import Plan
+from tasks.contract.artifacts import Node, Plan
 from tasks.contract.data_marks import DataMarks, compare
 from tasks.contract.errors import InvalidWorkspace, RunInProgress
 from tasks.contract.retuning import expect_own_images, retuning_of
@@ -41,6 +41,7 @@ from tasks.platform.current import current_platform
 from tasks.report import adapters_report
 from tasks.settings import settings
 from tasks.steps import change_status
+from tasks.tuning.making import making_of
 from tasks.tuning.task import tune_model
 
 
@@ -146,11 +147,11 @@ async def make_candidate(
             push=push,
             dataset_gib=plan.dataset_gib,
         )
-        return pod, await tune_and_measure(workspace, pod, begun, status)
+        return pod, await tune_and_measure(workspace, node, pod, begun, status)
 
 
 async def tune_and_measure(
-    workspace: Workspace, pod: Pod, begun: Begun, before: WorkspaceStatus
+    workspace: Workspace, node: Node, pod: Pod, begun: Begun, before: WorkspaceStatus
 ) -> Candidate | None:
     """The candidate's record and the gate's word; None = its data is that of the last one.
 
@@ -174,6 +175,10 @@ async def tune_and_measure(
         candidate_name=f"{name}@{begun.number}",
         serving_name=f"{name}@{serving.number}" if serving else None,
     )
+    machines = before.cost.machines
+    beside = None
+    if serving and verdict.with_serving:
+        beside = Beside(number=serving.number, comparison=verdict.with_serving)
     record = AdapterRecord(
         number=begun.number,
         image=image,
@@ -181,7 +186,8 @@ async def tune_and_measure(
         data=dataset.digest,
         generation=workspace.metadata.generation,
         held_out=adapter.metrics.held_out,
-        seconds=adapter.metrics.seconds,
+        making=making_of(workspace, pod, dataset, adapter, node=node.name, machines=machines),
+        beside=beside,
         tuned=utc_text(datetime.now(UTC)),
     )
     return Candidate(record=record, verdict=verdict)

@@ -42,6 +42,7 @@ from tasks.pods import endpoint_of, inference_pod, tuning_pod
 from tasks.report import loss_curve, run_report
 from tasks.settings import settings
 from tasks.steps import change_status
+from tasks.tuning.making import making_of
 from tasks.tuning.task import keep_tuned, tune_model
 
 # Prefect forwards these loggers to the run's log; without a level they would say nothing.
@@ -181,12 +182,18 @@ async def tune_and_publish(
     await fetch_weights(workspace, pod)
     # Looked at before it is read: what changes in between is seen to have changed at the next look.
     data = await seen_data(workspace, settings(), is_cluster=current_platform().is_cluster)
-    data = data.with_digest((await download_dataset(workspace, pod)).digest)
+    dataset = await download_dataset(workspace, pod)
     adapter, image = await tune_model(workspace, pod), None
     assert workspace.tuning
     if workspace.tuning.output.image:
         image = await push_image(workspace, pod)
-    await change_status(workspace, lambda status: status.remember_tuned(plan.training, image, data))
+
+    def remember(status: WorkspaceStatus) -> None:
+        machines = status.cost.machines
+        making = making_of(workspace, pod, dataset, adapter, node=node.name, machines=machines)
+        status.remember_tuned(plan.training, image, data.with_digest(dataset.digest), making)
+
+    await change_status(workspace, remember)
     return adapter, image
 
 

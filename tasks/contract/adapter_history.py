@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from tasks.contract.artifacts import PublishedImage, Tuned
-from tasks.contract.data_marks import DataMarks, compare
+from tasks.contract.comparison import Comparison
+from tasks.contract.data_marks import DataMarks, FileMark, compare
 from tasks.contract.errors import AdapterNotFound
 from tasks.contract.image_reference import parse_push_reference
 from tasks.contract.programs.tuning import HeldOut
@@ -36,12 +37,35 @@ class _Part(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
+class Making(_Part):
+    """How an adapter was made, as far as that was noted.
+
+    rows: of its dataset. files: of that; empty = not noted, as of a dataset of very many.
+    settings: of its training, each by section and name, in the words of training_config.yaml.
+    seconds: that its tuning took. price_usd: of its machine for so long; None = none was made, or
+    its price is not known.
+    """
+
+    rows: int | None = None
+    files: tuple[FileMark, ...] = ()
+    settings: dict[str, str] = {}
+    seconds: float | None = None
+    price_usd: float | None = None
+
+
+class Beside(_Part):
+    """What the gate has measured of an adapter beside the one that served; number: of that one."""
+
+    number: int
+    comparison: Comparison
+
+
 class AdapterRecord(_Part):
     """One adapter.
 
     training, data: digests of all that the training depended on, and of the dataset's bytes.
     generation: of the Workspace that it was tuned for; 0 = not known, as of earlier versions.
-    seconds: that its tuning took; None = not known.
+    beside: None = it was measured beside none, as the first one.
     by, why: who made it serve, or kept it out, and for which reason.
     """
 
@@ -51,7 +75,8 @@ class AdapterRecord(_Part):
     data: str = ""
     generation: int = 0
     held_out: HeldOut | None = None
-    seconds: float | None = None
+    making: Making = Making()
+    beside: Beside | None = None
     tuned: str = ""
     fate: Fate = Fate.WAITING
     by: str = ""
@@ -199,11 +224,12 @@ class AdapterHistory(_Part):
         tuned: Tuned,
         *,
         data: DataMarks | None,
+        making: Making | None = None,
         now: datetime | None = None,
     ) -> None:
         """Tell of the adapter that an edit of the Workspace has made, and that serves from now on.
 
-        An image that is known already is no other adapter.
+        An image that is known already is no other adapter. making: None = it was not noted.
         """
         image = tuned.image
         assert image
@@ -217,6 +243,7 @@ class AdapterHistory(_Part):
             data=data.digest if data else "",
             generation=tuned.generation,
             held_out=tuned.held_out,
+            making=making or Making(),
             tuned=moment,
         )
         self.add(record, data)

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from tasks.contract.adapter_history import AdapterHistory
+from tasks.contract.adapter_history import AdapterHistory, Making
 from tasks.contract.artifacts import Endpoint, PublishedImage, Tuned
 from tasks.contract.data_marks import DataMarks
 from tasks.contract.errors import RunInProgress
@@ -398,11 +398,16 @@ class WorkspaceStatus(_Part):
             )
 
     def remember_tuned(
-        self, training: str, image: PublishedImage | None, data: DataMarks | None = None
+        self,
+        training: str,
+        image: PublishedImage | None,
+        data: DataMarks | None = None,
+        making: Making | None = None,
     ) -> None:
         """Note what this generation has tuned, and from what, so that it is not tuned again.
 
         Args: training: the digest of all that it depended on. data: that it was tuned from.
+        making: how it was made; None = not noted.
         """
         self.adapters.adopt(self.tuned)
         self.tuned = Tuned(
@@ -412,7 +417,7 @@ class WorkspaceStatus(_Part):
             held_out=self.held_out,
         )
         if image:
-            self.adapters.add_first(self.tuned, data=data)
+            self.adapters.add_first(self.tuned, data=data, making=making)
 
     def keep_tuned(self, tuned: Tuned) -> None:
         """Have as this generation's what an earlier one has tuned."""

@@ -60,6 +60,10 @@ def test_new_data_is_kept_out_by_the_gate_serves_at_a_person_s_word_and_goes_bac
     assert promoted["reference"] == f"{first['reference']}-g2"
     assert said(installation, "chat", "retuned", "hi")
     assert "reads better" in said(installation, "history", "retuned")
+    compared = said(installation, "diff", "retuned")
+    assert "rows.parquet has other bytes" in compared
+    assert "adapter 2 beside adapter 1: candidate's loss" in compared
+    assert ", 0 differ" in compared
 
     said(installation, "rollback", "retuned")
     assert installation.object("retuned")["status"]["image"] == first
