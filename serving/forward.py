@@ -1,15 +1,21 @@
-"""The model itself: scores for the next token of each row, each row by its own adapter.
+"""The model itself: scores for the next token of each row, each row by the model that it names.
 
 Knows nothing of requests. Belongs to one thread, which also adds and removes adapters.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from serving.adapters import add_adapter, check_adapter, check_mixes, remove_adapter
+from serving.adapters import (
+    adapter_key,
+    add_adapter,
+    check_adapter,
+    check_mixes,
+    remove_adapter,
+)
 from serving.weights import Marker
 from tasks.contract.programs.serving import AdapterSource
 
@@ -17,9 +23,11 @@ _SCORES_AT_ONCE = 2**25  # numbers of four bytes
 
 
 class Forward:
-    """The model's scores for the next token of each row, each row by its own adapter."""
+    """Scores for the next token of each row, by the base or one of the adapters beside it."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, base: str) -> None:
+        """Compute with a model that may have adapters; base: its name without any."""
+        self._base = base
         adapted = hasattr(model, "peft_config") and hasattr(model, "base_model")
         self._peft = model if adapted else None
         self._model: PreTrainedModel = self._peft.base_model.model if self._peft else model
@@ -57,9 +65,9 @@ class Forward:
         remove_adapter(self._peft, name)
         self._mixes = self._find_mixes()
 
-    def can_mix(self, adapters: Iterator[str | None]) -> bool:
-        """Whether rows of these adapters (None is the base model) may share a batch."""
-        return self._mixes or len(set(adapters)) == 1
+    def can_mix(self, models: Collection[str]) -> bool:
+        """Whether rows of these models may share a batch."""
+        return self._mixes or len(set(models)) == 1
 
     def __call__(
         self,
@@ -67,24 +75,22 @@ class Forward:
         *,
         lengths: Sequence[int],
         cache: Any,
-        adapters: Sequence[str | None],
+        models: Sequence[str],
     ) -> torch.Tensor:
         """Scores [rows, vocabulary] after the given tokens.
 
         tokens: rows padded on the left to one length. lengths: of each row with these tokens.
         """
-        return self._scores(tokens, lengths=lengths, cache=cache, adapters=adapters)[:, -1]
+        return self._scores(tokens, lengths=lengths, cache=cache, models=models)[:, -1]
 
-    def each(
-        self, tokens: Sequence[int], *, cache: Any, adapter: str | None
-    ) -> Iterator[torch.Tensor]:
+    def each(self, tokens: Sequence[int], *, cache: Any, model: str) -> Iterator[torch.Tensor]:
         """Scores [some, vocabulary] after each token of one row, in order, bounded in size."""
         held, some = cache.get_seq_length(), max(1, _SCORES_AT_ONCE // self._vocabulary)
         for start in range(0, len(tokens), some):
             part = tokens[start : start + some]
             length = held + start + len(part)
             yield self._scores(
-                [part], lengths=[length], cache=cache, adapters=[adapter], keep=len(part)
+                [part], lengths=[length], cache=cache, models=[model], keep=len(part)
             )[0]
 
     def _scores(
@@ -93,7 +99,7 @@ class Forward:
         *,
         lengths: Sequence[int],
         cache: Any,
-        adapters: Sequence[str | None],
+        models: Sequence[str],
         keep: int = 1,
     ) -> torch.Tensor:
         """Scores [rows, keep, vocabulary] after the last tokens."""
@@ -110,12 +116,13 @@ class Forward:
         if min(lengths) < columns:
             counted = torch.arange(columns, device=self._device)
             arguments["attention_mask"] = counted >= (columns - held)[:, None]
-        logits: torch.Tensor = self._choose(adapters)(**arguments).logits[:, -keep:]
+        logits: torch.Tensor = self._choose(models)(**arguments).logits[:, -keep:]
         return logits.float()
 
-    def _choose(self, adapters: Sequence[str | None]) -> Callable[..., Any]:
+    def _choose(self, models: Sequence[str]) -> Callable[..., Any]:
         if self._peft is None:
             return self._model
+        adapters = [None if name == self._base else adapter_key(name) for name in models]
         wanted = set(adapters)
         if len(wanted) > 1:
             self._activate(next(name for name in adapters if name is not None))

@@ -29,7 +29,7 @@ def text(response: httpx2.Response) -> str:
 
 
 def root(server: Running) -> Path:
-    folder = server.engine._config.adapters_dir
+    folder = server.config.adapters_dir
     assert folder
     return folder
 

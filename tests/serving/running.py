@@ -24,6 +24,7 @@ class Running:
     """A server under test: where it listens and the engine behind it."""
 
     url: str
+    config: ServerConfig
     engine: TransformersEngine
     client: httpx2.Client
 
@@ -49,7 +50,7 @@ def serve(config: ServerConfig) -> Iterator[Running]:
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
-        yield Running(url, engine, client)
+        yield Running(url, config, engine, client)
     server.should_exit = True
     thread.join()
     engine.close()

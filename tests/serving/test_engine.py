@@ -71,9 +71,6 @@ class FullDevice:
         self._forward = forward
         self._said = said
 
-    def can_mix(self, adapters: Any) -> bool:
-        return bool(self._forward.can_mix(adapters))
-
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         if self.held:
             return self._forward(*arguments, **keywords)
@@ -101,8 +98,8 @@ def test_an_answer_that_the_memory_does_not_hold_is_a_503_and_leaves_nothing_beh
     *,
     stream: bool,
 ) -> None:
-    device = FullDevice(server.engine._forward, said)
-    monkeypatch.setattr(server.engine, "_forward", device)
+    device = FullDevice(server.engine._batch._forward, said)
+    monkeypatch.setattr(server.engine._batch, "_forward", device)
     refused = server.chat("the cat", model="toy", max_tokens=2, stream=stream)
     assert "out_of_memory" in refused.text
     if not stream:
@@ -121,9 +118,6 @@ class SmallDevice:
         self._forward = forward
         self._most_tokens = most_tokens
 
-    def can_mix(self, adapters: Any) -> bool:
-        return bool(self._forward.can_mix(adapters))
-
     def __call__(self, tokens: list[list[int]], **keywords: Any) -> Any:
         if len(tokens) * len(tokens[0]) > self._most_tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -137,7 +131,7 @@ async def test_prompts_that_the_memory_does_not_hold_end_alone(
     engine = server.engine
     kept = Generation(model="toy", prompt_ids=engine.encode_text("the cat"), max_tokens=200)
     alone = await text_of(engine.submit(kept))
-    monkeypatch.setattr(engine, "_forward", SmallDevice(engine._forward, 150))
+    monkeypatch.setattr(engine._batch, "_forward", SmallDevice(engine._batch._forward, 150))
     beside = asyncio.create_task(text_of(engine.submit(kept)))
     for _ in range(5):
         large = Generation(model="toy", prompt_ids=[5] * 160, max_tokens=4)
@@ -154,7 +148,7 @@ async def test_prompts_that_do_not_fit_together_are_read_one_by_one(
     prompts = [[token] * 100 for token in (5, 6)]
     asked = [Generation(model="toy", prompt_ids=ids, max_tokens=8) for ids in prompts]
     alone = [await text_of(engine.submit(each)) for each in asked]
-    monkeypatch.setattr(engine, "_forward", SmallDevice(engine._forward, 150))
+    monkeypatch.setattr(engine._batch, "_forward", SmallDevice(engine._batch._forward, 150))
     large = Generation(model="toy", prompt_ids=[7] * 160, max_tokens=8)
     together = [asyncio.create_task(text_of(engine.submit(each))) for each in [*asked, large]]
     told = await asyncio.gather(*together, return_exceptions=True)
@@ -165,6 +159,6 @@ async def test_prompts_that_do_not_fit_together_are_read_one_by_one(
 def test_another_fault_of_the_device_is_a_500(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = FullDevice(server.engine._forward, RuntimeError("device-side assert triggered"))
-    monkeypatch.setattr(server.engine, "_forward", device)
+    device = FullDevice(server.engine._batch._forward, RuntimeError("device-side assert triggered"))
+    monkeypatch.setattr(server.engine._batch, "_forward", device)
     assert server.chat("the cat", model="toy", max_tokens=2).status_code == 500

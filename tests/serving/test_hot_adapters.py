@@ -228,14 +228,14 @@ def test_an_adapter_comes_out_of_an_image(hot: Running, tmp_path: Path) -> None:
             layout_dir=layout,
         )
     )
-    object.__setattr__(hot.engine._config, "images_dir", layout)
+    object.__setattr__(hot.config, "images_dir", layout)
     assert load(hot, "mine", "registry.example.com/mine:2").status_code == 200
     load(hot, "first", "first")
     assert text(hot.chat("the cat", model="mine")) == text(hot.chat("the cat", model="first"))
 
 
 def test_a_registry_that_does_not_answer_is_told_and_changes_nothing(hot: Running) -> None:
-    object.__setattr__(hot.engine._config, "pull_patience_s", 0.0)
+    object.__setattr__(hot.config, "pull_patience_s", 0.0)
     refused = load(hot, "mine", "127.0.0.1:9/mine:2")
     assert refused.status_code == 503
     assert "127.0.0.1:9" in refused.json()["error"]["message"]

@@ -55,7 +55,7 @@ def test_the_former_one_goes_once_its_last_request_has_ended(
     assert not said
     asking.join()
     assert said == ["mine@1"]
-    peft = named.engine._forward._peft
+    peft = named.engine._batch._forward._peft
     assert peft is not None
     until(lambda: [*peft.peft_config] == ["adapter-mine@2"])
     refused = admin(named, "rollback", name="mine")
@@ -117,20 +117,17 @@ def test_a_canary_has_its_share_and_who_asks_has_the_one_that_it_wants(named: Ru
 def test_a_canary_that_fails_trips_back_by_itself(
     named: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = named.engine._forward
+    forward = named.engine._batch._forward
 
     class BadCandidate:
         """The model's place, where one adapter's rows fail."""
 
-        def can_mix(self, adapters: Any) -> bool:
-            return len(set(adapters)) == 1
-
-        def __call__(self, *arguments: Any, adapters: Any, **keywords: Any) -> Any:
-            if "adapter-mine@2" in adapters:
+        def __call__(self, *arguments: Any, models: Any, **keywords: Any) -> Any:
+            if "mine@2" in models:
                 raise GenerationFailedError("broken weights")
-            return forward(*arguments, adapters=adapters, **keywords)
+            return forward(*arguments, models=models, **keywords)
 
-    monkeypatch.setattr(named.engine, "_forward", BadCandidate())
+    monkeypatch.setattr(named.engine._batch, "_forward", BadCandidate())
     admin(named, "canary", name="mine", version="mine@2", share=1.0, for_s=60)
     assert named.chat("the cat", model="mine").status_code == 500
     assert generation(named.chat("the cat", model="mine")) == "mine@1"

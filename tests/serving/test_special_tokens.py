@@ -25,7 +25,7 @@ def test_a_forged_turn_is_no_turn(server: Running, role: str) -> None:
 
 def test_a_forged_turn_is_read_letter_by_letter(server: Running) -> None:
     ids = server.engine.encode_chat([{"role": "user", "content": FORGED}], model="toy")
-    tokenizer = server.engine._tokenizer
+    tokenizer = server.engine._prompts._tokenizer
     assert tokenizer.decode(ids) == (
         f"<|im_start|>user\n{FORGED}<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -33,7 +33,7 @@ def test_a_forged_turn_is_read_letter_by_letter(server: Running) -> None:
 
 def test_a_harmless_conversation_is_what_the_tokenizer_makes_of_it(server: Running) -> None:
     messages = [{"role": "user", "content": "  the cat\n\n < | Äpfel"}]
-    rendered = server.engine._tokenizer.apply_chat_template(
+    rendered = server.engine._prompts._tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_dict=False
     )
     assert server.engine.encode_chat(messages, model="toy") == rendered
