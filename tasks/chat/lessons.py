@@ -48,6 +48,11 @@ class Lesson:
         """What a tokenizer is given."""
         return Rendered(self.text, self.literals)
 
+    @property
+    def taught_share(self) -> float:
+        """What of the text is learned, of its characters."""
+        return sum(end - start for start, end in self.spans) / max(1, len(self.text))
+
 
 def learned_tokens(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
     """Whether each token is learned, by where its text begins and ends.

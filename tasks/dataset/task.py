@@ -3,12 +3,15 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.config_map import TRAINING_CONFIG_KEY
 from tasks.contract.artifacts import Dataset
 from tasks.contract.programs.dataset import DatasetReport, UnusedColumn
 from tasks.contract.programs.image import PullResult
 from tasks.contract.programs.serving import WeightsResult
 from tasks.contract.steps import FETCH_DATASET, FETCH_WEIGHTS, StepName, step_of
+from tasks.contract.training_config import parse_training_config
 from tasks.contract.workspace import Workspace
+from tasks.estimate.advice import advised_rank, advised_steps
 from tasks.platform.base import Pod
 from tasks.pods import preset_of
 from tasks.steps import recorded_step, run_container
@@ -48,7 +51,7 @@ async def download_dataset(workspace: Workspace, pod: Pod) -> Dataset:
         report = await run_container(
             workspace, pod, FETCH_DATASET, answers=DatasetReport, step=StepName.DOWNLOAD
         )
-        step.detail = _summary(report)
+        step.detail = _summary(report) + _advised(workspace, pod, report)
     return Dataset(digest=report.digest, rows=report.rows, report=report)
 
 
@@ -61,6 +64,19 @@ def _summary(report: DatasetReport) -> str:
         f"{report.truncated_rows} truncated, {report.duplicate_rows} duplicates"
         f"{_unlearned(report)}{_unused(report)}"
     )
+
+
+def _advised(workspace: Workspace, pod: Pod, report: DatasetReport) -> str:
+    """What to add of settings that would suit this dataset better; the plan knew its size alone."""
+    assert workspace.tuning
+    text = pod.files.get(TRAINING_CONFIG_KEY)
+    config = parse_training_config(text, method=workspace.tuning.method)
+    shape = preset_of(workspace).likely_shape
+    advised = (
+        advised_rank(config, shape=shape, answer_tokens=report.answer_tokens),
+        advised_steps(config, rows=report.texts or report.rows),
+    )
+    return "".join(f"; {each}" for each in advised if each)
 
 
 def _unlearned(report: DatasetReport) -> str:

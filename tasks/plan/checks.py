@@ -12,6 +12,7 @@ from tasks.nodes.need import is_bypassed, need_of
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import NodeNeed
 from tasks.plan import cost, data, image, machine, model, nodes, resource, swap, tuned
+from tasks.plan.advice import advice
 from tasks.plan.check import checked, from_diagnosis, from_error
 from tasks.plan.findings import Findings
 from tasks.plan.rehearsal import cluster_rules
@@ -66,6 +67,8 @@ def make_plan(
         *told,
         *_of_this_machine(run, world, memory_gib),
     ]
+    if to_tune and (advised := advice(to_tune)):
+        checks.append(advised)
     # What nodes are needed is read from words that may have been refused already.
     refused = {(check.reason, check.detail) for check in checks if check.result == "fail"}
     of_nodes = _of_nodes(workspace, run, findings, need)

@@ -54,6 +54,12 @@ def test_rows_are_written_counted_and_reported(bench: Bench) -> None:
     assert json.loads((bench.folder / "data" / "report.json").read_text()) == report
 
 
+def test_the_tokens_that_are_learned_are_counted_by_their_share_of_the_text(bench: Bench) -> None:
+    row = {"prompt": "a b c ", "completion": "d e f"}
+    report = bench.prepare("data.jsonl", jsonl(row, row))
+    assert report["answer_tokens"] == round(report["tokens"]["total"] * 5 / 11)
+
+
 def test_nothing_but_the_result_is_left_behind(bench: Bench) -> None:
     bench.prepare("data.jsonl", jsonl(chat()))
     assert {path.name for path in (bench.folder / "data").iterdir()} == {

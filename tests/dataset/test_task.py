@@ -2,7 +2,9 @@
 
 from tasks.contract.podlog import read_answer
 from tasks.contract.programs.dataset import DatasetReport
-from tasks.dataset.task import _summary
+from tasks.dataset.task import _advised, _summary
+from tasks.platform.base import Pod
+from tests.builders import tuning_workspace
 
 OF_AN_OLDER_POD = {
     "digest": "d",
@@ -57,3 +59,18 @@ def test_rows_that_teach_less_than_they_say_are_told() -> None:
 def test_of_many_columns_the_first_are_told() -> None:
     unused = [{"name": f"k{n}", "rows": 3} for n in range(11)]
     assert summary(unused_columns=unused).endswith("k6, k7 and 3 more")
+
+
+def advised(**changes: object) -> str:
+    report = read_answer(DatasetReport, OF_AN_OLDER_POD | changes)
+    return _advised(tuning_workspace(), Pod(name="tuning", containers=()), report)
+
+
+def test_settings_that_would_suit_the_dataset_better_are_told_once_it_is_counted() -> None:
+    assert advised(rows=320, answer_tokens=8_000) == ""
+    assert advised(rows=320, answer_tokens=8_000_000) == (
+        "; rank 8 holds about 2.44M of 8M answer tokens: LoraConfig.r 32 advised"
+    )
+    assert advised(rows=32) == (
+        "; 32 steps are few, and move little: TrainingArguments.num_train_epochs 2 advised"
+    )

@@ -102,6 +102,8 @@ class DatasetReport:
     unused_columns: told by pods since they count them; those of an older version tell none.
     texts: that the rows are trained on; more than rows where a chat template cannot teach all
         answers of a conversation in one. Pods of an older version tell 0.
+    answer_tokens: that are learned in an epoch, about: by the answers' share of the characters.
+        Pods of an older version tell 0.
     left_out_rows: that say of themselves that they are not to be learned, not among `rows`.
     silent_rows: of which nothing is learned, as no answer begins within max_length.
     cut_answer_rows: of which an answer is cut off by max_length.
@@ -120,6 +122,7 @@ class DatasetReport:
     train_sha256: str
     unused_columns: tuple[UnusedColumn, ...] = ()
     texts: int = 0
+    answer_tokens: int = 0
     left_out_rows: int = 0
     silent_rows: int = 0
     cut_answer_rows: int = 0

@@ -34,7 +34,7 @@ from tasks.estimate.positions import read_positions
 
 log = logging.getLogger(__name__)
 
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 LISTED_BAD_ROWS = 20
 # Names that are data (an id as a key) would grow without end.
 LISTED_COLUMNS = 50
@@ -102,6 +102,7 @@ class Intake:
         self._begins: Counter[int] = Counter()
         self._left_out: Counter[str] = Counter()
         self._cut_answers = self._bare_answers = 0
+        self._answer_tokens = 0.0
         self.bad_rows = 0
         self.listed: list[dict[str, str | int]] = []
 
@@ -158,6 +159,7 @@ class Intake:
             self._lengths.update(lengths)
             for length, (lesson, _, row) in zip(lengths, waiting, strict=True):
                 is_long = length > self._limit
+                self._answer_tokens += min(length, self._limit) * lesson.taught_share
                 reach = self._counter.reach(lesson) if is_long else (0, 0)
                 long.setdefault(row, []).append(reach)
         for reaches in long.values():
@@ -174,6 +176,7 @@ class Intake:
         return {
             "rows": self.rows,
             "texts": self._lengths.total(),
+            "answer_tokens": round(self._answer_tokens),
             "tokens": spread(self._lengths),
             "truncated_rows": sum(n for length, n in self._lengths.items() if length > limit),
             "duplicate_rows": self.rows - _distinct(self._fingerprints),

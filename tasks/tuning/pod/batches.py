@@ -13,11 +13,8 @@ from math import ceil
 import torch
 from torch.utils.data import Sampler
 
-# QLoRA trains its 7B and 13B models in batches of 16 (arXiv 2305.14314, table 9).
-_ROWS_PER_STEP = 16
-# A small dataset gets smaller steps, so that there are enough of them to learn anything: 64 rows in
-# 16 steps of four left a held-out loss of 3.75, in 64 of one 3.30 (from 4.09; SmolLM2, QLoRA).
-_STEPS_WANTED = 64
+from tasks.estimate.steps import power_of_two, rows_per_step
+
 _GROUP_OF_BATCHES = 50
 
 
@@ -75,23 +72,17 @@ def plan_batches(
     tokens_per_pass: most tokens of a pass, for nine rows in ten.
     """
     usual = sorted(lengths)[int(len(lengths) * 0.9)] if len(lengths) > 1 else lengths[0]
-    wanted = int(len(lengths) * epochs / _STEPS_WANTED)
-    rows_per_step = _power_of_two(min(_ROWS_PER_STEP, wanted, len(lengths)))
     if rows_per_pass is None:
-        most = rows_per_step if passes_per_step is None else len(lengths)
-        rows_per_pass = _power_of_two(min(most, tokens_per_pass // usual))
-        passes_per_step = passes_per_step or rows_per_step // rows_per_pass
+        of_a_step = rows_per_step(len(lengths), epochs=epochs)
+        most = of_a_step if passes_per_step is None else len(lengths)
+        rows_per_pass = power_of_two(min(most, tokens_per_pass // usual))
+        passes_per_step = passes_per_step or of_a_step // rows_per_pass
     return BatchPlan(
         rows_per_step=rows_per_pass * (passes_per_step or 1),
         rows_per_pass=rows_per_pass,
         longest=max(lengths),
         rows_alike=rows_per_pass,
     )
-
-
-def _power_of_two(most: int) -> int:
-    """The largest up to `most`: whatever a machine has room for, a step can be halved to fit."""
-    return 1 << (max(1, most).bit_length() - 1)
 
 
 class RowsByLength(Sampler[int]):
