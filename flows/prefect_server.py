@@ -140,6 +140,18 @@ def _refusal(answer: httpx2.Response) -> str:
     return "" if answer.is_success or wants_key else f"HTTP {answer.status_code}"
 
 
+def known_server() -> dict[str, str]:
+    """How the server is asked that is configured, or that runs on this machine; empty = none is.
+
+    As variables of the environment, its login among them.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return dict(os.environ)
+    home = settings().home_dir / "prefect"
+    running = _find(home)
+    return _client_environment(home, running.api_url) if running else {}
+
+
 def restart_if_ended(server: PrefectServer) -> None:
     """Start a server of ours anew, on its port and with its history, when its process has ended.
 

@@ -68,7 +68,9 @@ def _tell_serving(name: str, serving: AdapterRecord | None) -> int:
 def print_history(name: str, *, namespace: str | None, place: Place) -> int:
     """Print the adapters of a Workspace, oldest first, and what the last retuning came to."""
     with open_objects(place) as objects:
-        adapters = find_workspace(objects, name, namespace).status.adapters
+        stored = find_workspace(objects, name, namespace)
+        next_retuning = objects.next_retuning(stored.workspace)
+    adapters = stored.status.adapters
     rows: list[Mapping[str, str]] = [
         {
             "ADAPTER": f"{name}@{record.number}",
@@ -87,6 +89,8 @@ def print_history(name: str, *, namespace: str | None, place: Place) -> int:
     sys.stdout.write(columns(rows) if rows else "no adapter was tuned yet\n")
     if adapters.told:
         sys.stdout.write(f"last retuning: {one_line(adapters.told)}\n")
+    if next_retuning:
+        sys.stdout.write(f"next retuning: {next_retuning}\n")
     return 0
 
 

@@ -94,9 +94,17 @@ def _render_rows(objects: Objects, wanted: list[str], namespace: str | None, out
     rows = _named(rows, wanted, namespace, name_of)
     if not rows:
         return "No workspaces found. Start one with: kaitoflow run WORKSPACE.yaml\n"
-    if namespace is None:
-        return columns([{"NAMESPACE": row.namespace, **row.values} for row in rows])
-    return columns([row.values for row in rows])
+    # A column that kubectl has not, only where it says something.
+    has_next = output == "wide" and any(row.next_retuning for row in rows)
+    return columns([_cells(row, is_of_all=namespace is None, has_next=has_next) for row in rows])
+
+
+def _cells(row: Row, *, is_of_all: bool, has_next: bool) -> dict[str, str]:
+    cells = {"NAMESPACE": row.namespace} if is_of_all else {}
+    cells |= row.values
+    if has_next:
+        cells |= {"NEXTRETUNING": row.next_retuning, "AGE": cells.pop("AGE")}
+    return cells
 
 
 def columns(rows: Sequence[Mapping[str, str]], *, headings: bool = True) -> str:
@@ -117,6 +125,7 @@ def describe_workspace(name: str, *, namespace: str | None, place: Place) -> int
         stored = find_workspace(objects, name, namespace)
         is_serving = objects.is_serving(stored.workspace)
         moments = time_line(stored.status, objects.events(stored.workspace))
+        next_retuning = objects.next_retuning(stored.workspace)
     out, status = console(), stored.status
     meta = stored.workspace.metadata
     out.print(f"Name:       {meta.name}")
@@ -138,6 +147,8 @@ def describe_workspace(name: str, *, namespace: str | None, place: Place) -> int
         )
     if status.adapters.told:
         out.print(f"Retuned:    {one_line(status.adapters.told)}")
+    if next_retuning:
+        out.print(f"Retunes:    {next_retuning}")
     if status.endpoint:
         up = "running" if is_serving else "stopped"
         out.print(f"Service:    {status.endpoint.url} ({up})")

@@ -40,11 +40,12 @@ class WrongUsage(KaitoflowError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `get`: heading to value."""
+    """One line of `get`: heading to value; next_retuning: empty = there is none by itself."""
 
     namespace: str
     name: str
     values: Mapping[str, str]
+    next_retuning: str = ""
 
 
 class Objects(Protocol):
@@ -106,6 +107,9 @@ class Objects(Protocol):
 
     def examine(self) -> Sequence[Check]:
         """What works here and what does not, looked at from outside; see `flows.doctor`."""
+
+    def next_retuning(self, workspace: Workspace) -> str:
+        """When it is retuned next, in one line, and what may keep it from that; empty = never."""
 
     def retune(self, workspace: Workspace, *, push: bool) -> str:
         """Tune an adapter from data that has changed; what it came to, in one line."""

@@ -5,9 +5,10 @@ Nothing runs here: `run` applies and watches, `stop` and `delete` ask and wait.
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from flows.places.events import events_of
 from flows.places.kubeconfig import chosen_context
 from flows.places.leaks import collect_leaks, find_leaks
 from flows.places.log_choice import LogChoice
+from flows.places.next_retuning import next_by_annotations, next_retuning
 from flows.places.pod_logs import pod_log_lines
 from flows.schedules import PROMOTE_FLOW, RETUNE_FLOW
 from flows.view import run_view
@@ -82,20 +84,23 @@ class ClusterObjects:
 
     async def _rows(self, namespace: str | None, *, wide: bool) -> list[Row]:
         with _expecting_workspaces("list Workspaces"):
-            table = await (await self._api()).table("Workspace", namespace)
+            table = await (await self._api()).table("Workspace", namespace, with_objects=wide)
         columns = [
             (position, column["name"].upper())
             for position, column in enumerate(table["columnDefinitions"])
             if wide or column["priority"] == 0
         ]
-        rows = []
+        rows, now = [], datetime.now(UTC)
         for row in table["rows"]:
-            meta, cells = row["object"]["metadata"], row["cells"]
+            found, cells = row["object"], row["cells"]
+            meta = found["metadata"]
+            asked = meta.get("annotations", {}) if found.get("tuning") else {}
             values = {
                 heading: "" if cells[position] is None else str(cells[position])
                 for position, heading in columns
             }
-            rows.append(Row(meta["namespace"], meta["name"], values))
+            next_look = next_by_annotations(asked, now)
+            rows.append(Row(meta["namespace"], meta["name"], values, next_look))
         return rows
 
     def manifests(self, namespace: str | None) -> list[Manifest]:
@@ -273,6 +278,17 @@ class ClusterObjects:
 
     async def _examine(self) -> Sequence[Check]:
         return await examine(await self._api(), namespace=self.namespace)
+
+    def next_retuning(self, workspace: Workspace) -> str:
+        """What the Prefect server says that PREFECT_API_URL names."""
+        asking = next_retuning(
+            workspace,
+            pool=CLUSTER_POOL,
+            prefect=os.environ,
+            unasked="whether it is paused only Prefect knows, which PREFECT_API_URL would name",
+            now=datetime.now(UTC),
+        )
+        return self._wait_for(asking)
 
     def retune(self, workspace: Workspace, *, push: bool) -> str:  # noqa: ARG002
         """Have the cluster's worker retune it, showing the progress; an image is always pushed."""

@@ -4,11 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.places.base import Manifest, Row, Tell, age, user_key_headers, with_file_objects
 from flows.places.log_choice import LogChoice
+from flows.places.next_retuning import next_by_annotations, next_retuning
 from flows.view import describe_progress, print_plan
 from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import ServerNotReady
@@ -59,6 +61,7 @@ class LocalObjects:
                 stored.workspace.metadata.namespace,
                 stored.workspace.metadata.name,
                 self._columns(stored, wide=wide),
+                _next_retuning(stored.workspace),
             )
             for stored in self._store.list(namespace)
         ]
@@ -174,6 +177,20 @@ class LocalObjects:
 
         return examine(settings())
 
+    def next_retuning(self, workspace: Workspace) -> str:
+        """What Prefect's server of this machine says, or the one that is configured."""
+        from flows.prefect_server import known_server
+        from flows.worker.deployments import LOCAL_POOL
+
+        asking = next_retuning(
+            workspace,
+            pool=LOCAL_POOL,
+            prefect=known_server(),
+            unasked="as long as `kaitoflow server` runs",
+            now=datetime.now(UTC),
+        )
+        return asyncio.run(asking)
+
     def retune(self, workspace: Workspace, *, push: bool) -> str:
         """Run the flow in this process."""
         from flows.places.local_run import retune_here
@@ -221,6 +238,11 @@ class LocalObjects:
                 "URL": status.endpoint.url if status.endpoint else "",
             }
         return row | {"AGE": age(stored.created)}
+
+
+def _next_retuning(workspace: Workspace) -> str:
+    annotations = workspace.metadata.annotations if workspace.tuning else {}
+    return next_by_annotations(annotations, datetime.now(UTC))
 
 
 def _as_manifest(stored: StoredWorkspace) -> Manifest:

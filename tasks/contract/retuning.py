@@ -5,9 +5,11 @@ Read from annotations that are edited while the model serves, and that restart a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from tasks.contract import cron
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.gate import GATE_ANNOTATION, parse_gate
 from tasks.contract.units import duration, seconds_of
@@ -23,14 +25,6 @@ Promotion = Literal["auto", "approve"]
 _HISTORY_LIMIT = 10
 _DATA_LOOK_S = 3600.0
 _LEAST_S, _MOST_S = 10.0, 366 * 86400.0
-# Minute, hour, day, month, weekday: the smallest and the largest number, and names of numbers.
-_CRON_FIELDS: tuple[tuple[int, int, tuple[str, ...]], ...] = (
-    (0, 59, ()),
-    (0, 23, ()),
-    (1, 31, ()),
-    (1, 12, tuple("jan feb mar apr may jun jul aug sep oct nov dec".split())),
-    (0, 7, tuple("sun mon tue wed thu fri sat".split())),
-)
 _FIX = (
     'write five fields of cron and, if you like, a time zone, as "0 3 * * 1 Europe/Berlin", or how '
     'often, from 10s to 366d, as "6h" or "P1D"'
@@ -48,6 +42,20 @@ class RetuneSchedule:
     def __str__(self) -> str:
         """The schedule as it is told: `every 6 h`, or `0 3 * * 1 Europe/Berlin`."""
         return f"every {duration(self.every_s)}" if self.every_s else f"{self.cron} {self.timezone}"
+
+    def next_after(self, now: datetime, *, anchor: datetime | None = None) -> datetime | None:
+        """When the data is looked at next, in the schedule's time zone; None = that is not known.
+
+        Args: anchor: a moment from which intervals are counted; None = it is not known.
+        """
+        if self.every_s:
+            if anchor is None:
+                return None
+            passed = (now - anchor).total_seconds() // self.every_s + 1
+            return (anchor + timedelta(seconds=passed * self.every_s)).astimezone(UTC)
+        here = now.astimezone(ZoneInfo(self.timezone))
+        found = cron.next_time(self.cron, here.replace(tzinfo=None))
+        return found and found.replace(tzinfo=here.tzinfo, fold=here.fold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +81,6 @@ def retuning_of(workspace: Workspace) -> Retuning:
     Raises: InvalidWorkspace.
     """
     annotations = workspace.metadata.annotations
-    text = annotations.get(RETUNE_SCHEDULE_ANNOTATION)
-    schedule = None if text is None else parse_schedule(text)
-    if schedule is None and RETUNE_ON_ANNOTATION in annotations:
-        schedule = RetuneSchedule(every_s=_DATA_LOOK_S)
     limit = annotations.get(HISTORY_LIMIT_ANNOTATION, str(_HISTORY_LIMIT))
     if not limit.isdecimal():
         raise InvalidWorkspace(
@@ -85,7 +89,19 @@ def retuning_of(workspace: Workspace) -> Retuning:
             "write one from 1 to 50",
         )
     promotion = cast("Promotion", annotations.get(PROMOTION_ANNOTATION, "auto"))
+    schedule = schedule_of(annotations)
     return Retuning(schedule=schedule, promotion=promotion, history_limit=int(limit))
+
+
+def schedule_of(annotations: Mapping[str, str]) -> RetuneSchedule | None:
+    """When the data of a Workspace with these annotations is looked at; None = only if asked.
+
+    Raises: InvalidWorkspace.
+    """
+    text = annotations.get(RETUNE_SCHEDULE_ANNOTATION)
+    if text is not None:
+        return parse_schedule(text)
+    return RetuneSchedule(every_s=_DATA_LOOK_S) if RETUNE_ON_ANNOTATION in annotations else None
 
 
 def expect_retunable(workspace: Workspace) -> None:
@@ -125,34 +141,14 @@ def parse_schedule(text: str) -> RetuneSchedule:
     fields = text.split()
     if len(fields) not in (5, 6):
         raise _wrong(text, f"it has {len(fields)} fields and is no interval")
-    for field, (least, most, names) in zip(fields, _CRON_FIELDS, strict=False):
-        if not all(_is_cron(part, least, most, names) for part in field.lower().split(",")):
-            raise _wrong(text, f"{field!r} is no field of cron from {least} to {most}")
+    if found := cron.fault(fields[:5]):
+        raise _wrong(text, found)
     zone = fields[5] if len(fields) > 5 else "UTC"
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise _wrong(text, f"there is no time zone {zone!r}") from None
     return RetuneSchedule(cron=" ".join(fields[:5]), timezone=zone)
-
-
-def _is_cron(part: str, least: int, most: int, names: tuple[str, ...]) -> bool:
-    """Whether a part without commas is `*`, a number, a name or a range, with a step or without."""
-    span, slash, step = part.partition("/")
-    if slash and not (step.isdecimal() and 0 < int(step) <= most):
-        return False
-    if span == "*":
-        return True
-    ends = [_number(end, least, names) for end in span.split("-")]
-    in_order = len(ends) == 1 or (len(ends) == 2 and ends[0] <= ends[1])
-    return in_order and all(least <= end <= most for end in ends)
-
-
-def _number(text: str, least: int, names: tuple[str, ...]) -> int:
-    """The number that a part stands for; -1 where it stands for none."""
-    if text in names:
-        return names.index(text) + least
-    return int(text) if text.isdecimal() else -1
 
 
 def _wrong(text: str, found: str) -> InvalidWorkspace:

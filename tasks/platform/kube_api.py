@@ -144,9 +144,15 @@ class KubeApi:
         assert answer is not None
         return _items(answer), answer["metadata"]["resourceVersion"]
 
-    async def table(self, kind: str, namespace: str | None) -> Object:
-        """The objects as the API server prints them (a Table of meta.k8s.io: columns and rows)."""
-        answer = await self._call("GET", _path(kind, namespace), accept=_TABLE)
+    async def table(
+        self, kind: str, namespace: str | None, *, with_objects: bool = False
+    ) -> Object:
+        """The objects as the API server prints them (a Table of meta.k8s.io: columns and rows).
+
+        Args: with_objects: whole in their rows; else their metadata alone.
+        """
+        query = {"includeObject": "Object"} if with_objects else {}
+        answer = await self._call("GET", _path(kind, namespace), query=query, accept=_TABLE)
         assert answer is not None
         return answer
 

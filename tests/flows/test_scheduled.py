@@ -67,6 +67,9 @@ def test_a_schedule_comes_changes_and_goes_with_its_workspace_and_stays_paused(
     assert made["schedule"]["timezone"] == "Europe/Berlin"
     assert made["parameters"] == {"namespace": "default", "name": "weekly"}
     ask("PATCH", f"{schedules_route(serving)}/{made['id']}", json={"active": False})
+    assert "Retunes:    paused in Prefect (0 3 * * 1 Europe/Berlin)" in (
+        serving.kaitoflow("describe", "weekly").stdout
+    )
     apply(serving, "weekly", **{"retune-schedule": "6h"})
 
     def changed() -> dict[str, Any] | None:

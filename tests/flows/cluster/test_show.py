@@ -32,6 +32,16 @@ def test_get_prints_what_kubectl_prints(applied: Terminal, output: tuple[str, ..
     assert ours[1].split()[:-1] == kubectls[1].split()[:-1]
 
 
+def test_get_wide_tells_when_it_is_retuned_next(terminal: Terminal) -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {"kaitoflow.io/retune-schedule": "6h"}
+    terminal.create(manifest)
+    heading, row = terminal.kaitoflow("get", "-o", "wide").stdout.splitlines()
+    assert heading.split()[-2:] == ["NEXTRETUNING", "AGE"]
+    assert "within 6 h" in row
+    assert "NEXTRETUNING" not in terminal.kaitoflow("get").stdout
+
+
 def test_get_of_all_namespaces_names_them(applied: Terminal) -> None:
     lines = applied.kaitoflow("get", "-A").stdout.splitlines()
     assert lines[0].split()[:2] == ["NAMESPACE", "NAME"]
