@@ -1,1 +1,7 @@
-"""The pod that stays: base-model weights, model loading, engines and the HTTP server."""
+"""The pod that stays: a front door of HTTP, and an engine behind it that generates.
+
+`app.py` puts the door together: `door/` says who may ask, `routes/` has the endpoints, `api/` what
+they take and give, `versions.py` which adapter a name means. `engine.py` is the seam: the words of
+both sides; `transformers_engine/` stands behind it. `model/` and `weights/` are a model in memory
+and on disk, for other programs too.
+"""

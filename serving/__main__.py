@@ -14,12 +14,12 @@ from typing import Any
 
 import uvicorn
 
-from serving.answers import prove
+from serving.api.answers import prove
 from serving.app import create_app
-from serving.connections import ACCEPTED_AT_ONCE, bounded
-from serving.cpus import share_cpus
 from serving.departure import FAREWELL_S, WAITING_CONNECTIONS, DepartingServer
+from serving.door.connections import ACCEPTED_AT_ONCE, bounded
 from serving.metrics import Metrics
+from serving.model.cpus import share_cpus
 from serving.server import Server
 from tasks.contract.errors import InvalidWorkspace, PortInUse
 from tasks.contract.podlog import Stopped, emit, run_program
@@ -145,7 +145,7 @@ async def _load(shared: Server, *, url: str) -> None:
 def _load_in_thread(shared: Server, future: "asyncio.Future[Any]") -> None:
     loop = future.get_loop()
     try:
-        from serving.transformers_engine import load_engine
+        from serving.transformers_engine.engine import load_engine
 
         engine = load_engine(shared.config, metrics=shared.metrics)
     except Exception as error:  # noqa: BLE001 - raised again in the event loop

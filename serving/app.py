@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from serving import accounts, admin, errors, pages, tokenizing
-from serving.answers import (
+from serving import errors
+from serving.api.answers import (
     Answering,
     ChatShape,
     TextShape,
@@ -21,10 +21,8 @@ from serving.answers import (
     pieces_of,
     submit,
 )
-from serving.body import read_body
-from serving.engine import Engine
-from serving.errors import ApiError
-from serving.generations import (
+from serving.api.body import read_body
+from serving.api.generations import (
     check_length,
     check_token_ids,
     encode_conversation,
@@ -32,9 +30,13 @@ from serving.generations import (
     from_openai,
     kaito_result,
 )
-from serving.kaito_protocol import ChatRequest
+from serving.api.kaito_protocol import ChatRequest
+from serving.api.openai_protocol import ChatCompletionRequest, CompletionRequest, GenerateRequest
+from serving.door import accounts, pages
+from serving.engine import Engine
+from serving.errors import ApiError
 from serving.metrics import Metrics
-from serving.openai_protocol import ChatCompletionRequest, CompletionRequest, GenerateRequest
+from serving.routes import admin, tokenizing
 from serving.server import Server
 
 

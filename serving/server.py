@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from serving.answers import Answering
+from serving.api.answers import Answering
 from serving.canary import HEADER, wish_of
 from serving.engine import Engine
 from serving.errors import ApiError, stopping

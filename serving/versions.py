@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from serving.adapter_folder import adapter_folder
-from serving.answers import Answering
+from serving.api.answers import Answering
 from serving.canary import Canary, Guard, Verdict
 from serving.engine import AdapterTakenError, Engine
 from serving.errors import ApiError, shown
 from serving.metrics import Metrics
+from serving.model.adapter_folder import adapter_folder
 from tasks.contract.errors import KaitoflowError, Refused
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 

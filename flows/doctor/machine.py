@@ -21,7 +21,7 @@ from tasks.settings import Settings
 _HUB = "https://huggingface.co"
 _ANSWER_S = 10.0
 _DRIVER_S, _TORCH_S = 20.0, 120.0
-_SEE_GPUS = "from serving.gpus import require_gpus; require_gpus(1)"
+_SEE_GPUS = "from serving.model.gpus import require_gpus; require_gpus(1)"
 _GIB, _GB = 2**30, 10**9
 
 

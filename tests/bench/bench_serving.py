@@ -221,7 +221,7 @@ def run_peer(weights: Path, port: int) -> None:
     """FastAPI and `generate` behind one lock: the least that streams, and no batching."""
     import uvicorn
 
-    from serving.model import (
+    from serving.model.loading import (
         find_device,
         load_base_model,
         load_tokenizer,

@@ -147,7 +147,7 @@ def train_with_trl(options: argparse.Namespace) -> Measured:
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from serving.model import load_base_model, load_tokenizer
+    from serving.model.loading import load_base_model, load_tokenizer
     from tasks.contract.training_config import DatasetSettings
     from tasks.tuning.pod.progress import peak_memory_gib
     from tasks.tuning.pod.split import split_rows
@@ -196,7 +196,7 @@ def _held_out_loss(model: Any, options: argparse.Namespace, rows: list[dict[str,
     """The mean over all answer tokens of the rows, as our trainer takes it."""
     import torch
 
-    from serving.model import load_tokenizer
+    from serving.model.loading import load_tokenizer
     from tasks.tuning.pod.data import tokenise
 
     total, tokens = 0.0, 0

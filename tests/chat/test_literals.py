@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.encoding import RenderedEncoder
+from serving.model.encoding import RenderedEncoder
 from tasks.chat.lessons import learned_tokens
 from tasks.chat.literals import SpecialTokenSaid, control_texts, render_literally
 from tasks.chat.template import ChatTemplate, Message

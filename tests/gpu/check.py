@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from serving.engine import Sampling
-from serving.model import find_device, load_base_model, preferred_dtype
+from serving.model.loading import find_device, load_base_model, preferred_dtype
 from tasks.contract.programs.serving import AdapterSource
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.shapes import TuningShape

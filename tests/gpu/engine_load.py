@@ -9,7 +9,7 @@ import torch
 
 from serving.engine import Generation, QueueFullError, Sampling
 from serving.metrics import Metrics
-from serving.transformers_engine import load_engine
+from serving.transformers_engine.engine import load_engine
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 
 Found = dict[str, Any]

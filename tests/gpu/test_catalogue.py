@@ -11,7 +11,7 @@ import torch
 
 from serving.engine import Generation, Sampling
 from serving.metrics import Metrics
-from serving.transformers_engine import load_engine
+from serving.transformers_engine.engine import load_engine
 from tasks.contract.errors import ModelNotSupported, WeightsUnavailable
 from tasks.contract.programs.serving import ServerConfig
 from tasks.contract.training_config import Method

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from serving.cpus import share_cpus
+from serving.model.cpus import share_cpus
 
 share_cpus()  # before torch is there: beside other tests OpenMP's long spinning stops everything
 

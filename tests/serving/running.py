@@ -11,11 +11,11 @@ import httpx2
 import torch
 import uvicorn
 
-from serving.answers import prove
+from serving.api.answers import prove
 from serving.app import create_app
 from serving.metrics import Metrics
 from serving.server import Server
-from serving.transformers_engine import TransformersEngine, load_engine
+from serving.transformers_engine.engine import TransformersEngine, load_engine
 from tasks.contract.programs.serving import ServerConfig
 
 

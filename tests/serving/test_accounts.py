@@ -10,7 +10,7 @@ import openai
 import pytest
 from starlette.datastructures import Headers
 
-from serving.accounts import Accounts, Allowance
+from serving.door.accounts import Accounts, Allowance
 from serving.errors import ApiError
 from tasks.contract.programs.serving import ServerConfig
 from tests.serving.hot import KEY as ADMIN

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from serving.app import create_app
-from serving.connections import BoundedConnection
+from serving.door.connections import BoundedConnection
 from serving.metrics import Metrics
 from serving.server import Server
 from tasks.contract.programs.serving import ServerConfig
@@ -64,7 +64,7 @@ def test_a_head_that_drips_is_given_up(address: tuple[str, int]) -> None:
 def test_a_body_that_drips_is_a_408(
     address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.body._BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("serving.api.body._BODY_TIMEOUT_S", 0.3)
     with socket.create_connection(address) as drips:
         drips.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
         head, _, body = told(drips).partition(b"\r\n\r\n")

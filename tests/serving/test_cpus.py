@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from serving.cpus import share_cpus
+from serving.model.cpus import share_cpus
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_a_program_with_a_model_takes_as_many_threads_as_its_container_has_cpus(
     program: str,
 ) -> None:
     started = (
-        "import os, runpy, serving.cpus, sys\n"
-        "serving.cpus.cpu_quota = lambda: 1\n"
+        "import os, runpy, serving.model.cpus, sys\n"
+        "serving.model.cpus.cpu_quota = lambda: 1\n"
         "try:\n"
         "    runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)\n"
         "except SystemExit:\n"

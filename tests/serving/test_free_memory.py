@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.free_memory import free_memory_bytes
+from serving.model.free_memory import free_memory_bytes
 
 MIB = 2**20
 

@@ -4,10 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from serving.gpus import SeenGpus, asked_device, check_gpus, has_kernels_for, require_gpus, see_gpus
 from serving.metrics import Metrics
-from serving.model import find_device
-from serving.transformers_engine import load_engine
+from serving.model.gpus import (
+    SeenGpus,
+    asked_device,
+    check_gpus,
+    has_kernels_for,
+    require_gpus,
+    see_gpus,
+)
+from serving.model.loading import find_device
+from serving.transformers_engine.engine import load_engine
 from tasks.contract.errors import GpuIncompatible, InvalidWorkspace
 from tasks.contract.programs.serving import ServerConfig
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from serving.kv_cache import RowCache
+from serving.transformers_engine.kv_cache import RowCache
 
 LAYERS, HEADS, WIDTH = 2, 2, 3
 

@@ -116,7 +116,8 @@ def test_a_long_prompt_is_scored_in_parts_as_at_once(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = complete(server, echo=True, logprobs=0)["logprobs"]
-    monkeypatch.setattr("serving.forward._SCORES_AT_ONCE", 2 * server.engine.vocabulary_tokens)
+    two = 2 * server.engine.vocabulary_tokens
+    monkeypatch.setattr("serving.transformers_engine.forward._SCORES_AT_ONCE", two)
     parts = complete(server, echo=True, logprobs=0)["logprobs"]
     assert parts["tokens"] == whole["tokens"]
     assert parts["token_logprobs"][1:] == pytest.approx(whole["token_logprobs"][1:], abs=1e-4)

@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from serving.__main__ import listen, main
-from serving.cpus import cpu_quota
+from serving.model.cpus import cpu_quota
 from tasks.contract.errors import InvalidWorkspace, PortInUse
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 from tests.serving.running import serve

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from serving.api.kaito_protocol import ChatRequest
+from serving.api.openai_protocol import ChatCompletionRequest, CompletionRequest
+from serving.api.protocol import parse
 from serving.errors import ApiError
-from serving.kaito_protocol import ChatRequest
-from serving.openai_protocol import ChatCompletionRequest, CompletionRequest
-from serving.protocol import parse
 
 USER = {"role": "user", "content": "and then?"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from serving.engine import Sampling
-from serving.sampling import Choice, choose
+from serving.transformers_engine.sampling import Choice, choose
 
 SCORES = [math.log(share) for share in (0.5, 0.3, 0.15, 0.05)]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.text import TextStream
+from serving.transformers_engine.text import TextStream
 
 
 def decode(ids: list[int]) -> str:

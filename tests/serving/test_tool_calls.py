@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from serving.answers import Answering, ChatShape
+from serving.api.answers import Answering, ChatShape
+from serving.api.openai_protocol import ChatCompletionRequest
+from serving.api.protocol import parse
 from serving.engine import Piece, Tools
-from serving.openai_protocol import ChatCompletionRequest
-from serving.protocol import parse
 from serving.tool_calls import CallReader, ToolCall, find_form
 from tasks.contract.programs.serving import ServerConfig
 from tests.chat.conversations import TOOL

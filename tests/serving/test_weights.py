@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from serving.weights import ensure_weights, read_marker
+from serving.weights.fetch import ensure_weights
+from serving.weights.marker import read_marker
 from tasks.contract.errors import DownloadFailed, WeightsUnavailable
 from tasks.contract.programs.serving import WeightsConfig
 from tests.serving.hub_server import COMMIT, Hub, running_hub
@@ -180,7 +181,7 @@ def test_a_complete_folder_is_known_without_the_model_libraries(hub: Hub, tmp_pa
     code = (
         "import sys; from pathlib import Path;"
         "from tasks.contract.programs.serving import WeightsConfig;"
-        "from serving.weights import ensure_weights;"
+        "from serving.weights.fetch import ensure_weights;"
         "c = WeightsConfig(model_id='owner/model', revision='main', weights_dir=Path(sys.argv[1]));"
         "assert ensure_weights(c).source == 'cache';"
         "assert not {'torch', 'transformers', 'huggingface_hub', 'numpy'} & sys.modules.keys()"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from serving.model import gpu_dtype
+from serving.model.loading import gpu_dtype
 from tasks.tuning.pod.model import dtype_for
 
 V100, T4, A100, H100 = (7, 0), (7, 5), (8, 0), (9, 0)

@@ -23,7 +23,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from serving.model import load_base_model
+from serving.model.loading import load_base_model
 from tasks.contract.errors import InvalidTuningConfig
 from tasks.contract.modules import Modules, check_other_names, check_targets, excluded, find_targets
 from tasks.contract.training_config import parse_training_config

@@ -19,7 +19,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from serving.model import preferred_dtype
+from serving.model.loading import preferred_dtype
 from tasks.contract.errors import (
     GpuIncompatible,
     InvalidTuningConfig,

@@ -57,7 +57,7 @@ class ServerConfig:
     cors_origins: web pages that may ask and read answers, besides the server's own; `*` = all.
     drain_s: that answers under way have to end once the server is told to stop.
     gpus: how many the pod was given; a server that cannot use them all does not start.
-    user_keys_file: keys of those who may ask, one a line (`serving.accounts`); None = all may.
+    user_keys_file: keys of those who may ask, one a line (`serving.door.accounts`); None = all may.
 
     Of adapters that come while it serves:
     admin_key_file: keys that may load them, one a line; None, or no such file = nobody may.

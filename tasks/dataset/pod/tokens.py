@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
-from serving.encoding import RenderedEncoder
+from serving.model.encoding import RenderedEncoder
 from tasks.chat.bounds import TemplateOverrun, TemplateRefusal
 from tasks.chat.lessons import UNTEACHABLE_FIX, Lesson, Teacher
 from tasks.chat.proof import Unteachable

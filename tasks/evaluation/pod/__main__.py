@@ -2,7 +2,7 @@
 
 import sys
 
-from serving.cpus import share_cpus
+from serving.model.cpus import share_cpus
 from tasks.contract.podlog import run_program
 from tasks.contract.programs.evaluation import EvaluationConfig
 from tasks.evaluation.pod.measure import evaluate

@@ -50,9 +50,9 @@ def evaluate(config: EvaluationConfig) -> EvaluationResult:
     Raises: AdapterMismatch, AdapterInvalid, WeightsUnavailable, DatasetUnreadable, GpuIncompatible.
     """
     started_s = time.monotonic()
-    from serving.adapters import load_adapters
-    from serving.gpus import require_gpus
-    from serving.model import (
+    from serving.model.adapters import load_adapters
+    from serving.model.gpus import require_gpus
+    from serving.model.loading import (
         find_device,
         load_base_model,
         preferred_dtype,
@@ -160,7 +160,7 @@ def _measure(
 
 
 def _switched(model: Any, name: str | None) -> AbstractContextManager[Any]:
-    from serving.adapters import adapter_key
+    from serving.model.adapters import adapter_key
 
     if name is None:
         without: AbstractContextManager[Any] = model.disable_adapter()

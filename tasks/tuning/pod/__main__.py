@@ -3,7 +3,7 @@
 import os
 import sys
 
-from serving.cpus import share_cpus
+from serving.model.cpus import share_cpus
 from tasks.contract.podlog import read_answer, run_program
 from tasks.contract.programs.tuning import TuningConfig, TuningResult
 from tasks.tuning.pod.together import is_rank, train_together

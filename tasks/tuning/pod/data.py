@@ -17,7 +17,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from serving.encoding import RenderedEncoder
+from serving.model.encoding import RenderedEncoder
 from tasks.chat.bounds import TemplateRefusal
 from tasks.chat.lessons import UNTEACHABLE_FIX, Lesson, Teacher, learned_tokens
 from tasks.chat.proof import Unteachable, prove_tokens

@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from serving.model import load_base_model, preferred_dtype
+from serving.model.loading import load_base_model, preferred_dtype
 from tasks.contract.comparison import compare as compare_losses
 from tasks.contract.gate import Metric
 from tasks.estimate import GIB, serving_memory_gib

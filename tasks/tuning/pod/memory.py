@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from serving.free_memory import free_memory_bytes
+from serving.model.free_memory import free_memory_bytes
 from tasks.contract.errors import ModelDoesNotFit, WeightsUnavailable
 from tasks.contract.model_config import header_bytes, read_header, shape_of
 from tasks.contract.shapes import ModelShape, TuningShape

@@ -81,8 +81,8 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
     for note in settings.notes:
         log.info("setting unused %s", note)
 
-    from serving.gpus import require_gpus
-    from serving.model import quiet_libraries
+    from serving.model.gpus import require_gpus
+    from serving.model.loading import quiet_libraries
 
     # Before bitsandbytes is imported: it warns while it is.
     quiet_libraries()
@@ -336,7 +336,7 @@ def _build(
     ranks: "Ranks",
 ) -> "tuple[AnswerTrainer, Checkpoint | None]":
     """The trainer, and the checkpoint that it goes on from; plan: None = it is to be made."""
-    from serving.model import expect_plain_weights
+    from serving.model.loading import expect_plain_weights
     from tasks.tuning.pod.away import fetch
     from tasks.tuning.pod.checkpoints import find_checkpoint
     from tasks.tuning.pod.heap import give_back_freed_blocks

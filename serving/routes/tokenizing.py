@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Request
 from pydantic import Field
 
-from serving.body import read_body, read_json
+from serving.api.body import read_body, read_json
+from serving.api.generations import check_length, check_token_ids, encode_conversation
+from serving.api.openai_protocol import Conversation
+from serving.api.protocol import Body, Flag, Whole, parse
 from serving.engine import Engine
-from serving.generations import check_length, check_token_ids, encode_conversation
-from serving.openai_protocol import Conversation
-from serving.protocol import Body, Flag, Whole, parse
 from serving.server import Server
 
 _MOST_TOKENS = 100_000

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from serving.adapters import (
+from serving.model.adapters import (
     adapter_key,
     add_adapter,
     check_adapter,
     check_mixes,
     remove_adapter,
 )
-from serving.weights import Marker
+from serving.weights.marker import Marker
 from tasks.contract.programs.serving import AdapterSource
 
 _SCORES_AT_ONCE = 2**25  # numbers of four bytes

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from serving.engine import FinishReason, Generation, Piece, Scored, Stream
-from serving.grammar import Grammars
 from serving.metrics import Metrics
-from serving.sampling import Choice, Ranked
-from serving.spelling import Spelling
-from serving.text import TextStream
+from serving.transformers_engine.grammar import Grammars
+from serving.transformers_engine.sampling import Choice, Ranked
+from serving.transformers_engine.spelling import Spelling
+from serving.transformers_engine.text import TextStream
 
 
 @dataclass(eq=False)

@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import Request
 
+from serving.api.protocol import RequestBody, parse
 from serving.errors import ApiError
-from serving.protocol import RequestBody, parse
 
 _MAX_BODY_BYTES = 1024 * 1024
 _BODY_TIMEOUT_S = 60.0

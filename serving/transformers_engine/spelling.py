@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tokenizers import pre_tokenizers
 
 from serving.engine import Scored
-from serving.sampling import Ranked
+from serving.transformers_engine.sampling import Ranked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

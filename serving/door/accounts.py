@@ -17,8 +17,8 @@ from fastapi import FastAPI, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.door.keys import digest_of, given_digest
 from serving.errors import ApiError
-from serving.keys import digest_of, given_digest
 from serving.metrics import Metrics
 from tasks.contract.programs.serving import ServerConfig
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from serving.free_memory import free_memory_bytes
+from serving.model.free_memory import free_memory_bytes
 from tasks.contract.programs.serving import ServerConfig
 
 _CACHE_SHARE_OF_FREE_MEMORY = 0.6

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from serving.api.kaito_protocol import ChatRequest
+from serving.api.openai_protocol import Conversation, GenerateRequest
 from serving.engine import Engine, Generation, Message, Sampling
 from serving.errors import ApiError, shown
-from serving.kaito_protocol import ChatRequest
-from serving.openai_protocol import Conversation, GenerateRequest
 
 _CHAT_MAX_NEW_TOKENS = 256  # of /chat, where a request says nothing
 

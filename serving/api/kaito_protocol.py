@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from serving.openai_protocol import ChatMessage
-from serving.protocol import (
+from serving.api.openai_protocol import ChatMessage
+from serving.api.protocol import (
     Body,
     Count,
     Flag,

@@ -11,11 +11,11 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from serving.engine import Piece
-from serving.faults import free_frames, is_out_of_memory, told
-from serving.forward import Forward
-from serving.kv_cache import RowCache
-from serving.rows import Row, Writer
-from serving.sampling import choose, rank
+from serving.transformers_engine.faults import free_frames, is_out_of_memory, told
+from serving.transformers_engine.forward import Forward
+from serving.transformers_engine.kv_cache import RowCache
+from serving.transformers_engine.rows import Row, Writer
+from serving.transformers_engine.sampling import choose, rank
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import Field, field_validator
 
-from serving.body import read_body
+from serving.api.body import read_body
+from serving.api.protocol import Body, Count, Flag, Real
 from serving.canary import Canary, Guard
-from serving.keys import Keys
-from serving.protocol import Body, Count, Flag, Real
+from serving.door.keys import Keys
 from serving.server import Server
 from serving.versions import Versions
 

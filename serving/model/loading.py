@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from serving.gpus import asked_device
+from serving.model.gpus import asked_device
 from tasks.contract.errors import ModelNotSupported, WeightsUnavailable
 from tasks.estimate.processor import cpu_has_bf16
 from tasks.skus import has_bf16

@@ -13,7 +13,9 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from serving.accounts import spend
+from serving.api.logprobs import chat_logprobs, text_logprobs
+from serving.api.openai_protocol import GenerateRequest
+from serving.door.accounts import spend
 from serving.engine import (
     DeviceFullError,
     Engine,
@@ -27,8 +29,6 @@ from serving.engine import (
     Tools,
 )
 from serving.errors import ApiError, stopping
-from serving.logprobs import chat_logprobs, text_logprobs
-from serving.openai_protocol import GenerateRequest
 from serving.tool_calls import CallReader, ToolCall
 
 Answer = TypeVar("Answer")

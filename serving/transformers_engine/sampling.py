@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from serving.engine import Sampling
-from serving.grammar import Held
+from serving.transformers_engine.grammar import Held
 
 # Sorting a whole vocabulary at every step costs more than a small model's step; the likeliest
 # thousand nearly always hold what top_p asks for, and where they do not, all are sorted.

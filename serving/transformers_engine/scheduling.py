@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from serving.engine import QueueFullError
-from serving.rows import Row
+from serving.transformers_engine.rows import Row
 
 _PREFILL_TOKENS = 4096  # in one go, padding counted: bounds how long a join holds the others up
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from serving.engine import ChatForm
-from serving.protocol import (
+from serving.api.protocol import (
     Body,
     Count,
     Flag,
@@ -27,6 +26,7 @@ from serving.protocol import (
     Whole,
     without_neutral,
 )
+from serving.engine import ChatForm
 
 # Options of OpenAI's API, and of servers that speak it, that are taken at these values alone.
 _OPENAI_NEUTRAL: dict[str, tuple[Any, ...]] = {

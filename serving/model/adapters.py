@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.adapter_folder import read_short
-from serving.expressions import expect_ending
-from serving.weights import Marker, read_marker
+from serving.model.adapter_folder import read_short
+from serving.model.expressions import expect_ending
+from serving.weights.marker import Marker, read_marker
 from tasks.contract.errors import AdapterMismatch
 from tasks.contract.programs.serving import AdapterSource
 

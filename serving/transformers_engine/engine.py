@@ -4,12 +4,6 @@ One thread owns the model. Each turn it takes waiting requests in (one padded pr
 step for all rows together; rows join and leave between steps. Rows of different adapters share a
 batch. Each row has its own positions, mask and random numbers, so that in exact arithmetic it says
 what it says alone; in bfloat16 a batch rounds otherwise, which can turn a near tie.
-
-    scheduling.py     who waits, and who may join
-    batch.py          rows in work: prefill, and a step for all (forward.py, kv_cache.py)
-    sampling.py       the next token of each row (grammar.py: of a schema)
-    rows.py           a continuation, and its tokens as what a client reads
-    hot_adapters.py   adapters that come and go between two steps
 """
 
 import copy
@@ -27,9 +21,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from serving.adapters import load_adapters
-from serving.batch import Batch
-from serving.capacity import cache_tokens, context_tokens
 from serving.engine import (
     ASKED,
     ChatForm,
@@ -44,22 +35,25 @@ from serving.engine import (
     Stream,
     Tools,
 )
-from serving.faults import free_frames, told
-from serving.forward import Forward
-from serving.gpus import require_gpus
-from serving.grammar import Grammars
-from serving.hot_adapters import HotAdapters
 from serving.metrics import Metrics
-from serving.model import (
+from serving.model.adapters import load_adapters
+from serving.model.gpus import require_gpus
+from serving.model.loading import (
     find_device,
     load_base_model,
     load_tokenizer,
     preferred_dtype,
     quiet_libraries,
 )
-from serving.prompts import Prompts
-from serving.rows import Writer
-from serving.scheduling import Scheduler
+from serving.transformers_engine.batch import Batch
+from serving.transformers_engine.capacity import cache_tokens, context_tokens
+from serving.transformers_engine.faults import free_frames, told
+from serving.transformers_engine.forward import Forward
+from serving.transformers_engine.grammar import Grammars
+from serving.transformers_engine.hot_adapters import HotAdapters
+from serving.transformers_engine.prompts import Prompts
+from serving.transformers_engine.rows import Writer
+from serving.transformers_engine.scheduling import Scheduler
 from tasks.contract.errors import WeightsUnavailable
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 

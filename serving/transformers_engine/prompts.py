@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from serving.adapter_folder import read_short
-from serving.encoding import RenderedEncoder
 from serving.engine import ASKED, ChatForm, Message, Tools
 from serving.errors import ApiError, shown
+from serving.model.adapter_folder import read_short
+from serving.model.encoding import RenderedEncoder
 from serving.tool_calls import find_form
 from tasks.chat.bounds import TemplateOverrun, TemplateRefusal
 from tasks.chat.literals import Rendered, SpecialTokenSaid, control_texts, render_literally

@@ -1,0 +1,1 @@
+"""A model in memory, its adapters and its machine; for the server, the trainer and who compares."""

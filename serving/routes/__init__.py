@@ -1,0 +1,1 @@
+"""The endpoints that the app has, one file each kind."""
