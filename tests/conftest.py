@@ -1,5 +1,6 @@
 """What tests of every area share, and which of them run in one process."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def _area(test_id: str) -> str:
     """The area of a test; of most, their file."""
     file = test_id.partition("::")[0]
     return next((area for start, area in _AREAS.items() if file.startswith(start)), file)
+
+
+def pytest_configure() -> None:
+    """Have the programs that tests start listen to Ctrl-C, however these tests were started.
+
+    A shell starts what it runs in the background with SIGINT ignored, which programs hand down.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before a test is chosen by its marks
