@@ -9,34 +9,30 @@ for it. Beside our figures stand those of KAITO 0.12, measured once on a machine
 
 import argparse
 import asyncio
-import contextlib
 import json
 import math
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from kubernetes.aio import client, config
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # this file is started by its path
 
 from tasks.platform.kube_api import KubeApi  # noqa: E402
-from tests.bench.installation import NODE_LABELS, Installation, running_installation  # noqa: E402
+from tests.bench.installation import Installation, running_installation  # noqa: E402
 from tests.bench.made import Made, watched  # noqa: E402
-from tests.builders import tuning_manifest  # noqa: E402
+from tests.bench.workspaces import NAMESPACE, apply, connected, folder_of_logs  # noqa: E402
 from tests.cluster.simulated_node import Script  # noqa: E402
 from tests.nodes.arm import CLUSTER, GROUP, SUBSCRIPTION, Arm, arm_in_a_thread  # noqa: E402
 
-NAMESPACE, SECRET = "bench", "push"
 MADE_LABELS = {"apps": "made"}  # of no node that is there
 # What stands where KAITO's controller does; Prefect's server and its database are told apart.
 OURS = ("watcher", "worker")
@@ -51,7 +47,7 @@ def main() -> None:
     """Measure, print, write."""
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops all that it has started
-    with _folder(options.logs) as folder:
+    with folder_of_logs(options.logs) as folder:
         with running_installation(folder / "jobs") as installation:
             measured = asyncio.run(_measure(installation, one=options.one, many=options.many))
         _write(measured)
@@ -83,16 +79,6 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextlib.contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
-    if kept:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept.resolve()
-        return
-    with tempfile.TemporaryDirectory(prefix="bench-control-") as folder:
-        yield Path(folder)
-
-
 def _yardstick_s() -> float:
     """How long this machine takes for the same small work, now: figures vary with it."""
     began_s = time.perf_counter()
@@ -103,7 +89,7 @@ def _yardstick_s() -> float:
 async def _measure(installation: Installation, *, one: int, many: int) -> dict[str, Any]:
     said = {"event": "progress", "phase": "1 of 100 files"}
     installation.node.scripts["fetch-weights"] = Script((said,), seconds=3600)
-    async with _namespace(installation) as api, watched(api, "Job") as jobs:
+    async with connected(installation) as api, watched(api, "Job") as jobs:
         await _one_at_a_time(installation, api, jobs, names=["warm-up"])
         names = [f"one-{number}" for number in range(one)]
         measured = {"one": await _one_at_a_time(installation, api, jobs, names=names)}
@@ -116,11 +102,11 @@ async def _measure_claims(
     installation: Installation, arm: Arm, *, one: int, many: int
 ) -> dict[str, Any]:
     """From an applied Workspace to its NodeClaim, and what Azure is asked for each node."""
-    async with _namespace(installation) as api, watched(api, "NodeClaim") as claims:
+    async with connected(installation) as api, watched(api, "NodeClaim") as claims:
         one_s = []
         for number in range(one):
             asked_s = time.time()
-            uid = await _apply(api, f"one-{number}", MADE_LABELS)
+            uid = await apply(api, f"one-{number}", MADE_LABELS)
             await claims.wait_for([uid], within_s=_ONE_WITHIN_S)
             one_s.append(claims.seen_s[uid] - asked_s)
             await asyncio.sleep(_PAUSE_S)
@@ -128,7 +114,7 @@ async def _measure_claims(
         arm.puts.clear()
         arm.calls.clear()
         began_s = time.time()
-        uids = await asyncio.gather(*(_apply(api, f"many-{n}", MADE_LABELS) for n in range(many)))
+        uids = await asyncio.gather(*(apply(api, f"many-{n}", MADE_LABELS) for n in range(many)))
         await claims.wait_for(uids, within_s=_ALL_WITHIN_S)
         async with asyncio.timeout(_ALL_WITHIN_S):
             while len(arm.puts) < many:
@@ -145,43 +131,6 @@ async def _measure_claims(
     }
 
 
-@contextlib.asynccontextmanager
-async def _namespace(installation: Installation) -> AsyncIterator[KubeApi]:
-    """A connection to a cluster that has the namespace and the Secret of all Workspaces."""
-    installation.control_plane.kubectl("create", "namespace", NAMESPACE)
-    settings = client.Configuration()
-    settings.connection_pool_maxsize = 0
-    await config.load_kube_config(  # type: ignore[no-untyped-call]
-        str(installation.control_plane.kubeconfig), client_configuration=settings
-    )
-    api = KubeApi(client.ApiClient(settings))
-    try:
-        await _make_secret(api)
-        yield api
-    finally:
-        await api.close()
-
-
-async def _make_secret(api: KubeApi) -> None:
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": SECRET},
-        "type": "kubernetes.io/dockerconfigjson",
-        "stringData": {".dockerconfigjson": '{"auths": {}}'},
-    }
-    await api.create("Secret", NAMESPACE, secret)
-
-
-async def _apply(api: KubeApi, name: str, labels: Mapping[str, str] = NODE_LABELS) -> str:
-    """The uid of a new Workspace, by default for the node that there is."""
-    manifest = tuning_manifest(name)
-    manifest["resource"]["labelSelector"] = {"matchLabels": {**labels}}
-    made = await api.create("Workspace", NAMESPACE, manifest)
-    assert made
-    return str(made["metadata"]["uid"])
-
-
 async def _one_at_a_time(
     installation: Installation, api: KubeApi, jobs: Made, *, names: Sequence[str]
 ) -> dict[str, Any]:
@@ -189,7 +138,7 @@ async def _one_at_a_time(
     applied_s: dict[str, float] = {}
     for name in names:
         asked_s = time.time()
-        uid = await _apply(api, name)
+        uid = await apply(api, name)
         applied_s[uid] = asked_s
         await jobs.wait_for([uid], within_s=_ONE_WITHIN_S)
         await asyncio.sleep(_PAUSE_S)
@@ -211,7 +160,7 @@ async def _at_once(
 ) -> dict[str, Any]:
     """From the first request of many to the last Job; then how much it costs that all wait."""
     cpu_before, began_s = installation.cpu_s(), time.time()
-    uids = await asyncio.gather(*(_apply(api, f"many-{n}") for n in range(number)))
+    uids = await asyncio.gather(*(apply(api, f"many-{n}") for n in range(number)))
     applied_s = time.time() - began_s
     await jobs.wait_for(uids, within_s=_ALL_WITHIN_S)
     cpu = _difference(installation.cpu_s(), cpu_before)

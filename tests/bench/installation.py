@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tests.chart.rendering import CRDS, Object, environment, render
+from tests.chart.rendering import CRDS, VARIANTS, Object, environment, render
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.ports import free_port
 from tests.cluster.program import Program
@@ -66,7 +66,7 @@ def running_installation(
     Args: values: of the chart. arm_url: where Azure is, if nodes are made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chart = render(values, knows_claims=False)
+    chart = render(VARIANTS["everywhere"] | (values or {}), knows_claims=False)
     with ExitStack() as stack:
         control_plane = stack.enter_context(
             running_control_plane(folder / "control-plane", controllers=True)

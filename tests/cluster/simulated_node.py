@@ -200,7 +200,7 @@ class _Kubelet:
     async def _register(self, port: int) -> None:
         meta = {"name": self._node.name, "labels": self._labels}
         await self._api.apply({"apiVersion": "v1", "kind": "Node", "metadata": meta})
-        room = {"cpu": "64", "memory": "512Gi", "pods": "500", "ephemeral-storage": "1Ti"}
+        room = {"cpu": "512", "memory": "4Ti", "pods": "500", "ephemeral-storage": "16Ti"}
         if self._gpus:
             room["nvidia.com/gpu"] = str(self._gpus)
         status = {
