@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.adapter_run import end_candidate, recorded_adapter_run, tell
+from flows.lineage import publish_lineage
 from flows.make_room import make_room
 from flows.promote_adapter import find_workspace, promote
 from flows.schedules import RETUNE_FLOW
@@ -175,7 +176,6 @@ async def tune_and_measure(
         candidate_name=f"{name}@{begun.number}",
         serving_name=f"{name}@{serving.number}" if serving else None,
     )
-    machines = before.cost.machines
     beside = None
     if serving and verdict.with_serving:
         beside = Beside(number=serving.number, comparison=verdict.with_serving)
@@ -186,7 +186,15 @@ async def tune_and_measure(
         data=dataset.digest,
         generation=workspace.metadata.generation,
         held_out=adapter.metrics.held_out,
-        making=making_of(workspace, pod, dataset, adapter, node=node.name, machines=machines),
+        making=making_of(
+            workspace,
+            pod,
+            dataset,
+            adapter,
+            run=str(flow_run.id or ""),
+            node=node.name,
+            machines=before.cost.machines,
+        ),
         beside=beside,
         tuned=utc_text(datetime.now(UTC)),
     )
@@ -226,4 +234,5 @@ async def publish_adapters(workspace: Workspace) -> str:
     status = await current_platform().read_status(workspace)
     text = adapters_report(f"Adapters of {workspace}", status.adapters)
     await acreate_markdown_artifact(text, key="adapters", description=f"Adapters of {workspace}")
+    await publish_lineage(workspace, status)
     return status.adapters.told

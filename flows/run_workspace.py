@@ -13,6 +13,7 @@ from prefect.runtime import flow_run as this_run
 from pydantic import Field
 
 from flows.hand_over import apply_to_cluster, hand_over, is_form_on_a_cluster
+from flows.lineage import publish_lineage
 from flows.make_room import make_room
 from flows.recorded_run import recorded_run, stopped
 from flows.release_workspace import being_deleted
@@ -122,6 +123,7 @@ async def ensure_workspace(
             adapter = await tune_then_serve(workspace, plan, push=push, port=port)
         status = await settle(workspace)
         await _publish_report(workspace, status, adapter)
+        await publish_lineage(workspace, status)
         return status
 
 
@@ -189,8 +191,15 @@ async def tune_and_publish(
         image = await push_image(workspace, pod)
 
     def remember(status: WorkspaceStatus) -> None:
-        machines = status.cost.machines
-        making = making_of(workspace, pod, dataset, adapter, node=node.name, machines=machines)
+        making = making_of(
+            workspace,
+            pod,
+            dataset,
+            adapter,
+            run=str(this_run.id or ""),
+            node=node.name,
+            machines=status.cost.machines,
+        )
         status.remember_tuned(plan.training, image, data.with_digest(dataset.digest), making)
 
     await change_status(workspace, remember)

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from tasks.contract.adapter_history import AdapterHistory
+from tasks.contract.adapter_history import AdapterHistory, AdapterRecord, Fate
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
 from tasks.contract.programs.tuning import HeldOut, LossAt
@@ -139,6 +139,53 @@ def adapters_report(title: str, adapters: AdapterHistory) -> str:
         )
         lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join(lines)
+
+
+def lineage_report(
+    title: str, adapters: AdapterHistory, endpoint: Endpoint | None, *, runs_url: str | None
+) -> str:
+    """From which data each adapter came, by which run, and where it serves; newest first.
+
+    Args: endpoint: at which the one answers that serves; None = nothing answers. runs_url: below
+    which Prefect's UI shows runs; None = it is not known.
+    """
+    lines = [f"# {title}", "", "| dataset | run | adapter | serving |", "| --- " * 4 + "|"]
+    for record in reversed(adapters.records):
+        run, image = record.making.run, record.image
+        cells = (
+            _lineage_data(record),
+            _linked(f"`{run[:8]}`", f"{runs_url}/{run}" if runs_url else "") if run else "",
+            _linked(f"`{_cell(image.reference)}@{image.digest[:19]}`", image.url),
+            _lineage_serving(record, endpoint),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _lineage_data(record: AdapterRecord) -> str:
+    """The dataset's digest, its rows, and its files where these were noted."""
+    making = record.making
+    parts = [f"`{_cell(record.data)[:12]}`"] if record.data else []
+    if making.rows is not None:
+        parts.append(f"{making.rows} rows")
+    for mark in making.files:
+        is_address = mark.name.startswith(("https://", "http://"))
+        parts.append(_linked(_cell(mark.name), _cell(mark.name) if is_address else ""))
+    return ", ".join(parts)
+
+
+def _lineage_serving(record: AdapterRecord, endpoint: Endpoint | None) -> str:
+    told = f"adapter {record.number} of generation {record.generation or 'unknown'}: {record.fate}"
+    if record.fate is Fate.SERVING and endpoint:
+        told += f" at [{endpoint.url}]({endpoint.url})"
+    if record.decided:
+        told += f", {record.decided}"
+    return told + (f" by {_cell(record.by)}" if record.by else "")
+
+
+def _linked(text: str, url: str) -> str:
+    """A link; the text alone where there is no address that a browser could open."""
+    return f"[{text}]({url})" if url.startswith(("https://", "http://")) else text
 
 
 def _cell(text: str) -> str:

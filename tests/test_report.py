@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contract.adapter_history import AdapterHistory, AdapterRecord, Making
 from tasks.contract.artifacts import Endpoint, PublishedImage
+from tasks.contract.data_marks import FileMark
 from tasks.contract.held_cost import Cost, HeldMachine
 from tasks.contract.programs.tuning import HeldOut, LossAt, Sample
 from tasks.contract.status import FinishedStep, WorkspaceStatus
-from tasks.report import loss_curve, run_report
+from tasks.report import lineage_report, loss_curve, run_report
 
 HISTORY = [LossAt(step=1, loss=2.0), LossAt(step=2, loss=1.5), LossAt(step=3, loss=1.0)]
 
@@ -134,3 +136,43 @@ def test_a_machine_that_is_still_there_is_held() -> None:
     text = run_report("Run", status, (), curve=None)
     assert "| a | m | spot | then | held |" in text
     assert "| b | m | spot | then | now |" in text
+
+
+def an_adapter(number: int, **more: object) -> AdapterRecord:
+    image = PublishedImage(reference=f"r.example.com/a:1-g{number}", digest=f"sha256:{number}")
+    return AdapterRecord.model_validate({"number": number, "image": image, **more})
+
+
+def lineage(*records: AdapterRecord, endpoint: Endpoint | None = None) -> list[str]:
+    """The rows of the table, newest first."""
+    runs_url = "http://prefect/flow-run"
+    adapters = AdapterHistory(records=[*records])
+    return lineage_report("Lineage", adapters, endpoint, runs_url=runs_url).splitlines()[4:]
+
+
+def test_lineage_leads_from_the_data_over_run_and_image_to_what_serves() -> None:
+    file = FileMark(name="https://example.com/rows", bytes=7, digest="s")
+    making = Making(run="0123456789", rows=40, files=(file,))
+    made = an_adapter(2, data="d" * 64, generation=3, making=making)
+    made.image = made.image.model_copy(update={"pushed": True})
+    adapters = AdapterHistory(records=[an_adapter(1), made])
+    adapters.promote(2, by="gate", why="better", now=datetime(2026, 1, 1, tzinfo=UTC))
+    [second, first] = lineage(
+        *adapters.records, endpoint=Endpoint(url="http://127.0.0.1:5000", model="a")
+    )
+    assert second == (
+        f"| `{'d' * 12}`, 40 rows, [https://example.com/rows](https://example.com/rows) "
+        "| [`01234567`](http://prefect/flow-run/0123456789) "
+        "| [`r.example.com/a:1-g2@sha256:2`](https://r.example.com/v2/a/manifests/sha256:2) "
+        "| adapter 2 of generation 3: serving at [http://127.0.0.1:5000](http://127.0.0.1:5000), "
+        "2026-01-01T00:00:00Z by gate |"
+    )
+    assert first == (
+        "|  |  | `r.example.com/a:1-g1@sha256:1` | adapter 1 of generation unknown: waiting |"
+    )
+
+
+def test_a_file_s_name_stays_in_its_cell_and_is_no_markup() -> None:
+    making = Making(files=(FileMark(name="a|b<script>\nc"),))
+    [row] = lineage(an_adapter(1, making=making))
+    assert row.startswith(r"| a\|b&lt;script&gt; c |")

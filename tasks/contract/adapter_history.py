@@ -40,12 +40,14 @@ class _Part(BaseModel):
 class Making(_Part):
     """How an adapter was made, as far as that was noted.
 
+    run: id of the flow run that has made it.
     rows: of its dataset. files: of that; empty = not noted, as of a dataset of very many.
     settings: of its training, each by section and name, in the words of training_config.yaml.
     seconds: that its tuning took. price_usd: of its machine for so long; None = none was made, or
     its price is not known.
     """
 
+    run: str = ""
     rows: int | None = None
     files: tuple[FileMark, ...] = ()
     settings: dict[str, str] = {}

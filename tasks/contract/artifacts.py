@@ -33,6 +33,14 @@ class PublishedImage(_Artifact):
     pushed: bool = False
     bytes: int = 0
 
+    @property
+    def url(self) -> str:
+        """Where its manifest lies: in its registry, or in the folder on disk; empty = nowhere."""
+        if not self.pushed:
+            return self.layout_dir.as_uri() if self.layout_dir else ""
+        registry, _, rest = self.reference.partition("/")
+        return f"https://{registry}/v2/{rest.rsplit(':', 1)[0]}/manifests/{self.digest}"
+
 
 class Tuned(_Artifact):
     """What was tuned, and from what.

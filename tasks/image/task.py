@@ -1,7 +1,5 @@
 """Step `push`: the adapter as an OCI image in KAITO's layout, on disk and in a registry."""
 
-from pathlib import Path
-
 from prefect import task
 from prefect.artifacts import acreate_link_artifact
 from prefect.cache_policies import NO_CACHE
@@ -39,9 +37,7 @@ async def push_image(workspace: Workspace, pod: Pod) -> PublishedImage:
         step.detail = f"{image.reference}@{image.digest} ({_where(image)})"
         if pod.candidate is None:
             await change_status(workspace, lambda status: _keep(status, image))
-        await acreate_link_artifact(
-            _link(image, config.layout_dir), key="image", link_text=image.reference
-        )
+        await acreate_link_artifact(image.url, key="image", link_text=image.reference)
     return image
 
 
@@ -69,11 +65,3 @@ def _keep(status: WorkspaceStatus, image: PublishedImage) -> None:
 
 def _where(image: PublishedImage) -> str:
     return "pushed" if image.pushed else f"kept in {image.layout_dir}"
-
-
-def _link(image: PublishedImage, layout_dir: Path) -> str:
-    if not image.pushed:
-        return layout_dir.as_uri()
-    registry, _, rest = image.reference.partition("/")
-    repository = rest.rsplit(":", 1)[0]
-    return f"https://{registry}/v2/{repository}/manifests/{image.digest}"

@@ -23,16 +23,18 @@ def making_of(
     dataset: Dataset,
     adapter: TunedAdapter,
     *,
+    run: str,
     node: str,
     machines: Iterable[HeldMachine],
 ) -> Making:
     """How a pod has made its adapter.
 
-    Args: node: that it ran on. machines: that were made for the Workspace.
+    Args: run: the flow run's id. node: that it ran on. machines: that were made for the Workspace.
     """
     seconds, files = adapter.metrics.seconds, dataset.report.files
     marks = [FileMark(name=f.url or f.name, bytes=f.bytes, digest=f.sha256) for f in files]
     return Making(
+        run=run,
         rows=dataset.rows,
         files=tuple(marks) if len(marks) <= _MOST_FILES else (),
         settings=_settings(workspace, pod),

@@ -8,6 +8,7 @@ import yaml
 
 from demo.docstrings import write_docstring_dataset
 from tests.flows.conftest import Installation, write_workspace
+from tests.flows.prefect import ask
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,6 +26,14 @@ def said(installation: Installation, *arguments: str) -> str:
     ended = installation.kaitoflow(*arguments)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
+
+
+def lineage(installation: Installation) -> list[str]:
+    """The tables of the runs, the first run's first."""
+    body = {"artifacts": {"key": {"any_": ["lineage"]}}, "sort": "CREATED_DESC"}
+    url = f"{installation.environment['PREFECT_API_URL']}/artifacts/filter"
+    tables = [each["data"] for each in ask("POST", url, json=body).json()]
+    return [table for table in reversed(tables) if "default/retuned" in table]
 
 
 def with_gate(file: Path, gate: str) -> None:
@@ -54,6 +63,13 @@ def test_new_data_is_kept_out_by_the_gate_serves_at_a_person_s_word_and_goes_bac
     assert "95 % interval" in told
     assert fates(installation) == ["serving", "kept out"]
     assert "skipped: the data has the same digest" in said(installation, "retune", "retuned")
+    of_run, of_retuning = lineage(installation)
+    assert "adapter 1 of generation 1: serving at [http://127.0.0.1:" in of_run
+    assert "rows.parquet" in of_run
+    newest, before = of_retuning.splitlines()[-2:]
+    assert "50 rows" in newest
+    assert "adapter 2 of generation 1: kept out" in newest
+    assert before in of_run
 
     said(installation, "promote", "retuned", "--number", "2", "--note", "reads better")
     promoted = installation.object("retuned")["status"]["image"]

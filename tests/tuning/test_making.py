@@ -61,7 +61,7 @@ def machine(price: float | None) -> HeldMachine:
 
 
 def test_settings_are_told_by_name_those_of_the_user_and_the_defaults() -> None:
-    made = making_of(tuning_workspace(), POD, dataset(), ADAPTER, node="", machines=())
+    made = making_of(tuning_workspace(), POD, dataset(), ADAPTER, run="r", node="", machines=())
     assert made.settings["LoraConfig.r"] == "16"
     assert made.settings["LoraConfig.lora_alpha"] == "16"
     assert made.settings["tuning.method"] == "qlora"
@@ -71,7 +71,7 @@ def test_settings_are_told_by_name_those_of_the_user_and_the_defaults() -> None:
 
 def test_files_are_told_with_their_digests_and_of_very_many_none() -> None:
     few, many = (
-        making_of(tuning_workspace(), POD, dataset(count), ADAPTER, node="", machines=())
+        making_of(tuning_workspace(), POD, dataset(count), ADAPTER, run="r", node="", machines=())
         for count in (2, 21)
     )
     assert [(mark.name, mark.bytes, mark.digest) for mark in few.files] == [
@@ -89,5 +89,7 @@ def test_the_price_is_that_of_the_machine_for_as_long_as_the_tuning_took(
     node: str, price: float | None, told: float | None
 ) -> None:
     machines = (machine(price),)
-    made = making_of(tuning_workspace(), POD, dataset(), ADAPTER, node=node, machines=machines)
+    made = making_of(
+        tuning_workspace(), POD, dataset(), ADAPTER, run="r", node=node, machines=machines
+    )
     assert made.price_usd == told
