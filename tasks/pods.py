@@ -7,6 +7,7 @@ on a cluster its containers follow each other without anybody's help.
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.adapter_start import AdapterStart, adapter_start
 from tasks.config_map import TRAINING_CONFIG_KEY, read_training_config_text
 from tasks.contract.adapter_history import candidate_image
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage
@@ -90,7 +91,16 @@ async def tuning_pod(
     max_bytes = largest_dataset_bytes(
         workspace, preset, training, resources, dataset_gib=dataset_gib
     )
+    start = await adapter_start(
+        workspace,
+        paths,
+        docker_configs=await _docker_configs(
+            workspace, [workspace.push_secret, *tuning.input.image_pull_secrets]
+        ),
+    )
     containers = [_weights(preset, paths)]
+    if start and start.fetch:
+        containers.append(start.fetch)
     if tuning.input.image:
         containers.append(await _pull_dataset(workspace, tuning.input.image, paths))
     containers.append(
@@ -111,7 +121,9 @@ async def tuning_pod(
         # On one machine the files of a run outlive its processes.
         away = await _away(workspace, image) if push and current_platform().is_cluster else None
     containers.append(
-        _trainer(workspace, tuning, paths, config_file, gpus=gpus, policy=policy, away=away)
+        _trainer(
+            workspace, tuning, paths, config_file, gpus=gpus, policy=policy, away=away, start=start
+        )
     )
     if image:
         containers.append(await _push(workspace, image, preset, paths, push=push, away=away))
@@ -347,6 +359,7 @@ def _trainer(
     gpus: int,
     policy: TrainingPolicy,
     away: CheckpointsAway | None,
+    start: AdapterStart | None,
 ) -> Container:
     preset = preset_of(workspace)
     config = TuningConfig(
@@ -362,6 +375,8 @@ def _trainer(
         processes=gpus if computes_on_gpu(gpus, settings()) else 1,
         policy=policy,
         away=away,
+        start=start.folder if start else None,
+        start_name=start.name if start else "",
     )
     return Container(name=TUNE, program="tasks.tuning.pod", config=config)
 
@@ -434,5 +449,5 @@ async def _pull_adapter(
 
 async def _docker_configs(workspace: Workspace, secrets: list[str]) -> tuple[Path, ...]:
     platform = current_platform()
-    found = [await platform.docker_config(workspace, secret) for secret in secrets]
+    found = [await platform.docker_config(workspace, secret) for secret in secrets if secret]
     return tuple(dict.fromkeys(path for path in found if path))

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.artifacts import Endpoint, Node, PublishedImage
+from tasks.contract.artifacts import Endpoint, Node, PublishedImage, Tuned
+from tasks.contract.continuing import CONTINUE_ANNOTATION
 from tasks.contract.programs.dataset import DatasetColumns
 from tasks.contract.programs.image import PullConfig, PushConfig
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 from tasks.contract.programs.tuning import TuningConfig
-from tasks.contract.steps import TUNE
+from tasks.contract.steps import FETCH_START, TUNE
 from tasks.contract.training_policy import POLICY_ANNOTATION, TrainingPolicy
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.platform.base import Address, Pod
@@ -130,6 +131,49 @@ async def test_a_pods_containers_follow_from_what_is_asked_for() -> None:
     assert [each.name for each in pod.containers] == names[:3]
     assert [*pod.volumes.values()] == [{"emptyDir": {}}]
     assert pod.secrets == ()
+
+
+def going_on(start: str) -> Workspace:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {CONTINUE_ANNOTATION: start}
+    return parse_workspace(manifest, source="test")
+
+
+async def test_an_image_that_is_gone_on_from_is_fetched_before_the_dataset() -> None:
+    pod = await tuning_pod(going_on("r.io/team/a:1"), NODE, push=False)
+    assert [each.name for each in pod.containers][:3] == [
+        "fetch-weights",
+        "fetch-start",
+        "fetch-dataset",
+    ]
+    fetched, told = pod.container(FETCH_START).config, pod.container(TUNE).config
+    assert isinstance(fetched, PullConfig)
+    assert isinstance(told, TuningConfig)
+    assert (fetched.reference, told.start_name) == ("r.io/team/a:1", "r.io/team/a:1")
+    assert fetched.target_dir == told.start
+
+
+async def test_a_folder_is_gone_on_from_where_it_lies(tmp_path: Path) -> None:
+    pod = await tuning_pod(going_on(str(tmp_path)), NODE, push=False)
+    told = pod.container(TUNE).config
+    assert isinstance(told, TuningConfig)
+    assert told.start == tmp_path
+    assert "fetch-start" not in [each.name for each in pod.containers]
+
+
+async def test_what_serves_is_gone_on_from_by_its_digest_also_for_a_candidate() -> None:
+    platform = local_platform()
+    workspace = platform.store.apply(Manifests(workspace=going_on("serving")))
+    first = await tuning_pod(workspace, NODE, push=False)
+    assert "fetch-start" not in [each.name for each in first.containers]
+    status = await platform.read_status(workspace)
+    status.tuned = Tuned(training="0", generation=1, image=IMAGE)
+    await platform.write_status(workspace, status)
+    for candidate in (None, 2):
+        pod = await tuning_pod(workspace, NODE, push=False, candidate=candidate)
+        told = pod.container(TUNE).config
+        assert isinstance(told, TuningConfig)
+        assert told.start_name == f"{IMAGE.reference}@{IMAGE.digest}"
 
 
 ADDRESS = Address(host="127.0.0.1", port=5001, url="http://127.0.0.1:5001")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from serving.model.adapter_folder import read_short
 from serving.model.expressions import expect_ending
 from serving.weights.marker import Marker, read_marker
+from tasks.contract.continuing import PLAIN_INITS, other_base
 from tasks.contract.errors import AdapterMismatch
 from tasks.contract.programs.serving import AdapterSource
 
@@ -34,9 +35,6 @@ _UNMIXABLE = {
     "use_qalora": (None, False),
     "bias": (None, "none"),
 }
-# Ways to begin a training that leave the base's weights as they are; PEFT repeats the others while
-# it loads (PiSSA, OLoRA, CorDA), on the weights that the base model answers with.
-_INITS = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 def adapter_key(name: str) -> str:
@@ -161,7 +159,9 @@ def _adapter_config(source: AdapterSource) -> dict[str, Any]:
             f"it is of type {config.get('peft_type')}, and only LORA can be served",
             "tune a LoRA adapter",
         )
-    if config.get("init_lora_weights") not in _INITS:
+    # PEFT repeats the others while it loads (PiSSA, OLoRA, CorDA), on the weights that the base
+    # model answers with.
+    if config.get("init_lora_weights") not in PLAIN_INITS:
         raise AdapterMismatch(
             f"adapter {source.name} was asked for",
             f"its weights count from a base that {config['init_lora_weights']} has changed",
@@ -172,20 +172,14 @@ def _adapter_config(source: AdapterSource) -> dict[str, Any]:
 
 
 def _check_base(source: AdapterSource, config: dict[str, Any], marker: Marker | None) -> None:
-    """Compare hub names; a base named by a path (as KAITO's adapters do) says nothing."""
-    base = config.get("base_model_name_or_path") or ""
-    if marker is None or base.count("/") != 1 or base.startswith(("/", ".")):
+    if marker is None:
         return
-    revision = config.get("revision")
-    if base.lower() != marker.model_id.lower():
-        found = f"{marker.model_id}"
-    elif revision not in (None, "main", marker.revision) and marker.revision != "main":
-        base, found = f"{base} at revision {revision}", f"revision {marker.revision}"
-    else:
+    differ = other_base(config, model=marker.model_id, revision=marker.revision)
+    if differ is None:
         return
     raise AdapterMismatch(
-        f"adapter {source.name} was made for {base}",
-        f"the weights here are {found}",
+        f"adapter {source.name} was made for {differ[0]}",
+        f"the weights here are {differ[1]}",
         "serve it over its own base model, or tune it again over this one",
     )
 

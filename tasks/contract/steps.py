@@ -21,6 +21,7 @@ FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
     "push-image",
     "serve",
 )
+FETCH_START = "fetch-start"
 PULL_PREFIX = "pull-"
 PULL_DATASET = f"{PULL_PREFIX}dataset"
 FETCH_SERVING, MEASURE = "fetch-serving", "measure"
@@ -50,6 +51,7 @@ class StepName(StrEnum):
 
 _OF_TUNING = {
     FETCH_WEIGHTS: StepName.WEIGHTS,
+    FETCH_START: StepName.DOWNLOAD,
     PULL_DATASET: StepName.DOWNLOAD,
     FETCH_DATASET: StepName.DOWNLOAD,
     TUNE: StepName.TUNE,

@@ -63,7 +63,7 @@ class TrainingConfig:
     quantization: arguments of BitsAndBytesConfig; empty without quantisation.
     lora: arguments of peft.LoraConfig.
     training: arguments of trl.SFTConfig, without output_dir.
-    given: names of `training` that the user wrote.
+    given, given_lora: names of `training` and of `lora` that the user wrote.
     notes: what was accepted and is not used, and why.
     """
 
@@ -74,6 +74,7 @@ class TrainingConfig:
     training: Section = field(default_factory=dict)
     dataset: DatasetSettings = DatasetSettings()
     given: frozenset[str] = frozenset()
+    given_lora: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
     @property
@@ -217,6 +218,7 @@ def _assembled(method: Method, defaults: dict[str, Section], given: _Reading) ->
         training=training,
         dataset=DatasetSettings(**merged["DatasetConfig"]),
         given=frozenset(given.values["TrainingArguments"]),
+        given_lora=frozenset(given.values["LoraConfig"]),
         notes=(*given.notes, *notes_of(given.values)),
     )
 

@@ -8,9 +8,10 @@ by their addresses.
 import hashlib
 import json
 
+from tasks.contract.continuing import CONTINUE_ANNOTATION
 from tasks.contract.workspace import BAD_ROWS_ANNOTATION, Workspace
 
-_ANNOTATIONS = (BAD_ROWS_ANNOTATION,)
+_ANNOTATIONS = (BAD_ROWS_ANNOTATION, CONTINUE_ANNOTATION)
 
 
 def training_digest(workspace: Workspace, *, base_model: str, config_text: str | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from tasks.contract.artifacts import Check, Plan, Swap, Tuned
+from tasks.contract.continuing import CONTINUE_ANNOTATION
 from tasks.contract.errors import AddressForbidden, KaitoflowError, NoRoomToTune, Refused
 from tasks.contract.retuning import expect_retunable
 from tasks.contract.words import expect_annotations, without_effect
@@ -11,7 +12,7 @@ from tasks.contract.workspace import Workspace
 from tasks.nodes.need import is_bypassed, need_of
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import NodeNeed
-from tasks.plan import cost, data, image, machine, model, nodes, resource, swap, tuned
+from tasks.plan import cost, data, image, machine, model, nodes, resource, start, swap, tuned
 from tasks.plan.advice import advice
 from tasks.plan.check import checked, from_diagnosis, from_error
 from tasks.plan.findings import Findings
@@ -156,6 +157,8 @@ def _of_the_workspace(
             "dataset": lambda: data.dataset(workspace, world, findings),
             "image": lambda: image.image(workspace, world, findings),
         }
+        if CONTINUE_ANNOTATION in workspace.metadata.annotations:
+            looks["start"] = lambda: start.start(workspace, world, findings)
     if workspace.secret_names:
         looks["secrets"] = lambda: image.secrets(workspace, world)
     for name, look in looks.items():

@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tasks.contract.artifacts import Check
+from tasks.contract.continuing import CONTINUE_ANNOTATION
 from tasks.contract.errors import (
     AddressForbidden,
     InvalidWorkspace,
@@ -132,13 +133,17 @@ def _bytes(source: DataSource, found: DatasetSeen | None) -> tuple[int | None, .
 
 
 def with_absolute_files(workspace: Workspace, base: Path) -> Workspace:
-    """The Workspace with its relative `file:` URLs counted from a folder."""
+    """The Workspace with its relative `file:` URLs, and folders, counted from a folder."""
     if not workspace.tuning:
         return workspace
     urls = [_absolute(url, base) for url in workspace.tuning.input.urls]
     source = workspace.tuning.input.model_copy(update={"urls": urls})
     tuning = workspace.tuning.model_copy(update={"input": source})
-    return workspace.model_copy(update={"tuning": tuning})
+    annotations = dict(workspace.metadata.annotations)
+    if (start := annotations.get(CONTINUE_ANNOTATION, "")).startswith("."):
+        annotations[CONTINUE_ANNOTATION] = str((base / start).resolve())
+    metadata = workspace.metadata.model_copy(update={"annotations": annotations})
+    return workspace.model_copy(update={"tuning": tuning, "metadata": metadata})
 
 
 def _absolute(url: str, base: Path) -> str:

@@ -34,6 +34,7 @@ class Findings:
     base_model: of a model that is in no catalogue, with what the hub says of its size.
     may_push: True; a registry that says no is an error.
     has_tuned_image: whether what was tuned from the very same is still where it was published.
+    start: annotations of the image that the tuning goes on from.
     nodes: the cluster's, as its API server gives them. gpu_holders: of those nodes.
     rehearsal: what the cluster would refuse of what is to be made.
     provisioner: where the installation's nodes come from; None = not known from here.
@@ -45,6 +46,7 @@ class Findings:
     chat_template: bool | KaitoflowError | None = None
     may_push: bool | KaitoflowError | None = None
     has_tuned_image: bool | KaitoflowError | None = None
+    start: Mapping[str, str] | KaitoflowError | None = None
     nodes: Sequence[Mapping[str, Any]] | KaitoflowError | None = None
     gpu_holders: Sequence[GpuHolder] | KaitoflowError | None = None
     rehearsal: Rehearsal | KaitoflowError | None = None

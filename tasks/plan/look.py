@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from tasks.adapter_start import asked_start
 from tasks.chat.trial import try_chat_template
 from tasks.contract.apart import WITHIN_S
 from tasks.contract.errors import (
@@ -36,7 +37,8 @@ from tasks.plan.tuned import tuned_from_the_same
 from tasks.platform.base import World
 from tasks.presets import Preset
 from tasks.remote.file_server import Client, UrlProbe, open_client, probe, shown
-from tasks.remote.manifest import blob_path
+from tasks.remote.layout_index import find_manifest
+from tasks.remote.manifest import blob_path, read_annotations
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
 from tasks.settings import Settings
@@ -69,7 +71,7 @@ async def look(
     """
     limit_s = settings.plan_timeout_s
     (
-        (base_model, dataset, chat_template, may_push, has_tuned_image),
+        (base_model, dataset, chat_template, may_push, has_tuned_image, start),
         (nodes, holders, rehearsal, quotas),
     ) = await asyncio.gather(
         asyncio.gather(
@@ -78,6 +80,7 @@ async def look(
             _finding(_chat_template(workspace, world)),
             _finding(_push(workspace, world, settings)),
             _finding(_tuned_image(workspace, world, settings)),
+            _finding(_start(workspace, world, settings)),
         ),
         asyncio.gather(
             _within(limit_s, _listed(list_nodes), KubernetesUnavailable, "the cluster"),
@@ -92,6 +95,7 @@ async def look(
         chat_template=chat_template,
         may_push=may_push,
         has_tuned_image=has_tuned_image,
+        start=start,
         nodes=nodes,
         gpu_holders=holders,
         rehearsal=rehearsal,
@@ -225,6 +229,35 @@ async def _tuned_image(workspace: Workspace, world: World, settings: Settings) -
         workspace, reference, "pull", Repository.manifest_digest, world=world, settings=settings
     )
     return found is not None
+
+
+async def _start(
+    workspace: Workspace, world: World, settings: Settings
+) -> Mapping[str, str] | None:
+    """What the image says of itself that a tuning goes on from; None = it goes on from none."""
+    asked = asked_start(workspace)
+    if asked is None or asked.folder:
+        return None
+    name, serving = asked.image, world.tuned.image if world.tuned else None
+    if not name and serving:
+        name = f"{serving.reference}@{serving.digest}"
+    if not name:
+        return None
+    reference = parse_reference(name)
+    layout_dir = world.home / "images" if world.home else None
+    kept = find_manifest(layout_dir, str(reference)) if layout_dir else None
+    if layout_dir and kept:
+        manifest = (layout_dir / blob_path(kept)).read_bytes()
+    else:
+        manifest = await _ask_registry(
+            workspace,
+            reference,
+            "pull",
+            lambda repository: repository.read_manifest(reference.target),
+            world=world,
+            settings=settings,
+        )
+    return read_annotations(manifest, image=name)
 
 
 async def _ask_registry(

@@ -80,6 +80,12 @@ def read_layers(content: bytes, *, image: str) -> tuple[Blob, ...]:
     return tuple(_layer(entry, image) for entry in _objects(document, "layers", image))
 
 
+def read_annotations(content: bytes, *, image: str) -> Mapping[str, str]:
+    """The annotations of a manifest, of which others may have written anything."""
+    found = _parse(content, image).get("annotations")
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
 def _parse(content: bytes, image: str) -> dict[str, Any]:
     try:
         document = json.loads(content)

@@ -43,6 +43,8 @@ class TuningConfig:
     processes: that train together, each with a GPU of its own.
     policy: what becomes of a training that goes wrong or on too long.
     away: where checkpoints are kept besides; None = results_dir outlives the pod.
+    start: the folder of an adapter that is gone on from; None = it begins anew.
+    start_name: its image or folder, as it is told of.
     """
 
     weights_dir: Path
@@ -58,6 +60,8 @@ class TuningConfig:
     processes: int = 1
     policy: TrainingPolicy = field(default_factory=TrainingPolicy)
     away: CheckpointsAway | None = None
+    start: Path | None = None
+    start_name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

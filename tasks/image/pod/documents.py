@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.contract.image_annotations import (
+    BASE_NAME,
+    CREATED,
+    LORA_SHAPE,
+    MODEL_NAME,
+    REVISION,
+    told_shape,
+)
 from tasks.contract.units import utc_text
 from tasks.image.pod.layer import Layer
 from tasks.remote.manifest import MANIFEST_TYPE, TITLE, descriptor, digest_of, encode
-
-MODEL_NAME = "sh.kaito.model.name"
-CREATED = "org.opencontainers.image.created"
-BASE_NAME = "org.opencontainers.image.base.name"
-REVISION = "org.opencontainers.image.revision"
 
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -91,6 +94,7 @@ def image_annotations(
         BASE_NAME: _public_name(adapter_config.get("base_model_name_or_path")),
         REVISION: str(adapter_config.get("revision") or ""),
         CREATED: _created(source_date_epoch),
+        LORA_SHAPE: told_shape(adapter_config),
     }
     return {key: value for key, value in found.items() if value} | dict(wanted)
 

@@ -7,16 +7,15 @@ holds a lock on the folder; readers need none, as nothing they read is ever chan
 
 import fcntl
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tasks.contract.errors import ImageUnreadable
 from tasks.contract.removal import remove_tree
+from tasks.remote.layout_index import REF_NAME, find_manifest, named, read_entries
 from tasks.remote.manifest import (
     INDEX_TYPE,
     MANIFEST_TYPE,
@@ -26,7 +25,6 @@ from tasks.remote.manifest import (
     encode,
 )
 
-_REF_NAME = "org.opencontainers.image.ref.name"
 _FILE_MODE = 0o644  # whatever the umask: containers of other users read the layout too
 _MARKER = encode({"imageLayoutVersion": "1.0.0"})
 
@@ -75,12 +73,12 @@ class Layout:
         """Keep the manifest and let `reference` name it, whatever it named before."""
         self.add_bytes(manifest)
         entry = descriptor(MANIFEST_TYPE, digest_of(manifest), len(manifest))
-        entry["annotations"] = {_REF_NAME: reference}
-        others = [old for old in self._entries() if _name(old) != reference]
+        entry["annotations"] = {REF_NAME: reference}
+        others = [old for old in read_entries(self._folder) if named(old) != reference]
         index = {
             "schemaVersion": 2,
             "mediaType": INDEX_TYPE,
-            "manifests": sorted([*others, entry], key=_name),
+            "manifests": sorted([*others, entry], key=named),
         }
         self._write_aside(_MARKER).replace(self._folder / "oci-layout")
         self._write_aside(encode(index)).replace(self._folder / "index.json")
@@ -91,10 +89,7 @@ class Layout:
 
         A name with a digest is here when that manifest is, whatever its tag names by now.
         """
-        _, at, digest = reference.partition("@")
-        if at:
-            return digest if self.blob_path(digest).is_file() else None
-        return next((e["digest"] for e in self._entries() if _name(e) == reference), None)
+        return find_manifest(self._folder, reference)
 
     def read_manifest(self, digest: str) -> bytes:
         """The manifest with this digest, checked."""
@@ -115,13 +110,6 @@ class Layout:
         """Where the blob lies, or would lie."""
         return self._folder / blob_path(digest)
 
-    def _entries(self) -> list[dict[str, Any]]:
-        path = self._folder / "index.json"
-        if not path.exists():
-            return []
-        entries: list[dict[str, Any]] = json.loads(path.read_bytes())["manifests"]
-        return entries
-
     def _write_aside(self, content: bytes) -> Path:
         with tempfile.NamedTemporaryFile(dir=self._incoming, delete=False) as file:
             file.write(content)
@@ -129,11 +117,6 @@ class Layout:
         path.chmod(_FILE_MODE)
         _sync(path)
         return path
-
-
-def _name(entry: dict[str, Any]) -> str:
-    name: str = entry.get("annotations", {}).get(_REF_NAME, "")
-    return name
 
 
 def _digest_of(path: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.contract.errors import KaitoflowError, RegistryUnavailable
+from tasks.contract.image_annotations import CONTINUED_FROM, CONTINUED_WEIGHTS, DATASET_DIGEST
 from tasks.contract.image_reference import Reference, parse_push_reference
 from tasks.contract.programs.image import PushConfig, PushResult, TagConfig
 from tasks.image.pod.adapter import adapter_files, read_adapter_config
@@ -16,8 +17,6 @@ from tasks.image.pod.layout import Layout
 from tasks.remote.manifest import digest_of
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
-
-DATASET_DIGEST = "io.kaitoflow.dataset.digest"
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def _keep_image(config: PushConfig, reference: Reference, layout: Layout) -> Ima
     annotations = image_annotations(
         read_adapter_config(config.adapter_dir),
         model_name=config.model_name,
-        wanted=_dataset_annotation(config.adapter_dir) | dict(config.annotations),
+        wanted=_origin_annotations(config.adapter_dir) | dict(config.annotations),
         source_date_epoch=os.environ.get("SOURCE_DATE_EPOCH"),
     )
     with layout.writing() as incoming:
@@ -72,13 +71,16 @@ def _keep_image(config: PushConfig, reference: Reference, layout: Layout) -> Ima
     return image
 
 
-def _dataset_annotation(adapter_dir: Path) -> dict[str, str]:
-    """The digest of the dataset, where the trainer has told it in its metrics."""
+def _origin_annotations(adapter_dir: Path) -> dict[str, str]:
+    """What the adapter was made from, where the trainer has told it in its metrics."""
     try:
         metrics = json.loads((adapter_dir / "metrics.json").read_bytes())
-        return {DATASET_DIGEST: str(metrics["dataset_digest"])}
-    except (OSError, ValueError, LookupError, TypeError):
+        told = {DATASET_DIGEST: str(metrics["dataset_digest"])}
+        if start := metrics.get("continued_from"):
+            told |= {CONTINUED_FROM: str(start["name"]), CONTINUED_WEIGHTS: str(start["weights"])}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
+    return told
 
 
 def _send_image(config: PushConfig, reference: Reference, layout: Layout, image: Image) -> int:

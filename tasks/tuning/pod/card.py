@@ -15,7 +15,7 @@ tags: [lora, {method}, kaitoflow]
 # LoRA adapter for {base_model}
 
 Made by Kaitoflow from `{base_model}` (revision `{base_revision}`) with {method}, on {rows} rows
-({tokens} tokens) of the dataset `{dataset_digest}`.
+({tokens} tokens) of the dataset `{dataset_digest}`{start}.
 """
 _LOAD = """
 ## Use
@@ -41,8 +41,17 @@ def model_card(metrics: Mapping[str, Any]) -> str:
         rows=metrics["rows"]["trained"],
         tokens=metrics["tokens"],
         dataset_digest=metrics["dataset_digest"],
+        start=_start(metrics.get("continued_from")),
     )
     return front + _results(metrics) + _settings(metrics["settings"]) + _LOAD.format(**facts)
+
+
+def _start(continued_from: Mapping[str, str] | None) -> str:
+    if continued_from is None:
+        return ""
+    return (
+        f",\ngoing on from the adapter `{continued_from['name']}` (`{continued_from['weights']}`)"
+    )
 
 
 def _results(metrics: Mapping[str, Any]) -> str:

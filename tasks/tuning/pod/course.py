@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.training_config import TrainingConfig
+from tasks.tuning.pod.start import weights_digest
 
 # Settings of `TrainingArguments` that no weight depends on.
 _DECIDE_NOTHING = frozenset(
@@ -40,6 +41,8 @@ def course_of(config: TuningConfig, settings: TrainingConfig) -> dict[str, Any]:
         "train_file_bytes": config.train_file.stat().st_size if config.train_file.exists() else 0,
         "settings": _decisive(settings),
     }
+    if config.start:
+        course["start"] = weights_digest(config.start)
     # As it is read back from a checkpoint.
     read_back: dict[str, Any] = json.loads(json.dumps(course))
     return read_back
@@ -57,7 +60,7 @@ def _decisive(settings: TrainingConfig) -> dict[str, Any]:
     if not settings.keeps_best:
         without |= _EVALUATION
     values = asdict(settings)
-    del values["notes"]
+    del values["notes"], values["given_lora"]
     values["training"] = {k: v for k, v in values["training"].items() if k not in without}
     values["given"] = sorted(settings.given - without)
     return values

@@ -102,6 +102,13 @@ def _held_out(groups: dict[str, list[int]], *, share: float, rows: int, seed: in
     return held_out
 
 
+def held_out_as_well(
+    rows: Sequence[Row], places: Sequence[int], *, seed: int, share: float
+) -> list[int]:
+    """Those of the places whose questions another seed and share hold out, too."""
+    return [place for place in places if _height(_question(rows[place]), seed) < share]
+
+
 def _height(question: str, seed: int) -> float:
     """A number from 0 to 1 that belongs to the question."""
     digest = hashlib.blake2b(f"{seed}\n{question}".encode(), digest_size=8).digest()

@@ -30,6 +30,14 @@ from tasks.contract.training_config import (
 from tasks.contract.training_policy import POLICY_ANNOTATION
 from tasks.estimate.positions import read_positions
 from tasks.tuning.pod.course import course_of, run_of
+from tasks.tuning.pod.start import (
+    HeldOutBefore,
+    held_out_before,
+    note_on_start,
+    put_weights,
+    start_settings,
+    told_of_start,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,12 +76,12 @@ def main(config: TuningConfig) -> Mapping[str, Any]:
 
     Raises: InvalidTuningConfig, DatasetUnreadable, DatasetRowsInvalid, ModelDoesNotFit,
     ModelNotSupported, WeightsUnavailable, GpuIncompatible, TrainingDiverged, NothingLearned,
-    BudgetSpent, Stopped.
+    BudgetSpent, Stopped, AdapterMismatch.
     """
     started_s = time.monotonic()
     config = _with_dataset_digest(config)
     text = config.training_config.read_text("utf-8") if config.training_config else None
-    settings = parse_training_config(text, method=config.method)
+    settings = start_settings(config, parse_training_config(text, method=config.method))
     run = run_of(config, settings)
     if (done := _finished(config.results_dir, run)) is not None:
         log.info("run already finished results_dir=%s", config.results_dir)
@@ -242,7 +250,7 @@ def _read(config: TuningConfig, settings: TrainingConfig, *, keeps: bool) -> _Da
     tokenizer = load_tuning_tokenizer(config.weights_dir, settings)
     max_length = min(settings.max_length, read_positions(config.weights_dir) or settings.max_length)
     rows = read_rows(config.train_file)
-    split = split_rows(rows, settings.dataset)
+    split = _unseen(split_rows(rows, settings.dataset), rows, config)
     if keeps:
         _keep_measured(config.results_dir, [rows[place] for place in split.measured])
     compared = split.measured[:_COMPARED_ROWS]
@@ -273,6 +281,19 @@ def _read(config: TuningConfig, settings: TrainingConfig, *, keeps: bool) -> _Da
         held_out=held_out,
         held_out_rows=[rows[place] for place in compared],
     )
+
+
+def _unseen(split: "Split", rows: "Sequence[Row]", config: TuningConfig) -> "Split":
+    """The split without measured rows that the adapter which is gone on from was trained on."""
+    from tasks.tuning.pod.split import held_out_as_well
+
+    measured = split.measured
+    for before in held_out_before(config):
+        measured = held_out_as_well(rows, measured, seed=before.seed, share=before.share)
+    if measured or not split.measured:
+        return replace(split, measured=measured)
+    missing = f"{config.start_name} was trained on all rows that are held out now"
+    return replace(split, measured=[], missing=missing)
 
 
 def _keep_measured(results_dir: Path, rows: "Sequence[Row]") -> None:
@@ -392,7 +413,14 @@ def _build(
         policy=config.policy,
         away=config.away,
     )
-    trainer.notes += [*notes, *fetched, *told, *_shared(plan.batches)]
+    put_weights(trainer.adapted, config)
+    trainer.notes += [
+        *note_on_start(config),
+        *notes,
+        *fetched,
+        *told,
+        *_shared(plan.batches),
+    ]
     if checkpoint:
         log.info("run resumed checkpoint=%s", checkpoint.path.name)
         trainer.notes.append(f"went on from step {checkpoint.step} of {steps}")
@@ -524,6 +552,10 @@ def _metrics(
         "held_out": None,
         "held_out_share": data.split.share,
         "held_out_missing": _why_missing(data),
+        **told_of_start(
+            config,
+            own=HeldOutBefore(seed=settings.dataset.shuffle_seed, share=data.split.share),
+        ),
     }
 
 

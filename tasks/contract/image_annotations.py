@@ -1,0 +1,41 @@
+"""What an adapter's image says of itself, by the names of its manifest's annotations. Pure."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.contract.continuing import shape_of
+
+MODEL_NAME = "sh.kaito.model.name"
+CREATED = "org.opencontainers.image.created"
+BASE_NAME = "org.opencontainers.image.base.name"
+REVISION = "org.opencontainers.image.revision"
+DATASET_DIGEST = "io.kaitoflow.dataset.digest"
+CONTINUED_FROM = "io.kaitoflow.continued-from"
+CONTINUED_WEIGHTS = "io.kaitoflow.continued-from.weights"
+# Rank, layers and scale, as JSON: by it a plan sees what can go on from the adapter.
+LORA_SHAPE = "io.kaitoflow.lora"
+
+
+def told_shape(adapter: Mapping[str, Any]) -> str:
+    """The text of LORA_SHAPE for what an adapter_config.json says; empty where it says nothing."""
+    shape = shape_of(adapter)
+    return json.dumps(shape, sort_keys=True) if shape else ""
+
+
+def adapter_of(annotations: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """What annotations tell of their image's adapter, as its adapter_config.json says it.
+
+    None = of its rank and layers they tell nothing that can be read.
+    """
+    try:
+        shape = json.loads(annotations.get(LORA_SHAPE, ""))
+    except ValueError:
+        return None
+    if not isinstance(shape, dict):
+        return None
+    return shape | {
+        "peft_type": "LORA",
+        "base_model_name_or_path": annotations.get(BASE_NAME),
+        "revision": annotations.get(REVISION),
+    }
