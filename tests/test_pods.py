@@ -8,7 +8,7 @@ import pytest
 
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage, Tuned
 from tasks.contract.continuing import CONTINUE_ANNOTATION
-from tasks.contract.programs.dataset import DatasetColumns
+from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns
 from tasks.contract.programs.image import PullConfig, PushConfig
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 from tasks.contract.programs.tuning import TuningConfig
@@ -17,9 +17,9 @@ from tasks.contract.training_policy import POLICY_ANNOTATION, TrainingPolicy
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.platform.base import Address, Pod
 from tasks.platform.current import current_platform, local_platform
-from tasks.pods import endpoint_of, inference_pod, tuning_pod
+from tasks.pods import endpoint_of, inference_pod, tagging_pod, tuning_pod
 from tasks.presets import find_preset
-from tasks.settings import settings
+from tasks.settings import Settings, settings
 from tests.builders import tuning_manifest, tuning_workspace
 
 NODE = Node(name="gpu-1", cores=4, memory_gib=16, gpus=2)
@@ -51,6 +51,68 @@ async def test_trainer_and_server_are_told_of_the_nodes_gpus() -> None:
         if isinstance(container.config, TuningConfig | ServerConfig)
     ]
     assert told == [2, 2]
+
+
+async def test_where_others_want_a_node_s_gpus_too_a_trainer_takes_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    shared = await tuning_pod(tuning_workspace(), NODE, push=False)
+    monkeypatch.setattr(Settings, "makes_nodes", True)
+    made = await tuning_pod(tuning_workspace(), NODE, push=False)
+    assert [(pod.gpus, pod.container(TUNE).config.processes) for pod in (shared, made)] == [
+        (1, 1),
+        (2, 2),
+    ]
+
+
+async def test_a_trainer_without_gpus_is_one_process() -> None:
+    node = Node(name="cpu-1", cores=4, memory_gib=16, gpus=0)
+    trainer = (await tuning_pod(tuning_workspace(), node, push=False)).container(TUNE).config
+    assert (trainer.gpus, trainer.processes) == (0, 1)
+
+
+async def test_a_candidate_is_pushed_as_an_image_of_its_own() -> None:
+    pods = [await tuning_pod(tuning_workspace(), NODE, push=True, candidate=n) for n in (None, 2)]
+    assert [pod.container("push-image").config.reference for pod in pods] == [
+        "registry.example.com/adapters/tuned:1",
+        "registry.example.com/adapters/tuned:1-g2",
+    ]
+
+
+async def test_a_cluster_s_pods_read_no_files_of_a_machine_bound_the_dataset_and_push_for_a_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pods = [await tuning_pod(tuning_workspace(), NODE, push=True)]
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    monkeypatch.setattr("tasks.pods.largest_dataset_bytes", lambda *_, **__: 7)
+    pods.append(await tuning_pod(tuning_workspace(), NODE, push=True))
+    datasets = [pod.container("fetch-dataset").config for pod in pods]
+    assert [(each.allow_files, each.max_bytes) for each in datasets] == [
+        (True, MAX_DATASET_BYTES),
+        (False, 7),
+    ]
+    pushes = [pod.container("push-image").config for pod in pods]
+    day_s = 24 * 3600
+    assert [(each.patience_s, each.denied_patience_s) for each in pushes] == [
+        (120, 0),
+        (day_s, day_s),
+    ]
+
+
+async def test_a_tag_is_set_again_with_the_secret_that_pushed_and_asks_nobody_where_none_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    pods = [await tagging_pod(tuning_workspace(), IMAGE, push=push) for push in (True, False)]
+    told = [pod.container("tag-image").config for pod in pods]
+    assert [(each.reference, each.digest) for each in told] == [(IMAGE.reference, IMAGE.digest)] * 2
+    assert [(each.push, each.docker_config) for each in told] == [
+        (True, tmp_path / "config.json"),
+        (False, None),
+    ]
+    assert [pod.secrets for pod in pods] == [("push",)] * 2
 
 
 async def test_a_trainer_is_told_its_policy_and_leaves_the_word_on_a_candidate_to_the_gate() -> (
@@ -279,6 +341,24 @@ async def test_what_was_tuned_is_served_by_its_own_name_from_what_was_published(
     assert (server.default_model, server.served_model_name) == ("tuned", "smollm2-135m-instruct")
     assert (server.host, server.port) == ("127.0.0.1", 5001)
     assert pod.secrets == ("push",)
+
+
+async def test_a_retuned_adapter_lies_beside_those_from_which_a_server_may_change_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace = tuning_workspace()
+    asked = PublishedImage(
+        reference="registry.example.com/adapters/tuned:1", digest="sha256:0123456789abcdef"
+    )
+    retuned = asked.model_copy(update={"reference": f"{asked.reference}-g2"})
+    pods = [await inference_pod(workspace, NODE, each, ADDRESS) for each in (asked, retuned)]
+    first, second = (pod.container("pull-tuned").config.target_dir for pod in pods)
+    assert (first.name, second) == ("tuned", first.parent / "tuned@0123456789ab")
+    assert {pod.container("serve").config.adapters_dir for pod in pods} == {first.parent}
+    monkeypatch.setenv("KAITOFLOW_SERVER_ADAPTERS_DIR", "/adapters")
+    settings.cache_clear()
+    pod = await inference_pod(workspace, NODE, asked, ADDRESS)
+    assert pod.container("serve").config.adapters_dir == Path("/adapters")
 
 
 async def test_what_was_tuned_into_a_volume_is_served_from_there() -> None:

@@ -77,6 +77,7 @@ def test_of_looks_that_were_due_while_nobody_could_look_one_is_made() -> None:
     assert not made.is_overtaken(START, run="1")
     made.tell("skipped: the data has the same ETag", START + hour)
     assert made.is_overtaken(START, run="2")
+    assert not made.is_overtaken(START + hour, run="2")
     assert not made.is_overtaken(START + 2 * hour, run="3")
     made.begin(data("b"), run="4")
     assert not made.is_overtaken(START, run="4")
@@ -101,6 +102,13 @@ def test_an_adapter_comes_back_with_the_data_that_it_was_tuned_from() -> None:
     made.bring_back(image(1))
     assert [r.fate for r in made.records] == [Fate.SERVING, Fate.SERVED]
     assert made.data == DataMarks(digest="1")
+
+
+def test_a_known_adapter_that_is_tuned_again_is_no_other_and_tells_its_data_anew() -> None:
+    made = history(1)
+    made.add_first(tuned(1), data=data("again"))
+    assert [r.number for r in made.records] == [1]
+    assert made.data == data("again")
 
 
 def test_an_adapter_that_serves_already_comes_back_without_a_trace() -> None:
@@ -130,6 +138,15 @@ def test_an_adapter_that_was_kept_out_is_nothing_to_go_back_to() -> None:
     made.keep_out(2, by="gate", why="worse")
     assert made.former is None
     assert made.find(2).why == "worse"
+
+
+def test_of_adapters_that_wait_for_a_word_the_newest_is_asked_about() -> None:
+    made = history(1, tuned=3)
+    assert made.waiting is made.find(3)
+    made.keep_out(3, by="gate", why="worse")
+    assert made.waiting is made.find(2)
+    made.promote(2, by="ana", why="better")
+    assert made.waiting is None
 
 
 def test_an_adapter_that_was_never_tuned_is_not_promoted() -> None:

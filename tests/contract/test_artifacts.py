@@ -13,6 +13,8 @@ from tasks.contract.artifacts import (
     Plan,
     Price,
     PublishedImage,
+    Swap,
+    Tuned,
     TunedAdapter,
 )
 from tasks.contract.programs.dataset import BadRows, DatasetReport, TokenSpread
@@ -86,3 +88,63 @@ def test_the_command_beside_an_endpoint_can_be_pasted() -> None:
         "curl -X POST http://127.0.0.1:5000/chat -H 'Content-Type: application/json'"
     )
     assert curl.endswith("""-d '{"prompt": "What does os.path.join do?"}'""")
+
+
+EIGHT = Node(name="n", cores=96, memory_gib=900, gpus=8, gpu_memory_gib=79.2)
+
+
+@pytest.mark.parametrize(
+    ("node", "needed_gib", "gpus"),
+    [
+        (EIGHT, 20.0, 1),
+        (EIGHT, 79.2, 1),
+        (EIGHT, 131.0, 8),
+        (EIGHT, None, 8),
+        (EIGHT.model_copy(update={"gpu_memory_gib": None}), 20.0, 8),
+        (EIGHT.with_gpus(4), 20.0, 4),
+        (EIGHT.model_copy(update={"gpus": 0}), 1.0, 0),
+    ],
+    ids=["fits", "just fits", "spread", "need unknown", "card unknown", "held", "none"],
+)
+def test_a_server_takes_one_gpu_where_that_is_known_to_be_enough(
+    node: Node, needed_gib: float | None, gpus: int
+) -> None:
+    assert node.gpus_for(needed_gib) == gpus
+
+
+@pytest.mark.parametrize(
+    ("training", "why"),
+    [
+        ("same", "tuned in generation 3; nothing it depends on has changed"),
+        ("other", "tuned in generation 3; its ConfigMap or an annotation has changed since, and"),
+    ],
+)
+def test_what_is_not_tuned_again_says_why(training: str, why: str) -> None:
+    assert Tuned(training="same", generation=3).why(training).startswith(why)
+    assert Tuned(training="", generation=0).why("").startswith("tuned before; ")
+
+
+def test_an_adapter_is_of_the_generation_that_tuned_it_and_of_the_one_it_was_kept_for() -> None:
+    kept = Tuned(training="t", generation=3, kept_for=5)
+    assert [kept.is_of(generation) for generation in (3, 4, 5)] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("swap", "ends"),
+    [
+        (None, True),
+        (Swap.PAUSE, True),
+        (Swap.BESIDE, False),
+        (Swap.SECOND_NODE, False),
+        (Swap.SECOND_NODE_OR_PAUSE, False),
+    ],
+)
+def test_a_server_ends_first_where_nothing_is_tuned_beside_it(
+    swap: Swap | None, ends: bool
+) -> None:
+    assert Plan(checks=[], swap=swap).server_ends is ends
+
+
+def test_a_plan_that_looked_at_nothing_claims_nothing() -> None:
+    told = Plan(checks=[]).model_dump()
+    assert not any(told.values())

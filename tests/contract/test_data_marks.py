@@ -44,3 +44,7 @@ def test_data_is_not_the_same_as_long_as_nobody_can_say_so(
     found = compare(before, now)
     assert not found.is_same
     assert found.why.startswith(why)
+
+
+def test_data_whose_bytes_were_read_has_their_digest_beside_its_marks() -> None:
+    assert seen(etag='"a"').with_digest("sha256:aa") == seen("sha256:aa", etag='"a"')

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.contract.adapter_history import AdapterRecord, Fate
 from tasks.contract.artifacts import PublishedImage
-from tasks.contract.happenings import Happening, event_body, happenings
+from tasks.contract.happenings import Happening, event_body, happenings, leak_body
 from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus, fresh_status
 from tasks.contract.workspace import ObjectMeta
 
@@ -137,3 +137,14 @@ def test_the_readme_names_each_event_and_no_other() -> None:
     table = text[text.index("| `kaitoflow.workspace.` |") :].partition("\n\n")[0]
     rows = [line.split("|")[1] for line in table.splitlines()[2:]]
     assert set(re.findall(r"`([a-z-]+)`", " ".join(rows))) == set(Happening)
+
+
+def test_a_machine_that_nobody_needs_is_told_by_its_name() -> None:
+    assert leak_body("claim-1", reason="claim-without-workspace", message="still drains") == {
+        "event": "kaitoflow.leak.found",
+        "resource": {
+            "prefect.resource.id": "kaitoflow.leak.claim-1",
+            "prefect.resource.name": "claim-1",
+        },
+        "payload": {"reason": "claim-without-workspace", "message": "still drains"},
+    }

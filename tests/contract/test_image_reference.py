@@ -133,3 +133,12 @@ def test_any_text_is_a_full_name_that_stands_for_itself_or_is_refused(text: str)
 def test_checkpoints_are_kept_beside_the_image_that_they_lead_to(image: str, kept_as: str) -> None:
     assert checkpoint_image(image) == kept_as
     assert str(parse_push_reference(kept_as)) == kept_as
+
+
+@pytest.mark.parametrize(
+    ("digest", "target"), [(None, "v1"), ("sha256:0", "sha256:0")], ids=["by tag", "by digest"]
+)
+def test_a_registry_is_asked_for_the_digest_where_there_is_one(
+    digest: str | None, target: str
+) -> None:
+    assert Reference("r.io", "phi", "v1", digest).target == target

@@ -12,10 +12,10 @@ import pytest
 from tasks.contract import programs, shapes
 from tasks.contract.image_reference import Reference
 from tasks.contract.programs.dataset import DatasetConfig
-from tasks.contract.programs.evaluation import EvaluationConfig
-from tasks.contract.programs.image import PullConfig, PushConfig
+from tasks.contract.programs.evaluation import EvaluationConfig, Sanity
+from tasks.contract.programs.image import PullConfig, PushConfig, TagConfig
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
-from tasks.contract.programs.tuning import Sample, TuningConfig
+from tasks.contract.programs.tuning import RowCounts, Sample, TuningConfig
 from tasks.contract.shapes import ModelShape, TuningShape
 
 MODULES = [
@@ -69,6 +69,10 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
     ),
     (PullConfig(reference="r", target_dir=HERE), {"insecure": (), "patience_s": 120}),
     (
+        TagConfig(reference="r", digest="d", layout_dir=HERE),
+        {"push": False, "insecure": (), "patience_s": 120, "denied_patience_s": 0},
+    ),
+    (
         TuningConfig(
             weights_dir=HERE,
             base_model="m",
@@ -77,7 +81,7 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
             method="lora",
             results_dir=HERE,
         ),
-        {"gpus": 0, "training_config": None, "dataset_digest": ""},
+        {"gpus": 0, "processes": 1, "training_config": None, "dataset_digest": "", "away": None},
     ),
     (
         Sample(question="q", before="a", after="b"),
@@ -87,6 +91,8 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
         EvaluationConfig(weights_dir=HERE, rows_file=HERE, candidate=HERE, method="lora"),
         {"serving": None, "max_rows": 128, "answers": 8, "max_new_tokens": 256, "gpus": 0},
     ),
+    (Sanity(), {"asked": 0, "empty": 0, "endless": 0, "looping": 0, "foreign": 0}),
+    (RowCounts(trained=1, held_out=0, cut=0, dropped=0), {"resembling": 0}),
     (AdapterSource("a", HERE), {"strength": 1.0}),
     (
         ServerConfig(weights_dir=HERE, served_model_name="m"),
@@ -97,7 +103,9 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
             "max_concurrency": 16,
             "max_queue": 64,
             "max_context_tokens": None,
+            "drain_s": 5,
             "gpus": 0,
+            "pull_patience_s": 60,
         },
     ),
     (

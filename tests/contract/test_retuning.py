@@ -4,7 +4,10 @@ import pytest
 
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.retuning import (
+    RETUNE_ON_ANNOTATION,
+    RETUNE_SCHEDULE_ANNOTATION,
     RetuneSchedule,
+    asks_for_retuning,
     expect_retunable,
     parse_schedule,
     retuning_of,
@@ -74,6 +77,21 @@ def test_data_that_is_watched_without_a_schedule_is_looked_at_every_hour() -> No
     assert retuning_of(annotated(**{"retune-on": "data-change"})).schedule == RetuneSchedule(
         every_s=3600
     )
+
+
+@pytest.mark.parametrize(
+    ("annotations", "asks"),
+    [
+        ({}, False),
+        ({"retune": "1d"}, False),
+        ({RETUNE_SCHEDULE_ANNOTATION: "1d"}, True),
+        ({RETUNE_ON_ANNOTATION: "data"}, True),
+    ],
+)
+def test_a_schedule_is_asked_for_by_its_words_alone(
+    annotations: dict[str, str], asks: bool
+) -> None:
+    assert asks_for_retuning(annotations) is asks
 
 
 def test_the_history_s_bound_is_a_whole_number() -> None:

@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from tasks.contract.artifacts import Endpoint, PublishedImage, Tuned
+from tasks.contract.errors import RunInProgress
 from tasks.contract.programs.tuning import HeldOut
 from tasks.contract.status import (
+    AdapterRun,
     Condition,
     ConditionType,
     Progress,
@@ -182,6 +184,59 @@ def test_image_and_endpoint_are_kept_by_the_next_run() -> None:
     earlier.image = PublishedImage(reference="r:1", digest="sha256:1", pushed=True, layout_dir="d")
     after = fresh_status(2, earlier)
     assert (after.endpoint, after.image) == (earlier.endpoint, earlier.image)
+
+
+def at_work(status: WorkspaceStatus) -> WorkspaceStatus:
+    """The same while a run makes another adapter for it."""
+    status.adapter_run = AdapterRun(flow="retune", flow_run_id="1", since="2026-01-01T00:00:00Z")
+    return status
+
+
+@pytest.mark.parametrize(
+    ("status", "older", "beside"),
+    [
+        (served(), False, False),
+        (at_work(served()), False, True),
+        (fresh_status(2, served()), True, True),
+        (fresh_status(1), False, False),
+        (at_work(fresh_status(1)), False, False),
+    ],
+    ids=["served", "retuned", "edited", "first run", "nothing serves"],
+)
+def test_what_serves_is_beside_a_run_that_makes_something_else(
+    status: WorkspaceStatus, older: bool, beside: bool
+) -> None:
+    assert (status.serves_older, status.serves_beside) == (older, beside)
+
+
+def test_a_server_that_makes_room_is_paused_and_served_still() -> None:
+    status = served()
+    assert not status.is_server_paused
+    status.set_condition(ConditionType.INFERENCE_READY, status="False", reason="ServerPaused")
+    assert status.is_server_paused
+    assert not WorkspaceStatus().is_server_paused
+
+
+@pytest.mark.parametrize(
+    ("status", "generation", "found"),
+    [
+        (at_work(served()), 1, "retune is at work on it since 2026-01-01T00:00:00Z; try again"),
+        (served(), 2, "the run of its generation 2 has not ended; try again"),
+        (served(state=State.RUNNING), 1, "the run of its generation 1 has not ended"),
+        (served(state=State.FAILED), 1, "it is Failed: ; see `kubectl describe workspace`"),
+    ],
+    ids=["at work", "edited", "running", "failed"],
+)
+def test_an_adapter_is_moved_only_where_the_run_of_its_generation_has_ended_well(
+    status: WorkspaceStatus, generation: int, found: str
+) -> None:
+    with pytest.raises(RunInProgress, match=f"^to roll back; {found}"):
+        status.expect_at_rest("to roll back", generation=generation, by="2")
+
+
+@pytest.mark.parametrize("status", [served(), at_work(served())], ids=["served", "its own run"])
+def test_a_workspace_at_rest_may_be_given_another_adapter(status: WorkspaceStatus) -> None:
+    status.expect_at_rest("to roll back", generation=1, by="1")
 
 
 def test_the_pods_of_what_serves_may_be_of_an_older_generation() -> None:

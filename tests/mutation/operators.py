@@ -1,8 +1,9 @@
 """What a mutant is: one small break of a module's text, as a slip of the hand would make it.
 
 Left alone are annotations, docstrings, log lines, messages and what only type checkers read: their
-change breaks nothing that a test should hold. So are a dataclass's options, which mypy holds its
-users to, and the `strict` of a zip, which asserts what is true of both sides anyway.
+change breaks nothing that a test should hold. So are a dataclass's options and a model's `frozen`,
+which mypy holds their users to, and the `strict` of a zip, which asserts what is true of both sides
+anyway.
 """
 
 import ast
@@ -184,6 +185,8 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
         left_out |= {"test", "body"}
     called = _name(node.func) if isinstance(node, ast.Call) else ""
     if called in {"TypeVar", "NewType", "cast", "dataclass"}:
+        return
+    if isinstance(node, ast.keyword) and node.arg == "frozen":
         return
     if called == "zip":
         yield from cast("ast.Call", node).args

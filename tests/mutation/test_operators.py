@@ -32,8 +32,10 @@ def test_positions_are_right_behind_letters_of_several_bytes() -> None:
     assert broken('x = "\u00fc"; y = 1') == {'x = "\u00fc"; y = 2'}
 
 
-def test_options_of_a_dataclass_and_the_strict_of_a_zip_are_left_alone() -> None:
+def test_options_of_a_dataclass_frozen_models_and_the_strict_of_a_zip_are_left_alone() -> None:
     assert broken("@dataclass(frozen=True)\nclass A:\n    x = zip(a, b, strict=True)") == set()
+    assert broken("x = ConfigDict(frozen=True)") == set()
+    assert broken("x = ConfigDict(strict=True)") == {"x = ConfigDict(strict=False)"}
     assert broken("x = zip(a[0], b, strict=True)") == {"x = zip(a[1], b, strict=True)"}
 
 

@@ -435,3 +435,30 @@ async def test_of_nodes_that_fit_the_one_of_its_own_server_is_taken_first() -> N
         need = need_of(asked, server_ends=server_ends)
         ready = await byo.ensure_nodes(asked, need, on_waiting=tell)
         assert [each.name for each in ready.nodes] == ["gpu-9"]
+
+
+async def test_in_a_queue_it_is_the_queue_that_says_whose_gpus_make_way() -> None:
+    asked = workspace()
+    asked.metadata.labels["kueue.x-k8s.io/queue-name"] = "team"
+
+    async def listed() -> Sequence[Object]:
+        return [node()]
+
+    async def holding() -> Sequence[GpuHolder]:
+        return [holder()]
+
+    async def tell(_waiting: Waiting) -> None:
+        pytest.fail("it waited")
+
+    byo = ByoProvisioner(listed, holding, timeout_s=60)
+    ready = await byo.ensure_nodes(asked, need_of(asked), on_waiting=tell)
+    assert [each.name for each in ready.nodes] == ["gpu-1"]
+
+
+async def test_who_brought_the_nodes_keeps_them() -> None:
+    async def listed() -> Sequence[Object]:
+        return [node()]
+
+    byo = ByoProvisioner(listed, nobody, timeout_s=60)
+    assert not byo.makes_nodes
+    assert await byo.release(workspace()) == ()

@@ -25,7 +25,8 @@ async def test_the_node_is_this_machine(tmp_path: Path) -> None:
     (node,) = ready.nodes
     assert node.name == (await platform.node()).name
     assert ready.detail == f"{node.name}: {node.cores} cores, {node.memory_gib:.1f} GiB free"
-    await provisioner.release(workspace)
+    assert not provisioner.makes_nodes
+    assert await provisioner.release(workspace) == ()
 
 
 def test_nodes_that_pods_cannot_run_on_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

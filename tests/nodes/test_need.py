@@ -6,6 +6,7 @@ import pytest
 
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.need import gpus_needed, need_of
+from tasks.nodes.provisioner import Machine, NodeNeed, ReadyNodes, Waiting
 from tasks.presets import find_preset
 from tests.builders import tuning_manifest, tuning_workspace
 
@@ -116,3 +117,17 @@ def test_how_many_gpus_a_node_has_to_have_is_known_before_the_plan(
     workspace: Workspace, gpus: int
 ) -> None:
     assert gpus_needed(workspace) == gpus
+
+
+def test_a_need_that_says_nothing_is_one_node_with_a_gpu_on_which_nothing_else_serves() -> None:
+    told = {name: value for name, value in vars(NodeNeed()).items() if value}
+    assert told == {"nodes": 1, "gpus": 1, "disk_gib": 100, "server_ends": True}
+
+
+def test_what_a_provisioner_does_not_say_is_not_known_and_is_paid_for_by_nobody() -> None:
+    waiting = Waiting(reason="r", message="m")
+    assert (waiting.are_claims_ready, waiting.machines, waiting.is_in_vain) == (None, None, False)
+    ready = ReadyNodes(nodes=(), detail="")
+    assert (ready.are_claimed, ready.machines) == (False, ())
+    machine = Machine(name="m", claim="c", instance_type="t", capacity_type="spot", state="s")
+    assert (machine.workspace, machine.is_leaving, machine.created) == ("", False, None)

@@ -14,8 +14,10 @@ from tasks.contract.errors import (
     OfferUnavailable,
     SkuNotAvailable,
 )
+from tasks.nodes.claims.claiming import _nothing_left
 from tasks.nodes.claims.unavailable import NAME, Refusals, UnavailableOffers
 from tasks.nodes.offers import Offer
+from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.kube_api import KubeApi
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -184,3 +186,21 @@ async def test_who_gets_no_more_of_an_offer_is_remembered_until_it_is_forgotten(
     assert set((await later.look(workspace_uid="1")).over) == {PLAIN}
     assert (await later.look(workspace_uid="2")).over == {}
     assert later.forgetting == f"kubectl delete configmap {NAME} -n system"
+
+
+def test_where_every_offer_rests_it_is_said_why_and_when_the_first_is_tried_again() -> None:
+    resting = {
+        Offer(instance_type="big"): Refusals(
+            reason="InsufficientQuota", message="no quota", rests_until=NOW + HOUR
+        ),
+        Offer(instance_type="small", capacity_type="spot"): Refusals(
+            reason="SkuNotAvailable", message="not sold", rests_until=NOW + HOUR / 2
+        ),
+    }
+    told = _nothing_left(NodeNeed(nodes=2), resting)
+    assert told.reason == "InsufficientQuota"
+    assert told.message.startswith(
+        "2 node(s) of big, spot small asked for; big: no quota; spot small: not sold; "
+        "tried again at 00:30 UTC; "
+    )
+    assert (told.are_claims_ready, told.is_in_vain) == (False, True)

@@ -1,12 +1,14 @@
 """A dataset is known again by what its servers and files say of it."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from tasks.contract.data_marks import DataMarks, compare
-from tasks.contract.errors import DatasetUnreachable
+from tasks.contract.errors import DatasetUnreachable, DownloadFailed
+from tasks.plan import marks
 from tasks.plan.marks import look_at_data, seen_data
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
@@ -94,3 +96,37 @@ async def test_a_volume_says_nothing_of_what_is_on_it() -> None:
 async def test_what_cannot_be_looked_at_from_here_is_empty_for_who_reads_it_anyway() -> None:
     gone = tuning_workspace(input={"urls": ["file:/no/such/rows.jsonl"]})
     assert await seen_data(gone, SETTINGS, is_cluster=False) == DataMarks()
+
+
+async def test_a_server_that_does_not_answer_in_time_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def too_late(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(marks, "ask", too_late)
+    with pytest.raises(DownloadFailed, match="no answer within 2 s; .*KAITOFLOW_PLAN_TIMEOUT_S"):
+        await look_at_data(tuning_workspace(), Settings(plan_timeout_s=2), is_cluster=True)
+    [mark] = (await look_at(image="registry.example.com/rows:1")).files
+    assert (mark.name, mark.digest) == ("registry.example.com/rows:1", "")
+
+
+async def test_an_image_that_everybody_may_read_is_known_by_its_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def told(*_: object, limit_s: float) -> str:
+        assert limit_s == SETTINGS.plan_timeout_s
+        return "sha256:0"
+
+    monkeypatch.setattr(marks, "ask", told)
+    seen = await look_at(image="registry.example.com/rows:1")
+    assert [mark.digest for mark in seen.files] == ["sha256:0"]
+    assert compare(seen, seen).is_same
+
+
+async def test_a_file_is_known_by_its_size_and_digest(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}\n")
+    [mark] = (await look(file.as_uri())).files
+    digest = hashlib.sha256(b"{}\n").hexdigest()
+    assert (mark.bytes, mark.digest) == (3, f"sha256:{digest}")

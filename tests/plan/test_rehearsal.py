@@ -65,20 +65,25 @@ class Rehearsing:
     """A platform that refuses nothing, and keeps which pods it was asked about."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.pods: list[Pod] = []
 
     async def server_address(self, *_: object, **__: object) -> Address:
         return Address(host="s", port=80, url="http://s")
 
     async def rehearse(self, _: object, pod: Pod) -> list[Diagnosis]:
-        self.asked.append(pod.name)
+        self.pods.append(pod)
         return []
 
 
-async def rehearsed(workspace: Workspace) -> list[str]:
+async def pods_of(workspace: Workspace) -> list[Pod]:
     platform: Any = Rehearsing()
-    assert [*await rehearse(workspace, platform)] == platform.asked
-    return list(platform.asked)
+    asked = await rehearse(workspace, platform)
+    assert asked == {pod.name: [] for pod in platform.pods}
+    return list(platform.pods)
+
+
+async def rehearsed(workspace: Workspace) -> list[str]:
+    return [pod.name for pod in await pods_of(workspace)]
 
 
 async def test_each_pod_that_would_be_made_is_tried() -> None:
@@ -89,3 +94,18 @@ async def test_each_pod_that_would_be_made_is_tried() -> None:
 
 async def test_a_workspace_that_is_at_fault_itself_is_for_other_checks() -> None:
     assert await rehearsed(tuning_workspace(preset={"name": "no-such-model"})) == []
+
+
+async def test_pods_are_tried_with_the_gpus_and_the_image_that_they_will_have() -> None:
+    tuning, inference = await pods_of(tuning_workspace(preset={"name": "phi-4-mini-instruct"}))
+    assert (tuning.gpus, inference.gpus) == (1, 1)
+    assert tuning.container("push-image").config.push
+    pulled = inference.container("pull-tuned").config.reference
+    assert pulled == f"registry.example.com/adapters/tuned:1@sha256:{'0' * 64}"
+
+
+async def test_an_adapter_that_goes_into_a_volume_is_served_from_there() -> None:
+    volume: dict[str, Any] = {"emptyDir": {}}
+    _, inference = await pods_of(tuning_workspace(output={"volumeSource": volume}))
+    assert [each.name for each in inference.containers] == ["fetch-weights", "serve"]
+    assert [*inference.volumes.values()] == [volume]

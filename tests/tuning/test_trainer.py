@@ -477,23 +477,3 @@ def test_where_what_is_served_does_not_fit_the_figures_say_what_they_were_taken_
     held_out = HeldOut(**result["held_out"])
     assert held_out.base == "quantised, as trained on (1.1 GiB needed, 0.5 GiB free)"
     assert "measured on weights that are quantised" in held_out.verdict
-
-
-@pytest.mark.parametrize(
-    ("rows", "after", "low", "high", "told"),
-    [
-        (30, 2.0, 0.8, 1.2, ""),
-        (3, 2.0, 0.8, 1.2, " (95 % interval of the gain +0.800 to +1.200)"),
-        (30, 2.9, -0.1, 0.3, " (95 % interval of the gain -0.100 to +0.300: that may be chance)"),
-        (1, 2.0, None, None, " (one row shows nothing)"),
-        (
-            *(30, 3.5, -0.7, -0.3),
-            ", which is worse than before tuning (95 % interval of the gain -0.700 to -0.300)",
-        ),
-    ],
-)
-def test_how_sure_a_figure_is_is_told_where_it_is_in_doubt(
-    rows: int, after: float, low: float | None, high: float | None, told: str
-) -> None:
-    held_out = HeldOut(rows=rows, loss_before=3.0, loss_after=after, gain_low=low, gain_high=high)
-    assert held_out.verdict == told
