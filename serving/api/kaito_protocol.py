@@ -4,19 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from serving.api.openai_protocol import ChatMessage
+from serving.api.messages import ChatMessage
 from serving.api.protocol import (
     Body,
     Count,
     Flag,
     Minimum,
     Neutral,
-    Repetition,
-    Seed,
-    Share,
+    SamplingOptions,
     Stop,
     StopIds,
-    Temperature,
     Whole,
     without_neutral,
 )
@@ -42,7 +39,7 @@ _GENERATE_NEUTRAL: Neutral = {
 }
 
 
-class GenerateKwargs(Body):
+class GenerateKwargs(SamplingOptions):
     """Options of /chat, named as transformers' generate names them.
 
     max_length counts the prompt too. Sampling is on where do_sample or a sampling option says so.
@@ -53,11 +50,7 @@ class GenerateKwargs(Body):
     min_new_tokens: Minimum = 0
     min_length: Minimum = 0
     do_sample: Flag | None = None
-    temperature: Temperature | None = None
     top_k: Minimum | None = None
-    top_p: Share | None = None
-    repetition_penalty: Repetition | None = None
-    seed: Seed | None = None
     stop_strings: Stop = ()
     eos_token_id: StopIds = ()
     pad_token_id: Whole | None = None

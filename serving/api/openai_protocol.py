@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from serving.api.messages import ChatMessage, Tool
 from serving.api.protocol import (
     Body,
     Count,
@@ -17,12 +18,9 @@ from serving.api.protocol import (
     Neutral,
     Penalty,
     Real,
-    Repetition,
-    Seed,
-    Share,
+    SamplingOptions,
     Stop,
     StopIds,
-    Temperature,
     Whole,
     without_neutral,
 )
@@ -70,128 +68,6 @@ _OPENAI_HINTS = (
     "store",
     "user",
 )
-
-# What answers of this server and of others carry beside their text: clients send them back as they
-# came (`messages.append(response.choices[0].message)`).
-_MESSAGE_NEUTRAL: Neutral = {
-    "annotations": (None, []),
-    "audio": (None,),
-    "function_call": (None,),
-    "reasoning": (None, ""),
-    "reasoning_content": (None, ""),
-    "refusal": (None,),
-}
-# What turns of tools have beside their text, and others have not.
-_OTHERS_NEUTRAL: Neutral = {"name": (None,), "tool_call_id": (None,)}
-_UNCALLING_NEUTRAL: Neutral = {"tool_calls": (None, [])}
-
-
-class CalledFunction(Body):
-    """What a call of a tool names."""
-
-    name: Annotated[str, Field(min_length=1)]
-    arguments: str
-
-    @field_validator("arguments")
-    @classmethod
-    def _is_an_object(cls, arguments: str) -> str:
-        try:
-            is_object = isinstance(json.loads(arguments or "{}"), dict)
-        except (ValueError, RecursionError):
-            is_object = False
-        if not is_object:
-            raise ValueError("a JSON object as text was expected")
-        return arguments
-
-
-class CalledTool(Body):
-    """A call of a tool, as the assistant made it."""
-
-    id: str
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-    def for_template(self) -> dict[str, Any]:
-        """The call with its arguments as an object."""
-        arguments = json.loads(self.function.arguments or "{}")
-        return {
-            "id": self.id,
-            "type": self.type,
-            "function": {"name": self.function.name, "arguments": arguments},
-        }
-
-
-class Function(Body):
-    """A function that the model may call; parameters: a JSON schema."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
-
-
-class Tool(Body):
-    """A tool that the model may call."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class ChatMessage(Body):
-    """One turn of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str
-    tool_calls: list[CalledTool] = Field(default_factory=list)
-    tool_call_id: str | None = None
-    name: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _take_an_answer_back(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict):
-            return fields
-        others = {} if fields.get("role") == "tool" else _OTHERS_NEUTRAL
-        uncalling = {} if fields.get("role") == "assistant" else _UNCALLING_NEUTRAL
-        given = without_neutral(fields, {**_MESSAGE_NEUTRAL, **others, **uncalling})
-        if given.get("tool_calls", ()) is None:
-            del given["tool_calls"]
-        if given.get("role") == "assistant" and given.get("content") is None:
-            given["content"] = ""
-        return given
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _join_parts(cls, content: Any) -> Any:
-        """Text parts as one text; other parts are left for pydantic to refuse."""
-        if not isinstance(content, list):
-            return content
-        return "".join(map(_text_of, content))
-
-    @property
-    def is_of_tools(self) -> bool:
-        """Whether a tool is called in it, or answers."""
-        return self.role == "tool" or bool(self.tool_calls)
-
-    def for_template(self) -> dict[str, Any]:
-        """The turn as chat templates expect it."""
-        turn: dict[str, Any] = {
-            "role": "system" if self.role == "developer" else self.role,
-            "content": self.content,
-        }
-        if self.tool_calls:
-            turn["tool_calls"] = [call.for_template() for call in self.tool_calls]
-        beside = {"tool_call_id": self.tool_call_id, "name": self.name}
-        return turn | {key: value for key, value in beside.items() if value is not None}
-
-
-def _text_of(part: Any) -> str:
-    """A part's text; `cache_control` is a hint to other servers."""
-    if isinstance(part, dict) and part.keys() <= {"type", "text", "cache_control"}:
-        text = part.get("text")
-        if part.get("type", "text") == "text" and isinstance(text, str):
-            return text
-    raise ValueError("only text parts are supported")
 
 
 class StreamOptions(Body):
@@ -242,7 +118,7 @@ class ResponseFormat(Body):
         return json.dumps(wanted)
 
 
-class GenerateRequest(Body):
+class GenerateRequest(SamplingOptions):
     """What chat and text completions share."""
 
     neutral: ClassVar[Neutral]
@@ -250,14 +126,10 @@ class GenerateRequest(Body):
     model: str | None = None
     max_tokens: Count | None = None
     min_tokens: Minimum = 0
-    temperature: Temperature | None = None
-    top_p: Share | None = None
     top_k: Annotated[Whole, Field(ge=-1)] | None = None
     min_p: Annotated[Real, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Repetition | None = None
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    seed: Seed | None = None
     stop: Stop = ()
     stop_token_ids: StopIds = ()
     ignore_eos: Flag = False

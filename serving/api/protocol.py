@@ -44,6 +44,15 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class SamplingOptions(Body):
+    """How the next token is drawn, as endpoints word it; None = as each has it by default."""
+
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    repetition_penalty: Repetition | None = None
+    seed: Seed | None = None
+
+
 def without_neutral(fields: dict[str, Any], neutral: Neutral) -> dict[str, Any]:
     """The fields without those at a value that changes nothing; others of these are refused."""
     for key, allowed in neutral.items():
