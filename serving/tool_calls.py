@@ -147,6 +147,14 @@ class CallReader:
         self._is_inside = False
         self._has_said = False
 
+    def read(self, text: str, *, is_last: bool) -> tuple[str, list[ToolCall]]:
+        """What `add` has, with what `finish` has where the answer ends with the text."""
+        said, calls = self.add(text)
+        if not is_last:
+            return said, calls
+        rest, more = self.finish()
+        return said + rest, [*calls, *more]
+
     def add(self, text: str) -> tuple[str, list[ToolCall]]:
         """What is sure to be said with this text, and the calls that it ends."""
         self._held += text

@@ -1,20 +1,14 @@
-"""What the engine generates, as the JSON and the events that clients read."""
+"""What the engine generates, handed to clients: whole, or as a stream of events while it comes."""
 
 import asyncio
 import contextlib
-import json
-import time
-import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from serving.api.logprobs import chat_logprobs, text_logprobs
-from serving.api.openai_protocol import GenerateRequest
 from serving.door.accounts import spend
 from serving.engine import (
     DeviceFullError,
@@ -26,10 +20,8 @@ from serving.engine import (
     QueueFullError,
     StoppingError,
     Stream,
-    Tools,
 )
 from serving.errors import ApiError, stopping
-from serving.tool_calls import CallReader, ToolCall
 
 Answer = TypeVar("Answer")
 
@@ -162,218 +154,82 @@ async def prove(engine: Engine, *models: str) -> None:
         await collect(engine.submit(Generation(model=name, prompt_ids=prompt_ids, max_tokens=1)))
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What one request cost, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class Shape(Protocol):
-    """One endpoint's way to write an answer.
+    """One endpoint's way to write an answer as one object.
 
     who: that gives it.
     """
 
     who: Answering
 
-    def whole(self, pieces: Sequence[Piece], usage: dict[str, int]) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]:
         """All continuations in one object."""
 
-    def first(self, index: int) -> dict[str, Any] | None:
-        """What a stream says before a continuation's first token."""
 
-    def part(self, piece: Piece) -> dict[str, Any] | None:
-        """What a stream says of a piece; None = nothing yet."""
+class Telling(Protocol):
+    """One endpoint's way to tell an answer while it comes, as server-sent events."""
 
-    def last(self, usage: dict[str, int]) -> dict[str, Any]:
-        """What a stream says at its end, where it was asked to count."""
+    def begin(self) -> Iterator[str]:
+        """What is said before the first token."""
 
+    def go_on(self, piece: Piece) -> Iterator[str]:
+        """What is said of a piece, if anything yet."""
 
-class ChatShape:
-    """Chat completions as OpenAI writes them."""
+    def end(self, usage: Usage) -> Iterator[str]:
+        """What is said once every continuation has ended."""
 
-    def __init__(self, who: Answering, *, tools: Tools | None = None) -> None:
-        """Write answers; tools: how calls in them are read, where there may be any."""
-        self.who = who
-        self._tools = tools
-        self._readers: dict[int, CallReader] = {}
-        self._calls: Counter[int] = Counter()
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
-
-    def whole(self, pieces: Sequence[Piece], usage: dict[str, int]) -> dict[str, Any]:
-        choices = [self._choice(piece) for piece in pieces]
-        return self._object("chat.completion") | {"choices": choices, "usage": usage}
-
-    def _choice(self, piece: Piece) -> dict[str, Any]:
-        said, calls = self._read(piece)
-        content = None if calls and not said.strip() else said
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if calls:
-            message["tool_calls"] = [call.written() for call in calls]
-        return {
-            "index": piece.index,
-            "message": message,
-            "logprobs": chat_logprobs(piece.scored),
-            "finish_reason": self._reason(piece),
-        }
-
-    def _read(self, piece: Piece) -> tuple[str, list[ToolCall]]:
-        """What a piece makes sure is said, and the calls that it ends."""
-        if self._tools is None:
-            return piece.text, []
-        if piece.index not in self._readers:
-            self._readers[piece.index] = CallReader(self._tools.form, self._tools.specials)
-        reader = self._readers[piece.index]
-        said, calls = reader.add(piece.text)
-        if piece.finish_reason:
-            rest, more = reader.finish()
-            said, calls = said + rest, calls + more
-        self._calls[piece.index] += len(calls)
-        return said, calls
-
-    def _reason(self, piece: Piece) -> str | None:
-        is_called = piece.finish_reason == "stop" and self._calls[piece.index]
-        return "tool_calls" if is_called else piece.finish_reason
-
-    def first(self, index: int) -> dict[str, Any] | None:
-        piece = Piece(index=index, text="", tokens=0)
-        return self._chunk(piece, {"role": "assistant", "content": ""})
-
-    def part(self, piece: Piece) -> dict[str, Any] | None:
-        before = self._calls[piece.index]
-        said, calls = self._read(piece)
-        if not (said or calls or piece.finish_reason or piece.scored):
-            return None
-        delta: dict[str, Any] = {"content": said} if said else {}
-        if calls:
-            delta["tool_calls"] = [call.written(at) for at, call in enumerate(calls, before)]
-        return self._chunk(piece, delta)
-
-    def last(self, usage: dict[str, int]) -> dict[str, Any]:
-        return self._object("chat.completion.chunk") | {"choices": [], "usage": usage}
-
-    def _chunk(self, piece: Piece, delta: dict[str, Any]) -> dict[str, Any]:
-        choice = {
-            "index": piece.index,
-            "delta": delta,
-            "logprobs": chat_logprobs(piece.scored),
-            "finish_reason": self._reason(piece),
-        }
-        return self._object("chat.completion.chunk") | {"choices": [choice]}
-
-    def _object(self, kind: str) -> dict[str, Any]:
-        return {
-            **self._head,
-            "object": kind,
-            "model": self.who.name,
-            "system_fingerprint": self.who.fingerprint,
-        }
-
-
-class TextShape:
-    """Text completions as OpenAI writes them."""
-
-    def __init__(self, who: Answering, *, echoes: Sequence[str] = ()) -> None:
-        """Write continuations; echoes: what each of them begins with, if anything."""
-        self.who = who
-        self._echoes = echoes
-        self._offsets: Counter[int] = Counter()  # of the tokens that a stream has told
-        self._head = {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": who.name,
-            "system_fingerprint": who.fingerprint,
-        }
-
-    def whole(self, pieces: Sequence[Piece], usage: dict[str, int]) -> dict[str, Any]:
-        echoed = [replace(each, text=self._echo(each.index) + each.text) for each in pieces]
-        return {**self._head, "choices": [self._choice(piece) for piece in echoed], "usage": usage}
-
-    def first(self, index: int) -> dict[str, Any] | None:
-        echo = self._echo(index)
-        return self.part(Piece(index=index, text=echo, tokens=0)) if echo else None
-
-    def _echo(self, index: int) -> str:
-        return self._echoes[index] if self._echoes else ""
-
-    def part(self, piece: Piece) -> dict[str, Any] | None:
-        if not (piece.text or piece.finish_reason or piece.scored):
-            return None
-        return {**self._head, "choices": [self._choice(piece)]}
-
-    def last(self, usage: dict[str, int]) -> dict[str, Any]:
-        return {**self._head, "choices": [], "usage": usage}
-
-    def _choice(self, piece: Piece) -> dict[str, Any]:
-        offset = self._offsets[piece.index]
-        self._offsets[piece.index] += sum(len(each.text) for each in piece.scored)
-        return {
-            "index": piece.index,
-            "text": piece.text,
-            "logprobs": text_logprobs(piece.scored, offset=offset),
-            "finish_reason": piece.finish_reason,
-        }
+    def fail(self, error: ApiError) -> Iterator[str]:
+        """What is said in place of an end."""
 
 
 async def answer(
     request: Request,
     engine: Engine,
-    asked: GenerateRequest,
     generations: Sequence[Generation],
     *,
     shape: Shape,
+    telling: Telling | None,
 ) -> Response:
-    """What was generated as one JSON object or as a stream of events."""
+    """What was generated, as one JSON object or, where there is a telling, as its events."""
     stream = submit(engine, *generations)
     prompt_tokens = sum(len(generation.prompt_ids) for generation in generations)
     spend(request, prompt_tokens)
-    if not asked.stream:
+    if telling is None:
         pieces = await pieces_of(request, stream, shape.who)
-        usage = _usage(prompt_tokens, sum(piece.tokens for piece in pieces))
+        usage = Usage(prompt_tokens, sum(piece.tokens for piece in pieces))
         return JSONResponse(shape.whole(pieces, usage), headers=shape.who.headers)
-    counted = asked.stream_options is not None and asked.stream_options.include_usage
-    count = sum(generation.n for generation in generations)
-    events = _events(
-        request, stream, shape, count=count, prompt_tokens=prompt_tokens, counted=counted
-    )
+    events = _events(request, stream, telling, who=shape.who, prompt_tokens=prompt_tokens)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | shape.who.headers
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def _events(
-    request: Request,
-    stream: Stream,
-    shape: Shape,
-    *,
-    count: int,
-    prompt_tokens: int,
-    counted: bool,
+    request: Request, stream: Stream, telling: Telling, *, who: Answering, prompt_tokens: int
 ) -> AsyncIterator[str]:
     """Server-sent events; the stream is cancelled when nobody reads on."""
     tokens = 0
-    uncounted = {"usage": None} if counted else {}
     try:
-        for index in range(count):
-            if first := shape.first(index):
-                yield _event(first | uncounted)
+        for event in telling.begin():
+            yield event
         async for piece in stream:
             tokens += piece.tokens
-            if part := shape.part(piece):
-                yield _event(part | uncounted)
-        if counted:
-            yield _event(shape.last(_usage(prompt_tokens, tokens)))
-        shape.who.report(tokens)
+            for event in telling.go_on(piece):
+                yield event
+        for event in telling.end(Usage(prompt_tokens, tokens)):
+            yield event
+        who.report(tokens)
     except GenerationFailedError as error:
-        shape.who.report(None)
-        yield _event(_failed(error).body())
+        who.report(None)
+        for event in telling.fail(_failed(error)):
+            yield event
     finally:
         stream.cancel()
         spend(request, tokens)
-    yield "data: [DONE]\n\n"
-
-
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-
-def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }

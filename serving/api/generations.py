@@ -1,11 +1,12 @@
 """Requests as OpenAI and KAITO word them, as the engine's `Generation`."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from serving.api.kaito_protocol import ChatRequest
-from serving.api.openai_protocol import Conversation, GenerateRequest
-from serving.engine import Engine, Generation, Message, Sampling
+from serving.api.openai_protocol import ChatCompletionRequest, Conversation, GenerateRequest
+from serving.engine import Engine, Generation, Message, Sampling, Tools
 from serving.errors import ApiError, shown
 
 _CHAT_MAX_NEW_TOKENS = 256  # of /chat, where a request says nothing
@@ -59,6 +60,34 @@ def from_openai(
         scores_prompt=scores_prompt and asked.wanted_logprobs is not None,
         sampling=sampling,
     )
+
+
+async def from_chat(
+    engine: Engine, asked: ChatCompletionRequest, model: str, *, prompt_field: str = "messages"
+) -> tuple[Generation, Tools | None]:
+    """A conversation's next turn in the engine's words; how calls in it are read, if it may call.
+
+    Raises: ApiError.
+    """
+    prompt_ids = await asyncio.to_thread(encode_conversation, engine, asked, model)
+    await check_schema(engine, asked)
+    tools = engine.tools_of(model) if asked.may_call else None
+    generation = from_openai(
+        engine,
+        asked,
+        model,
+        prompt_ids=prompt_ids,
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        prompt_field=prompt_field,
+        shows_special=tools is not None and tools.are_special,
+    )
+    return generation, tools
+
+
+async def check_schema(engine: Engine, asked: GenerateRequest) -> None:
+    """Nothing when the answer can be held to the schema, if one is wanted. Raises: ApiError."""
+    if asked.wanted_schema is not None:
+        await asyncio.to_thread(engine.check_schema, asked.wanted_schema)
 
 
 def _bad_words(engine: Engine, words: Sequence[str]) -> Iterator[tuple[int, ...]]:

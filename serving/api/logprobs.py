@@ -1,4 +1,4 @@
-"""Probabilities of tokens, as OpenAI's two endpoints write them."""
+"""Probabilities of tokens, as OpenAI's endpoints write them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,12 @@ def chat_logprobs(scored: Sequence[Scored]) -> dict[str, Any] | None:
     """The probabilities of a chat completion's tokens; None where none were asked for."""
     if not scored:
         return None
-    content = [_chat(each) | {"top_logprobs": [_chat(one) for one in each.top]} for each in scored]
-    return {"content": content, "refusal": None}
+    return {"content": token_logprobs(scored), "refusal": None}
+
+
+def token_logprobs(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Each token with its probability and those of the likeliest in its place."""
+    return [_chat(each) | {"top_logprobs": [_chat(one) for one in each.top]} for each in scored]
 
 
 def _chat(token: Scored) -> dict[str, Any]:

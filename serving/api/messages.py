@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from serving.api.protocol import Body, Neutral, without_neutral
 
@@ -71,6 +71,15 @@ class Tool(Body):
 
     type: Literal["function"]
     function: Function
+
+
+def _left_to_the_model(choice: Any) -> Any:
+    if choice in ("auto", "none"):
+        return choice
+    raise ValueError("the model is left to choose: auto or none")
+
+
+ToolChoice = Annotated[Literal["none", "auto"], BeforeValidator(_left_to_the_model)]
 
 
 class ChatMessage(Body):

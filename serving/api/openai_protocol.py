@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from serving.api.messages import ChatMessage, Tool
+from serving.api.messages import ChatMessage, Tool, ToolChoice
 from serving.api.protocol import (
     Body,
     Count,
@@ -59,7 +59,7 @@ _TEXT_NEUTRAL: Neutral = _OPENAI_NEUTRAL | {
     "top_logprobs": (None, 0),
 }
 # For OpenAI's bookkeeping and prices; they change no text anywhere.
-_OPENAI_HINTS = (
+OPENAI_HINTS = (
     "metadata",
     "prompt_cache_key",
     "prompt_cache_retention",
@@ -146,7 +146,7 @@ class GenerateRequest(SamplingOptions):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, fields: Any) -> Any:
-        asked = {key: value for key, value in fields.items() if key not in _OPENAI_HINTS}
+        asked = {key: value for key, value in fields.items() if key not in OPENAI_HINTS}
         given = {key: value for key, value in asked.items() if not _is_default(key, value)}
         return without_neutral(given, cls.neutral)
 
@@ -188,7 +188,7 @@ class Conversation(Body):
     continue_final_message: Flag = False
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     tools: Annotated[list[Tool], Field(max_length=128)] = Field(default_factory=list)
-    tool_choice: Literal["none", "auto"] = "auto"
+    tool_choice: ToolChoice = "auto"
 
     @property
     def characters(self) -> int:
@@ -217,13 +217,6 @@ class Conversation(Body):
             variables=self.chat_template_kwargs,
             tools=[tool.model_dump(exclude_none=True) for tool in self.tools if self.may_call],
         )
-
-    @field_validator("tool_choice", mode="before")
-    @classmethod
-    def _left_to_the_model(cls, choice: Any) -> Any:
-        if choice in ("auto", "none"):
-            return choice
-        raise ValueError("the model is left to choose: auto or none")
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:

@@ -6,6 +6,7 @@ it is given at the value that changes nothing. Types are JSON's own: "1" is no n
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -53,11 +54,17 @@ class SamplingOptions(Body):
     seed: Seed | None = None
 
 
-def without_neutral(fields: dict[str, Any], neutral: Neutral) -> dict[str, Any]:
-    """The fields without those at a value that changes nothing; others of these are refused."""
+def without_neutral(
+    fields: dict[str, Any], neutral: Neutral, *, fixes: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The fields without those at a value that changes nothing; others of these are refused.
+
+    fixes: what to do instead, of keys that are not just left out.
+    """
     for key, allowed in neutral.items():
         if key in fields and not any(_same(fields[key], each) for each in allowed):
-            raise PydanticCustomError(_UNSUPPORTED, "", {"key": key})
+            fix = fixes.get(key, "leave it out")
+            raise PydanticCustomError(_UNSUPPORTED, "", {"key": key, "fix": fix})
     return {key: value for key, value in fields.items() if key not in neutral}
 
 
@@ -114,7 +121,7 @@ def _refusal(error: ValidationError) -> ApiError:
         path = ".".join([*where, first["ctx"]["key"]])
         return ApiError(
             400,
-            f"{path} was asked for, this server does not support it; leave it out",
+            f"{path} was asked for, this server does not support it; {first['ctx']['fix']}",
             param=path,
             code="unsupported_parameter",
         )

@@ -1,1 +1,1 @@
-"""The endpoints that the app has, one file each kind."""
+"""The endpoints of the app, a file for each kind."""

@@ -149,6 +149,6 @@ def test_a_token_may_end_the_answer_and_the_models_own_end_be_passed_over(
     whole = server.client.post("/v1/completions", json=body).json()["choices"][0]["text"]
     first = server.engine.encode_text(whole)[0]
     assert finish(stop_token_ids=[first]) == ("stop", 1)
-    monkeypatch.setattr(server.engine, "_stop_ids", frozenset({first}))
+    monkeypatch.setattr(server.engine._writer, "_stop_ids", frozenset({first}))
     assert finish() == ("stop", 1)
     assert finish(ignore_eos=True) == ("length", 6)

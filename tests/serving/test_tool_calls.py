@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from serving.api.answers import Answering, ChatShape
+from serving.api.answers import Answering, Usage
+from serving.api.completions import ChatShape
 from serving.api.openai_protocol import ChatCompletionRequest
 from serving.api.protocol import parse
 from serving.engine import Piece, Tools
@@ -100,7 +101,7 @@ def pieces(text: str) -> Iterator[Piece]:
 def test_an_answer_tells_its_calls_as_openai_does() -> None:
     text = SAID[HERMES].removesuffix("<|im_end|>")
     whole = Piece(index=0, text=text, tokens=9, finish_reason="stop")
-    (choice,) = shape().whole([whole], {})["choices"]
+    (choice,) = shape().whole([whole], Usage(0, 0))["choices"]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] == "I look.\n"
     (call,) = choice["message"]["tool_calls"]
@@ -202,7 +203,7 @@ def test_arguments_that_are_no_object_are_refused_by_name(server: Running) -> No
 def test_what_the_server_says_of_a_call_is_taken_back() -> None:
     text = SAID[HERMES].removesuffix("<|im_end|>")
     whole = Piece(index=0, text=text, tokens=9, finish_reason="stop")
-    message = shape().whole([whole], {})["choices"][0]["message"]
+    message = shape().whole([whole], Usage(0, 0))["choices"][0]["message"]
     asked = parse(ChatCompletionRequest, {"messages": [USER, message], "tools": [TOOL]})
     (call,) = asked.messages[1].for_template()["tool_calls"]
     assert call["function"] == {"name": "lookup", "arguments": {"key": "<b>"}}
