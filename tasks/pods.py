@@ -112,6 +112,8 @@ async def tuning_pod(
     )
     config_file = paths.config_dir / TRAINING_CONFIG_KEY if text is not None else None
     policy = parse_training_policy(workspace.metadata.annotations.get(POLICY_ANNOTATION))
+    if policy.budget_usd:
+        policy = policy.within_budget(await _price_per_hour(workspace, node))
     if candidate is not None:
         # The gate has the word on it.
         policy = replace(policy, worse="warn")
@@ -238,6 +240,13 @@ async def inference_pod(
         ),
         grace_s=serving_grace_s(settings()),
     )
+
+
+async def _price_per_hour(workspace: Workspace, node: Node) -> float | None:
+    """What the node costs, in USD; None = it was not made for the Workspace, or has no price."""
+    cost = (await current_platform().read_status(workspace)).cost
+    held = (each for each in cost.machines if each.node == node.name and not each.until)
+    return next((each.price_per_hour for each in held), None)
 
 
 def preset_of(workspace: Workspace) -> Preset:

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage, Tuned
 from tasks.contract.continuing import CONTINUE_ANNOTATION
+from tasks.contract.held_cost import Cost, HeldMachine
 from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns
 from tasks.contract.programs.image import PullConfig, PushConfig
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
@@ -193,6 +194,31 @@ async def test_a_pods_containers_follow_from_what_is_asked_for() -> None:
     assert [each.name for each in pod.containers] == names[:3]
     assert [*pod.volumes.values()] == [{"emptyDir": {}}]
     assert pod.secrets == ()
+
+
+async def test_a_budget_is_the_time_that_the_node_s_price_buys() -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {POLICY_ANNOTATION: "budget 3USD"}
+    workspace = parse_workspace(manifest, source="test")
+    platform = local_platform()
+    workspace = platform.store.apply(Manifests(workspace=workspace))
+    status = await platform.read_status(workspace)
+    machine = HeldMachine(
+        name="claim",
+        node=NODE.name,
+        instance_type="small",
+        capacity_type="spot",
+        price_per_hour=1.5,
+        since="2026-01-31T12:00:00Z",
+    )
+    status.cost = Cost(machines=[machine])
+    await platform.write_status(workspace, status)
+    times = []
+    for node in (NODE, NODE.model_copy(update={"name": "another"})):
+        told = (await tuning_pod(workspace, node, push=False)).container(TUNE).config
+        assert isinstance(told, TuningConfig)
+        times.append(told.policy.time_s)
+    assert times == [7200, None]
 
 
 def going_on(start: str) -> Workspace:

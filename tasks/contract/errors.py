@@ -46,7 +46,7 @@
         ├── ContainerKilled            a pod program ended without a verdict
         ├── TrainingDiverged           the loss is not a number, or far above where it began
         ├── NothingLearned             the adapter makes answers no better, or worse
-        ├── BudgetSpent                the time that a training may take has passed
+        ├── BudgetSpent                the time or money that a training may take is spent
         ├── ServerNotReady             the inference server did not come up in time
         ├── NodeNotReady               no node that fits was there in time
         ├── NodeClaimNotReady          a node that was claimed is not there yet
@@ -340,7 +340,7 @@ class NothingLearned(Failed):
 
 
 class BudgetSpent(Failed):
-    """The time that a training may take has passed."""
+    """The time, or the money, that a training may take is spent."""
 
 
 class ServerNotReady(Failed):

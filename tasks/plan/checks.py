@@ -80,6 +80,9 @@ def make_plan(
         )
     if workspace.tuning and not known:
         checks.append(cost.time(seconds))
+        makes_nodes = findings.makes_nodes
+        if told_budget := cost.budget(workspace, price, makes_nodes=makes_nodes, seconds=there_s):
+            checks.append(told_budget)
     if offers:
         checks.append(cost.price(workspace, offers, findings, price))
     if not world.is_cluster:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from tasks.contract.artifacts import Check, Price
-from tasks.contract.errors import KaitoflowError
+from tasks.contract.errors import InvalidWorkspace, KaitoflowError
+from tasks.contract.training_policy import POLICY_ANNOTATION, parse_training_policy
 from tasks.contract.units import duration
 from tasks.contract.workspace import Workspace
 from tasks.estimate import cost_usd
@@ -24,6 +25,46 @@ def time(seconds: Range | None) -> Check:
         return Check(name="time", result="ok", detail=detail)
     fix = "tune on a GPU, choose a smaller preset, or set TrainingArguments.max_steps"
     return Check(name="time", result="warn", detail=detail, fix=fix)
+
+
+def budget(
+    workspace: Workspace, cost: Price | None, *, makes_nodes: bool, seconds: Range | None
+) -> Check | None:
+    """What a training's budget buys; None where it has none, or none that can be read.
+
+    Args: cost: of the machine that it is to be trained on. seconds: that the whole run is to take.
+    """
+    try:
+        policy = parse_training_policy(workspace.metadata.annotations.get(POLICY_ANNOTATION))
+    except InvalidWorkspace:
+        return None  # told by the line on the parameters
+    if policy.budget_usd is None:
+        return None
+    asked = f"${policy.budget_usd:,.2f}"
+    if not makes_nodes or cost is None:
+        why = (
+            "has no price" if makes_nodes else "is not made for it, and costs what it costs anyway"
+        )
+        return Check(
+            name="budget",
+            result="warn",
+            detail=f"{asked} has no effect: the machine {why}",
+            fix=f'write a time into {POLICY_ANNOTATION}, as "time 2h"',
+        )
+    bought_s = policy.within_budget(cost.per_hour).time_s
+    assert bought_s is not None
+    detail = (
+        f"{asked} buys {duration(policy.budget_usd / cost.per_hour * 3600)} of training on "
+        f"{cost.instance_type} (${cost.per_hour:,.2f} an hour {cost.capacity_type})"
+    )
+    if seconds is None or bought_s >= seconds[0]:
+        return Check(name="budget", result="ok", detail=detail)
+    return Check(
+        name="budget",
+        result="warn",
+        detail=f"{detail}, and the run is to take {duration(seconds[0])} at least",
+        fix="allow more, or train fewer rows or epochs",
+    )
 
 
 def price_of(

@@ -24,16 +24,41 @@ def test_what_is_named_is_changed_and_the_rest_stays() -> None:
         ("flat", "'flat' stands alone"),
         ("flat stop flat warn", "a word stands there twice"),
         ("divergance stop", r"did you mean divergence\?"),
-        ("xyz stop", "there are nan, divergence, grad-norm, flat, worse, over-time, time"),
+        ("xyz stop", "there are nan, divergence, grad-norm, flat, worse, over-time, time, budget"),
         ("nan warn", "nan is 'warn', it must be stop or keep-best"),
         ("worse keep-best", "worse is 'keep-best', it must be warn or stop"),
         ("time soon", "time must be a minute or more, as 90m or 2h"),
+        ("budget lots", "budget must be an amount above 0, as 5USD"),
+        ("budget 0USD", "budget must be an amount above 0, as 5USD"),
         ("time 5s", "time must be a minute or more, as 90m or 2h"),
     ],
 )
 def test_what_means_nothing_is_refused_with_what_would(text: str, told: str) -> None:
     with pytest.raises(InvalidWorkspace, match=told):
         parse_training_policy(text)
+
+
+@pytest.mark.parametrize("text", ["flat stop budget 5 USD", "budget 5USD flat stop"])
+def test_a_budget_is_an_amount(text: str) -> None:
+    assert parse_training_policy(text) == TrainingPolicy(flat="stop", budget_usd=5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "price_per_hour", "time_s", "budget_usd"),
+    [
+        ("budget 5USD", 2.5, 7200, 5),
+        ("budget 5USD time 3h", 2.5, 7200, 5),
+        ("budget 5USD time 1h", 2.5, 3600, None),
+        ("budget 5USD", None, None, None),
+        ("budget 5USD time 1h", None, 3600, None),
+        ("time 1h", 2.5, 3600, None),
+    ],
+)
+def test_a_budget_is_the_time_that_it_buys(
+    asked: str, price_per_hour: float | None, time_s: float | None, budget_usd: float | None
+) -> None:
+    policy = parse_training_policy(asked).within_budget(price_per_hour)
+    assert (policy.time_s, policy.budget_usd) == (time_s, budget_usd)
 
 
 def test_the_best_is_kept_only_where_something_is_evaluated() -> None:

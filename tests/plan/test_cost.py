@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.artifacts import Check
+from tasks.contract.artifacts import Check, Price
 from tasks.contract.errors import InvalidPriceTable
+from tasks.contract.training_policy import POLICY_ANNOTATION
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.offers import Offer
-from tasks.plan.cost import price, price_of, time
+from tasks.plan.cost import budget, price, price_of, time
 from tasks.plan.findings import Findings
 from tasks.skus.prices import PriceTable
 from tests.builders import tuning_manifest
@@ -96,6 +97,52 @@ def test_a_table_that_cannot_be_read_is_told_and_stops_nobody() -> None:
         fix="name another",
         reason="InvalidPriceTable",
     )
+
+
+def of_budget(
+    *, price_per_hour: float | None = 2.5, makes_nodes: bool = True, seconds: float = 60
+) -> Check | None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {POLICY_ANNOTATION: "budget 5 USD"}
+    cost = price_per_hour and Price(
+        instance_type="small", capacity_type="spot", per_hour=price_per_hour, dated="2026-01-31"
+    )
+    return budget(
+        parse_workspace(manifest, source="test"),
+        cost or None,
+        makes_nodes=makes_nodes,
+        seconds=(seconds, 2 * seconds),
+    )
+
+
+def test_a_budget_is_told_with_the_time_that_it_buys() -> None:
+    told = "$5.00 buys 2 h of training on small ($2.50 an hour spot)"
+    assert of_budget() == Check(name="budget", result="ok", detail=told)
+    assert of_budget(seconds=3 * 3600) == Check(
+        name="budget",
+        result="warn",
+        detail=f"{told}, and the run is to take 3 h at least",
+        fix="allow more, or train fewer rows or epochs",
+    )
+
+
+@pytest.mark.parametrize(
+    ("without", "why"),
+    [
+        ({"makes_nodes": False}, "is not made for it, and costs what it costs anyway"),
+        ({"price_per_hour": None}, "has no price"),
+    ],
+)
+def test_a_budget_without_a_price_has_no_effect_and_says_so(
+    without: dict[str, Any], why: str
+) -> None:
+    told = of_budget(**without)
+    assert told
+    assert (told.result, told.detail) == ("warn", f"$5.00 has no effect: the machine {why}")
+
+
+def test_who_names_no_budget_hears_of_none() -> None:
+    assert budget(workspace(), None, makes_nodes=True, seconds=None) is None
 
 
 def test_without_a_table_there_is_no_price() -> None:

@@ -113,6 +113,17 @@ def test_a_training_whose_time_is_up_ends_with_what_it_has(
     assert ("ended early, it is kept" in note) == (policy == "keep-best")
 
 
+def test_money_that_is_spent_is_told_with_the_time_that_it_bought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(0, 100_000, 60))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    asked = TrainingPolicy(budget_usd=0.5).within_budget(3.0)
+    steps, (note,) = run(asked, FALLING)
+    assert steps == 11
+    assert "a training of at most $0.50, 10 min of this machine, was asked for" in note
+
+
 def test_a_resumed_training_has_used_some_of_its_time() -> None:
     guard, notes = Guard(TrainingPolicy(time_s=600), [], Ranks()), TrainerState(max_steps=9)
     notes.log_history = [{"loss": 3.0, "seconds": 700.0}, {"loss": 3.0}]

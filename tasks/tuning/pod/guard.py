@@ -71,11 +71,10 @@ class Guard(TrainerCallback):
         if error := self._diverged(state, where):
             self._act(*error, state, control)
         elif self._is_late(elapsed_s):
-            assert self._policy.time_s is not None
             late = BudgetSpent(
-                f"a training of at most {duration(self._policy.time_s)} was asked for",
+                f"a training of at most {self._allowed} was asked for",
                 f"{where} was reached in {duration(elapsed_s)}",
-                "allow more time, or train fewer rows or epochs",
+                "allow more, or train fewer rows or epochs",
             )
             self._act("over-time", self._policy.over_time, late, state, control)
 
@@ -83,6 +82,13 @@ class Guard(TrainerCallback):
         """Whether the time is up; where one of several processes says so, all end."""
         time_s = self._policy.time_s
         return time_s is not None and any(self._ranks.any(elapsed_s > time_s))
+
+    @property
+    def _allowed(self) -> str:
+        """The time that it may take, with what it was to cost where that is the reason."""
+        assert self._policy.time_s is not None
+        time, budget_usd = duration(self._policy.time_s), self._policy.budget_usd
+        return f"${budget_usd:,.2f}, {time} of this machine," if budget_usd else time
 
     def _diverged(
         self, state: TrainerState, where: str
