@@ -7,19 +7,25 @@ from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from serving import errors
+from serving.api.answer_models import ErrorAnswer, Health, ModelAnswer, ModelsAnswer
+from serving.api.described import described
 from serving.door import accounts, pages
 from serving.errors import ApiError
 from serving.metrics import Metrics
-from serving.routes import admin, generation, responses, tokenizing
+from serving.routes import admin, document, generation, responses, tokenizing
 from serving.server import Server
 
 
 def create_app(server: Server) -> FastAPI:
     """The application; `server.engine` may be set later."""
-    app = FastAPI(title="Kaitoflow", docs_url=None, redoc_url=None, openapi_url=None)
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorAnswer, "description": "A refusal, with what to do"}
+        for status in ("4XX", "5XX")
+    }
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses=refusals)
     errors.install(app)
     _count_refusals(app, server.metrics)
     _add_status_routes(app, server)
@@ -27,6 +33,7 @@ def create_app(server: Server) -> FastAPI:
     responses.install(app, server)
     admin.install(app, server)
     tokenizing.install(app, server)
+    document.install(app, server)
     accounts.install(app, server.config, server.metrics)
     pages.install(app, server.config, server.metrics)
     return app
@@ -44,11 +51,12 @@ def _count_refusals(app: FastAPI, metrics: Metrics) -> None:
 
 
 def _add_status_routes(app: FastAPI, server: Server) -> None:
-    @app.get("/")
+    @app.get("/", response_class=HTMLResponse, description="A page to talk to the model.")
     async def page() -> HTMLResponse:
         return HTMLResponse(resources.files("serving").joinpath("chat.html").read_text())
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", **described(gives=Health, said="Whether a token has been generated."))
     async def health() -> JSONResponse:
         """200 once a token has been generated, and for as long as that works."""
         engine = server.ready_engine()
@@ -56,17 +64,17 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
             raise ApiError(503, "generation keeps failing; the log says why", code="broken")
         return JSONResponse({"status": "Healthy"})
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse, description="For Prometheus.")
     async def metrics() -> Response:
         return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/models")
-    @app.get("/v1/models/")
+    @app.get("/v1/models/", include_in_schema=False)
+    @app.get("/v1/models", **described(gives=ModelsAnswer, said="The names that may be asked."))
     async def models() -> dict[str, Any]:
         names = server.ready_versions().names()
         return {"object": "list", "data": [_model(server, name) for name in names]}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", **described(gives=ModelAnswer, said="One of the names."))
     async def model(name: str) -> dict[str, Any]:
         return _model(server, name)
 

@@ -30,6 +30,7 @@ _CODES = {
     429: "queue_full",
     503: "not_ready",
 }
+_SEE = "GET /openapi.json lists those that there are"
 _SHOWN_CHARACTERS = 60  # of what a client sent, in an answer to it
 
 
@@ -93,7 +94,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
-        message = f"{request.method} {shown(request.url.path)}: {error.detail}"
+        asked = f"{request.method} {shown(request.url.path)}"
+        message = f"{asked}: {error.detail}"
+        if error.status_code in (404, 405):
+            message = f"{asked} was asked for, this server has no such endpoint; {_SEE}"
         headers = dict(error.headers) if error.headers else None
         return ApiError(error.status_code, message, headers=headers).response()
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from serving.api.messages import ChatMessage
 from serving.api.protocol import (
+    ONE_OR_MANY_STOPS,
     Body,
     Count,
     Flag,
@@ -15,9 +16,13 @@ from serving.api.protocol import (
     Stop,
     StopIds,
     Whole,
+    nullable,
+    taken_too,
     without_neutral,
 )
 
+_ID = {"type": "integer"}
+_ONE_OR_MANY_IDS = {"anyOf": [_ID, {"type": "array", "items": _ID, "maxItems": 64}]}
 # Options of transformers' generate that KAITO's examples send, at the values that change nothing.
 _GENERATE_NEUTRAL: Neutral = {
     "bad_words_ids": (None, []),
@@ -39,11 +44,22 @@ _GENERATE_NEUTRAL: Neutral = {
 }
 
 
+def _kwargs_documented(schema: dict[str, Any]) -> None:
+    nullable(schema, but=("min_new_tokens", "min_length"))
+    taken_too(schema, _GENERATE_NEUTRAL)
+
+
+def _chat_documented(schema: dict[str, Any]) -> None:
+    schema["properties"] |= GenerateKwargs.model_json_schema()["properties"]
+
+
 class GenerateKwargs(SamplingOptions):
     """Options of /chat, named as transformers' generate names them.
 
     max_length counts the prompt too. Sampling is on where do_sample or a sampling option says so.
     """
+
+    model_config = ConfigDict(json_schema_extra=_kwargs_documented)
 
     max_new_tokens: Count | None = None
     max_length: Count | None = None
@@ -51,8 +67,8 @@ class GenerateKwargs(SamplingOptions):
     min_length: Minimum = 0
     do_sample: Flag | None = None
     top_k: Minimum | None = None
-    stop_strings: Stop = ()
-    eos_token_id: StopIds = ()
+    stop_strings: Annotated[Stop, WithJsonSchema(ONE_OR_MANY_STOPS)] = ()
+    eos_token_id: Annotated[StopIds, WithJsonSchema(_ONE_OR_MANY_IDS)] = ()
     pad_token_id: Whole | None = None
 
     @model_validator(mode="before")
@@ -72,6 +88,8 @@ class ChatRequest(Body):
     A prompt is put as a user's turn to a model that has a chat template, and continued as it is by
     one that has none. Options of generate may also stand beside the prompt, as in later KAITO.
     """
+
+    model_config = ConfigDict(json_schema_extra=_chat_documented)
 
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None

@@ -3,9 +3,16 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-from serving.api.protocol import Body, Neutral, without_neutral
+from serving.api.protocol import Body, Neutral, nullable, taken_too, without_neutral
 
 # What answers of this server and of others carry beside their text: clients send them back as they
 # came (`messages.append(response.choices[0].message)`).
@@ -82,11 +89,28 @@ def _left_to_the_model(choice: Any) -> Any:
 ToolChoice = Annotated[Literal["none", "auto"], BeforeValidator(_left_to_the_model)]
 
 
+_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}, "cache_control": {}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+_CONTENT = {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]}
+
+
+def _documented(schema: dict[str, Any]) -> None:
+    nullable(schema)
+    taken_too(schema, {**_MESSAGE_NEUTRAL, **_OTHERS_NEUTRAL, **_UNCALLING_NEUTRAL})
+    schema["required"] = ["role"]
+
+
 class ChatMessage(Body):
-    """One turn of a conversation."""
+    """One turn of a conversation; content may be left out of a turn that calls tools."""
+
+    model_config = ConfigDict(json_schema_extra=_documented)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str
+    content: Annotated[str, WithJsonSchema(_CONTENT)]
     tool_calls: list[CalledTool] = Field(default_factory=list)
     tool_call_id: str | None = None
     name: str | None = None

@@ -7,10 +7,11 @@ import json
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from serving.api.messages import ChatMessage, Tool, ToolChoice
 from serving.api.protocol import (
+    ONE_OR_MANY_STOPS,
     Body,
     Count,
     Flag,
@@ -22,6 +23,8 @@ from serving.api.protocol import (
     Stop,
     StopIds,
     Whole,
+    nullable,
+    taken_too,
     without_neutral,
 )
 from serving.engine import ChatForm
@@ -118,10 +121,16 @@ class ResponseFormat(Body):
         return json.dumps(wanted)
 
 
+def _documented(schema: dict[str, Any], model: type[Any]) -> None:
+    nullable(schema)
+    taken_too(schema, model.neutral, OPENAI_HINTS)
+
+
 class GenerateRequest(SamplingOptions):
     """What chat and text completions share."""
 
     neutral: ClassVar[Neutral]
+    model_config = ConfigDict(json_schema_extra=_documented)
 
     model: str | None = None
     max_tokens: Count | None = None
@@ -130,7 +139,7 @@ class GenerateRequest(SamplingOptions):
     min_p: Annotated[Real, Field(ge=0, le=1)] = 0.0
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    stop: Stop = ()
+    stop: Annotated[Stop, WithJsonSchema(ONE_OR_MANY_STOPS)] = ()
     stop_token_ids: StopIds = ()
     ignore_eos: Flag = False
     include_stop_str_in_output: Flag = False
@@ -256,12 +265,19 @@ class ChatCompletionRequest(Conversation, GenerateRequest):
         return self
 
 
+_IDS = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
+_TEXT = {"type": "string", "minLength": 1}
+_PROMPT = {
+    "anyOf": [_TEXT, _IDS, {"type": "array", "items": {"anyOf": [_TEXT, _IDS]}, "minItems": 1}]
+}
+
+
 class CompletionRequest(GenerateRequest):
     """POST /v1/completions."""
 
     neutral = _TEXT_NEUTRAL
 
-    prompt: list[str | list[int]]
+    prompt: Annotated[list[str | list[int]], WithJsonSchema(_PROMPT)]
     echo: Flag = False
     logprobs: TopLogprobs | None = None
 

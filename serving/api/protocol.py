@@ -5,7 +5,7 @@ it is given at the value that changes nothing. Types are JSON's own: "1" is no n
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
@@ -32,6 +32,8 @@ Repetition = Annotated[Real, Field(gt=0, le=10)]
 Count = Annotated[Whole, Field(ge=1)]
 Minimum = Annotated[Whole, Field(ge=0)]
 Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4)]
+_STOP = {"type": "string", "minLength": 1}
+ONE_OR_MANY_STOPS = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 4}]}
 # Bounded, so that tokens are left to choose while none of these may come (min_new_tokens).
 StopIds = Annotated[tuple[Whole, ...], Field(max_length=64)]
 Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
@@ -43,6 +45,22 @@ class Body(BaseModel):
     """A JSON object without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def nullable(schema: dict[str, Any], *, but: Collection[str] = ()) -> None:
+    """Say in a body's JSON schema that null stands for the default of every option."""
+    required = {*schema.get("required", ()), *but}
+    for name, own in schema["properties"].items():
+        if name not in required and {"type": "null"} not in own.get("anyOf", ()):
+            schema["properties"][name] = {"anyOf": [own, {"type": "null"}]}
+
+
+def taken_too(schema: dict[str, Any], neutral: Neutral, hints: Collection[str] = ()) -> None:
+    """Say in a body's JSON schema which keys are taken besides: at these values, or at any."""
+    for key, allowed in neutral.items():
+        schema["properties"].setdefault(key, {"enum": list(allowed)})
+    for key in hints:
+        schema["properties"].setdefault(key, {"description": "Changes no text."})
 
 
 class SamplingOptions(Body):

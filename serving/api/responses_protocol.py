@@ -4,11 +4,13 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
     Tag,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -26,6 +28,8 @@ from serving.api.protocol import (
     Neutral,
     Share,
     Temperature,
+    nullable,
+    taken_too,
     without_neutral,
 )
 
@@ -70,7 +74,19 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.keys() <= known and part.get("type") in _TEXTS
 
 
-Text = Annotated[str, BeforeValidator(_as_text)]
+_PART = {
+    "type": "object",
+    "properties": {
+        "type": {"enum": list(_TEXTS)},
+        "text": {"type": "string"},
+        "annotations": {},
+        "logprobs": {},
+    },
+    "required": ["type", "text"],
+    "additionalProperties": False,
+}
+_TEXT_OR_PARTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]}
+Text = Annotated[str, BeforeValidator(_as_text), WithJsonSchema(_TEXT_OR_PARTS)]
 
 
 class _Item(Body):
@@ -149,10 +165,26 @@ def _nested(form: Any) -> Any:
     return {"type": "json_schema", "json_schema": {k: v for k, v in form.items() if k != "type"}}
 
 
+_SCHEMA_FORM = {
+    "type": "object",
+    "properties": {
+        "type": {"enum": ["text", "json_object", "json_schema"]},
+        "name": {"type": "string", "minLength": 1, "maxLength": 64},
+        "schema": {"type": "object"},
+        "description": {"type": ["string", "null"]},
+        "strict": {"type": ["boolean", "null"]},
+    },
+    "required": ["type"],
+    "additionalProperties": False,
+}
+
+
 class TextOptions(Body):
     """What kind of text the answer is to be."""
 
-    format: Annotated[ResponseFormat, BeforeValidator(_nested)] | None = None
+    format: (
+        Annotated[ResponseFormat, BeforeValidator(_nested), WithJsonSchema(_SCHEMA_FORM)] | None
+    ) = None
     verbosity: Literal["medium"] | None = None
 
     @property
@@ -170,11 +202,20 @@ class ResponseStreamOptions(Body):
     include_obfuscation: Flag | None = None
 
 
+def _documented(schema: dict[str, Any]) -> None:
+    nullable(schema)
+    taken_too(schema, _NEUTRAL, _HINTS)
+    items = schema["properties"]["input"]
+    schema["properties"]["input"] = {"anyOf": [{"type": "string"}, items]}
+
+
 class ResponsesRequest(Body):
     """POST /v1/responses.
 
     include: of what may be asked for there is the tokens' probabilities; no reasoning is hidden.
     """
+
+    model_config = ConfigDict(json_schema_extra=_documented)
 
     input: Annotated[list[Item], Field(min_length=1), BeforeValidator(_as_items)]
     model: str | None = None

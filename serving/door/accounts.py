@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
 # What probes, Prometheus and a browser ask without a key, and what asks for the admin's instead.
-_OPEN = {"/", "/health", "/metrics", "/favicon.ico"}
+_OPEN = {"/", "/health", "/metrics", "/favicon.ico", "/openapi.json"}
 _ADMINS = {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
 
@@ -185,7 +185,8 @@ class _Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if scope["type"] == "http" and not _is_free(scope["path"]):
+            path = scope.get("path", "")
+            if scope["type"] == "http" and not (is_open(path) or is_administrators(path)):
                 account = self._accounts.of(Headers(scope=scope))
                 if scope["method"] == "POST":
                     account.admit()
@@ -197,5 +198,11 @@ class _Door:
             await self._app(scope, receive, send)
 
 
-def _is_free(path: str) -> bool:
-    return path in _OPEN or path in _ADMINS or path.startswith("/admin/")
+def is_open(path: str) -> bool:
+    """Whether anybody may ask it."""
+    return path in _OPEN
+
+
+def is_administrators(path: str) -> bool:
+    """Whether it asks for the administrator's key by itself."""
+    return path in _ADMINS or path.startswith("/admin/")

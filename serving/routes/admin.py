@@ -12,7 +12,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import Field, field_validator
 
+from serving.api.answer_models import AdaptersAnswer
 from serving.api.body import read_body
+from serving.api.described import described
 from serving.api.protocol import Body, Count, Flag, Real
 from serving.canary import Canary, Guard
 from serving.door.keys import Keys
@@ -76,6 +78,15 @@ class CanaryRequest(Body):
     least_requests: Count = Guard.least_requests
 
 
+BODIES = (
+    LoadAdapterRequest,
+    UnloadAdapterRequest,
+    PromoteRequest,
+    NameRequest,
+    CanaryRequest,
+)
+
+
 def install(app: FastAPI, server: Server) -> None:
     """Add the endpoints."""
     keys = Keys(
@@ -85,7 +96,10 @@ def install(app: FastAPI, server: Server) -> None:
         " send it as Authorization: Bearer KEY",
     )
 
-    @app.post("/v1/load_lora_adapter")
+    @app.post(
+        "/v1/load_lora_adapter",
+        **described(takes=(LoadAdapterRequest,), said="Serve an adapter more."),
+    )
     async def load(request: Request) -> PlainTextResponse:
         keys.expect(request.headers)
         asked = await read_body(request, LoadAdapterRequest)
@@ -93,19 +107,27 @@ def install(app: FastAPI, server: Server) -> None:
         await versions.load(asked.lora_name, asked.lora_path, in_place=asked.load_inplace)
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
-    @app.post("/v1/unload_lora_adapter")
+    @app.post(
+        "/v1/unload_lora_adapter",
+        **described(takes=(UnloadAdapterRequest,), said="Serve an adapter no more."),
+    )
     async def unload(request: Request) -> PlainTextResponse:
         keys.expect(request.headers)
         asked = await read_body(request, UnloadAdapterRequest)
         await server.ready_versions().unload(asked.lora_name)
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
-    @app.get("/admin/adapters")
+    @app.get("/admin/adapters", **described(gives=AdaptersAnswer, said="What is loaded."))
     async def adapters(request: Request) -> dict[str, Any]:
         keys.expect(request.headers)
         return _state(server)
 
-    @app.post("/admin/promote")
+    @app.post(
+        "/admin/promote",
+        **described(
+            takes=(PromoteRequest,), gives=AdaptersAnswer, said="Move a name to another version."
+        ),
+    )
     async def promote(request: Request) -> dict[str, Any]:
         keys.expect(request.headers)
         asked = await read_body(request, PromoteRequest)
@@ -114,7 +136,14 @@ def install(app: FastAPI, server: Server) -> None:
         )
         return _state(server)
 
-    @app.post("/admin/canary")
+    @app.post(
+        "/admin/canary",
+        **described(
+            takes=(CanaryRequest,),
+            gives=AdaptersAnswer,
+            said="Try a version on a share of the requests.",
+        ),
+    )
     async def try_out(request: Request) -> dict[str, Any]:
         keys.expect(request.headers)
         asked = await read_body(request, CanaryRequest)
@@ -128,18 +157,18 @@ def install(app: FastAPI, server: Server) -> None:
         )
         return _state(server)
 
-    def end(path: str, act: Callable[[Versions, str], object]) -> None:
+    def end(path: str, act: Callable[[Versions, str], object], *, said: str) -> None:
         """Add an endpoint by which something of a name ends."""
 
-        @app.post(path)
+        @app.post(path, **described(takes=(NameRequest,), gives=AdaptersAnswer, said=said))
         async def ended(request: Request) -> dict[str, Any]:
             keys.expect(request.headers)
             asked = await read_body(request, NameRequest)
             act(server.ready_versions(), asked.name)
             return _state(server)
 
-    end("/admin/rollback", Versions.roll_back)
-    end("/admin/canary/stop", Versions.stop)
+    end("/admin/rollback", Versions.roll_back, said="Move a name back to what answered before.")
+    end("/admin/canary/stop", Versions.stop, said="End a name's canary.")
 
 
 def _state(server: Server) -> dict[str, Any]:

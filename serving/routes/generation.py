@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from serving.api.answer_models import ChatCompletion, KaitoAnswer, TextCompletion
 from serving.api.answers import Answering, answer, check_rows, pieces_of, submit
 from serving.api.body import read_body
 from serving.api.completions import ChatShape, TextShape, chunks_of
+from serving.api.described import described
 from serving.api.generations import (
     check_length,
     check_schema,
@@ -28,7 +30,9 @@ from serving.server import Server
 def install(app: FastAPI, server: Server) -> None:
     """Add the endpoints."""
 
-    @app.post("/chat")
+    @app.post(
+        "/chat", **described(takes=(ChatRequest,), gives=KaitoAnswer, said="As KAITO has it.")
+    )
     async def chat(request: Request) -> JSONResponse:
         asked = await read_body(request, ChatRequest)
         engine = server.ready_engine()
@@ -40,13 +44,29 @@ def install(app: FastAPI, server: Server) -> None:
         result = {"Result": kaito_result(asked, answers[0].text)}
         return JSONResponse(result, headers=who.headers)
 
-    @app.post("/v1/chat/completions")
+    @app.post(
+        "/v1/chat/completions",
+        **described(
+            takes=(ChatCompletionRequest,),
+            gives=ChatCompletion,
+            streams=True,
+            said="The next turn of a conversation.",
+        ),
+    )
     async def chat_completions(request: Request) -> Response:
         asked = await read_body(request, ChatCompletionRequest)
         with server.answering(request, asked.model) as who:
             return await _chat(request, server.ready_engine(), asked, who)
 
-    @app.post("/v1/completions")
+    @app.post(
+        "/v1/completions",
+        **described(
+            takes=(CompletionRequest,),
+            gives=TextCompletion,
+            streams=True,
+            said="What follows a text.",
+        ),
+    )
     async def completions(request: Request) -> Response:
         asked = await read_body(request, CompletionRequest)
         with server.answering(request, asked.model) as who:

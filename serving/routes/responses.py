@@ -3,8 +3,10 @@
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from serving.api.answer_models import ResponseAnswer
 from serving.api.answers import answer
 from serving.api.body import read_body
+from serving.api.described import described
 from serving.api.generations import from_chat
 from serving.api.responses import ResponseShape
 from serving.api.responses_protocol import ResponsesRequest
@@ -15,7 +17,15 @@ from serving.server import Server
 def install(app: FastAPI, server: Server) -> None:
     """Add the endpoint."""
 
-    @app.post("/v1/responses")
+    @app.post(
+        "/v1/responses",
+        **described(
+            takes=(ResponsesRequest,),
+            gives=ResponseAnswer,
+            streams=True,
+            said="The next turn, by items; nothing is kept.",
+        ),
+    )
     async def responses(request: Request) -> Response:
         asked = await read_body(request, ResponsesRequest)
         with server.answering(request, asked.model) as who:

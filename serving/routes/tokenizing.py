@@ -6,7 +6,9 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Request
 from pydantic import Field
 
+from serving.api.answer_models import TextAnswer, TokensAnswer
 from serving.api.body import read_body, read_json
+from serving.api.described import described
 from serving.api.generations import check_length, check_token_ids, encode_conversation
 from serving.api.openai_protocol import Conversation
 from serving.api.protocol import Body, Flag, Whole, parse
@@ -39,10 +41,20 @@ class DetokenizeRequest(Body):
     model: str | None = None
 
 
+BODIES = (TokenizeText, TokenizeChat, DetokenizeRequest)
+
+
 def install(app: FastAPI, server: Server) -> None:
     """Add the endpoints."""
 
-    @app.post("/tokenize")
+    @app.post(
+        "/tokenize",
+        **described(
+            takes=(TokenizeText, TokenizeChat),
+            gives=TokensAnswer,
+            said="The tokens of a text or a conversation.",
+        ),
+    )
     async def tokenize(request: Request) -> dict[str, Any]:
         body = await read_json(request)
         is_chat = isinstance(body, dict) and "messages" in body
@@ -56,7 +68,10 @@ def install(app: FastAPI, server: Server) -> None:
             "token_strs": engine.tokens(ids) if asked.return_token_strs else None,
         }
 
-    @app.post("/detokenize")
+    @app.post(
+        "/detokenize",
+        **described(takes=(DetokenizeRequest,), gives=TextAnswer, said="The text of tokens."),
+    )
     async def detokenize(request: Request) -> dict[str, Any]:
         asked = await read_body(request, DetokenizeRequest)
         engine = server.ready_engine()
