@@ -13,7 +13,7 @@ from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatu
 from tasks.contract.workspace import ObjectMeta, Workspace
 from tasks.inference.task import await_served
 from tasks.nodes.current import current_provisioner
-from tasks.nodes.task import give_back_nodes, keep_server_nodes, provision_node
+from tasks.nodes.task import give_back_nodes, keep_server_nodes, kept_nodes, provision_node
 from tasks.platform.current import current_platform
 from tasks.steps import change_status
 
@@ -48,7 +48,9 @@ async def restore_workspace(metadata: ObjectMeta) -> None:
         if served and current_provisioner().makes_nodes:
             await provision_node(served)
         if served:
-            await await_served(workspace)
+            # A look at nodes may be a second old, and show one that was lost since.
+            async with kept_nodes(served, memory_gib=None):
+                await await_served(workspace)
     except RunSuperseded:  # the status is the newer generation's by now
         raise
     except Exception as error:
