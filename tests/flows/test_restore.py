@@ -25,10 +25,10 @@ class Losing(Maker):
 
     async def ensure_nodes(
         self,
-        workspace: Workspace,  # noqa: ARG002
-        need: NodeNeed,  # noqa: ARG002
+        workspace: Workspace,
+        need: NodeNeed,
         *,
-        on_waiting: WaitingListener,  # noqa: ARG002
+        on_waiting: WaitingListener,
     ) -> ReadyNodes:
         self.looks += 1
         if self.looks > 1:
