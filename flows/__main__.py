@@ -242,6 +242,7 @@ def promote(
     name: str,
     *,
     number: AtLeastOne = None,
+    refuse: bool = False,
     note: str = "",
     namespace: Namespace = None,
     place: Where = DEFAULT_PLACE,
@@ -252,12 +253,16 @@ def promote(
     ----------
     number
         As `kaitoflow history` shows it.
+    refuse
+        Keep out the one that waits for a word instead.
     note
         Why, to be read in the history.
     """
     from flows.commands.adapters import promote as promote_adapter
 
-    return promote_adapter(name, number=number, note=note, namespace=namespace, place=place)
+    return promote_adapter(
+        name, number=number, refuse=refuse, note=note, namespace=namespace, place=place
+    )
 
 
 @app.command

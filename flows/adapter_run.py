@@ -39,7 +39,7 @@ async def recorded_adapter_run(workspace: Workspace, flow: str) -> AsyncIterator
     async with platform.hold_run(workspace, adapter_run=begun):
         try:
             yield
-            await _leave_only_server(workspace)
+            await leave_only_server(workspace)
         except asyncio.CancelledError:
             # On a cluster the next worker goes on with the pods, unless `end_candidate` ends them.
             if not platform.is_cluster:
@@ -53,8 +53,23 @@ async def recorded_adapter_run(workspace: Workspace, flow: str) -> AsyncIterator
                 await _end_tuning(workspace)
             await tell(workspace, f"failed: {told.reason}: {told}")
             await resume_server(workspace)
-            await _leave_only_server(workspace)
+            await leave_only_server(workspace)
             raise
+
+
+async def expect_at_rest(workspace: Workspace, flow: str) -> None:
+    """Return where `recorded_adapter_run` may be tried, without being taken for one at work yet.
+
+    Raises: RunInProgress.
+    """
+    if not current_platform().is_cluster:
+        return
+    status, generation = (
+        await current_platform().read_status(workspace),
+        workspace.metadata.generation,
+    )
+    asked = f"{flow} of {workspace} was to begin"
+    status.expect_at_rest(asked, generation=generation, by=str(flow_run.id or ""))
 
 
 async def _tag(workspace: Workspace, flow: str, run_id: str) -> None:
@@ -71,7 +86,7 @@ async def _tag(workspace: Workspace, flow: str, run_id: str) -> None:
         await client.update_flow_run(UUID(run_id), tags=sorted(tags))
 
 
-async def _leave_only_server(workspace: Workspace) -> None:
+async def leave_only_server(workspace: Workspace) -> None:
     """Nothing is under way any more, and nodes that only a candidate needed go back."""
     kept = await keep_server_nodes(workspace)
     await give_back_nodes(workspace, keep=kept)
@@ -110,7 +125,7 @@ async def end_candidate(flow: Any, flow_run: FlowRun, state: Any) -> None:  # no
     if status.observed_generation == workspace.metadata.generation:
         await _end_tuning(workspace)
         await resume_server(workspace)
-        await _leave_only_server(workspace)
+        await leave_only_server(workspace)
 
     def end(status: WorkspaceStatus) -> None:
         status.adapter_run = None

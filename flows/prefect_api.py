@@ -55,6 +55,7 @@ class Run(BaseModel):
     state_type: str | None = None
     state_name: str | None = None
     tags: list[str] = []
+    idempotency_key: str | None = None
     state: dict[str, Any] | None = None
 
     @property
@@ -71,6 +72,11 @@ class Run(BaseModel):
     def has_ended(self) -> bool:
         """Whether nothing more comes of it."""
         return self.state_type in _ENDED
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits to be resumed by somebody."""
+        return self.state_type == "PAUSED"
 
 
 class PrefectApi:
@@ -162,19 +168,30 @@ class PrefectApi:
 
     async def workspaces_with_run(self) -> set[str]:
         """The uids of the Workspaces that a run waits for, or works on."""
-        chosen = {"tags": {"all_": [RUN_TAG]}, "state": {"type": {"any_": [*_ALIVE]}}}
         found: set[str] = set()
+        return found.union(*(run.workspace_uids for run in await self.alive_runs(RUN_TAG)))
+
+    async def alive_runs(self, tag: str) -> list[Run]:
+        """All runs with a tag that have not ended."""
+        chosen = {"tags": {"all_": [tag]}, "state": {"type": {"any_": [*_ALIVE]}}}
+        found: list[Run] = []
         for page in itertools.count():
             runs = await self._runs(chosen, offset=page * _PAGE)
-            found.update(*(run.workspace_uids for run in runs))
+            found += runs
             if len(runs) < _PAGE:
-                return found
-        raise AssertionError
+                break
+        return found
 
     async def set_state(self, run: Run, kind: str) -> None:
         """Ask for a run's next state, such as CANCELLING; the server may refuse it."""
         state = {"type": kind, "name": kind.capitalize()}
         await self._ask("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
+
+    async def complete(self, run: Run, *, name: str, message: str) -> None:
+        """Have a run that waits end well, whatever it waits for."""
+        state = {"type": "COMPLETED", "name": name, "message": message}
+        body = {"state": state, "force": True}
+        await self._ask("POST", f"/flow_runs/{run.id}/set_state", body)
 
     async def _runs(self, chosen: Mapping[str, Any], *, offset: int = 0) -> list[Run]:
         body = {"flow_runs": chosen, "sort": "ID_DESC", "limit": _PAGE, "offset": offset}

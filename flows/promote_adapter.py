@@ -8,8 +8,9 @@ from flows.adapter_run import end_candidate, recorded_adapter_run, tell
 from flows.run_workspace import serve
 from flows.schedules import PROMOTE_FLOW
 from flows.served import expect_served
-from tasks.contract.adapter_history import AdapterRecord
+from tasks.contract.adapter_history import AdapterRecord, Fate
 from tasks.contract.artifacts import Node
+from tasks.contract.canary import Canary
 from tasks.contract.errors import (
     AdapterNotFound,
     InvalidWorkspace,
@@ -17,10 +18,11 @@ from tasks.contract.errors import (
     ServerNotReady,
 )
 from tasks.contract.retuning import retuning_of
-from tasks.contract.status import WorkspaceStatus
+from tasks.contract.status import ConditionType, WorkspaceStatus
 from tasks.contract.workspace import ObjectMeta, Workspace
-from tasks.inference.promotion import LiveServer
+from tasks.inference.promotion import LiveServer, Tried, try_out
 from tasks.inference.promotion import promote as move_name
+from tasks.inference.task import await_served
 from tasks.nodes.task import provision_node
 from tasks.platform.current import current_platform
 from tasks.pods import inference_pod
@@ -37,6 +39,7 @@ async def promote_adapter(
     *,
     namespace: str = "default",
     number: int | None = None,
+    refuse: bool = False,
     by: str = "",
     note: str = "",
 ) -> int:
@@ -46,6 +49,7 @@ async def promote_adapter(
         name: of the Workspace.
         namespace: where it is.
         number: of the adapter; empty = the one that waits for a word.
+        refuse: keep it out instead, which waits for a word.
         by: who says so.
         note: why, to be read in the history.
     """
@@ -56,15 +60,40 @@ async def promote_adapter(
         chosen = status.adapters.find(number) if number else status.adapters.waiting
         if chosen is None:
             raise AdapterNotFound(
-                f"an adapter of {workspace} was to be promoted",
+                f"an adapter of {workspace} was to be {'refused' if refuse else 'promoted'}",
                 "none waits for a word",
                 f"name its number (kaitoflow history {name})",
             )
-        if chosen != status.adapters.serving:
-            by, why = by or "Prefect", note or "promoted"
-            how = await promote(workspace, chosen, by=by, why=why)
-            await tell(workspace, f"promoted {name}@{chosen.number} by {by}: {why}; {how}")
+        if refuse:
+            await keep_out(workspace, chosen, by=by or "Prefect", why=note or "refused")
+        elif chosen != status.adapters.serving:
+            await have_serve(workspace, chosen, by=by or "Prefect", why=note or "promoted")
     return chosen.number
+
+
+async def have_serve(workspace: Workspace, chosen: AdapterRecord, *, by: str, why: str) -> None:
+    """Promote an adapter at somebody's word, and tell so."""
+    how = await promote(workspace, chosen, by=by, why=why)
+    name = f"{workspace.metadata.name}@{chosen.number}"
+    await tell(workspace, f"promoted {name} by {by}: {why}; {how}")
+
+
+async def keep_out(workspace: Workspace, chosen: AdapterRecord, *, by: str, why: str) -> None:
+    """Have an adapter that waits for a word not serve, and tell so; twice is once.
+
+    Raises: AdapterNotFound: it waits for no word.
+    """
+    name = f"{workspace.metadata.name}@{chosen.number}"
+    if chosen.fate not in (Fate.WAITING, Fate.KEPT_OUT):
+        raise AdapterNotFound(
+            f"{name} was to be refused",
+            f"it waits for no word, it is {chosen.fate}",
+            f"see which do (kaitoflow history {workspace.metadata.name}), or roll back",
+        )
+    await change_status(
+        workspace, lambda status: status.adapters.keep_out(chosen.number, by=by, why=why)
+    )
+    await tell(workspace, f"kept out {name} by {by}: {why}")
 
 
 async def find_workspace(namespace: str, name: str) -> Workspace:
@@ -115,15 +144,12 @@ async def have_answer(workspace: Workspace, chosen: AdapterRecord) -> str:
 
 async def _move_live(workspace: Workspace, chosen: AdapterRecord) -> str:
     """Have the server that runs answer by an adapter; why it does not, empty where it does."""
-    platform = current_platform()
-    status, key = await platform.read_status(workspace), await platform.admin_key(workspace)
-    name, image = workspace.metadata.name, chosen.image
-    if not (key and status.endpoint):
-        wish = f" (make Secret {name}-admin-key with one)" if platform.is_cluster else ""
-        return f"no admin key opens the one that ran{wish}"
+    platform, name, image = current_platform(), workspace.metadata.name, chosen.image
+    if (server := await _live_server(workspace)) is None:
+        return _no_key(workspace)
     try:
         await move_name(
-            LiveServer(status.endpoint.url, key),
+            server,
             name=name,
             version=f"{name}@{chosen.number}",
             adapter=f"{image.reference}@{image.digest}",
@@ -135,6 +161,47 @@ async def _move_live(workspace: Workspace, chosen: AdapterRecord) -> str:
     node = Node(name="", cores=1, memory_gib=0, gpus=await platform.server_gpus(workspace))
     await platform.renew_server(workspace, await inference_pod(workspace, node, image, address))
     return ""
+
+
+async def try_beside(workspace: Workspace, candidate: AdapterRecord, canary: Canary) -> Tried:
+    """What came of a candidate that answers a share of the requests beside what serves.
+
+    Raises: what the server refuses it for; it is kept out then.
+    """
+    status = await current_platform().read_status(workspace)
+    if not (workspace.is_served and status.served_generation is not None):
+        return Tried(verdict="passed", reason="nothing serves beside it", requests=0)
+    if not status.is_true(ConditionType.INFERENCE_READY):
+        await await_served(workspace)
+    if (server := await _live_server(workspace)) is None:
+        return Tried(verdict="stopped", reason=_no_key(workspace), requests=0)
+    name, image = workspace.metadata.name, candidate.image
+    try:
+        return await try_out(
+            server,
+            name=name,
+            version=f"{name}@{candidate.number}",
+            adapter=f"{image.reference}@{image.digest}",
+            canary=canary,
+        )
+    except ServerNotReady as error:
+        return Tried(verdict="stopped", reason=error.found, requests=0)
+    except KaitoflowError as error:
+        await change_status(workspace, partial(_keep_out, candidate, str(error)))
+        raise
+
+
+async def _live_server(workspace: Workspace) -> LiveServer | None:
+    """The server that runs; None where it tells no address, or no key of its admin is known."""
+    platform = current_platform()
+    status, key = await platform.read_status(workspace), await platform.admin_key(workspace)
+    return LiveServer(status.endpoint.url, key) if key and status.endpoint else None
+
+
+def _no_key(workspace: Workspace) -> str:
+    secret = f"{workspace.metadata.name}-admin-key"
+    wish = f" (make Secret {secret} with one)" if current_platform().is_cluster else ""
+    return f"no admin key opens the one that ran{wish}"
 
 
 def _promote(

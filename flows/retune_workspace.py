@@ -9,22 +9,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import acreate_markdown_artifact
+from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
+from prefect.utilities.urls import url_for
 
 from flows.adapter_run import end_candidate, recorded_adapter_run, tell
+from flows.decide_candidate import decide, try_candidate_out
 from flows.lineage import publish_lineage
 from flows.make_room import make_room
-from flows.promote_adapter import find_workspace, promote
+from flows.pools import CLUSTER_POOL, LOCAL_POOL
+from flows.prefect_api import PrefectApi
+from flows.promote_adapter import find_workspace
+from flows.questions import ask, question
 from flows.schedules import RETUNE_FLOW
 from flows.served import expect_served
 from tasks.contract.adapter_history import AdapterRecord, Beside
 from tasks.contract.adapter_history import Candidate as Begun
 from tasks.contract.artifacts import Node, Plan
 from tasks.contract.data_marks import DataMarks, compare
-from tasks.contract.errors import InvalidWorkspace, RunInProgress
-from tasks.contract.retuning import expect_own_images, retuning_of
+from tasks.contract.errors import InvalidWorkspace, PrefectUnavailable, RunInProgress
+from tasks.contract.retuning import expect_own_images
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.units import utc_text
 from tasks.contract.workspace import ObjectMeta, Workspace
@@ -79,6 +85,9 @@ async def retune_workspace(name: str, *, namespace: str = "default", push: bool 
 async def retune(workspace: Workspace, *, push: bool) -> Any:
     """What a retuning came to, once the Workspace is this run's alone."""
     adapters = (await expect_tuned(workspace)).adapters
+    if adapters.on_trial:  # the run that tries it out was killed
+        await try_candidate_out(workspace)
+        return await publish_adapters(workspace)
     if adapters.is_overtaken(flow_run.scheduled_start_time, run=str(flow_run.id or "")):
         # Of many that were due while nobody could run them, one is enough.
         why = f"a look that was due later has ended at {adapters.told_at}"
@@ -97,6 +106,7 @@ async def retune(workspace: Workspace, *, push: bool) -> Any:
     await current_platform().end(workspace, pod)
     if candidate is None:
         return await skip(workspace, "the data has the same bytes as before")
+    await try_candidate_out(workspace)
     return await publish_adapters(workspace)
 
 
@@ -210,29 +220,31 @@ def _has_read(status: WorkspaceStatus, data: DataMarks) -> None:
     status.adapters.candidate.data = data
 
 
-async def decide(workspace: Workspace, candidate: AdapterRecord, verdict: Verdict) -> None:
-    """Have the candidate serve, wait for a person's word or be kept out, as gate and person say."""
-    asked = retuning_of(workspace)
-    if verdict.passed and asked.promotion == "auto":
-        how = await promote(workspace, candidate, by="gate", why=verdict.reason)
-        await tell(workspace, f"promoted: {verdict.reason}; {how}")
-        return
-
-    def note(status: WorkspaceStatus) -> None:
-        status.adapters.add_candidate(candidate)
-        if not verdict.passed:
-            status.adapters.keep_out(candidate.number, by="gate", why=verdict.reason)
-        status.adapters.keep(asked.history_limit)
-
-    await change_status(workspace, note)
-    waits = f"waits for `kaitoflow promote {workspace.metadata.name}`: " if verdict.passed else ""
-    await tell(workspace, f"{waits}{verdict.reason}")
-
-
 async def publish_adapters(workspace: Workspace) -> str:
     """What the retuning came to, in one line, and the adapters side by side in Prefect's UI."""
     status = await current_platform().read_status(workspace)
     text = adapters_report(f"Adapters of {workspace}", status.adapters)
     await acreate_markdown_artifact(text, key="adapters", description=f"Adapters of {workspace}")
     await publish_lineage(workspace, status)
+    if candidate := status.adapters.waiting:
+        await link_question(workspace, candidate)
     return status.adapters.told
+
+
+async def link_question(workspace: Workspace, candidate: AdapterRecord) -> None:
+    """Have a person asked whether a candidate is to serve, and the question one click away.
+
+    Where it cannot be asked now, `keep_questions` does so later.
+    """
+    pool = CLUSTER_POOL if current_platform().is_cluster else LOCAL_POOL
+    try:
+        async with PrefectApi(waits_s=()) as api:
+            run = await ask(api, pool, question(workspace.metadata, candidate.number))
+    except PrefectUnavailable as error:
+        get_run_logger().info("nobody is asked yet: %s", error)
+        return
+    if url := url_for("flow-run", obj_id=run.id):
+        about = f"Whether {workspace}@{candidate.number} is to serve"
+        await acreate_link_artifact(
+            url, link_text="approve or refuse", key="approval", description=about
+        )

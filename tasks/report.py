@@ -4,11 +4,13 @@ import base64
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
+from tasks.contract.adapter_diff import diff
 from tasks.contract.adapter_history import AdapterHistory, AdapterRecord, Fate
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.held_cost import Cost
 from tasks.contract.programs.tuning import HeldOut, LossAt
 from tasks.contract.status import WorkspaceStatus
+from tasks.contract.workspace import ObjectMeta
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 240, 44
 
@@ -186,6 +188,35 @@ def _lineage_serving(record: AdapterRecord, endpoint: Endpoint | None) -> str:
 def _linked(text: str, url: str) -> str:
     """A link; the text alone where there is no address that a browser could open."""
     return f"[{text}]({url})" if url.startswith(("https://", "http://")) else text
+
+
+def comparison_report(
+    meta: ObjectMeta, candidate: AdapterRecord, serving: AdapterRecord | None
+) -> str:
+    """A candidate beside what serves, for a person who is to decide between them."""
+    until = f" until {candidate.answer_by}" if candidate.answer_by else ""
+    how = (
+        f"Resume this run with yes or no{until}, or say `kaitoflow promote {meta.name}`, with "
+        "`--refuse` for no. Without a word what serves goes on."
+    )
+    parts = [f"# Is {meta.name}@{candidate.number} to serve?", _cell(candidate.why), how]
+    if serving:
+        told = diff(serving, candidate)
+        heading = (
+            f"| | {meta.name}@{serving.number}, which serves | the candidate |",
+            "| --- " * 3 + "|",
+        )
+        known = (row for row in told.facts if row.before or row.after)
+        rows = (
+            "| " + " | ".join(map(_cell, (row.name, row.before, row.after))) + " |"
+            for row in (*known, *told.other_settings)
+        )
+        parts += ["\n".join((*heading, *rows)), f"Data: {_cell('; '.join(told.data))}."]
+    for about, record in (("The candidate", candidate), ("What serves", serving)):
+        if record and record.held_out and (sample := record.held_out.sample):
+            said = (f"> {_cell(text)}" for text in (sample.question, sample.after))
+            parts += [f"## {about} answers", *said]
+    return "\n\n".join(parts)
 
 
 def _cell(text: str) -> str:

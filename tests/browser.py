@@ -158,6 +158,11 @@ class Page:
         """Press the button that says so."""
         self._click("button", button)
 
+    def choose_from_menu(self, item: str) -> None:
+        """Open the page's menu, and take the item that says so."""
+        self.press("Open menu")
+        self._click("[role=menuitem]", item)
+
     def follow(self, link: str) -> None:
         """Follow the link that says so."""
         self._click("a", link)

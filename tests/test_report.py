@@ -11,7 +11,8 @@ from tasks.contract.data_marks import FileMark
 from tasks.contract.held_cost import Cost, HeldMachine
 from tasks.contract.programs.tuning import HeldOut, LossAt, Sample
 from tasks.contract.status import FinishedStep, WorkspaceStatus
-from tasks.report import lineage_report, loss_curve, run_report
+from tasks.contract.workspace import ObjectMeta
+from tasks.report import comparison_report, lineage_report, loss_curve, run_report
 
 HISTORY = [LossAt(step=1, loss=2.0), LossAt(step=2, loss=1.5), LossAt(step=3, loss=1.0)]
 
@@ -155,7 +156,7 @@ def test_lineage_leads_from_the_data_over_run_and_image_to_what_serves() -> None
     making = Making(run="0123456789", rows=40, files=(file,))
     made = an_adapter(2, data="d" * 64, generation=3, making=making)
     made.image = made.image.model_copy(update={"pushed": True})
-    adapters = AdapterHistory(records=[an_adapter(1), made])
+    adapters = AdapterHistory(records=[an_adapter(1, fate="served"), made])
     adapters.promote(2, by="gate", why="better", now=datetime(2026, 1, 1, tzinfo=UTC))
     [second, first] = lineage(
         *adapters.records, endpoint=Endpoint(url="http://127.0.0.1:5000", model="a")
@@ -168,7 +169,7 @@ def test_lineage_leads_from_the_data_over_run_and_image_to_what_serves() -> None
         "2026-01-01T00:00:00Z by gate |"
     )
     assert first == (
-        "|  |  | `r.example.com/a:1-g1@sha256:1` | adapter 1 of generation unknown: waiting |"
+        "|  |  | `r.example.com/a:1-g1@sha256:1` | adapter 1 of generation unknown: served |"
     )
 
 
@@ -176,3 +177,17 @@ def test_a_file_s_name_stays_in_its_cell_and_is_no_markup() -> None:
     making = Making(files=(FileMark(name="a|b<script>\nc"),))
     [row] = lineage(an_adapter(1, making=making))
     assert row.startswith(r"| a\|b&lt;script&gt; c |")
+
+
+def test_a_person_who_is_to_decide_sees_both_adapters_and_how_to_say_it() -> None:
+    candidate = an_adapter(2, why="better", answer_by="2026-01-08T00:00:00Z")
+    text = comparison_report(ObjectMeta(name="a"), candidate, an_adapter(1, fate="serving"))
+    assert text.startswith("# Is a@2 to serve?\n\nbetter")
+    assert "until 2026-01-08T00:00:00Z, or say `kaitoflow promote a`" in text
+    assert "| | a@1, which serves | the candidate |\n| --- | --- | --- |" in text
+    assert "| image | r.example.com/a:1-g1 | r.example.com/a:1-g2 |" in text
+
+
+def test_a_candidate_beside_nothing_can_be_decided_about_too() -> None:
+    text = comparison_report(ObjectMeta(name="a"), an_adapter(2), None)
+    assert "|" not in text

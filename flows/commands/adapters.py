@@ -32,12 +32,19 @@ def retune(what: str, *, push: bool, namespace: str | None, place: Place) -> int
 
 
 def promote(
-    name: str, *, number: int | None, note: str, namespace: str | None, place: Place
+    name: str,
+    *,
+    number: int | None,
+    refuse: bool,
+    note: str,
+    namespace: str | None,
+    place: Place,
 ) -> int:
-    """Have one of a Workspace's adapters serve."""
+    """Have one of a Workspace's adapters serve, or one that waits for a word kept out."""
     with open_objects(place) as objects:
         stored = find_workspace(objects, name, namespace)
-        objects.promote(stored.workspace, number, by=getpass.getuser(), note=note)
+        by = getpass.getuser()
+        objects.promote(stored.workspace, number, refuse=refuse, by=by, note=note)
         stored = find_workspace(objects, name, namespace)
     return _tell_serving(name, stored.status.adapters.serving)
 

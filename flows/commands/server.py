@@ -7,11 +7,14 @@ import signal
 import sys
 from pathlib import Path
 
+from flows.pools import LOCAL_POOL
 from flows.prefect_api import PrefectApi
 from flows.prefect_server import prefect_server
+from flows.questions import History, keep_questions
 from flows.schedules import keep_schedules
 from tasks.contract.workspace import Workspace
 from tasks.platform.current import local_platform
+from tasks.platform.store import StoredWorkspace
 
 
 def serve_prefect() -> int:
@@ -48,7 +51,7 @@ async def _work(ui_url: str) -> None:
 
 
 async def _deploy_and_work(ui_url: str) -> None:
-    from flows.worker.deployments import LOCAL_POOL, deploy, make_worker
+    from flows.worker.deployments import deploy, make_worker
 
     deployment_id = await deploy()
     sys.stdout.write(f"Start a run     {ui_url}/v2/deployments/deployment/{deployment_id}/run\n")
@@ -56,12 +59,22 @@ async def _deploy_and_work(ui_url: str) -> None:
     sys.stdout.flush()
     async with PrefectApi() as api:
         schedules = asyncio.create_task(keep_schedules(api, LOCAL_POOL, _workspaces))
+        questions = asyncio.create_task(keep_questions(api, LOCAL_POOL, _histories))
         try:
             await make_worker().start()
         finally:
             schedules.cancel()
+            questions.cancel()
 
 
 def _workspaces() -> list[Workspace]:
     """Those of this machine that can be read; the others are told by `kaitoflow get`."""
-    return [stored.workspace for stored in local_platform().store.list() if not stored.damage]
+    return [stored.workspace for stored in _readable()]
+
+
+def _histories() -> list[History]:
+    return [(stored.workspace.metadata, stored.status.adapters) for stored in _readable()]
+
+
+def _readable() -> list[StoredWorkspace]:
+    return [stored for stored in local_platform().store.list() if not stored.damage]

@@ -9,8 +9,9 @@ import sys
 from typing import Any
 
 from flows.heap import settle_heap
+from flows.pools import CLUSTER_POOL
 from flows.prefect_server import prefect_server
-from flows.worker.deployments import CLUSTER_POOL, deploy
+from flows.worker.deployments import deploy
 from flows.worker.settings import WorkerSettings
 from tasks.settings import read_settings
 

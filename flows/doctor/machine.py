@@ -72,7 +72,7 @@ def _gpu_problem() -> str:
 
 def _prefect() -> list[Check]:
     if "PREFECT_API_URL" in os.environ:
-        from flows.worker.deployments import LOCAL_POOL
+        from flows.pools import LOCAL_POOL
 
         return asyncio.run(ask_prefect(LOCAL_POOL))
     told = "PREFECT_API_URL is not set: each command has a server of this machine's own"

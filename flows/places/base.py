@@ -16,7 +16,8 @@ from tasks.contract.errors import KaitoflowError
 from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.base import World
-from tasks.platform.named_objects import docker_config_of, secret_faults
+from tasks.platform.manifests import admin_key_secret
+from tasks.platform.named_objects import admin_key_in, docker_config_of, secret_faults
 from tasks.platform.store import StoredWorkspace
 from tasks.settings import settings
 
@@ -114,9 +115,12 @@ class Objects(Protocol):
     def retune(self, workspace: Workspace, *, push: bool) -> str:
         """Tune an adapter from data that has changed; what it came to, in one line."""
 
-    def promote(self, workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
+    def promote(
+        self, workspace: Workspace, number: int | None, *, refuse: bool = False, by: str, note: str
+    ) -> None:
         """Have one of the Workspace's adapters serve; None = the one that waits for a word.
 
+        Args: refuse: keep it out instead.
         Raises: AdapterNotFound.
         """
 
@@ -155,6 +159,7 @@ def with_file_objects(world: World, manifests: Manifests) -> World:
     secrets, pushing = manifests.secrets, ("Secret", manifests.workspace.push_secret)
     of_file = secret_faults(manifests.workspace, secrets)
     docker_config = world.docker_config
+    admin_key_name = admin_key_secret(manifests.workspace)
     if pushing[1] in secrets:
         docker_config = None if pushing in of_file else docker_config_of(secrets[pushing[1]])
     faults = {about: each for about, each in world.faults.items() if about[1] not in secrets}
@@ -170,6 +175,7 @@ def with_file_objects(world: World, manifests: Manifests) -> World:
         faults=faults,
         config_maps={**world.config_maps, **manifests.config_maps},
         has_secret=lambda name: name in manifests.secrets or world.has_secret(name),
+        has_admin_key=world.has_admin_key or bool(admin_key_in(secrets.get(admin_key_name))),
     )
 
 

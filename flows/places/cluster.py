@@ -31,9 +31,9 @@ from flows.places.leaks import collect_leaks, find_leaks
 from flows.places.log_choice import LogChoice
 from flows.places.next_retuning import next_by_annotations, next_retuning
 from flows.places.pod_logs import pod_log_lines
+from flows.pools import CLUSTER_POOL
 from flows.schedules import PROMOTE_FLOW, RETUNE_FLOW
 from flows.view import run_view
-from flows.worker.deployments import CLUSTER_POOL
 from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import KaitoflowError, KubernetesRefused, ServerNotReady
 from tasks.contract.recorded_event import RecordedEvent
@@ -296,9 +296,11 @@ class ClusterObjects:
         stored = self.find(workspace.metadata.namespace, workspace.metadata.name)
         return said or (stored.status.adapters.told if stored else "")
 
-    def promote(self, workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
+    def promote(
+        self, workspace: Workspace, number: int | None, *, refuse: bool = False, by: str, note: str
+    ) -> None:
         """Have the cluster's worker do it, showing the progress."""
-        self._run(PROMOTE_FLOW, workspace, number=number, by=by, note=note)
+        self._run(PROMOTE_FLOW, workspace, number=number, refuse=refuse, by=by, note=note)
 
     def _run(self, flow: str, workspace: Workspace, **more: Any) -> str:
         """What a run of a flow came to, where its state says so; it is watched until it ends."""

@@ -181,8 +181,8 @@ class LocalObjects:
 
     def next_retuning(self, workspace: Workspace) -> str:
         """What Prefect's server of this machine says, or the one that is configured."""
+        from flows.pools import LOCAL_POOL
         from flows.prefect_server import known_server
-        from flows.worker.deployments import LOCAL_POOL
 
         asking = next_retuning(
             workspace,
@@ -200,12 +200,14 @@ class LocalObjects:
         self._platform.expect_no_run(workspace)
         return retune_here(workspace, push=push)
 
-    def promote(self, workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
+    def promote(
+        self, workspace: Workspace, number: int | None, *, refuse: bool = False, by: str, note: str
+    ) -> None:
         """Run the flow in this process."""
         from flows.places.local_run import promote_here
 
         self._platform.expect_no_run(workspace)
-        promote_here(workspace, number, by=by, note=note)
+        promote_here(workspace, number, refuse=refuse, by=by, note=note)
 
     def leaks(self) -> Sequence["Leak"]:
         """Return no leak: no machine is made."""

@@ -64,8 +64,10 @@ def retune_here(workspace: Workspace, *, push: bool) -> str:
     return store.read_status(workspace).adapters.told
 
 
-def promote_here(workspace: Workspace, number: int | None, *, by: str, note: str) -> None:
-    """Have one of a Workspace's adapters serve, showing the progress.
+def promote_here(
+    workspace: Workspace, number: int | None, *, refuse: bool, by: str, note: str
+) -> None:
+    """Have one of a Workspace's adapters serve, or kept out, showing the progress.
 
     Raises: AdapterNotFound; the typed error of the step that failed; KeyboardInterrupt.
     """
@@ -75,7 +77,7 @@ def promote_here(workspace: Workspace, number: int | None, *, by: str, note: str
         from flows.promote_adapter import promote_adapter
 
         return await promote_adapter(
-            meta.name, namespace=meta.namespace, number=number, by=by, note=note
+            meta.name, namespace=meta.namespace, number=number, refuse=refuse, by=by, note=note
         )
 
     with run_view(workspace) as view:

@@ -10,13 +10,14 @@ from uuid import uuid4
 import kopf
 from aiohttp import web
 
+from flows.pools import CLUSTER_POOL
 from flows.prefect_api import PrefectApi
+from flows.questions import keep_questions
 from flows.schedules import keep_schedules
 from flows.watcher.lease import Lease
 from flows.watcher.metrics import WatcherMetrics
 from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
-from flows.worker.deployments import CLUSTER_POOL
 from tasks.contract.errors import KaitoflowError, LeadershipLost
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.settings import settings
@@ -67,7 +68,8 @@ async def _lead(watcher_settings: WatcherSettings) -> None:
             metrics.leading.set(1)
             logger.info("leading")
             schedules = keep_schedules(prefect, CLUSTER_POOL, watcher.retunable)
-            works = (lease.keep(), watcher.resync(), watcher.keep_true(), schedules)
+            questions = keep_questions(prefect, CLUSTER_POOL, watcher.histories)
+            works = (lease.keep(), watcher.resync(), watcher.keep_true(), schedules, questions)
             beside += [group.create_task(each) for each in works]
             await _run_operator(watcher)  # it ends by itself when the process is asked to
             for task in beside:

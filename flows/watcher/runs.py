@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from flows.pools import CLUSTER_POOL
 from flows.prefect_api import RUN_TAG, PrefectApi, Run, uid_tag
+from flows.questions import History, histories_of
 from flows.watcher.decide import (
     Action,
     Correct,
@@ -37,7 +39,6 @@ from flows.watcher.metrics import WatcherMetrics
 from flows.watcher.owned import Around, departures, reason_of
 from flows.watcher.settings import WatcherSettings
 from flows.watcher.surroundings import Owner, Surroundings, owner_of
-from flows.worker.deployments import CLUSTER_POOL
 from flows.worker.endpoint import poke_worker
 from tasks.contract.errors import InvalidWorkspace, KaitoflowError
 from tasks.contract.happenings import event_body, happenings
@@ -475,6 +476,10 @@ class Watcher:
             with contextlib.suppress(InvalidWorkspace):  # its status says so
                 found.append(parse_workspace(dict(manifest), source=_name(meta)))
         return found
+
+    def histories(self) -> list[History] | None:
+        """The adapters of those with one that waits for a word; None before all have been seen."""
+        return histories_of(self.manifests) if self._has_listed else None
 
     @property
     def looks(self) -> int:

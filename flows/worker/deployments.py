@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows.pools import LOCAL_POOL
+
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.utilities.callables import ParameterSchema
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOCAL_POOL = "local"
-CLUSTER_POOL = "kaitoflow"
 # Of the one that a person looks for; the others are named after their pool.
 FORM = "tune-and-serve"
 # Training uses every core; a second run would only slow both.
@@ -32,6 +32,7 @@ async def deploy(pool: str = LOCAL_POOL) -> UUID:
 
     Done again, by any number of workers, it changes nothing.
     """
+    from flows.approve_adapter import approve_adapter
     from flows.collect_garbage import collect_garbage
     from flows.promote_adapter import promote_adapter
     from flows.release_workspace import release_workspace
@@ -52,6 +53,7 @@ async def deploy(pool: str = LOCAL_POOL) -> UUID:
         await _deploy(stop_workspace, pool, "Give back the nodes of a stopped Workspace.")
     await _deploy(retune_workspace, pool, "Tune an adapter from data that has changed.")
     await _deploy(promote_adapter, pool, "Have one of a Workspace's adapters serve.")
+    await _deploy(approve_adapter, pool, "Ask a person whether an adapter is to serve.")
     if settings().makes_nodes:
         await _deploy(
             collect_garbage, pool, "Remove nodes that nobody needs.", every_s=_COLLECT_EVERY_S

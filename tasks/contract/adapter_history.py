@@ -29,6 +29,7 @@ class Fate(StrEnum):
 
     SERVING = "serving"
     SERVED = "served"
+    ON_TRIAL = "on trial"
     WAITING = "waiting"
     KEPT_OUT = "kept out"
 
@@ -69,6 +70,7 @@ class AdapterRecord(_Part):
     generation: of the Workspace that it was tuned for; 0 = not known, as of earlier versions.
     beside: None = it was measured beside none, as the first one.
     by, why: who made it serve, or kept it out, and for which reason.
+    answer_by: until when a person's word is waited for; empty = for as long as it takes.
     """
 
     number: int
@@ -84,6 +86,11 @@ class AdapterRecord(_Part):
     by: str = ""
     why: Annotated[str, AfterValidator(harmless)] = ""
     decided: str = ""
+    answer_by: str = ""
+
+    def is_time_up(self, now: datetime) -> bool:
+        """Whether a person's word has been waited for long enough."""
+        return bool(self.answer_by) and utc_moment(self.answer_by) <= now
 
 
 class Candidate(_Part):
@@ -152,6 +159,11 @@ class AdapterHistory(_Part):
         """The newest adapter that waits for a person's word."""
         return next((r for r in reversed(self.records) if r.fate is Fate.WAITING), None)
 
+    @property
+    def on_trial(self) -> AdapterRecord | None:
+        """The adapter that is being tried out, or was when its run was killed."""
+        return next((r for r in reversed(self.records) if r.fate is Fate.ON_TRIAL), None)
+
     def find(self, number: int) -> AdapterRecord:
         """The adapter of a number.
 
@@ -215,8 +227,9 @@ class AdapterHistory(_Part):
             self.drop_candidate(DataMarks(digest=known.data))
 
     def keep(self, limit: int = _KEPT_MAX) -> None:
-        """Forget the oldest; never what serves, nor what a rollback would bring back."""
-        needed = [r.number for r in (self.serving, self.former) if r]
+        """Forget the oldest; never what serves, may come back by a rollback or is undecided."""
+        undecided = (self.waiting, self.on_trial)
+        needed = [r.number for r in (self.serving, self.former, *undecided) if r]
         forgotten = [r for r in self.records if r.number not in needed]
         forgotten = forgotten[: max(0, len(self.records) - limit)]
         self.records = [r for r in self.records if r not in forgotten]
@@ -265,6 +278,33 @@ class AdapterHistory(_Part):
         if serving:
             serving.fate, serving.decided = Fate.SERVED, moment
         chosen.fate, chosen.by, chosen.why, chosen.decided = Fate.SERVING, by, why, moment
+        self._overtake(chosen, now=now)
+
+    def try_out(self, number: int, *, why: str) -> None:
+        """Note that an adapter is tried out beside what serves, unless its fate is decided.
+
+        Raises: AdapterNotFound.
+        """
+        chosen = self.find(number)
+        if chosen.fate is Fate.WAITING:
+            chosen.fate, chosen.why = Fate.ON_TRIAL, why
+
+    def await_word(self, number: int, *, why: str, answer_by: datetime) -> None:
+        """Have an adapter wait for a person's word, unless its fate is decided.
+
+        Raises: AdapterNotFound.
+        """
+        chosen = self.find(number)
+        if chosen.fate in (Fate.WAITING, Fate.ON_TRIAL):
+            chosen.fate, chosen.why, chosen.answer_by = Fate.WAITING, why, utc_text(answer_by)
+            self._overtake(chosen)
+
+    def _overtake(self, newer: AdapterRecord, *, now: datetime | None = None) -> None:
+        """Keep out what is older and was undecided: its data is no more the latest."""
+        for record in self.records:
+            if record.number < newer.number and record.fate in (Fate.WAITING, Fate.ON_TRIAL):
+                why = f"overtaken by adapter {newer.number}"
+                self.keep_out(record.number, by="retuning", why=why, now=now)
 
     def keep_out(self, number: int, *, by: str, why: str, now: datetime | None = None) -> None:
         """Note why an adapter does not serve.

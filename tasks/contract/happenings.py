@@ -121,7 +121,10 @@ def _of_adapters(before: WorkspaceStatus, after: WorkspaceStatus) -> Iterator[To
 
 
 def _said(record: AdapterRecord) -> str:
-    return f"adapter {record.number}: {record.why or 'waits for a word'}"
+    if record.fate is Fate.WAITING:
+        until = f" until {record.answer_by}" if record.answer_by else ""
+        return f"adapter {record.number} waits for a word{until}: {record.why}".rstrip(": ")
+    return f"adapter {record.number}: {record.why}"
 
 
 def event_body(meta: ObjectMeta, told: Told, status: WorkspaceStatus) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tasks.contract import cron
+from tasks.contract.canary import CANARY_ANNOTATION, Canary, parse_canary
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.gate import GATE_ANNOTATION, parse_gate
 from tasks.contract.units import duration, seconds_of
@@ -18,12 +19,14 @@ from tasks.contract.workspace import Workspace
 RETUNE_SCHEDULE_ANNOTATION = "kaitoflow.io/retune-schedule"
 RETUNE_ON_ANNOTATION = "kaitoflow.io/retune-on"
 PROMOTION_ANNOTATION = "kaitoflow.io/promotion"
+APPROVAL_TIMEOUT_ANNOTATION = "kaitoflow.io/approval-timeout"
 HISTORY_LIMIT_ANNOTATION = "kaitoflow.io/history-limit"
 
-Promotion = Literal["auto", "approve"]
+Promotion = Literal["auto", "approve", "canary"]
 
 _HISTORY_LIMIT = 10
 _DATA_LOOK_S = 3600.0
+_APPROVAL_TIMEOUT = "7d"
 _LEAST_S, _MOST_S = 10.0, 366 * 86400.0
 _FIX = (
     'write five fields of cron and, if you like, a time zone, as "0 3 * * 1 Europe/Berlin", or how '
@@ -62,11 +65,15 @@ class RetuneSchedule:
 class Retuning:
     """What the annotations ask for.
 
-    schedule: None = a person starts each retuning. history_limit: how many adapters are told of.
+    schedule: None = a person starts each retuning. approval_timeout_s: how long a candidate waits
+    for a person's word. canary: how one is tried out where promotion says so.
+    history_limit: how many adapters are told of.
     """
 
     schedule: RetuneSchedule | None
     promotion: Promotion
+    approval_timeout_s: float
+    canary: Canary
     history_limit: int
 
 
@@ -89,8 +96,31 @@ def retuning_of(workspace: Workspace) -> Retuning:
             "write one from 1 to 50",
         )
     promotion = cast("Promotion", annotations.get(PROMOTION_ANNOTATION, "auto"))
-    schedule = schedule_of(annotations)
-    return Retuning(schedule=schedule, promotion=promotion, history_limit=int(limit))
+    return Retuning(
+        schedule=schedule_of(annotations),
+        promotion=promotion,
+        approval_timeout_s=_approval_timeout_s(annotations),
+        canary=parse_canary(annotations.get(CANARY_ANNOTATION)),
+        history_limit=int(limit),
+    )
+
+
+def _approval_timeout_s(annotations: Mapping[str, str]) -> float:
+    text = annotations.get(APPROVAL_TIMEOUT_ANNOTATION, _APPROVAL_TIMEOUT)
+    timeout_s = seconds_of(text.strip())
+    if timeout_s is None or not _LEAST_S <= timeout_s <= _MOST_S:
+        raise InvalidWorkspace(
+            f"annotation {APPROVAL_TIMEOUT_ANNOTATION} is {text!r}",
+            "that is no time from 10s to 366d",
+            f'write one, as "{_APPROVAL_TIMEOUT}", "36h" or "P1D"',
+        )
+    return timeout_s
+
+
+def tries_candidates_out(workspace: Workspace) -> bool:
+    """Whether candidates are to answer a share of the requests beside what serves."""
+    is_canary = workspace.metadata.annotations.get(PROMOTION_ANNOTATION) == "canary"
+    return is_canary and workspace.tuning is not None and workspace.is_served
 
 
 def schedule_of(annotations: Mapping[str, str]) -> RetuneSchedule | None:

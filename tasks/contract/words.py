@@ -34,6 +34,7 @@ class Word(BaseModel):
     is_list: several may stand there, with commas between them.
     is_quantity: the numbers are quantities of Kubernetes, such as 500m and 16Gi.
     pattern: of what it may have, and such_as: an example.
+    beside: another annotation, and its values beside which alone the word does something.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class Word(BaseModel):
     is_quantity: bool = Field(default=False, alias="quantity")
     pattern: str = ""
     such_as: str = ""
+    beside: Mapping[str, tuple[str, ...]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -174,12 +176,21 @@ def without_effect(workspace: Workspace) -> Iterator[str]:
             yield f"annotation {name}: {word.none}"
         elif word and word.acts in _OF_TUNING and not workspace.tuning:
             yield f"annotation {name}: nothing is tuned"
+        elif word:
+            yield from _not_beside(name, word, workspace.metadata.annotations)
     for name in workspace.metadata.labels:
         word = words("labels").get(name)
         if word and word.none:
             yield f"label {name}: {word.none}"
         elif word is None and _is_ours(name):
             yield f"label {name}: {_no_label(name)}"
+
+
+def _not_beside(name: str, word: Word, given: Mapping[str, str]) -> Iterator[str]:
+    """That the word does nothing, since another one that it needs is not there."""
+    for other, values in word.beside.items():
+        if given.get(other) not in values:
+            yield f"annotation {name}: {other} is not {' or '.join(values)}"
 
 
 def _no_label(name: str) -> str:

@@ -7,11 +7,12 @@ already, is left as it is, so that a run that was killed may ask again.
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import httpx2
 
+from tasks.contract.canary import Canary
 from tasks.contract.errors import ServerNotReady, error_from_reason
 
 Verdict = Literal["running", "passed", "too_few", "tripped", "stopped"]
@@ -19,6 +20,7 @@ Verdict = Literal["running", "passed", "too_few", "tripped", "stopped"]
 _CONNECT_S = 10.0
 _LOAD_S = 900.0  # an image of gigabytes from a slow registry
 _LOOK_EVERY_S = 1.0
+_STATE = "/admin/adapters"
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,6 @@ class LiveServer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canary:
-    """How a candidate is tried out before it answers to all.
-
-    share: of the requests, 0 to 1. for_s: how long. most_error_rate: above that of what serves.
-    most_slowdown: its seconds a token as a multiple. least_requests: that say something.
-    """
-
-    share: float
-    for_s: float
-    most_error_rate: float = 0.02
-    most_slowdown: float = 2.0
-    least_requests: int = 20
-
-
-@dataclass(frozen=True, kw_only=True)
 class Tried:
     """What became of a canary; reason: in words, as the server says it."""
 
@@ -53,18 +40,37 @@ class Tried:
     requests: int
 
 
+async def try_out(
+    server: LiveServer, *, name: str, version: str, adapter: str, canary: Canary
+) -> Tried:
+    """What a canary of an adapter came to; one that has begun, or has passed, is gone on with.
+
+    The adapter stays loaded where it passed, to be promoted; else it goes again.
+
+    Args: as of `promote`.
+    Raises: as `promote`.
+    """
+    async with _admin(server) as ask:
+        known = _named(await _with_loaded(ask, version, adapter), name)
+        told = known.get("canary") or {}
+        goes_on = told.get("version") == version and told["verdict"] in ("running", "passed")
+        if not goes_on and known.get("version") != version:
+            await ask("POST", "/admin/canary", {"name": name, "version": version, **asdict(canary)})
+        tried = await _verdict(ask, name, version, look_every_s=min(_LOOK_EVERY_S, canary.for_s))
+        if tried.verdict != "passed" and version in _versions(await ask("GET", _STATE)):
+            await ask("POST", "/v1/unload_lora_adapter", {"lora_name": version})
+        return tried
+
+
 async def promote(
     server: LiveServer,
     *,
     name: str,
     version: str,
     adapter: str,
-    canary: Canary | None = None,
     unload_former: bool = False,
-) -> Tried | None:
-    """Have an adapter answer to a name; what its canary came to, None where there was none.
-
-    Only after a canary that passed is the name moved; else the candidate goes again.
+) -> None:
+    """Have an adapter answer to a name.
 
     Args:
         name: that requests say.
@@ -75,18 +81,9 @@ async def promote(
     Raises: AdapterMismatch, RegistryUnavailable, ...: as the server says. ServerNotReady.
     """
     async with _admin(server) as ask:
-        state = await ask("GET", "/admin/adapters")
-        if version not in {each["version"] for each in state["versions"]}:
-            await ask("POST", "/v1/load_lora_adapter", {"lora_name": version, "lora_path": adapter})
-        tried = None
-        if canary and _named(state, name).get("version") != version:
-            tried = await _try_out(ask, name, version, canary)
-            if tried.verdict != "passed":
-                await ask("POST", "/v1/unload_lora_adapter", {"lora_name": version})
-                return tried
+        await _with_loaded(ask, version, adapter)
         moved = {"name": name, "version": version, "unload_former": unload_former}
         await ask("POST", "/admin/promote", moved)
-    return tried
 
 
 async def roll_back(server: LiveServer, *, name: str) -> str:
@@ -101,36 +98,44 @@ async def roll_back(server: LiveServer, *, name: str) -> str:
 async def serving_version(server: LiveServer, *, name: str) -> str | None:
     """The version that answers to a name now; None = nothing does. Raises: ServerNotReady."""
     async with _admin(server) as ask:
-        return _named(await ask("GET", "/admin/adapters"), name).get("version")
+        return _named(await ask("GET", _STATE), name).get("version")
 
 
-async def _try_out(ask: "_Ask", name: str, version: str, canary: Canary) -> Tried:
-    await ask(
-        "POST",
-        "/admin/canary",
-        {
-            "name": name,
-            "version": version,
-            "share": canary.share,
-            "for_s": canary.for_s,
-            "most_error_rate": canary.most_error_rate,
-            "most_slowdown": canary.most_slowdown,
-            "least_requests": canary.least_requests,
-        },
-    )
+async def _with_loaded(ask: "_Ask", version: str, adapter: str) -> Mapping[str, Any]:
+    """What the server says of itself, once it has the adapter loaded."""
+    state: Mapping[str, Any] = await ask("GET", _STATE)
+    if version not in _versions(state):
+        await ask("POST", "/v1/load_lora_adapter", {"lora_name": version, "lora_path": adapter})
+        state = await ask("GET", _STATE)
+    return state
+
+
+async def _verdict(ask: "_Ask", name: str, version: str, *, look_every_s: float) -> Tried:
+    """What a canary that runs comes to; who stops waiting for it stops it."""
     try:
         while True:
-            told = _named(await ask("GET", "/admin/adapters"), name).get("canary")
+            known = _named(await ask("GET", _STATE), name)
+            if known.get("version") == version:
+                return Tried(verdict="passed", reason="it answers to the name already", requests=0)
+            told = known.get("canary")
             if told is None or told["version"] != version:
-                return Tried(verdict="stopped", reason="somebody else moved the name", requests=0)
+                gone = "the server began anew, or somebody moved the name"
+                return Tried(verdict="stopped", reason=gone, requests=0)
             if told["verdict"] != "running":
                 return Tried(
-                    verdict=told["verdict"], reason=told["reason"], requests=told["requests"]
+                    verdict=told["verdict"],
+                    reason=told["reason"] or f"the canary was {told['verdict']}",
+                    requests=told["requests"],
                 )
-            await asyncio.sleep(min(_LOOK_EVERY_S, canary.for_s))
+            await asyncio.sleep(look_every_s)
     except asyncio.CancelledError:
         await asyncio.shield(ask("POST", "/admin/canary/stop", {"name": name}))
         raise
+
+
+def _versions(state: Mapping[str, Any]) -> set[str]:
+    """What the server has loaded."""
+    return {each["version"] for each in state["versions"]}
 
 
 def _named(state: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -5,8 +5,18 @@ from functools import partial
 
 from tasks.contract.artifacts import Check, Plan, Swap, Tuned
 from tasks.contract.continuing import CONTINUE_ANNOTATION
-from tasks.contract.errors import AddressForbidden, KaitoflowError, NoRoomToTune, Refused
-from tasks.contract.retuning import expect_retunable
+from tasks.contract.errors import (
+    AddressForbidden,
+    KaitoflowError,
+    NoRoomToTune,
+    Refused,
+    SecretNotFound,
+)
+from tasks.contract.retuning import (
+    PROMOTION_ANNOTATION,
+    expect_retunable,
+    tries_candidates_out,
+)
 from tasks.contract.words import expect_annotations, without_effect
 from tasks.contract.workspace import Workspace
 from tasks.nodes.need import is_bypassed, need_of
@@ -19,6 +29,7 @@ from tasks.plan.findings import Findings
 from tasks.plan.rehearsal import cluster_rules
 from tasks.plan.size import Range, Run, memory_here_gib, seconds_here, seconds_on
 from tasks.platform.base import World
+from tasks.platform.manifests import admin_key_secret
 from tasks.platform.ownership import name_taken
 from tasks.platform.passed_on import pod_annotations, pod_labels
 from tasks.platform.tolerations import own_tolerations
@@ -181,6 +192,7 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
         pod_labels(workspace)
         pod_annotations(workspace)
         expect_retunable(workspace)
+        _expect_admin_key(workspace, world)
     except Refused as error:
         yield from_error("words", error, result="fail")
     config = model.config_or_none(workspace, world)
@@ -189,6 +201,20 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
     if told:
         detail = f"no effect here: {'; '.join(dict.fromkeys(told))}"
         yield Check(name="words", result="warn", detail=detail, fix="remove what you do not need")
+
+
+def _expect_admin_key(workspace: Workspace, world: World) -> None:
+    """Return where a candidate can be loaded beside what serves, if it is to be.
+
+    Raises: SecretNotFound.
+    """
+    if tries_candidates_out(workspace) and not world.has_admin_key:
+        secret = f"Secret {workspace.metadata.namespace}/{admin_key_secret(workspace)}"
+        raise SecretNotFound(
+            f"annotation {PROMOTION_ANNOTATION} is 'canary', for which the server loads adapters",
+            f"there is no {secret} with a key that opens its admin endpoints",
+            "make it (kubectl create secret generic NAME --from-literal=key=...), or use approve",
+        )
 
 
 def _of_this_machine(run: Run | None, world: World, memory_gib: float | None) -> Iterator[Check]:

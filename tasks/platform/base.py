@@ -120,6 +120,8 @@ class World:
     tuned: what was tuned for the Workspace last, whatever it asks for by now.
     tuned_before: what served before that, and can again; the last first.
     served_generation: that serves now; None = none does.
+    has_admin_key: whether its server can be asked for another adapter while it serves; looked at
+        where the Workspace wants to.
     rivals: other Workspaces that write to the same image or volume claim.
     """
 
@@ -135,6 +137,7 @@ class World:
     tuned: Tuned | None = None
     tuned_before: Sequence[Tuned] = ()
     served_generation: int | None = None
+    has_admin_key: bool = True
     rivals: Rivals = field(default_factory=Rivals)
     port: int | None = None
     port_is_free: Callable[[int], bool] = lambda _port: True

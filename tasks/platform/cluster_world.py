@@ -5,12 +5,19 @@ import logging
 from collections.abc import Mapping
 
 from tasks.contract.errors import KubernetesRefused
+from tasks.contract.retuning import tries_candidates_out
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import World
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import object_names
-from tasks.platform.named_objects import claims_of, docker_config_of, secret_faults, volume_faults
+from tasks.platform.manifests import admin_key_secret, object_names
+from tasks.platform.named_objects import (
+    admin_key_in,
+    claims_of,
+    docker_config_of,
+    secret_faults,
+    volume_faults,
+)
 from tasks.platform.namespace_rules import NamespaceRules
 from tasks.platform.outputs import Rivals, rivals, writer_of
 from tasks.platform.ownership import is_in_the_way
@@ -48,9 +55,17 @@ async def look_around(
         tuned=status.tuned,
         tuned_before=status.adapters.proven,
         served_generation=status.served_generation,
+        has_admin_key=await _has_admin_key(api, workspace),
         rivals=await _rivals(api, workspace),
         port=port,
     )
+
+
+async def _has_admin_key(api: KubeApi, workspace: Workspace) -> bool:
+    if not tries_candidates_out(workspace):
+        return True
+    namespace, name = workspace.metadata.namespace, admin_key_secret(workspace)
+    return bool(admin_key_in(await api.get("Secret", namespace, name)))
 
 
 async def read_config_map(

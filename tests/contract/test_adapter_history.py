@@ -154,10 +154,10 @@ def test_an_adapter_that_was_never_tuned_is_not_promoted() -> None:
         history(1, 2).promote(7, by="ana", why="please")
 
 
-def test_what_serves_and_what_a_rollback_needs_outlive_the_history_s_bound() -> None:
+def test_what_serves_may_come_back_or_waits_outlives_the_history_s_bound() -> None:
     made = history(2, 1, tuned=5)
     made.keep(2)
-    assert [r.number for r in made.records] == [1, 2]
+    assert [r.number for r in made.records] == [1, 2, 5]
 
 
 def test_the_history_forgets_the_oldest_first() -> None:
@@ -175,3 +175,52 @@ def test_each_adapter_has_a_tag_of_its_own() -> None:
     assert candidate_image("r.example.com/a:0.0.1", 4) == "r.example.com/a:0.0.1-g4"
     with pytest.raises(ImageReferenceInvalid):
         candidate_image(f"r.example.com/a:{'1' * 127}", 4)
+
+
+def waiting(*numbers: int) -> AdapterHistory:
+    """Adapters 1, which serves, and others, each tuned and to be approved after the one before."""
+    made = history(1)
+    for number in numbers:
+        made.add(AdapterRecord(number=number, image=image(number)), data(f"{number}"))
+        made.await_word(number, why="better", answer_by=START + timedelta(days=number))
+    return made
+
+
+def test_an_adapter_that_waits_is_overtaken_by_the_next_one_that_does() -> None:
+    made = waiting(2, 3)
+    assert made.waiting
+    assert made.waiting.number == 3
+    assert (made.find(2).fate, made.find(2).why) == (Fate.KEPT_OUT, "overtaken by adapter 3")
+
+
+def test_an_adapter_that_waits_is_overtaken_by_a_newer_one_that_serves_not_by_an_older() -> None:
+    made = waiting(2)
+    made.promote(1, by="ana", why="rolled back")
+    assert made.find(2).fate is Fate.WAITING
+    made.add(AdapterRecord(number=3, image=image(3)), data("3"))
+    made.promote(3, by="gate", why="better")
+    assert made.find(2).fate is Fate.KEPT_OUT
+
+
+def test_a_run_that_begins_again_asks_nobody_about_what_is_decided() -> None:
+    made = waiting(2)
+    made.promote(2, by="ana", why="reads better")
+    made.await_word(2, why="better", answer_by=START)
+    made.try_out(2, why="better")
+    assert made.find(2).fate is Fate.SERVING
+
+
+def test_an_adapter_waits_no_longer_than_it_is_to() -> None:
+    record = waiting(2).find(2)
+    assert not record.is_time_up(START + timedelta(days=1))
+    assert record.is_time_up(START + timedelta(days=2))
+    assert not AdapterRecord(number=3, image=image(3)).is_time_up(START)
+
+
+def test_an_adapter_on_trial_may_come_to_wait_and_serves_nobody_until_then() -> None:
+    made = history(1)
+    made.add(AdapterRecord(number=2, image=image(2)), data("2"))
+    made.try_out(2, why="better")
+    assert (made.waiting, made.on_trial) == (None, made.find(2))
+    made.await_word(2, why="too few asked", answer_by=START)
+    assert (made.waiting, made.on_trial) == (made.find(2), None)

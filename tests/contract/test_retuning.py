@@ -2,6 +2,7 @@
 
 import pytest
 
+from tasks.contract.canary import Canary
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.retuning import (
     RETUNE_ON_ANNOTATION,
@@ -66,6 +67,8 @@ def test_a_schedule_that_is_none_is_refused_with_the_form_of_one(text: str, foun
 def test_without_a_word_nothing_is_scheduled_and_the_gate_alone_promotes() -> None:
     asked = retuning_of(annotated())
     assert (asked.schedule, asked.promotion, asked.history_limit) == (None, "auto", 10)
+    assert asked.approval_timeout_s == 7 * 86400
+    assert asked.canary == Canary(share=0.1, for_s=600)
 
 
 def test_a_gate_that_cannot_be_read_is_refused_with_its_grammar() -> None:
@@ -103,7 +106,7 @@ def test_the_history_s_bound_is_a_whole_number() -> None:
     ("name", "value"),
     [
         ("retune-on", "full-moon"),
-        ("promotion", "canary"),
+        ("promotion", "ask"),
         ("history-limit", "0"),
     ],
 )
@@ -132,3 +135,48 @@ def test_a_workspace_that_tunes_nothing_is_told_that_no_schedule_has_an_effect()
     manifest["metadata"]["annotations"] = {"kaitoflow.io/retune-schedule": "6h"}
     told = [*without_effect(parse_workspace(manifest, source="test"))]
     assert told == ["annotation kaitoflow.io/retune-schedule: nothing is tuned"]
+
+
+@pytest.mark.parametrize("text", ["10% for 10m", " 10 %  for PT10M "])
+def test_a_canary_is_a_share_for_a_time(text: str) -> None:
+    canary = retuning_of(annotated(canary=text)).canary
+    assert (canary.share, canary.for_s) == (0.1, 600)
+    assert str(canary) == "10 % of the requests for 10 min"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("10%", "no share and time"),
+        ("some for 10m", "no share and time"),
+        ("0% for 10m", "0 % is no share"),
+        ("101% for 10m", "101 % is no share"),
+        ("10% for ever", "'ever' is no time"),
+        ("10% for 5s", "'5s' is no time"),
+        ("10% for 2d", "'2d' is no time"),
+    ],
+)
+def test_a_canary_that_is_none_is_refused_with_the_form_of_one(text: str, found: str) -> None:
+    with pytest.raises(InvalidWorkspace) as refused:
+        expect_retunable(annotated(canary=text))
+    assert found in refused.value.found
+    assert '"10% for 10m"' in refused.value.fix
+
+
+@pytest.mark.parametrize("text", ["soon", "5s", "400d", ""])
+def test_a_time_limit_that_is_none_is_refused_with_the_form_of_one(text: str) -> None:
+    with pytest.raises(InvalidWorkspace, match='write one, as "7d"'):
+        expect_retunable(annotated(**{"approval-timeout": text}))
+
+
+@pytest.mark.parametrize(
+    ("promotion", "without"),
+    [("auto", ["approval-timeout", "canary"]), ("approve", ["canary"]), ("canary", [])],
+)
+def test_a_word_about_another_promotion_is_told_to_have_no_effect(
+    promotion: str, without: list[str]
+) -> None:
+    asked = {"approval-timeout": "1d", "canary": "5% for 1h"}
+    told = [*without_effect(annotated(promotion=promotion, **asked))]
+    assert [each.partition(":")[0].rpartition("/")[2] for each in told] == without
+    assert all("kaitoflow.io/promotion is not" in each for each in told)

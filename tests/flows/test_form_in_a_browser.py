@@ -1,4 +1,4 @@
-"""A person who has never seen a Workspace tunes and serves from Prefect's pages alone.
+"""A person who has never seen a Workspace tunes, serves and approves from Prefect's pages alone.
 
 With SCREENSHOTS=FOLDER pictures of what was seen stay there.
 """
@@ -9,16 +9,20 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
 from demo.docstrings import write_docstring_dataset
+from tasks.contract.adapter_history import Fate
+from tasks.platform.store import Store
 from tests.browser import Page, open_page
 from tests.builders import tuning_manifest
 from tests.flows.conftest import Installation
 from tests.flows.prefect import ask
+from tests.flows.retuned import waits_for_a_word
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WAIT_S = 400
@@ -123,3 +127,41 @@ def test_a_pasted_workspace_takes_the_place_of_the_fields_and_its_refusal_is_rea
     desk.page.wait_for_text("there is no such file")
     accepted = installation.object("pasted")["status"]["conditions"][0]
     assert (accepted["type"], accepted["reason"]) == ("Accepted", "DatasetUnreachable")
+
+
+def test_an_adapter_that_waits_is_looked_at_and_approved_on_the_page_of_one_run(
+    desk: Desk, installation: Installation
+) -> None:
+    store, answer_by = Store(installation.home), datetime.now(UTC) + timedelta(days=7)
+    workspace = waits_for_a_word(store, "approved", answer_by=answer_by)
+    asked = {"flow_runs": {"name": {"any_": [f"approve {workspace}@2"]}}}
+    deadline = time.monotonic() + WAIT_S
+    while not (
+        runs := [
+            run
+            for run in ask("POST", f"{api(installation)}/flow_runs/filter", json=asked).json()
+            if run["state_name"] == "Suspended"
+        ]
+    ):
+        assert time.monotonic() < deadline, "nobody was asked"
+        time.sleep(0.5)
+    page = desk.page
+    run_url = desk.form_url.partition("/deployments/")[0] + f"/runs/flow-run/{runs[0]['id']}"
+    page.open(run_url)
+    page.press("Artifacts")
+    page.follow("MARKDOWN\n\ncomparison")
+    page.open(page.wait_for(_ARTIFACT, "the comparison"))
+    page.wait_for_text("Is approved@2 to serve?")
+    page.wait_for_text("Returns the number of items")
+    desk.show("comparison", height=1400)
+    page.open(run_url)
+    page.choose_from_menu("Resume")
+    page.wait_for_text("Is approved@2 to serve?")
+    page.choose("Approve", "yes")
+    page.fill("Note", "it answers in whole sentences")
+    desk.show("approval")
+    page.press("Resume")
+    page.wait_for_text("Flow run resumed")
+    assert desk.wait_for_end(run_url, api(installation)) == "Decided"
+    told = store.read_status(workspace).adapters.find(2)
+    assert (told.fate, told.why) == (Fate.SERVING, "it answers in whole sentences")

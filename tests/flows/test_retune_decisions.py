@@ -4,62 +4,19 @@ from pathlib import Path
 
 import pytest
 
-import flows.promote_adapter
-import flows.retune_workspace
-import tasks.steps
-from flows.promote_adapter import promote
-from flows.retune_workspace import decide, expect_tuned
-from tasks.contract.adapter_history import AdapterRecord
-from tasks.contract.artifacts import PublishedImage, Tuned
-from tasks.contract.data_marks import DataMarks, FileMark
-from tasks.contract.errors import InvalidWorkspace
-from tasks.contract.status import WorkspaceStatus
-from tasks.contract.workspace import Manifests, Workspace, parse_workspace
-from tasks.evaluation.verdict import Verdict
+from flows.decide_candidate import decide, try_candidate_out
+from flows.promote_adapter import keep_out, promote
+from flows.retune_workspace import expect_tuned
+from tasks.contract.errors import AdapterNotFound, InvalidWorkspace
+from tasks.contract.workspace import Manifests, parse_workspace
 from tasks.platform.local import LocalPlatform
-from tasks.settings import Settings
 from tests.builders import tuning_manifest
-
-DATA = DataMarks(files=(FileMark(name="rows", etag="new"),), digest="new")
-PASSES = Verdict(passed=True, reason="tuned@2 passes: it is better")
-FAILS = Verdict(passed=False, reason="kept tuned@1: candidate's loss is worse")
-
-
-def image(number: int) -> PublishedImage:
-    return PublishedImage(reference=f"r.example.com/a:1-g{number}", digest=f"sha256:{number}")
-
-
-CANDIDATE = AdapterRecord(number=2, image=image(2), training="t", data="new")
+from tests.flows.retuned import CANDIDATE, DATA, FAILS, PASSES, image, told, tuned, work_here
 
 
 @pytest.fixture
 def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalPlatform:
-    here = LocalPlatform(Settings(home=tmp_path))
-    for module in (flows.promote_adapter, flows.retune_workspace, tasks.steps):
-        monkeypatch.setattr(module, "current_platform", lambda: here)
-    return here
-
-
-async def tuned(platform: LocalPlatform, **annotations: str) -> Workspace:
-    """A Workspace with an adapter, and with a candidate that was just tuned."""
-    manifest = tuning_manifest()
-    manifest["metadata"]["annotations"] = {f"kaitoflow.io/{k}": v for k, v in annotations.items()}
-    given = parse_workspace(manifest, source="test")
-    workspace = platform.store.apply(Manifests(workspace=given))
-    status = WorkspaceStatus(tuned=Tuned(training="t", generation=1, image=image(1)))
-    platform.store.write_status(workspace, status)
-    status = await expect_tuned(workspace)
-    status.adapters.begin(DATA)
-    platform.store.write_status(workspace, status)
-    return workspace
-
-
-def told(platform: LocalPlatform, workspace: Workspace) -> tuple[list[str], str]:
-    """What became of each adapter, and the image that a repair would serve."""
-    status = platform.store.read_status(workspace)
-    assert status.tuned
-    assert status.tuned.image
-    return [record.fate for record in status.adapters.records], status.tuned.image.digest
+    return work_here(tmp_path, monkeypatch)
 
 
 async def test_a_candidate_that_passes_takes_the_place_of_what_serves(
@@ -85,9 +42,35 @@ async def test_a_candidate_waits_where_a_person_has_the_last_word(platform: Loca
     workspace = await tuned(platform, promotion="approve")
     await decide(workspace, CANDIDATE, PASSES)
     assert told(platform, workspace) == (["serving", "waiting"], "sha256:1")
-    assert "waits for `kaitoflow promote tuned`" in (
-        platform.store.read_status(workspace).adapters.told
-    )
+    adapters = platform.store.read_status(workspace).adapters
+    assert "waits for `kaitoflow promote tuned`" in adapters.told
+    assert adapters.find(2).answer_by in adapters.told
+
+
+async def test_a_person_refuses_a_candidate_that_waits_once_and_no_other(
+    platform: LocalPlatform,
+) -> None:
+    workspace = await tuned(platform, promotion="approve")
+    await decide(workspace, CANDIDATE, PASSES)
+    for _ in range(2):  # a run that was killed
+        waits = platform.store.read_status(workspace).adapters.find(2)
+        await keep_out(workspace, waits, by="ana", why="it is rude")
+    assert told(platform, workspace) == (["serving", "kept out"], "sha256:1")
+    adapters = platform.store.read_status(workspace).adapters
+    assert adapters.told.endswith("kept out tuned@2 by ana: it is rude")
+    with pytest.raises(AdapterNotFound, match="waits for no word, it is serving"):
+        await keep_out(workspace, adapters.find(1), by="ana", why="it is rude")
+
+
+async def test_a_candidate_that_there_is_nothing_beside_to_try_serves_at_once(
+    platform: LocalPlatform,
+) -> None:
+    workspace = await tuned(platform, promotion="canary")
+    await decide(workspace, CANDIDATE, PASSES)
+    assert told(platform, workspace) == (["serving", "on trial"], "sha256:1")
+    for _ in range(2):
+        await try_candidate_out(workspace)
+    assert told(platform, workspace) == (["served", "serving"], "sha256:2")
 
 
 async def test_a_run_that_was_killed_and_begins_again_promotes_once(

@@ -19,7 +19,7 @@ from tasks.plan.checks import make_plan
 from tasks.plan.data import with_absolute_files
 from tasks.plan.findings import Findings
 from tasks.platform.base import World
-from tests.builders import tuning_workspace
+from tests.builders import tuning_manifest, tuning_workspace
 
 NODE = Node(name="here", cores=2, memory_gib=16.0)
 
@@ -203,3 +203,16 @@ def test_a_cluster_that_does_not_list_its_nodes_is_told_and_stops_nobody(
     [told] = [check for check in plan.checks if check.name == "nodes"]
     assert (told.result, told.reason) == ("warn", error.__name__)
     assert told.detail == "the nodes were listed; there was no answer"
+
+
+def test_a_canary_without_a_key_to_load_adapters_with_is_refused(world: World) -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {"kaitoflow.io/promotion": "canary"}
+    asked = parse_workspace(manifest, source="test")
+    on_a_cluster = replace(world, is_cluster=True, has_admin_key=False)
+    check = checked(asked, on_a_cluster, "words")
+    assert (check.result, check.reason) == ("fail", "SecretNotFound")
+    assert "Secret default/tuned-admin-key" in check.detail
+    assert "kubectl create secret" in check.fix
+    plan = make_plan(asked, replace(on_a_cluster, has_admin_key=True))
+    assert "SecretNotFound" not in [each.reason for each in plan.checks]

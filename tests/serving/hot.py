@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
+from serving.engine import GenerationFailedError
 from tests.serving.running import Running
 
 KEY = {"Authorization": "Bearer open-sesame"}
@@ -46,3 +48,22 @@ def state_of(server: Running, name: str) -> dict[str, Any]:
 def generation(response: httpx2.Response) -> str:
     assert response.status_code == 200, response.text
     return str(response.headers["x-kaitoflow-generation"])
+
+
+def break_weights(server: Running, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each answer of a version fail, and no other's."""
+    batch = server.engine._batch
+    forward = batch._forward
+
+    class Broken:
+        """The model's place, where one adapter's rows fail."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(forward, name)
+
+        def __call__(self, *arguments: Any, models: Any, **keywords: Any) -> Any:
+            if version in models:
+                raise GenerationFailedError("broken weights")
+            return forward(*arguments, models=models, **keywords)
+
+    monkeypatch.setattr(batch, "_forward", Broken())

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from serving.canary import Canary, Guard
-from serving.engine import GenerationFailedError
-from tests.serving.hot import admin, generation, load, state_of, text, unload
+from tests.serving.hot import admin, break_weights, generation, load, state_of, text, unload
 from tests.serving.running import Running
 
 
@@ -117,17 +116,7 @@ def test_a_canary_has_its_share_and_who_asks_has_the_one_that_it_wants(named: Ru
 def test_a_canary_that_fails_trips_back_by_itself(
     named: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = named.engine._batch._forward
-
-    class BadCandidate:
-        """The model's place, where one adapter's rows fail."""
-
-        def __call__(self, *arguments: Any, models: Any, **keywords: Any) -> Any:
-            if "mine@2" in models:
-                raise GenerationFailedError("broken weights")
-            return forward(*arguments, models=models, **keywords)
-
-    monkeypatch.setattr(named.engine._batch, "_forward", BadCandidate())
+    break_weights(named, "mine@2", monkeypatch)
     admin(named, "canary", name="mine", version="mine@2", share=1.0, for_s=60)
     assert named.chat("the cat", model="mine").status_code == 500
     assert generation(named.chat("the cat", model="mine")) == "mine@1"

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contract.canary import Canary
 from tasks.contract.errors import AdapterMismatch, ServerNotReady
-from tasks.inference.promotion import Canary, LiveServer, promote, roll_back, serving_version
-from tests.serving.hot import generation, root
+from tasks.inference.promotion import (
+    LiveServer,
+    Tried,
+    promote,
+    roll_back,
+    serving_version,
+    try_out,
+)
+from tests.serving.hot import break_weights, generation, load, root, state_of
 from tests.serving.running import Running
 
 
@@ -26,30 +34,60 @@ async def test_a_candidate_is_promoted_and_taken_back(hot: Running, live: LiveSe
     assert generation(hot.chat("the cat", model="mine")) == "mine@1"
 
 
-async def test_a_candidate_that_nobody_asked_is_not_promoted_and_goes(
+def trying(live: LiveServer, canary: Canary) -> "asyncio.Task[Tried]":
+    tried = try_out(live, name="mine", version="mine@2", adapter="second", canary=canary)
+    return asyncio.create_task(tried)
+
+
+async def test_a_candidate_that_nobody_asked_says_nothing_and_goes(
     hot: Running, live: LiveServer
 ) -> None:
     await promote(live, name="mine", version="mine@1", adapter="first")
-    canary = Canary(share=0.5, for_s=0.1)
-    tried = await promote(live, name="mine", version="mine@2", adapter="second", canary=canary)
-    assert tried is not None
+    tried = await trying(live, Canary(share=0.5, for_s=0.1))
     assert (tried.verdict, tried.requests) == ("too_few", 0)
     assert await serving_version(live, name="mine") == "mine@1"
     assert "mine@2" not in hot.engine.models
 
 
-async def test_a_candidate_that_passed_is_promoted(hot: Running, live: LiveServer) -> None:
+async def test_a_candidate_that_passed_stays_loaded_to_be_promoted(
+    hot: Running, live: LiveServer
+) -> None:
     await promote(live, name="mine", version="mine@1", adapter="first")
     canary = Canary(share=1.0, for_s=3.0, least_requests=2, most_slowdown=100.0)
-    trying = asyncio.create_task(
-        promote(live, name="mine", version="mine@2", adapter="second", canary=canary)
-    )
-    while not trying.done():
+    tries = trying(live, canary)
+    while not tries.done():
         await asyncio.to_thread(hot.chat, "the cat", model="mine", max_tokens=2)
-    tried = await trying
-    assert tried is not None
-    assert tried.verdict == "passed"
+    assert (await tries).verdict == "passed"
+    assert (await trying(live, canary)).verdict == "passed"  # a run that was killed asks again
+    await promote(live, name="mine", version="mine@2", adapter="second")
+    assert (await trying(live, canary)).verdict == "passed"
     assert await serving_version(live, name="mine") == "mine@2"
+
+
+async def test_a_candidate_that_fails_where_what_serves_does_not_is_out_at_once(
+    hot: Running, live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await promote(live, name="mine", version="mine@1", adapter="first")
+    load(hot, "mine@2", "second")
+    break_weights(hot, "mine@2", monkeypatch)
+    tries = trying(live, Canary(share=1.0, for_s=600.0))
+    while not tries.done():
+        await asyncio.to_thread(hot.chat, "the cat", model="mine", max_tokens=2)
+    tried = await tries
+    assert tried.verdict == "tripped"
+    assert "answers of mine@2 failed" in tried.reason
+    assert await serving_version(live, name="mine") == "mine@1"
+
+
+async def test_a_canary_whose_run_is_cancelled_ends(hot: Running, live: LiveServer) -> None:
+    await promote(live, name="mine", version="mine@1", adapter="first")
+    tries = trying(live, Canary(share=1.0, for_s=600.0))
+    while not state_of(hot, "mine")["canary"]:
+        await asyncio.sleep(0.01)
+    tries.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tries
+    assert state_of(hot, "mine")["canary"]["verdict"] == "stopped"
 
 
 async def test_what_the_server_refuses_is_the_error_that_it_names(
