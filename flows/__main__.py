@@ -238,6 +238,33 @@ def retune(
 
 
 @app.command
+def sweep(
+    file: Path,
+    *,
+    tried: Annotated[list[str], Parameter(name="--set")],
+    push: bool = False,
+    port: Port = None,
+    place: Where = DEFAULT_PLACE,
+) -> int:
+    """Tune FILE's Workspace with several settings, and serve the adapter with the lowest loss.
+
+    Parameters
+    ----------
+    file
+        YAML with one Workspace, as for `run`.
+    tried
+        A setting with its values, as learning_rate=1e-4,2e-4; several make all combinations.
+    push
+        Send the image to its registry too, instead of only keeping it on disk.
+    port
+        Where the server listens on this machine; the first free port from 5000 on when left away.
+    """
+    from flows.commands.sweep import sweep_file
+
+    return sweep_file(file, tried, push=push, port=port, place=place)
+
+
+@app.command
 def promote(
     name: str,
     *,

@@ -69,7 +69,7 @@ class RunView:
         self._live = live
         self._out = live.console if live else console()
         self._shown: list[FinishedStep] = []
-        self._is_in_cluster = False
+        self._is_in_cluster = self._is_of_several = False
         self._heading = self._text = ""
         self._last_plain_s = 0.0
 
@@ -90,6 +90,10 @@ class RunView:
         """What was done before is not shown as if it were of this run."""
         self._shown = [*status.steps]
 
+    def follows_generations(self) -> None:
+        """Have whatever generation the run is at shown, one after the other."""
+        self._is_of_several = True
+
     def applied(self, context: str) -> None:
         """The Workspace is the cluster's now, and what is shown is its status."""
         self._is_in_cluster = True
@@ -98,7 +102,8 @@ class RunView:
 
     def show(self, status: WorkspaceStatus) -> None:
         """Bring the view up to date with the status."""
-        if status.observed_generation != self._workspace.metadata.generation:
+        is_another = status.observed_generation != self._workspace.metadata.generation
+        if is_another and not self._is_of_several:
             return
         for step in status.steps:
             if step not in self._shown:

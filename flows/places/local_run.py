@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from flows.prefect_server import PrefectServer, prefect_server, restart_if_ended
 from flows.view import RunView, run_view
 from tasks.contract.errors import Refused
+from tasks.contract.sweep import Settings, Tried
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.current import local_platform
 
@@ -43,6 +44,33 @@ def run_here(manifests: Manifests, *, push: bool, port: int | None) -> None:
     except Refused:
         store.forget_refused(workspace)
         raise
+
+
+def sweep_here(
+    manifests: Manifests, candidates: Sequence[Settings], *, push: bool, port: int | None
+) -> Sequence[Tried]:
+    """Tune with each of several settings and run the Workspace with the best; what each came to.
+
+    Raises: the typed error of the step that failed; KeyboardInterrupt.
+    """
+    store = local_platform().store
+    workspace, meta = store.apply(manifests), manifests.workspace.metadata
+    tried: list[Tried] = []
+
+    async def begin() -> None:
+        from flows.sweep_workspace import sweep_workspace
+
+        tried.extend(
+            await sweep_workspace(
+                meta.name, candidates, namespace=meta.namespace, push=push, port=port
+            )
+        )
+
+    with run_view(workspace) as view:
+        view.follows_generations()
+        run_watched(workspace, begin, view)
+    view.print_outcome(store.read_status(workspace))
+    return tried
 
 
 def retune_here(workspace: Workspace, *, push: bool) -> str:

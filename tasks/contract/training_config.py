@@ -255,6 +255,14 @@ def _accepted() -> dict[str, dict[str, Section]]:
     return loaded
 
 
+def section_of(name: str) -> str | None:
+    """The section of training_config.yaml that a setting belongs to; None = there is none."""
+    for section, rules in _accepted().items():
+        if name in rules["accepted"] or name in rules.get("renamed", {}):
+            return section
+    return None
+
+
 def _read(text: str | None) -> _Reading:
     reading = _Reading(values={name: {} for name in _accepted()})
     for name, section in _root(text).items():
