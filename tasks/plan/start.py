@@ -8,7 +8,13 @@ from typing import Any
 from tasks.adapter_start import asked_start, folder_on_a_cluster
 from tasks.contract.artifacts import Check
 from tasks.contract.continuing import CONTINUE_ANNOTATION, Start, continued
-from tasks.contract.errors import AdapterMismatch, InvalidWorkspace, KaitoflowError
+from tasks.contract.errors import (
+    AdapterMismatch,
+    AddressForbidden,
+    InvalidWorkspace,
+    KaitoflowError,
+    RegistryDenied,
+)
 from tasks.contract.image_annotations import adapter_of
 from tasks.contract.workspace import Workspace
 from tasks.plan.check import not_told
@@ -42,6 +48,14 @@ def start(workspace: Workspace, world: World, findings: Findings) -> Check | str
             )
         name = world.tuned.image.reference
     found = findings.start
+    if isinstance(found, AddressForbidden | RegistryDenied):
+        # Pods reach registries inside, and have the logins of the dataset as well.
+        return Check(
+            name=_NAME,
+            result="warn",
+            detail=f"{name}; {found.asked}, and could not be read from here",
+            fix="see that a Secret of the Workspace may pull it: its pod does before it trains",
+        )
     if isinstance(found, KaitoflowError):
         return not_told(_NAME, found, before=name)
     adapter = adapter_of(found or {})

@@ -5,9 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tasks.contract.artifacts import Check, PublishedImage, Tuned
 from tasks.contract.continuing import CONTINUE_ANNOTATION
-from tasks.contract.errors import RegistryUnavailable
+from tasks.contract.errors import (
+    AddressForbidden,
+    KaitoflowError,
+    RegistryDenied,
+    RegistryUnavailable,
+)
 from tasks.contract.image_annotations import BASE_NAME, LORA_SHAPE
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.plan.checks import make_plan
@@ -79,6 +86,17 @@ def test_a_registry_that_is_silent_is_told_and_stops_nothing() -> None:
     assert (told.result, told.detail) == (
         "warn",
         f"{IMAGE}; r.io was asked; there was no answer",
+    )
+
+
+@pytest.mark.parametrize("refusal", [AddressForbidden, RegistryDenied])
+def test_an_image_that_only_pods_may_read_is_left_to_its_pod(
+    refusal: type[KaitoflowError],
+) -> None:
+    told = line(going_on(IMAGE), CLUSTER, Findings(start=refusal("r.io was asked", "no", "-")))
+    assert (told.result, told.detail) == (
+        "warn",
+        f"{IMAGE}; r.io was asked, and could not be read from here",
     )
 
 
