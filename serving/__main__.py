@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def main(config: ServerConfig) -> ServerResult:
     """Serve until told to stop.
 
-    Raises: PortInUse, WeightsUnavailable, AdapterMismatch, InvalidWorkspace.
+    Raises: PortInUse, WeightsUnavailable, AdapterMismatch, ServedDiffers, InvalidWorkspace.
     """
     share_cpus()
     _check_names(config)

@@ -272,7 +272,7 @@ class Engine(Protocol):
     def load_adapter(self, source: AdapterSource) -> None:
         """Serve one adapter more, which has scored a token; requests go on meanwhile.
 
-        Raises: AdapterTakenError, AdapterMismatch: nothing has changed then.
+        Raises: AdapterTakenError, AdapterMismatch, ServedDiffers: nothing has changed then.
         """
 
     def unload_adapter(self, name: str) -> Future[None]:

@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from serving.engine import Piece
 from serving.transformers_engine.faults import free_frames, is_out_of_memory, told
-from serving.transformers_engine.forward import Forward
+from serving.transformers_engine.forward import Forward, left_padded
 from serving.transformers_engine.kv_cache import RowCache
 from serving.transformers_engine.rows import Row, Writer
 from serving.transformers_engine.sampling import choose, rank
@@ -92,7 +92,7 @@ class Batch:
         prompts = [row.generation.prompt_ids for row in joining]
         cache = DynamicCache()
         logits = self._forward(
-            _left_padded(prompts),
+            left_padded(prompts),
             lengths=[len(prompt) for prompt in prompts],
             cache=cache,
             models=[row.generation.model for row in joining],
@@ -149,8 +149,3 @@ class Batch:
         log.error("row failed model=%s", row.generation.model, exc_info=error)
         row.stream.deliver(told(error))
         return True
-
-
-def _left_padded(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    longest = max(map(len, prompts))
-    return [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]

@@ -54,7 +54,7 @@ from serving.transformers_engine.hot_adapters import HotAdapters
 from serving.transformers_engine.prompts import Prompts
 from serving.transformers_engine.rows import Writer
 from serving.transformers_engine.scheduling import Scheduler
-from tasks.contract.errors import WeightsUnavailable
+from tasks.contract.errors import KaitoflowError, WeightsUnavailable
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 
 log = logging.getLogger(__name__)
@@ -141,6 +141,13 @@ class TransformersEngine:
     def load(self) -> Load:
         usage = self._batch.tokens / self._cache_tokens
         return Load(len(self._batch.rows), self._scheduler.wanted, usage)
+
+    def expect_as_trained(self) -> None:
+        """Nothing if the adapters of the beginning answer as where they were tuned.
+
+        Raises: ServedDiffers, AdapterInvalid.
+        """
+        self._adapters.expect_as_trained()
 
     def load_adapter(self, source: AdapterSource) -> None:
         self._adapters.load(source)
@@ -251,7 +258,7 @@ def load_engine(
     """An engine with the model and its adapters in memory; takes seconds to minutes.
 
     dtype: None for the device's preferred one.
-    Raises: WeightsUnavailable, AdapterMismatch, GpuIncompatible.
+    Raises: WeightsUnavailable, AdapterMismatch, AdapterInvalid, ServedDiffers, GpuIncompatible.
     """
     quiet_libraries()
     started_s = time.monotonic()
@@ -262,6 +269,11 @@ def load_engine(
     tokenizer = load_tokenizer(config.weights_dir)
     model = load_adapters(base, config.adapters, weights_dir=config.weights_dir)
     engine = TransformersEngine(model, tokenizer, config=config, metrics=metrics)
+    try:
+        engine.expect_as_trained()
+    except KaitoflowError:
+        engine.close()
+        raise
     log.info(
         "model loaded device=%s dtype=%s adapters=%d context_tokens=%d seconds=%.1f",
         base.device,

@@ -36,6 +36,11 @@ class Forward:
         self._vocabulary = int(self._model.get_input_embeddings().weight.shape[0])
         self._active: str | None = ""
 
+    @property
+    def dtype(self) -> str:
+        """The number format of its weights, as PyTorch names it."""
+        return str(self._model.dtype).removeprefix("torch.")
+
     def _find_mixes(self) -> bool:
         """Whether PEFT runs rows of different adapters together: for plain LoRA layers alone."""
         configs = self._peft.peft_config.values() if self._peft else ()
@@ -142,6 +147,12 @@ class Forward:
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(adapter)
         self._active = adapter
+
+
+def left_padded(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Rows of one length, as `Forward` takes them; what pads them is looked at by none."""
+    longest = max(map(len, prompts))
+    return [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
 
 
 def _positions(held: torch.Tensor, count: int) -> torch.Tensor:

@@ -3,8 +3,9 @@
 Any thread asks for a change; the engine's own makes it between two steps, once it may be made.
 """
 
+import functools
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -13,9 +14,15 @@ from transformers.cache_utils import DynamicCache
 
 from serving.engine import AdapterTakenError, ModelGoneError, Served, StoppingError
 from serving.model.adapters import adapter_key, weights_digest
-from serving.transformers_engine.forward import Forward
+from serving.transformers_engine.as_trained import (
+    as_trained_of,
+    expect_same_ids,
+    expect_same_scores,
+)
+from serving.transformers_engine.forward import Forward, left_padded
 from serving.transformers_engine.prompts import Prompts
 from serving.weights.marker import read_marker
+from tasks.contract.as_trained import AsTrained
 from tasks.contract.errors import AdapterMismatch
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 
@@ -69,31 +76,57 @@ class HotAdapters:
             self._forward.check(source, marker=read_marker(self._config.weights_dir))
             template = self._prompts.template_of(source)
             served = self._served(source)  # reads the file, so that the engine finds it in memory
-            prompt_ids = self._prompts.encode_text("Hello")
-            self._change(lambda: self._add(source, prompt_ids)).result()
+            trained = as_trained_of(source)
             self._prompts.add(source.name, template)
+            try:
+                if trained:
+                    expect_same_ids(source, trained, self._prompts)
+                self._change(lambda: self._add(source, trained)).result()
+            except BaseException:
+                self._prompts.remove(source.name)
+                raise
             with self._wake:
                 self.models = {**self.models, source.name: served}
         finally:
             self._moving.discard(source.name)
 
-    def _add(self, source: AdapterSource, prompt_ids: Sequence[int]) -> None:
+    def _add(self, source: AdapterSource, trained: AsTrained | None) -> None:
         """Have an adapter that can score a token; in the queue its proof would wait for others."""
         self._forward.add(source)
         try:
-            with (
-                torch.inference_mode()
-            ):  # not around what is added: such weights cannot be switched
-                scores = self._forward(
-                    [prompt_ids],
-                    lengths=[len(prompt_ids)],
-                    cache=DynamicCache(),
-                    models=[source.name],
-                )
-            _expect_numbers(source, scores)
+            self._prove(source, trained)
         except BaseException:
             self._forward.remove(source.name)
             raise
+
+    def expect_as_trained(self) -> None:
+        """Nothing if the adapters of the beginning answer as they did where they were tuned.
+
+        Raises: ServedDiffers, AdapterInvalid.
+        """
+        for source in self._config.adapters:
+            if trained := as_trained_of(source):
+                expect_same_ids(source, trained, self._prompts)
+                self._change(functools.partial(self._prove, source, trained)).result()
+
+    def _prove(self, source: AdapterSource, trained: AsTrained | None) -> None:
+        """Score a token behind the trainer's prompts, or any where there are none."""
+        prompts = (
+            [seen.ids for seen in trained.seen]
+            if trained
+            else [tuple(self._prompts.encode_text("Hello"))]
+        )
+        # Not around what is added: weights that are made so cannot be switched.
+        with torch.inference_mode():
+            scores = self._forward(
+                left_padded(prompts),
+                lengths=[len(prompt) for prompt in prompts],
+                cache=DynamicCache(),
+                models=[source.name] * len(prompts),
+            )
+        _expect_numbers(source, scores)
+        if trained:
+            expect_same_scores(source, trained, scores, dtype=self._forward.dtype)
 
     def unload(self, name: str) -> "Future[None]":
         """Have an adapter no more, once nothing is of it. Raises: ModelGoneError."""

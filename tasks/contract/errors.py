@@ -16,6 +16,7 @@
     │   ├── RegistryDenied             the registry refuses the credentials
     │   ├── AdapterNotFound            no adapter of that number is known
     │   ├── AdapterMismatch            an adapter made for another base model
+    │   ├── ServedDiffers              an adapter that would answer otherwise than when tuned
     │   ├── AdapterInvalid             a file of the adapter is missing, cut short or forbidden
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
     │   ├── PortInUse                  somebody else listens where the server should
@@ -189,6 +190,10 @@ class RegistryDenied(Refused):
 
 class AdapterMismatch(Refused):
     """The adapter was made for another base model."""
+
+
+class ServedDiffers(Refused):
+    """The adapter would answer otherwise than it did where it was tuned."""
 
 
 class AdapterInvalid(Refused):

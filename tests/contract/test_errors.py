@@ -58,8 +58,8 @@ REFUSED = """AdapterInvalid AdapterMismatch AdapterNotFound AddressForbidden Con
 DatasetRowsInvalid DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid
 ImageUnreadable InstanceTypeMissing InvalidPriceTable InvalidSettings InvalidTuningConfig
 InvalidWorkspace ModelDoesNotFit ModelNotSupported NameTaken NamespaceNotServed NoRoomToTune
-PortInUse RegistryDenied SecretNotFound SecretUnusable StepUnknown TagTaken UnknownInstanceType
-UnknownPreset VolumeUnusable WeightsUnavailable""".split()
+PortInUse RegistryDenied SecretNotFound SecretUnusable ServedDiffers StepUnknown TagTaken
+UnknownInstanceType UnknownPreset VolumeUnusable WeightsUnavailable""".split()
 FAILED = """BudgetSpent CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
 DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError
 KubernetesRefused LeadershipLost LogNotFound NothingLearned OutOfMemory PodForbidden

@@ -66,7 +66,7 @@ def compare(
     asked = [(question, row) for row in rows if (question := question_of(row)) is not None]
     asked = asked[:_QUESTIONS]
     questions = [question for question, _ in asked]
-    with _evaluating(model), computing():
+    with evaluating(model), computing():
         losses_after = [summed_loss(model, one) for one in examples]
         after = generate(model, tokenizer, questions)
         with model.disable_adapter():
@@ -193,7 +193,8 @@ def _sample(asked: tuple[Question | str, Row], before: Answer, after: Answer) ->
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
+    """Have a model answer as it would be served, and go on as it was afterwards."""
     was_training = model.training
     model.eval()
     # Left on by recomputed activations, it would forbid the cache that generation lives on.

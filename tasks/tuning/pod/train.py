@@ -200,17 +200,40 @@ def _compared(
             _give_memory_back()
             model = served_model(config.results_dir / "adapter", config.weights_dir, device=device)
             held_out = compare(model, data.tokenizer, base=AS_SERVED, **told)
+            _keep_as_trained(config, model, data.tokenizer, dtype=model.dtype)
         else:
             trainer = tuned[0]
             base = f"quantised, as trained on ({lack})" if settings.is_quantized else AS_SERVED
             held_out = compare(
                 trainer.adapted, data.tokenizer, base=base, computing=trainer.computing, **told
             )
+            if base == AS_SERVED:
+                numbers = {"dtype": trainer.plan.dtype, "computing": trainer.computing}
+                _keep_as_trained(config, trainer.adapted, data.tokenizer, **numbers)
     except Exception as error:  # whatever it is, the run has made what it was started for
         log.warning("held-out rows not compared", exc_info=True)
         why = (str(error).splitlines() or [""])[0][:200]
         return {"held_out": None, "held_out_missing": f"{type(error).__name__}: {why}"}
     return {"held_out": held_out, "held_out_missing": None}
+
+
+def _keep_as_trained(
+    config: TuningConfig, model: Any, tokenizer: "PreTrainedTokenizerBase", **numbers: Any
+) -> None:
+    """Leave beside the adapter what it answers; a fault of that costs nothing but the look."""
+    from tasks.tuning.pod.seen import keep_as_trained
+
+    try:
+        keep_as_trained(
+            model,
+            tokenizer,
+            adapter=config.results_dir / "adapter",
+            base_model=config.base_model,
+            base_revision=config.base_revision,
+            **numbers,
+        )
+    except Exception:  # the adapter is worth more than what is said of it
+        log.warning("the server will not know what was answered here", exc_info=True)
 
 
 def _give_memory_back() -> None:
