@@ -281,7 +281,7 @@ def promote(
     number
         As `kaitoflow history` shows it.
     refuse
-        Keep out the one that waits for a word instead.
+        Keep it out instead, if it waits for a word.
     note
         Why, to be read in the history.
     """

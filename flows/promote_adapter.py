@@ -49,7 +49,7 @@ async def promote_adapter(
         name: of the Workspace.
         namespace: where it is.
         number: of the adapter; empty = the one that waits for a word.
-        refuse: keep it out instead, which waits for a word.
+        refuse: keep it out instead, if it waits for a word.
         by: who says so.
         note: why, to be read in the history.
     """
