@@ -184,18 +184,6 @@ async def test_the_hubs_token_is_not_among_the_registries_secrets() -> None:
     assert (pod.hub_secret, pod.secrets, pod.gpus) == ("hub", ("push",), 2)
 
 
-async def test_a_pods_containers_follow_from_what_is_asked_for() -> None:
-    names = [
-        each.name for each in (await tuning_pod(tuning_workspace(), NODE, push=False)).containers
-    ]
-    assert names == ["fetch-weights", "fetch-dataset", "tune", "push-image"]
-    into_a_volume = tuning_workspace(output={"volumeSource": {"emptyDir": {}}})
-    pod = await tuning_pod(into_a_volume, NODE, push=False)
-    assert [each.name for each in pod.containers] == names[:3]
-    assert [*pod.volumes.values()] == [{"emptyDir": {}}]
-    assert pod.secrets == ()
-
-
 async def test_a_budget_is_the_time_that_the_node_s_price_buys() -> None:
     manifest = tuning_manifest()
     manifest["metadata"]["annotations"] = {POLICY_ANNOTATION: "budget 3USD"}
