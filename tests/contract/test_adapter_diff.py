@@ -103,12 +103,40 @@ def test_the_same_data_and_data_of_which_nothing_was_noted_are_told() -> None:
     assert diff(*unknown).data == ("which files have changed was not noted",)
 
 
-def test_a_gain_is_told_with_its_interval() -> None:
+def test_what_is_known_of_an_adapter_is_told_as_a_person_reads_it() -> None:
     held_out = HeldOut(rows=29, loss_before=3.8, loss_after=3.0, gain_low=0.6, gain_high=1.0)
-    told = diff(record(1), record(2, held_out=held_out))
-    shown = {row.name: row.after for row in told.facts}
-    assert shown["held-out loss"] == "3.800 -> 3.000 on 29 answers"
-    assert shown["gain over base"] == "+0.800 (95 % interval +0.600 to +1.000)"
+    known = record(
+        2,
+        fate="serving",
+        tuned="2026-01-01T00:00:00Z",
+        generation=3,
+        data="sha256:0123456789abcdef",
+        making=Making(rows=290, seconds=7200.0, price_usd=3.061),
+        held_out=held_out,
+        by="gate",
+        decided="2026-01-02T00:00:00Z",
+    )
+    facts = diff(record(1), known).facts
+    assert {row.name: row.after for row in facts} == {
+        "fate": "serving",
+        "tuned": "2026-01-01T00:00:00Z",
+        "generation": "3",
+        "held-out loss": "3.800 -> 3.000 on 29 answers",
+        "gain over base": "+0.800 (95 % interval +0.600 to +1.000)",
+        "data": "0123456789ab",
+        "rows": "290",
+        "tuned for": "2 h",
+        "cost": "$3.06",
+        "image": "r.example.com/a:1-g2",
+        "digest": "2",
+        "by": "gate",
+        "decided": "2026-01-02T00:00:00Z",
+    }
+    assert {row.name: row.before for row in facts if row.before} == {
+        "fate": "waiting",
+        "image": "r.example.com/a:1-g1",
+        "digest": "1",
+    }
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -1,6 +1,7 @@
 """What steps hand on is plain data: as JSON it is Kubernetes' spelling, and it comes back."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -40,6 +41,23 @@ def test_they_are_written_in_kubernetes_spelling_and_read_back() -> None:
         "bytes": 0,
     }
     assert PublishedImage.model_validate(written) == image
+
+
+@pytest.mark.parametrize(
+    ("kept", "url"),
+    [
+        ({}, ""),
+        ({"layout_dir": Path("/images")}, "file:///images"),
+        ({"pushed": True}, "https://r.example.com:5000/v2/team/a/manifests/sha256:1"),
+        (
+            {"pushed": True, "layout_dir": Path("/images")},
+            "https://r.example.com:5000/v2/team/a/manifests/sha256:1",
+        ),
+    ],
+)
+def test_an_image_s_manifest_lies_in_its_registry_or_on_disk(kept: Any, url: str) -> None:
+    image = PublishedImage(reference="r.example.com:5000/team/a:1", digest="sha256:1", **kept)
+    assert image.url == url
 
 
 def test_what_was_handed_on_is_changed_by_nobody() -> None:

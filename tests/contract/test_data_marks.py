@@ -17,6 +17,8 @@ def seen(digest: str = "", **known: object) -> DataMarks:
         (seen(etag='"a"', modified="Mon"), seen(etag='"a"', modified="Tue"), "has the same ETag"),
         (seen(modified="Mon", bytes=3), seen(modified="Mon", bytes=3), "was last modified on Mon"),
         (seen(digest="sha256:aa"), seen(digest="sha256:aa", etag="x"), "has the same bytes"),
+        (seen(digest="sha256:aa", etag='"a"'), seen(etag='"a"'), "has the same ETag"),
+        (seen(etag='"a"'), seen(digest="sha256:aa", etag='"a"'), "has the same ETag"),
     ],
 )
 def test_data_with_the_same_marks_is_the_same(before: DataMarks, now: DataMarks, why: str) -> None:
@@ -29,6 +31,8 @@ def test_data_with_the_same_marks_is_the_same(before: DataMarks, now: DataMarks,
     ("before", "now", "why"),
     [
         (None, seen(), "was not looked at before"),
+        (DataMarks(), seen(), "was not looked at before"),
+        (DataMarks(digest="sha256:aa"), seen(), "is 1 file(s) where 0 were"),
         (seen(etag='"a"', bytes=3), seen(etag='"a"', bytes=4), "has another size"),
         (seen(etag='"a"'), seen(etag='"b"'), "has another ETag"),
         (seen(etag='"a"'), seen(modified="Mon", bytes=3), "has to be read to know"),

@@ -254,6 +254,9 @@ def test_numbers_take_the_bytes_of_their_type(
     assert (found.compute_bytes, found.weight_bits) == shape
 
 
+BEST = {"load_best_model_at_end": True}
+
+
 @pytest.mark.parametrize(
     ("together", "words"),
     [
@@ -280,12 +283,28 @@ def test_numbers_take_the_bytes_of_their_type(
             },
             "a multiple of eval_steps (2)",
         ),
+        (BEST | {"eval_strategy": "steps", "save_strategy": "steps"}, "save_steps and eval_steps"),
+        (BEST, "load_best_model_at_end needs evaluations"),
+        ({"save_strategy": "best"}, "save_strategy best needs evaluations"),
+        ({"max_steps": 0}, "leave it out, or name the steps"),
     ],
 )
 def test_what_cannot_go_together_is_told_with_the_remedy(
     together: dict[str, Any], words: str
 ) -> None:
     assert words in refusal(TrainingArguments=together)
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        {"eval_strategy": "epoch", "save_strategy": "epoch"},
+        {"eval_strategy": "epoch", "save_strategy": "best"},
+        {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2, "save_steps": 4},
+    ],
+)
+def test_the_best_model_is_looked_for_in_one_rhythm(together: dict[str, Any]) -> None:
+    assert parse(TrainingArguments=BEST | together).training["load_best_model_at_end"] is True
 
 
 def test_evaluations_need_rows_that_are_held_out() -> None:

@@ -2,9 +2,9 @@
 
 Run as `python -m tests.mutation.mutate [--mutants N] [--seed S] MODULE...`, or by `make mutate`. A
 module is a path or a pattern such as `tasks/plan/*.py`. Of each a seeded sample of mutants is made
-in a copy of the checkout; against each run the fast tests of the module, and where they pass those
-of its room (see `_tests_of`). Printed are the killed and the survived of each module, with every
-survivor.
+in a copy of the checkout, which may be worked on meanwhile; against each run the fast tests of the
+module, and where they pass those of its room (see `_tests_of`). Printed are the killed and the
+survived of each module, with every survivor.
 
 Fast means: not marked slow, cluster or e2e, no server of a whole session, and under half a second
 of CPU, beside what the first test of all has to import. A mutant that hangs its tests for long
@@ -170,7 +170,7 @@ class FastTests:
 
     def tiers(self, checkout: Path, module: str) -> list[frozenset[str]]:
         """The fast tests about a module, and then the others of its room."""
-        tiers = _tests_of(module)
+        tiers = _tests_of(checkout, module)
         files = frozenset(file for tier in tiers for file in tier)
         if files and files not in self._known:
             self._known[files] = _fast_tests(checkout, sorted(files))
@@ -182,7 +182,7 @@ def _try_module(
     checkout: Path, module: str, known: FastTests, *, mutants: int, seed: int
 ) -> Verdict:
     started_s = time.monotonic()
-    source = (ROOT / module).read_text()
+    source = (checkout / module).read_text()
     tiers = known.tiers(checkout, module)
     verdict = Verdict(module, sum(map(len, tiers)))
     found = find_mutants(source)
@@ -202,15 +202,15 @@ def _try_module(
     return verdict
 
 
-def _tests_of(module: str) -> list[list[str]]:
+def _tests_of(checkout: Path, module: str) -> list[list[str]]:
     """The test files that bear the module's name or import it, and then the others of its room.
 
     Where tests have no such room, all those that bear its name or import it.
     """
     name = module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
     last = name.rpartition(".")[2]
-    every = sorted((ROOT / "tests").rglob("test_*.py"))
-    room = _room_of(module)
+    every = sorted((checkout / "tests").rglob("test_*.py"))
+    room = _room_of(checkout, module)
     files = [path for path in every if room in path.parents] if room else every
     about = [
         path
@@ -218,14 +218,14 @@ def _tests_of(module: str) -> list[list[str]]:
         if _is_named_for(last, path.stem.removeprefix("test_")) or name in _imported(path)
     ]
     others = [path for path in files if path not in about] if room else []
-    return [[str(path.relative_to(ROOT)) for path in tier] for tier in (about, others) if tier]
+    return [[str(path.relative_to(checkout)) for path in tier] for tier in (about, others) if tier]
 
 
-def _room_of(module: str) -> Path | None:
+def _room_of(checkout: Path, module: str) -> Path | None:
     """Where the tests of a module are: `tests/plan` of `tasks/plan`, `tests/flows` of `flows`."""
     world, *rooms = Path(module).parent.parts
     for parts in ((world, *rooms), rooms, rooms[:1]):
-        folder = ROOT.joinpath("tests", *parts)
+        folder = checkout.joinpath("tests", *parts)
         if parts and any(folder.glob("test_*.py")):
             return folder
     return None

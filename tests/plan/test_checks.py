@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.contract.artifacts import Check, Node
+from tasks.contract.continuing import CONTINUE_ANNOTATION
 from tasks.contract.errors import (
     DownloadFailed,
     KaitoflowError,
@@ -138,6 +139,26 @@ def test_a_relative_file_counts_from_the_workspaces_folder(tmp_path: Path) -> No
     )
     assert workspace.tuning is not None
     assert workspace.tuning.input.urls == [(tmp_path / "data.parquet").as_uri()]
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        ("./adapter", "{folder}/adapter"),
+        ("../adapter", "{above}/adapter"),
+        ("/adapter", "/adapter"),
+        ("registry.example.com/adapters/a:1", "registry.example.com/adapters/a:1"),
+        ("serving", "serving"),
+    ],
+)
+def test_a_relative_folder_to_go_on_from_counts_from_there_too(
+    start: str, found: str, tmp_path: Path
+) -> None:
+    asked = tuning_workspace()
+    asked.metadata.annotations[CONTINUE_ANNOTATION] = start
+    folder = tmp_path / "examples"
+    told = with_absolute_files(asked, folder).metadata.annotations[CONTINUE_ANNOTATION]
+    assert told == found.format(folder=folder, above=tmp_path)
 
 
 def own_pods(**resource: Any) -> Workspace:

@@ -9,7 +9,7 @@ import pytest
 from tasks.contract.data_marks import DataMarks, compare
 from tasks.contract.errors import DatasetUnreachable, DownloadFailed
 from tasks.plan import marks
-from tasks.plan.marks import look_at_data, seen_data
+from tasks.plan.marks import _of_file, look_at_data, seen_data
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
 from tests.dataset.web import running_web
@@ -130,3 +130,8 @@ async def test_a_file_is_known_by_its_size_and_digest(tmp_path: Path) -> None:
     [mark] = (await look(file.as_uri())).files
     digest = hashlib.sha256(b"{}\n").hexdigest()
     assert (mark.bytes, mark.digest) == (3, f"sha256:{digest}")
+
+
+def test_a_file_that_cannot_be_read_is_told_in_the_system_s_words(tmp_path: Path) -> None:
+    with pytest.raises(DatasetUnreachable, match="rows was to be looked at; Is a directory; put"):
+        _of_file(tmp_path, "rows")

@@ -206,12 +206,16 @@ def test_a_model_that_needs_several_nodes_fits_on_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "partition",
-    [{"mode": "mig", "profile": "3g.40gb"}, {"mode": "accelerator", "count": 2}],
+    ("partition", "asked"),
+    [
+        ({"mode": "mig", "profile": "3g.40gb"}, "a slice 3g.40gb"),
+        ({"mode": "accelerator", "count": 2}, "2 GPUs"),
+    ],
 )
-def test_a_share_of_a_node_s_gpus_is_refused(partition: dict[str, Any]) -> None:
+def test_a_share_of_a_node_s_gpus_is_refused(partition: dict[str, Any], asked: str) -> None:
     refused = make_plan(served(partition=partition), CLUSTER, MADE).refused
     assert [(check.name, check.reason) for check in refused] == [("resource", "InvalidWorkspace")]
+    assert f"resource.partition asks for {asked};" in refused[0].detail
     assert "remove partition" in refused[0].fix
 
 
@@ -242,6 +246,22 @@ def test_a_gpu_that_another_holds_is_told_in_the_plan() -> None:
     told = row(make_plan(workspace(), CLUSTER, replace(own, gpu_holders=[holder])), "nodes")
     assert told.result == "warn"
     assert "in use by team/web-0" in told.fix
+    queued = workspace()
+    queued.metadata.labels["kueue.x-k8s.io/queue-name"] = "team-a"
+    plan = make_plan(queued, CLUSTER, replace(own, gpu_holders=[holder]))
+    assert row(plan, "nodes").result == "ok"  # whose GPUs make way is the queue's to say
+    assert "queue" not in [check.name for check in plan.checks]
+
+
+def test_a_machine_that_is_made_and_paid_for_while_a_queue_has_no_room_is_warned_of() -> None:
+    queued = workspace()
+    assert "queue" not in [check.name for check in make_plan(queued, CLUSTER, MADE).checks]
+    queued.metadata.labels["kueue.x-k8s.io/queue-name"] = "team-a"
+    told = row(make_plan(queued, CLUSTER, MADE), "queue")
+    assert (told.result, told.detail.partition("before ")[2]) == (
+        "warn",
+        "queue team-a has room for its pods",
+    )
 
 
 def test_a_plan_that_does_not_know_the_provisioner_says_so() -> None:

@@ -51,6 +51,17 @@ def test_a_folder_of_this_machine_is_read(tmp_path: Path) -> None:
     assert (told.result, told.detail) == ("ok", f"{name}, rank 16, over {SMOLLM2}")
 
 
+@pytest.mark.parametrize(
+    "fault", [{"preset": {"name": "no-such-model"}}, {"config": "no-such-settings"}], ids=str
+)
+def test_what_other_lines_refuse_is_not_told_once_more(
+    fault: dict[str, Any], tmp_path: Path
+) -> None:
+    name = folder(tmp_path)
+    told = line(going_on(name, **fault), HERE)
+    assert (told.result, told.detail) == ("ok", name)
+
+
 def test_a_folder_of_another_base_is_refused(tmp_path: Path) -> None:
     told = line(going_on(folder(tmp_path, base_model_name_or_path="owner/other")), HERE)
     assert (told.result, told.reason) == ("fail", "AdapterMismatch")

@@ -285,10 +285,21 @@ def failed(kind: ConditionType, reason: str) -> WorkspaceStatus:
     return status
 
 
+def without(kind: ConditionType, state: State = State.READY) -> WorkspaceStatus:
+    status = served(state)
+    status.conditions = [each for each in status.conditions if each.type != kind]
+    return status
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
         (served(), True),
+        (without(READY), False),
+        (without(ConditionType.WORKSPACE_SUCCEEDED), False),
+        (without(READY, State.SUCCEEDED), True),
+        (served(State.STOPPED), True),
+        (without(ConditionType.WORKSPACE_SUCCEEDED, State.STOPPED), False),
         (served(State.NOT_READY), True),
         (served(State.PENDING), True),
         (served(State.FAILED), False),
