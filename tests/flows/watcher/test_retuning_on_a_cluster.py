@@ -86,6 +86,17 @@ def retune(installed: Installation, namespace: str) -> None:
     made.raise_for_status()
 
 
+def suspended_question(installed: Installation, namespace: str) -> str:
+    """The id of the run that waits for a person's word on the second adapter."""
+    asked = {"flow_runs": {"name": {"any_": [f"approve {namespace}/tuned@2"]}}}
+
+    def waits() -> str | None:
+        runs = ask("POST", f"{installed.prefect_api}/flow_runs/filter", json=asked).json()
+        return next((str(run["id"]) for run in runs if run["state_name"] == "Suspended"), None)
+
+    return wait_until(waits, "the question")
+
+
 def annotate(installed: Installation, namespace: str, *annotations: str) -> None:
     command = ("annotate", "workspace", "tuned", "-n", namespace, "--overwrite")
     installed.kubectl(*command, *annotations)
@@ -204,3 +215,21 @@ def test_an_edit_ends_a_retuning_and_is_run(
     )
     assert "adapterRun" not in status
     assert status["image"]["digest"] == BETTER
+
+
+def test_a_candidate_waits_for_a_person_who_is_asked_in_prefect_and_holds_nothing(
+    installed: Installation, workspace_namespace: str
+) -> None:
+    namespace = workspace_namespace
+    served(installed, namespace)
+    annotate(installed, namespace, "kaitoflow.io/promotion=approve")
+    new_data(installed, "sha256:g", BETTER, measured(2.0, 2.3))
+    retune(installed, namespace)
+    status = told(installed, namespace, "waits for `kaitoflow promote tuned`")
+    assert fates(status) == ["serving", "waiting"]
+    assert installed.names("jobs", namespace) == ["job.batch/tuned-tune-1"]
+    run = suspended_question(installed, namespace)
+    word = {"run_input": {"approve": "yes", "note": "reads better"}}
+    ask("POST", f"{installed.prefect_api}/flow_runs/{run}/resume", json=word).raise_for_status()
+    status = told(installed, namespace, "promoted tuned@2 by Prefect: reads better")
+    assert (status["image"]["digest"], fates(status)) == (BETTER, ["served", "serving"])
