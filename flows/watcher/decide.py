@@ -3,12 +3,12 @@
 `runs.py` looks at Workspaces and does what is decided here.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.watcher.owned import Around, Departure, as_seen, departures, is_sound, reason_of
+from flows.watcher.owned import Around, as_seen, departures, is_sound, reason_of
 from tasks.contract.errors import InvalidWorkspace, may_pass
 from tasks.contract.repairs import Repairs
 from tasks.contract.status import (
@@ -89,15 +89,11 @@ class Correct:
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """Have another run of a generation whose run has ended; `status` is with what it begins.
-
-    gone: for what it is begun, as it was seen; empty = for something else.
-    """
+    """Have another run of a generation whose run has ended; `status` is with what it begins."""
 
     workspace: Workspace
     status: WorkspaceStatus
     reason: str
-    gone: Sequence[Departure] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +218,7 @@ def _keep_true(
     seen = as_seen(status, around)
     if seen != status:  # told at once, however long it takes to have a run; that is the next look's
         return (Correct(meta=workspace.metadata, status=seen),)
-    gone = departures(status, around)
-    left = reason_of(gone)
+    left = reason_of(departures(status, around))
     if is_read:
         reason = _edit(workspace, status) or _why_again(status, around, left, now)
     else:
@@ -233,8 +228,7 @@ def _keep_true(
     again = _next_attempt(status)
     restores = status.state is State.FAILED and reason == left
     again.repairs = status.repairs.begun(reason, now, restores=restores)
-    because = gone if reason == left else ()
-    return (Repair(workspace=workspace, status=again, reason=reason, gone=because),)
+    return (Repair(workspace=workspace, status=again, reason=reason),)
 
 
 def _edit(workspace: Workspace, status: WorkspaceStatus) -> str:

@@ -36,7 +36,7 @@ from flows.watcher.decide import (
 )
 from flows.watcher.freshness import Freshness
 from flows.watcher.metrics import WatcherMetrics
-from flows.watcher.owned import Around, departures, reason_of
+from flows.watcher.owned import Around, departures
 from flows.watcher.settings import WatcherSettings
 from flows.watcher.surroundings import Owner, Surroundings, owner_of
 from flows.worker.endpoint import poke_worker
@@ -142,9 +142,27 @@ class Watcher:
         self._uids[owner_of(manifest)] = uid
         seen.manifest = manifest
         async with seen.lock:
-            around = around or self._surroundings.of(manifest)
+            around = around or await self._around(manifest)
             for action in decide(manifest, seen.known, datetime.now(UTC), around):
                 await self._do(action, manifest, seen.known)
+
+    async def _around(self, manifest: Mapping[str, Any]) -> Around:
+        """What there is of a Workspace; what seems to have left is asked for once.
+
+        A watch may be behind, or have died without a word: what it does not show is neither told
+        nor made again before the API server has said that it is gone.
+        """
+        around, status = self._surroundings.of(manifest), status_of(manifest)
+        gone = departures(status, around)
+        if not gone:
+            return around
+        asked = await self._surroundings.asked(manifest, gone)
+        if there := [each.what for each in gone if each not in departures(status, asked)]:
+            name = _name(manifest["metadata"])
+            logger.warning("watch is behind workspace=%s not so=%r", name, ", ".join(there))
+            later = asyncio.get_running_loop().call_later
+            later(_ASK_AGAIN_S, self._look_soon, owner_of(manifest))
+        return asked
 
     async def _do(self, action: Action, manifest: Mapping[str, Any], known: Known) -> None:
         match action:
@@ -195,21 +213,12 @@ class Watcher:
         )
 
     async def _repair(self, repair: Repair, manifest: Mapping[str, Any], known: Known) -> None:
-        """Have another run of the generation, unless one is still at work, or it has changed.
-
-        What seems to have left is asked for once: a watch may be behind.
-        """
+        """Have another run of the generation, unless one is still at work, or it has changed."""
         workspace, status = repair.workspace, repair.status
-        later = asyncio.get_running_loop().call_later
-        if repair.gone:
-            now = await self._surroundings.asked(manifest, repair.gone)
-            if not reason_of(departures(status_of(manifest), now)):
-                logger.warning("watch is behind workspace=%s reason=%r", workspace, repair.reason)
-                later(_ASK_AGAIN_S, self._look_soon, owner_of(manifest))
-                return
         meta = workspace.metadata
         runs = await self._prefect.runs_with([RUN_TAG, uid_tag(meta.uid)])
         if not all(run.has_ended for run in runs):
+            later = asyncio.get_running_loop().call_later
             later(_AT_WORK_AGAIN_S, self._look_soon, owner_of(manifest))
             return
         before, version = status_of(manifest), _version(manifest)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -107,28 +108,47 @@ def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_home(prefect_folder: Path) -> Iterator[str]:
+def prefect_password() -> Iterator[str]:
+    """The password of all Prefect servers of these tests, in the environment of all of them.
+
+    As `kaitoflow server` does for all that it starts.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        password = f"kaitoflow:{secrets.token_urlsafe()}"
+        patch.setenv("PREFECT_API_AUTH_STRING", password)
+        yield password
+
+
+@pytest.fixture(scope="session")
+def prefect_home(prefect_folder: Path, prefect_password: str) -> Iterator[str]:
     """The API address of a Prefect server that lives as long as the tests."""
-    with held_prefect(prefect_folder, {}) as address:
+    with held_prefect(prefect_folder, prefect_password, {}) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def crowded_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def crowded_prefect(
+    prefect_password: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """The API address of a Prefect server on PostgreSQL, as the chart has it.
 
-    SQLite answers "database is locked" where dozens of runs begin at once.
+    SQLite answers "database is locked" where many runs begin at once, or the disk is busy.
     """
+    home = tmp_path_factory.mktemp("crowded")
     with (
         running_postgresql() as database,
-        held_prefect(tmp_path_factory.mktemp("crowded"), database.prefect_settings) as address,
+        held_prefect(home, prefect_password, database.prefect_settings) as address,
     ):
         yield address
 
 
 @contextmanager
-def held_prefect(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
-    """The API address of a Prefect server of this home, with its password in the environment."""
+def held_prefect(home: Path, password: str, settings: Mapping[str, str]) -> Iterator[str]:
+    """The API address of a Prefect server of this home, which asks for the password."""
+    kept = home / "prefect" / "password"
+    kept.parent.mkdir()
+    kept.touch(mode=0o600)
+    kept.write_text(password)
     holder = subprocess.Popen(
         [sys.executable, "-m", "tests.flows.hold_prefect"],
         env={**os.environ, "KAITOFLOW_HOME": str(home), **settings},
@@ -137,13 +157,8 @@ def held_prefect(home: Path, settings: Mapping[str, str]) -> Iterator[str]:
         text=True,
     )
     assert holder.stdout is not None
-    address = holder.stdout.readline().strip()
-    password = (home / "prefect" / "password").read_text().strip()
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            # As `kaitoflow server` does for all that it starts.
-            patch.setenv("PREFECT_API_AUTH_STRING", password)
-            yield address
+        yield holder.stdout.readline().strip()
     finally:
         holder.communicate("", timeout=60)
 

@@ -15,7 +15,7 @@ from flows.watcher.decide import Known, Refuse, decide
 from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
 from tasks.contract.repairs import Repairs
-from tasks.contract.status import State, WorkspaceStatus
+from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.ownership import fields_digest
@@ -219,10 +219,13 @@ async def test_what_is_deleted_around_one_is_told_first_and_then_run_again() -> 
     assert [body["tags"][-1] for body in prefect.asked] == ["repair: Service web deleted"]
 
 
-async def test_what_only_seems_to_be_deleted_is_asked_for_and_nothing_is_run(
+async def test_what_only_seems_to_be_deleted_is_asked_for_and_neither_told_nor_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with kept_true() as (api, prefect, watcher):
-        await hear_of_its_end(api, watcher)
+        api.heard["Service"].put_nowait(("DELETED", of_it("web")))
         await until(lambda: "watch is behind" in caplog.text)
-    assert (prefect.asked, api.manifest["status"]["attempt"]) == ([], 0)
+        await watcher.look(api.manifest)
+    told = WorkspaceStatus.model_validate(api.manifest["status"])
+    assert (prefect.asked, told.state, told.attempt) == ([], "Ready", 0)
+    assert told.is_true(ConditionType.INFERENCE_READY)

@@ -45,13 +45,13 @@ QUOTA_SAYS = (
 @pytest.fixture(scope="module")
 def claiming(
     control_plane: object,  # builds the programs, or skips
-    prefect_home: str,
+    crowded_prefect: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Installation, Azure]]:
     """Kaitoflow installed with provisioner aks, and the Azure that it asks."""
     folder = tmp_path_factory.mktemp("aks")
     with (
-        claiming_installation(folder, prefect_home, provisioner="aks") as made,
+        claiming_installation(folder, crowded_prefect, provisioner="aks") as made,
         azure_before(made) as azure,
     ):
         made.settings |= azure.settings

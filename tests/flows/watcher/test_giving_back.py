@@ -23,12 +23,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def claiming(
     control_plane: object,  # builds the programs, or skips
-    prefect_home: str,
+    crowded_prefect: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
     """Kaitoflow installed with provisioner karpenter, which gives leaks no grace."""
     folder = tmp_path_factory.mktemp("claiming")
-    with claiming_installation(folder, prefect_home, provisioner="karpenter") as made:
+    with claiming_installation(folder, crowded_prefect, provisioner="karpenter") as made:
         made.settings["KAITOFLOW_GARBAGE_GRACE_S"] = "0"
         made.start_worker()
         made.start("watcher")

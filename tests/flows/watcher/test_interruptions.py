@@ -26,11 +26,11 @@ class Gates:
 @pytest.fixture(scope="module")
 def behind_gates(
     control_plane: ControlPlane,  # builds the programs, or skips
-    prefect_home: str,
+    crowded_prefect: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Installation, Gates]]:
     with (
-        installation(tmp_path_factory.mktemp("kaitoflow"), prefect_home) as made,
+        installation(tmp_path_factory.mktemp("kaitoflow"), crowded_prefect) as made,
         gate_before(made.control_plane) as watcher,
         gate_before(made.control_plane) as worker,
     ):

@@ -193,9 +193,9 @@ class Pool:
 
 
 @pytest.fixture
-def pool(prefect_home: str, tmp_path: Path) -> Iterator[Pool]:
+def pool(crowded_prefect: str, tmp_path: Path) -> Iterator[Pool]:
     """A pool of its own for one test; the test starts the workers."""
-    made = Pool(prefect_home, tmp_path)
+    made = Pool(crowded_prefect, tmp_path)
     yield made
     made.close()
 
