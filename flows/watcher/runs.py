@@ -61,8 +61,6 @@ _CREATIONS_AT_ONCE = 4
 _LOOK_AGAIN_S = 0.5
 # A run that has told its end goes on for a moment, or until the nodes that it gives back are gone.
 _AT_WORK_AGAIN_S = 2.0
-# What a watch says is gone, and is there.
-_ASK_AGAIN_S = 10.0
 _ASKED_AT_ONCE = 5
 # What leaves together, as by one `kubectl delete`, is one reason for one run.
 _TOGETHER_S = 0.3
@@ -150,7 +148,8 @@ class Watcher:
         """What there is of a Workspace; what seems to have left is asked for once.
 
         A watch may be behind, or have died without a word: what it does not show is neither told
-        nor made again before the API server has said that it is gone.
+        nor made again before the API server has said that it is gone. The next look at all
+        Workspaces asks again.
         """
         around, status = self._surroundings.of(manifest), status_of(manifest)
         gone = departures(status, around)
@@ -160,8 +159,6 @@ class Watcher:
         if there := [each.what for each in gone if each not in departures(status, asked)]:
             name = _name(manifest["metadata"])
             logger.warning("watch is behind workspace=%s not so=%r", name, ", ".join(there))
-            later = asyncio.get_running_loop().call_later
-            later(_ASK_AGAIN_S, self._look_soon, owner_of(manifest))
         return asked
 
     async def _do(self, action: Action, manifest: Mapping[str, Any], known: Known) -> None:
