@@ -36,7 +36,7 @@ from flows.watcher.decide import (
 )
 from flows.watcher.freshness import Freshness
 from flows.watcher.metrics import WatcherMetrics
-from flows.watcher.owned import Around, departures
+from flows.watcher.owned import Around, as_seen, departures
 from flows.watcher.settings import WatcherSettings
 from flows.watcher.surroundings import Owner, Surroundings, owner_of
 from flows.worker.endpoint import poke_worker
@@ -145,15 +145,14 @@ class Watcher:
                 await self._do(action, manifest, seen.known)
 
     async def _around(self, manifest: Mapping[str, Any]) -> Around:
-        """What there is of a Workspace; what seems to have left is asked for once.
+        """What there is of a Workspace; what would be told or made again is asked for first.
 
-        A watch may be behind, or have died without a word: what it does not show is neither told
-        nor made again before the API server has said that it is gone. The next look at all
-        Workspaces asks again.
+        A watch may be behind, or have died without a word: what it shows no more has left only
+        once the API server has said so. The next look at all Workspaces asks again.
         """
         around, status = self._surroundings.of(manifest), status_of(manifest)
         gone = departures(status, around)
-        if not gone:
+        if not gone and as_seen(status, around) == status:
             return around
         asked = await self._surroundings.asked(manifest, gone)
         if there := [each.what for each in gone if each not in departures(status, asked)]:

@@ -6,7 +6,7 @@ Of most objects only the metadata is heard, and of all of them only what is comp
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from tasks.platform.served_revision import REVISION
 from tasks.platform.wire import Object, Seen, condition, name_of
 
 MADE_KINDS = ("ConfigMap", "Service", "StatefulSet", REVISION)
+_SERVER_LABELS = MANAGED_BY | {POD_LABEL: INFERENCE}
 # What a Workspace that has failed for one of these reasons waits for.
 _OF_NODES = {each.__name__ for each in (NodeNotReady, Unschedulable)}
 _OF_VOLUMES = {each.__name__ for each in (VolumeUnusable, VolumeMountFailed)}
@@ -96,7 +97,7 @@ class Surroundings:
         self._pods = Informer(
             api,
             "Pod",
-            labels=MANAGED_BY | {POD_LABEL: INFERENCE},
+            labels=_SERVER_LABELS,
             key=_owner,
             namespaces=namespaces,
             on_change=self._tell,
@@ -134,8 +135,11 @@ class Surroundings:
 
     def of(self, manifest: Seen) -> Around:
         """What there is of a Workspace now."""
+        pods = self._pods.select(owner_of(manifest)) if self._pods.is_synced else None
+        return self._with(manifest, pods)
+
+    def _with(self, manifest: Seen, pods: Sequence[Seen] | None) -> Around:
         owner, uid = owner_of(manifest), manifest["metadata"]["uid"]
-        pods = self._pods.select(owner) if self._pods.is_synced else None
         self._note_used(owner, manifest, pods or ())
         return Around(
             objects=self._objects_of(owner, uid),
@@ -145,22 +149,27 @@ class Surroundings:
             changed=self._changed_since_failure(owner, manifest),
         )
 
-    async def asked(self, manifest: Seen, gone: Iterable[Departure]) -> Around:
-        """The same, but of what seems to have left as the API server has it at this moment.
+    async def asked(self, manifest: Seen, gone: Sequence[Departure]) -> Around:
+        """The same, with pods and what seems to have left as the API server has it now.
 
         A watch may have died without a word, and be some time behind.
         """
-        around, owner = self.of(manifest), owner_of(manifest)
-        objects, nodes, claims = dict[Any, Any](), dict[Any, Any](), dict[Any, Any]()
+        owner, uid = owner_of(manifest), manifest["metadata"]["uid"]
+        pods = await self._pods_now(owner) if self._pods.is_synced else None
+        around = self._with(manifest, pods)
+        unseen = self._used[owner] - (around.nodes or {}).keys()
+        unseen |= {each.name for each in gone if each.kind == "Node"}
+        nodes = {name: await self._now("Node", name) for name in unseen}
+        objects, claims = dict[Any, Any](), dict[Any, Any]()
         for each in gone:
-            found = await self._now(each, owner)
             if each.kind == "Node":
-                nodes[each.name] = found
-            elif each.kind == CLAIM:
-                is_own = found and owner_uid(found) == manifest["metadata"]["uid"]
-                claims[each.name] = found if is_own else None
+                continue
+            if each.kind == CLAIM:
+                found = await self._now(CLAIM, each.name)
+                claims[each.name] = found if found and owner_uid(found) == uid else None
             else:
-                is_own = found and _is_kept(found, manifest["metadata"]["uid"])
+                found = await self._now(each.kind, each.name, owner[0])
+                is_own = found is not None and _is_kept(found, uid)
                 objects[each.kind, each.name] = fields_digest(found) if found and is_own else None
         return replace(
             around,
@@ -169,16 +178,20 @@ class Surroundings:
             claims=_corrected(around.claims, claims),
         )
 
-    async def _now(self, departure: Departure, owner: Owner) -> Object | None:
-        is_of_node = departure.is_of_node
+    async def _pods_now(self, owner: Owner) -> list[Object]:
+        labels = _SERVER_LABELS | {WORKSPACE_LABEL: owner[1]}
+        found, _ = await self._api.find_with_version("Pod", owner[0], labels=labels)
+        return found
+
+    async def _now(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
         found, _ = await self._api.find_with_version(
-            departure.kind,
-            None if is_of_node else owner[0],
+            kind,
+            namespace,
             labels=None,
-            fields={"metadata.name": departure.name},
-            metadata_only=departure.kind != "Node",
+            fields={"metadata.name": name},
+            metadata_only=kind != "Node",
         )
-        return next((each for each in found if name_of(each) == departure.name), None)
+        return next((each for each in found if name_of(each) == name), None)
 
     def forget(self, owner: Owner) -> None:
         """A Workspace is gone."""
