@@ -1,5 +1,6 @@
 """A Workspace's time line: machines, nodes, steps and adapters, in the order in which they came."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -97,10 +98,11 @@ async def record(platform: LocalPlatform, reason: str, message: str) -> None:
     await platform.record_event(found.workspace, reason=reason, message=message, is_warning=True)
 
 
-async def test_one_machine_keeps_what_happened_and_describe_and_events_tell_it(
+def test_one_machine_keeps_what_happened_and_describe_and_events_tell_it(
     platform: LocalPlatform, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await record(platform, "OutOfMemory", "WorkspaceSucceeded is False: too little; take more")
+    told = "WorkspaceSucceeded is False: too little; take more"
+    asyncio.run(record(platform, "OutOfMemory", told))
     here = Place(platform="local")
     describe_workspace("tuned", namespace=None, place=here)
     described = capsys.readouterr().out
