@@ -9,7 +9,7 @@ import httpx2
 
 def ask(method: str, url: str, *, json: Any = None) -> httpx2.Response:
     """The answer of a server, logged in as the environment says."""
-    return httpx2.request(method, url, json=json, headers=login(), timeout=60, trust_env=False)
+    return httpx2.request(method, url, json=json, headers=login(), timeout=150, trust_env=False)
 
 
 def login() -> dict[str, str]:

@@ -21,7 +21,7 @@ from tests.flows.watcher.conftest import installed
 
 __all__ = ["installed"]  # the fixture, for the tests that want the true watcher
 
-WAIT_S = 60
+WAIT_S = 180
 CRD = Path(__file__).parents[3] / "deployments/crds/kaito.sh_workspaces.yaml"
 SECRET = {
     "apiVersion": "v1",

@@ -21,7 +21,7 @@ from tests.cluster.program import Program
 from tests.cluster.simulated_node import DIGEST, SimulatedNode
 from tests.flows.prefect import ask
 
-LIMIT_S = 120.0
+LIMIT_S = 240.0
 ALL = {
     "Accepted",
     "NodesReady",

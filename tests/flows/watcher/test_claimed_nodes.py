@@ -49,7 +49,7 @@ def test_a_workspace_claims_its_node_is_served_on_it_and_gives_it_back(
     status = claiming.wait_until_ready(namespace)
     assert true_conditions(status) == {*ALL, "NodeClaimReady"}
     assert status["workerNodes"] == [f"node-{claim['metadata']['name']}"]
-    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=180s")
     assert cloud.claims() == []
 
 
@@ -64,7 +64,7 @@ def test_a_workspace_that_only_tunes_gives_its_node_back_at_the_end(
     [machine] = status["cost"]["machines"]
     assert machine["since"] < machine["until"]
     wait_until(lambda: not cloud.claims(), "the claim to be gone")
-    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=180s")
 
 
 def test_a_workspace_that_is_deleted_while_it_waits_leaves_no_claim(
@@ -73,5 +73,5 @@ def test_a_workspace_that_is_deleted_while_it_waits_leaves_no_claim(
     namespace = new_namespace(claiming)
     claiming.apply(wanting(namespace))
     wait_until(cloud.claims, "a claim")
-    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=180s")
     assert cloud.claims() == []

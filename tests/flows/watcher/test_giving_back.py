@@ -93,7 +93,7 @@ def test_a_served_workspace_that_is_stopped_gives_its_node_back(
     assert machine["until"] >= machine["since"]
     claiming.kubectl(*annotate, "kaitoflow.io/stopped-")
     claiming.wait_until_ready(namespace)
-    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    claiming.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=180s")
 
 
 def test_the_collection_has_the_rights_that_it_needs(claiming: Installation, cloud: Cloud) -> None:

@@ -281,7 +281,7 @@ def test_a_workspace_that_is_deleted_at_any_moment_leaves_nothing(
     installed.node.ending_s = 1  # as pods are there for a while that have been deleted
     MOMENTS[moment](installed, namespace)
     uid = installed.uid(namespace)
-    installed.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=60s")
+    installed.kubectl("delete", "workspace", "tuned", "-n", namespace, "--timeout=180s")
     assert installed.names(KINDS, namespace) == ["configmap/kube-root-ca.crt"]
     wait_until(
         lambda: {run["state_type"] for run in installed.runs(uid)} <= ENDED,

@@ -21,7 +21,7 @@ from flows.worker.endpoint import poke_worker
 from tests.flows.prefect import ask
 
 T = TypeVar("T")
-WAIT_S = 90.0
+WAIT_S = 180.0
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 QUICK = {
     "KAITOFLOW_WORKER_HEARTBEAT_S": "1",
@@ -58,7 +58,7 @@ class WorkerProcess:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(WAIT_S)
 
     def _url(self) -> str:
         assert self.process.poll() is None, self.log.read_text()
@@ -189,7 +189,7 @@ class Pool:
         for worker in self.workers:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.kill()
-            worker.process.wait(60)
+            worker.process.wait(WAIT_S)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.flows.worker.conftest import Pool
+from tests.flows.worker.conftest import WAIT_S, Pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -66,7 +66,7 @@ def test_a_worker_refuses_the_name_of_a_living_one(pool: Pool) -> None:
     run = pool.start_guarded()[0]
     pool.wait_for_notes("began", 1)
     second = pool.start_worker(name="mine")
-    assert second.process.wait(60) == 1
+    assert second.process.wait(WAIT_S) == 1
     assert "WorkerNameTaken" in second.log.read_text()
     pool.gate.touch()
     assert pool.wait_for(run) == {"COMPLETED": 1}
