@@ -7,7 +7,7 @@ as `prefect` does.
 import os
 from typing import TYPE_CHECKING, Any
 
-from flows.heap import settle_heap
+from flows.heap import collect_aside, settle_heap
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -42,8 +42,11 @@ def answer_only_to(hosts: list[str]) -> None:
 
 if __name__ == "__main__":
     from prefect.cli import app
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
     if own_hosts := os.environ.get(HOSTS_VARIABLE):
         answer_only_to(own_hosts.split(","))
     settle_heap()
+    if PREFECT_API_DATABASE_CONNECTION_URL.value().startswith("sqlite"):
+        collect_aside()
     app()
