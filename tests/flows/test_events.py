@@ -59,7 +59,7 @@ def failed(status: WorkspaceStatus) -> WorkspaceStatus:
 
 
 def test_a_run_tells_what_happens_while_it_goes_on(server: str) -> None:
-    workspace, before = tuning_workspace("told"), fresh_status(1)
+    workspace, before = tuning_workspace("telling"), fresh_status(1)
 
     @flow
     def turn() -> None:
@@ -67,7 +67,7 @@ def test_a_run_tells_what_happens_while_it_goes_on(server: str) -> None:
         tell_events(workspace, before, before)
 
     turn()
-    resource = "kaitoflow.workspace.default.told"
+    resource = "kaitoflow.workspace.default.telling"
     assert wait_until(lambda: feed(server, resource), "the event") == ["kaitoflow.workspace.failed"]
 
 
