@@ -59,7 +59,7 @@ def _of_event(event: RecordedEvent) -> Moment:
         at=event.at,
         place=_PLACES[ConditionType(kind)] if kind in set(ConditionType) else "run",
         what=f"{event.reason}{times}",
-        told=event.message,
+        told="; ".join(event.message.splitlines()),
         is_warning=event.is_warning,
     )
 

@@ -101,7 +101,7 @@ async def record(platform: LocalPlatform, reason: str, message: str) -> None:
 def test_one_machine_keeps_what_happened_and_describe_and_events_tell_it(
     platform: LocalPlatform, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = "WorkspaceSucceeded is False: too little; take more"
+    told = "WorkspaceSucceeded is False: too little\ntake more"
     asyncio.run(record(platform, "OutOfMemory", told))
     here = Place(platform="local")
     describe_workspace("tuned", namespace=None, place=here)
