@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow prepare-tests prepare-nodes check bench bench-control bench-retune images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
+.PHONY: help setup demo test test-slow prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,9 @@ bench: prepare-tests ## Run every benchmark of tests/bench
 
 bench-control: prepare-tests ## Run the control side's benchmark alone: 200 Workspaces on a real control plane
 	@$(BIN)/python tests/bench/bench_control.py
+
+bench-settled: prepare-tests ## Measure what it costs to keep 200 Workspaces true, and how soon what is deleted is back
+	@$(BIN)/python tests/bench/bench_settled.py
 
 bench-retune: setup ## Measure from changed data to the answer of a promoted adapter, beside the demo's first run
 	@$(BIN)/python tests/bench/bench_retune.py
