@@ -45,7 +45,8 @@ async def try_out(
 ) -> Tried:
     """What a canary of an adapter came to; one that has begun, or has passed, is gone on with.
 
-    The adapter stays loaded where it passed, to be promoted; else it goes again.
+    The adapter stays loaded where it passed, to be promoted; else it goes again. Who stops waiting
+    stops the canary.
 
     Args: as of `promote`.
     Raises: as `promote`.
@@ -54,9 +55,16 @@ async def try_out(
         known = _named(await _with_loaded(ask, version, adapter), name)
         told = known.get("canary") or {}
         goes_on = told.get("version") == version and told["verdict"] in ("running", "passed")
-        if not goes_on and known.get("version") != version:
-            await ask("POST", "/admin/canary", {"name": name, "version": version, **asdict(canary)})
-        tried = await _verdict(ask, name, version, look_every_s=min(_LOOK_EVERY_S, canary.for_s))
+        try:
+            if not goes_on and known.get("version") != version:
+                begun = {"name": name, "version": version, **asdict(canary)}
+                await ask("POST", "/admin/canary", begun)
+            look_every_s = min(_LOOK_EVERY_S, canary.for_s)
+            tried = await _verdict(ask, name, version, look_every_s=look_every_s)
+        except asyncio.CancelledError:
+            # From the first word on: the server may have begun before its answer was heard.
+            await asyncio.shield(ask("POST", "/admin/canary/stop", {"name": name}))
+            raise
         if tried.verdict != "passed" and version in _versions(await ask("GET", _STATE)):
             await ask("POST", "/v1/unload_lora_adapter", {"lora_name": version})
         return tried
@@ -111,26 +119,22 @@ async def _with_loaded(ask: "_Ask", version: str, adapter: str) -> Mapping[str, 
 
 
 async def _verdict(ask: "_Ask", name: str, version: str, *, look_every_s: float) -> Tried:
-    """What a canary that runs comes to; who stops waiting for it stops it."""
-    try:
-        while True:
-            known = _named(await ask("GET", _STATE), name)
-            if known.get("version") == version:
-                return Tried(verdict="passed", reason="it answers to the name already", requests=0)
-            told = known.get("canary")
-            if told is None or told["version"] != version:
-                gone = "the server began anew, or somebody moved the name"
-                return Tried(verdict="stopped", reason=gone, requests=0)
-            if told["verdict"] != "running":
-                return Tried(
-                    verdict=told["verdict"],
-                    reason=told["reason"] or f"the canary was {told['verdict']}",
-                    requests=told["requests"],
-                )
-            await asyncio.sleep(look_every_s)
-    except asyncio.CancelledError:
-        await asyncio.shield(ask("POST", "/admin/canary/stop", {"name": name}))
-        raise
+    """What a canary that runs comes to."""
+    while True:
+        known = _named(await ask("GET", _STATE), name)
+        if known.get("version") == version:
+            return Tried(verdict="passed", reason="it answers to the name already", requests=0)
+        told = known.get("canary")
+        if told is None or told["version"] != version:
+            gone = "the server began anew, or somebody moved the name"
+            return Tried(verdict="stopped", reason=gone, requests=0)
+        if told["verdict"] != "running":
+            return Tried(
+                verdict=told["verdict"],
+                reason=told["reason"] or f"the canary was {told['verdict']}",
+                requests=told["requests"],
+            )
+        await asyncio.sleep(look_every_s)
 
 
 def _versions(state: Mapping[str, Any]) -> set[str]:

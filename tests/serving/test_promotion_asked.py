@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.contract.canary import Canary
 from tasks.contract.errors import AdapterMismatch, ServerNotReady
+from tasks.inference import promotion
 from tasks.inference.promotion import (
     LiveServer,
     Tried,
@@ -84,6 +86,28 @@ async def test_a_canary_whose_run_is_cancelled_ends(hot: Running, live: LiveServ
     tries = trying(live, Canary(share=1.0, for_s=600.0))
     while not state_of(hot, "mine")["canary"]:
         await asyncio.sleep(0.01)
+    tries.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tries
+    assert state_of(hot, "mine")["canary"]["verdict"] == "stopped"
+
+
+async def test_a_canary_whose_run_is_cancelled_before_the_server_answered_ends(
+    hot: Running, live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks, begun = promotion._Ask.__call__, asyncio.Event()
+
+    async def unheard(ask: Any, method: str, path: str, body: Any = None) -> Any:
+        told = await asks(ask, method, path, body)
+        if path == "/admin/canary":
+            begun.set()
+            await asyncio.Event().wait()
+        return told
+
+    monkeypatch.setattr(promotion._Ask, "__call__", unheard)
+    await promote(live, name="mine", version="mine@1", adapter="first")
+    tries = trying(live, Canary(share=1.0, for_s=600.0))
+    await begun.wait()
     tries.cancel()
     with pytest.raises(asyncio.CancelledError):
         await tries
