@@ -106,7 +106,8 @@ def gpus(nodes: Sequence[Seen]) -> Check:
             "GPUs",
             "fail",
             told + ", ".join(uncounted[:5]),
-            "install NVIDIA's driver and device plugin on them",
+            "install NVIDIA's driver on them, where it is missing, and its device plugin "
+            "(the chart's devicePlugin.enabled=true)",
         )
     total = sum(counted)
     if not total:

@@ -46,10 +46,14 @@ class _Lack:
 
 # How NVIDIA's device plugin counts slices of GPUs: nvidia.com/mig-3g.40gb.
 _MIG = "nvidia.com/mig-"
+PLUGIN_FIX = (
+    "install NVIDIA's device plugin (the chart's devicePlugin.enabled=true), and see that its pod "
+    "on the node runs"
+)
 _NO_PLUGIN = _Lack(
     "has a GPU that Kubernetes does not count",
     "have GPUs that Kubernetes does not count",
-    "install NVIDIA's device plugin, and see that its pod on the node runs",
+    PLUGIN_FIX,
 )
 
 

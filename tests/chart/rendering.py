@@ -61,6 +61,7 @@ VARIANTS: dict[str, Object] = {
             },
         }
     },
+    "device-plugin": {"devicePlugin": {"enabled": True}},
     "limited": {
         "namespaces": ["team-a"],
         "networkPolicy": {
@@ -162,6 +163,17 @@ def find(objects: list[Object], kind: str, name: str) -> Object:
     found = [o for o in objects if o["kind"] == kind and o["metadata"]["name"].endswith(name)]
     assert len(found) == 1, [f"{o['kind']} {o['metadata']['name']}" for o in objects]
     return found[0]
+
+
+def on_nodes(objects: list[Object]) -> list[Object]:
+    """What lies where the nodes' own programs do, and is no part of the release's namespace."""
+    return [each for each in objects if each["metadata"].get("namespace") == "kube-system"]
+
+
+def restricted(objects: list[Object]) -> list[Object]:
+    """What a namespace has to let in that lets only restricted pods in."""
+    there = on_nodes(objects)
+    return [each for each in objects if each not in there]
 
 
 def hooks(objects: list[Object], component: str) -> list[Object]:

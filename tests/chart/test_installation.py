@@ -48,7 +48,10 @@ def apply(control_plane: ControlPlane, manifests: str) -> str:
 def for_this_cluster(variant: str, installation: Installation) -> Object:
     """A variant's values, with a namespace that is there."""
     values = VARIANTS[variant]
-    there = {} if "allNamespaces" in values else {"namespaces": [installation.workspaces]}
+    there: Object = {} if "allNamespaces" in values else {"namespaces": [installation.workspaces]}
+    if plugin := values.get("devicePlugin"):
+        # In place of kube-system, of which there is one for all tests; it goes with the test.
+        there["devicePlugin"] = plugin | {"namespace": installation.workspaces}
     return values | there
 
 

@@ -30,6 +30,7 @@ from tests.chart.rendering import (
     pod_specs,
     render,
     render_text,
+    restricted,
     served,
     servers,
 )
@@ -174,11 +175,12 @@ def test_the_crd_is_the_one_of_deployments_without_a_copy() -> None:
 
 @each_variant
 def test_all_containers_are_restricted(variant: str) -> None:
-    for name, spec in pod_specs(render(VARIANTS[variant])):
+    objects = restricted(render(VARIANTS[variant]))
+    for name, spec in pod_specs(objects):
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["runAsUser"] > 0, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-    for name, container in containers(render(VARIANTS[variant])):
+    for name, container in containers(objects):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -192,14 +194,15 @@ def test_all_containers_have_memory_limits_and_are_probed(variant: str) -> None:
     for name, container in containers(objects):
         assert container["resources"]["limits"]["memory"], name
         assert container["resources"]["requests"]["cpu"], name
-    for name, container in containers(servers(objects)):
+    for name, container in containers(restricted(servers(objects))):
         assert {"startupProbe", "livenessProbe"} <= set(container), name
 
 
 @each_variant
 def test_services_are_not_told_to_pods_as_variables(variant: str) -> None:
     """KAITOFLOW_WORKER_PORT=tcp://10.96.0.7:8080 would be read as a setting."""
-    assert all(spec["enableServiceLinks"] is False for _, spec in pod_specs(render()))
+    specs = pod_specs(render(VARIANTS[variant]))
+    assert all(spec["enableServiceLinks"] is False for _, spec in specs)
 
 
 @each_variant
@@ -328,7 +331,7 @@ def test_an_outside_prefect_server_leaves_no_server_and_no_database() -> None:
 @each_variant
 def test_no_object_lies_outside_its_namespace(variant: str) -> None:
     told = served(VARIANTS[variant]).get("namespaces", [])
-    for each in render(VARIANTS[variant]):
+    for each in restricted(render(VARIANTS[variant])):
         where = each["metadata"].get("namespace")
         clusterwide = each["kind"] in CLUSTERWIDE
         assert where is None if clusterwide else where in {NAMESPACE, *told}, each["kind"]
@@ -344,7 +347,7 @@ def test_cluster_wide_objects_of_two_installations_never_share_a_name() -> None:
 def test_a_policy_guards_every_pod(variant: str) -> None:
     objects = render(VARIANTS[variant])
     policies = [o for o in objects if o["kind"] == "NetworkPolicy"]
-    here = [o for o in policies if o["metadata"]["namespace"] == NAMESPACE]
+    here = [o for o in policies if o["metadata"]["namespace"] in {NAMESPACE, "kube-system"}]
     guarded = [o["spec"]["podSelector"]["matchLabels"] for o in here]
     workloads = servers(objects)
     assert sorted(str(labels) for labels in guarded) == sorted(

@@ -10,6 +10,9 @@
 {{- if and .Values.networkPolicy.workspaces.enabled .Values.allNamespaces -}}
 {{- fail "networkPolicy.workspaces was asked for; allNamespaces leaves open where; name the namespaces in which Workspaces are run" -}}
 {{- end -}}
+{{- if and .Values.devicePlugin.enabled (eq .Values.nodes.provisioner "aks") .Values.nodes.azure.managesGpus -}}
+{{- fail "devicePlugin.enabled was asked for; AKS brings one to the pools that are made (nodes.azure.managesGpus), and two of a node count its GPUs in turn; set one of the two to false" -}}
+{{- end -}}
 {{- range $name := .Values.pods.insecureRegistries -}}
 {{- if not (regexMatch "^[A-Za-z0-9.-]+(:[0-9]+)?$" $name) -}}
 {{- fail (printf "pods.insecureRegistries names %q; a registry is spoken to as host or host:port; leave out the scheme and what follows" $name) -}}

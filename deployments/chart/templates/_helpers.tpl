@@ -63,6 +63,13 @@ namespace: {{ (first .).Release.Namespace }}
 labels: {{- include "kaitoflow.labels" . | nindent 2 }}
 {{- end -}}
 
+{{/* The same for what belongs to the nodes, and lies where their own programs do. */}}
+{{- define "kaitoflow.nodeMetadata" -}}
+name: {{ include "kaitoflow.component" . }}
+namespace: {{ (first .).Values.devicePlugin.namespace }}
+labels: {{- include "kaitoflow.labels" . | nindent 2 }}
+{{- end -}}
+
 {{/* Takes (list CONTEXT IMAGE): where IMAGE of .Values.image is pulled from. */}}
 {{- define "kaitoflow.image" -}}
 {{- $context := first . -}}

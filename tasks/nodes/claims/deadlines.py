@@ -12,6 +12,7 @@ from tasks.contract.errors import (
     OfferUnavailable,
 )
 from tasks.nodes.claims.node_claim import moment_of, offer_of, state_of
+from tasks.nodes.selection import PLUGIN_FIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,6 @@ def overdue(
         return GpuNotReady(
             f"{asked}",
             f"it joined, and its GPUs were not counted within {deadlines.gpu_s:.0f} s ({said})",
-            "install NVIDIA's device plugin, and see that its pod on the node runs",
+            PLUGIN_FIX,
         )
     return None

@@ -48,7 +48,7 @@ _OTHER_NODE = (
 _GPU = r"Insufficient (?P<what>(?:\w+\.)+\w+/(?:gpu|mig-\S+))"
 _NOT_COUNTED = (
     "and if a node has GPUs that Kubernetes does not count (kubectl describe node NODE), "
-    "install the device plugin of their vendor"
+    "install the device plugin of their vendor (NVIDIA's: the chart's devicePlugin.enabled=true)"
 )
 _TOO_FULL = (
     _Cause(
