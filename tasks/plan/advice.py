@@ -14,7 +14,9 @@ def advice(run: Run) -> Check | None:
     if run.config is None:
         return None
     rate = advised_rate(run.config, shape=run.shape, architecture=run.preset.architecture)
-    rank = advised_rank(run.config, shape=run.shape, answer_tokens=run.tokens or 0)
+    rank = None
+    if run.tokens:
+        rank = advised_rank(run.config, shape=run.shape, answer_tokens=run.tokens)
     advised = [each for each in (rate, rank) if each]
     if not advised:
         return None

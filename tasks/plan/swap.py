@@ -45,7 +45,7 @@ def swap(
     findings: Findings,
     *,
     memory_gib: float | None,
-    is_candidate: bool = False,
+    is_candidate: bool,
 ) -> Swap | None:
     """How it is tuned again; None where no server is there.
 
@@ -87,7 +87,7 @@ def swap(
     return chosen
 
 
-def check(chosen: Swap, workspace: Workspace, world: World, *, is_candidate: bool = False) -> Check:
+def check(chosen: Swap, workspace: Workspace, world: World, *, is_candidate: bool) -> Check:
     """The line of a plan that says what becomes of the server."""
     newer = _named(workspace, is_candidate=is_candidate)
     older = f"generation {world.served_generation}" if world.served_generation else "the server"

@@ -28,7 +28,7 @@ from tasks.steps import change_status
 )
 async def plan_workspace(workspace: Workspace, *, push: bool, port: int | None) -> Plan:
     """What the run needs, and every check's verdict, as a table in the UI."""
-    return await _plan(workspace, push=push, port=port)
+    return await _plan(workspace, push=push, port=port, is_candidate=False)
 
 
 @task(
@@ -47,9 +47,7 @@ async def plan_candidate(workspace: Workspace, *, push: bool) -> Plan:
     return plan
 
 
-async def _plan(
-    workspace: Workspace, *, push: bool, port: int | None, is_candidate: bool = False
-) -> Plan:
+async def _plan(workspace: Workspace, *, push: bool, port: int | None, is_candidate: bool) -> Plan:
     platform = current_platform()
     world = await platform.look_around(workspace, push=push, port=port)
     found = await look(

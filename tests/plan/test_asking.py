@@ -42,19 +42,16 @@ async def test_a_question_that_is_given_up_gives_its_turn_away(
     answered.set()
 
 
-async def test_no_more_are_asked_at_once_than_there_are_turns(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(asking, "AT_ONCE", 2)
+async def test_sixteen_are_asked_at_once_and_no_more() -> None:
     there, most = set[int](), list[int]()
-    both = threading.Barrier(2, timeout=60)
+    all_of_them = threading.Barrier(16, timeout=60)
 
     def question() -> None:
         there.add(threading.get_ident())
-        both.wait()
+        all_of_them.wait()
         most.append(len(there))
-        both.wait()
+        all_of_them.wait()
         there.discard(threading.get_ident())
 
-    await asyncio.gather(*(ask(question, limit_s=60) for _ in range(6)))
-    assert most == [2] * 6
+    await asyncio.gather(*(ask(question, limit_s=60) for _ in range(48)))
+    assert most == [16] * 48

@@ -126,6 +126,13 @@ def test_a_budget_is_told_with_the_time_that_it_buys() -> None:
     )
 
 
+@pytest.mark.parametrize("hours", [1.5, 2])
+def test_a_budget_is_enough_that_buys_the_shortest_time(hours: float) -> None:
+    check = of_budget(seconds=hours * 3600)
+    assert check
+    assert check.result == "ok"
+
+
 @pytest.mark.parametrize(
     ("without", "why"),
     [

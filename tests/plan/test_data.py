@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from tasks.contract.artifacts import Check
+from tasks.contract.continuing import CONTINUE_ANNOTATION
 from tasks.contract.errors import AddressForbidden, InvalidWorkspace
-from tasks.contract.workspace import Workspace
+from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.plan.data import dataset, expected_tokens, with_absolute_files
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
-from tests.builders import tuning_workspace
+from tests.builders import tuning_manifest, tuning_workspace
 
 HERE = World(config_maps={}, has_secret=lambda _name: True)
 CLUSTER = replace(HERE, is_cluster=True)
@@ -110,3 +111,47 @@ def test_addresses_of_others_and_absolute_files_stay_as_they_are(tmp_path: Path)
     kept = with_absolute_files(workspace, tmp_path).tuning
     assert kept
     assert kept.input.urls == [A, "file:///abs/a.jsonl", (tmp_path / "b.jsonl").as_uri()]
+
+
+@pytest.mark.parametrize(
+    ("start", "kept"),
+    [("./out/adapter", "{base}/out/adapter"), ("/out", "/out"), ("r.io/a:1", "r.io/a:1")],
+)
+def test_a_folder_to_go_on_from_is_counted_from_where_the_file_is(
+    start: str, kept: str, tmp_path: Path
+) -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {CONTINUE_ANNOTATION: start}
+    made = with_absolute_files(parse_workspace(manifest, source="test"), tmp_path)
+    assert made.metadata.annotations == {CONTINUE_ANNOTATION: kept.format(base=tmp_path)}
+
+
+def test_a_web_page_is_told_instead_of_a_file() -> None:
+    seen = DatasetSeen(bytes=(None,), web_pages=(A,))
+    assert dataset(of(A), CLUSTER, Findings(dataset=seen)) == Check(
+        name="dataset",
+        result="warn",
+        detail=f"1 file(s); {A} is a web page, not a file",
+        fix="give the address of the file itself (the one behind Raw or Download)",
+    )
+
+
+def test_what_is_behind_a_hash_is_not_asked_for_and_told() -> None:
+    assert told(of(A, f"{B}#part")) == Check(
+        name="dataset",
+        result="warn",
+        detail="2 file(s); nothing after the # is asked for (#part)",
+        fix="write %23 where the # is part of the file's name",
+    )
+
+
+def test_a_password_in_an_address_is_told_where_others_see_it() -> None:
+    url = "https://ana:secret@host/a.jsonl"
+    check = told(of(url))
+    assert isinstance(check, Check)
+    assert (check.result, check.fix) == (
+        "warn",
+        "give an address that is signed for a while, an image or a volume",
+    )
+    assert "all see who see the Workspace" in check.detail
+    assert told(of(url), world=HERE) == "1 file(s), verified before training"

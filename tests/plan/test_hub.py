@@ -49,17 +49,29 @@ MIXTURE = CONFIG | {
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Says nothing of what it is asked."""
+    """Keeps what part of each file it is asked for, and says nothing of it."""
+
+    def __init__(self, *args: Any, ranges: list[str | None], **kwargs: Any) -> None:
+        self._ranges = ranges
+        super().__init__(*args, **kwargs)
+
+    def do_GET(self) -> None:
+        self._ranges.append(self.headers["Range"])
+        super().do_GET()
 
     def log_message(self, *_: Any) -> None:
         """Keep quiet."""
 
 
 class Hub:
-    """A server that has one model's files."""
+    """A server that has one model's files.
 
-    def __init__(self, folder: Path, endpoint: str) -> None:
-        self.endpoint, self._files = endpoint, folder / MODEL / "resolve" / "main"
+    ranges: the part of each file that was asked for; None = all of it.
+    """
+
+    def __init__(self, folder: Path, endpoint: str, ranges: list[str | None]) -> None:
+        self.endpoint, self.ranges = endpoint, ranges
+        self._files = folder / MODEL / "resolve" / "main"
         self._files.mkdir(parents=True)
 
     def has(self, config: Any, *, index: Any = None, header: Any = None) -> None:
@@ -78,9 +90,11 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield Hub(tmp_path, f"http://127.0.0.1:{server.server_port}")
+    ranges: list[str | None] = []
+    handler = partial(Quiet, directory=str(tmp_path), ranges=ranges)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield Hub(tmp_path, f"http://127.0.0.1:{server.server_port}", ranges)
     server.shutdown()
     server.server_close()
 
@@ -100,6 +114,14 @@ def test_the_shape_of_weights_in_one_file_is_read_off_their_beginning(hub: Hub) 
     )
     assert (preset.architecture, preset.context_tokens) == ("llama", 8192)
     assert preset.kv_bytes_per_token == 2 * 32 * 1024 * 2
+
+
+def test_of_weights_in_one_file_no_more_than_their_header_is_asked_for(hub: Hub) -> None:
+    tensors = {"lm_head.weight": {"shape": [10, 64]}}
+    hub.has(CONFIG, header=tensors)
+    hub.look_up()
+    header = len(json.dumps(tensors))
+    assert hub.ranges == [None, None, "bytes=0-7", f"bytes=0-{8 + header - 1}"]
 
 
 def test_weights_in_several_files_are_counted_by_their_index(hub: Hub) -> None:

@@ -12,7 +12,7 @@ from tasks.plan.findings import Findings
 from tasks.plan.rehearsal import cluster_rules, rehearse
 from tasks.platform.base import Address, Pod, World
 from tasks.platform.diagnosis import Diagnosis
-from tests.builders import tuning_workspace
+from tests.builders import tuning_manifest, tuning_workspace
 
 FULL = Diagnosis(
     reason="QuotaExceeded", asked="asked", found="found", fix="raise it", is_final=False
@@ -94,6 +94,12 @@ async def test_each_pod_that_would_be_made_is_tried() -> None:
 
 async def test_a_workspace_that_is_at_fault_itself_is_for_other_checks() -> None:
     assert await rehearsed(tuning_workspace(preset={"name": "no-such-model"})) == []
+
+
+async def test_pods_of_an_annotation_without_a_meaning_are_not_tried() -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {"kaitoflow.io/no-such-word": "1"}
+    assert await rehearsed(parse_workspace(manifest, source="test")) == []
 
 
 async def test_pods_are_tried_with_the_gpus_and_the_image_that_they_will_have() -> None:

@@ -182,6 +182,11 @@ def test_a_server_fits_where_one_node_holds_it(
     assert fit.peak_gib == memory_here_gib(run, None)
 
 
+def test_a_server_s_cache_takes_its_room_beside_the_weights() -> None:
+    without_cache = TEN_GIB.model_copy(update={"kv_bytes_per_token": None})
+    assert [fit_on(served(each), T4).nodes for each in (without_cache, TEN_GIB)] == [1, 2]
+
+
 def not_served() -> Workspace:
     manifest = tuning_manifest()
     manifest["metadata"]["annotations"] = {"kaito.sh/serve": "false"}
