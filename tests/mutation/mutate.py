@@ -8,8 +8,8 @@ survived of each module, with every survivor.
 
 Fast means: not marked slow, cluster or e2e, no server of a whole session, and under half a second
 of CPU, beside what the first test of all has to import. A mutant that hangs its tests for long
-counts as killed. Mutants run here as the code that they are: leave out modules that end processes
-or delete folders.
+counts as killed; one whose tests had no core for most of that time is undecided, which is no kill.
+Mutants run here as the code that they are: leave out modules that end processes or delete folders.
 """
 
 import argparse
@@ -36,11 +36,11 @@ from tests.mutation.operators import Mutant, find_mutants
 
 ROOT = Path(__file__).parents[2]
 _FAST_TEST_CPU_S = 0.5
-# By the clock, which on a busy machine says little: only what waits for long is left out by it.
+# What waits for long is left out, by a clock that stands while it lacks a core (see `_clock_s`).
 _LONG_TEST_S = 10.0
 _HANGING_TEST_S = 60
-# A mutant that only had to wait for its turn is not to count as killed.
 _MUTANT_LIMIT_S = 600.0
+_UNDECIDED = 71
 _BASELINE_LIMIT_S = 1800.0
 # Each takes seconds to start: a test that asks for one is not fast.
 _DEAR_FIXTURES = frozenset(
@@ -60,12 +60,15 @@ class Fast:
     """A pytest plugin: keeps the tests that are fast, or those named, and times them.
 
     cpu_s: of each test, its fixtures and the processes that it ended. too_long: by the clock.
+    starved: ran out of time, most of which went by without a core.
     """
 
     only: frozenset[str] = frozenset()
     cpu_s: dict[str, float] = field(default_factory=dict)
     too_long: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    out_of_time: set[str] = field(default_factory=set)
+    starved: set[str] = field(default_factory=set)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -75,17 +78,22 @@ class Fast:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Keep what a test takes in all."""
-        began_s, cpu_s = time.monotonic(), _cpu_s()
+        began_s, cpu_s = _clock_s(), _cpu_s()
         done = yield
         self.cpu_s[item.nodeid] = _cpu_s() - cpu_s
-        if time.monotonic() - began_s > _LONG_TEST_S:
+        taken_s = _clock_s() - began_s
+        if taken_s > _LONG_TEST_S:
             self.too_long.add(item.nodeid)
+        if item.nodeid in self.out_of_time and taken_s < _HANGING_TEST_S / 2:
+            self.starved.add(item.nodeid)
         return done
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep which have failed."""
+        """Keep which have failed, and which of them since they took too long."""
         if report.failed:
             self.failed.add(report.nodeid)
+        if report.failed and "Timeout (>" in report.longreprtext:
+            self.out_of_time.add(report.nodeid)
 
     @property
     def fast(self) -> set[str]:
@@ -107,10 +115,11 @@ class Verdict:
     tests: int
     killed: int = 0
     survived: list[Mutant] = field(default_factory=list)
+    undecided: list[Mutant] = field(default_factory=list)
 
     @property
     def total(self) -> int:
-        return self.killed + len(self.survived)
+        return self.killed + len(self.survived) + len(self.undecided)
 
 
 def main() -> None:
@@ -189,16 +198,20 @@ def _try_module(
     for mutant in random.Random(f"{seed} {module}").sample(found, min(mutants, len(found))):
         (checkout / module).write_text(mutant.apply(source))
         _forget_compiled(checkout / module)
-        if not all(_pass(checkout, fast) for fast in tiers if fast):
-            verdict.killed += 1
-        else:
+        passed = _passed(checkout, tiers)
+        if passed is None:
+            verdict.undecided.append(mutant)
+        elif passed:
             verdict.survived.append(mutant)
+        else:
+            verdict.killed += 1
     (checkout / module).write_text(source)
     taken_s = time.monotonic() - started_s
     _say(f"{_line(module, verdict.tests, verdict.killed, verdict.total)}  {taken_s:5.0f} s")
-    for mutant in sorted(verdict.survived, key=lambda each: each.line):
-        was, now = (" ".join(words.split())[:60] for words in (mutant.was, mutant.text))
-        _say(f"    survived {module}:{mutant.line} {mutant.operator}: {was} -> {now}")
+    for name, mutants_left in (("survived", verdict.survived), ("undecided", verdict.undecided)):
+        for mutant in sorted(mutants_left, key=lambda each: each.line):
+            was, now = (" ".join(words.split())[:60] for words in (mutant.was, mutant.text))
+            _say(f"    {name} {module}:{mutant.line} {mutant.operator}: {was} -> {now}")
     return verdict
 
 
@@ -279,11 +292,20 @@ def _fast_tests(checkout: Path, files: list[str]) -> frozenset[str]:
     return frozenset(fast)
 
 
-def _pass(checkout: Path, fast: frozenset[str]) -> bool:
-    def run() -> int:
-        return int(pytest.main([*_OPTIONS, *_files(fast)], plugins=[Fast(only=fast)]))
+def _passed(checkout: Path, tiers: list[frozenset[str]]) -> bool | None:
+    """Whether all pass, tier by tier until one does not; None = the machine is too busy to say."""
+    answers = (_pass(checkout, fast) for fast in tiers if fast)
+    return next((answer for answer in answers if not answer), True)
 
-    return _forked(checkout, run, limit_s=_MUTANT_LIMIT_S) == 0
+
+def _pass(checkout: Path, fast: frozenset[str]) -> bool | None:
+    def run() -> int:
+        tests = Fast(only=fast)
+        code = int(pytest.main([*_OPTIONS, *_files(fast)], plugins=[tests]))
+        return _UNDECIDED if tests.starved else code
+
+    code = _forked(checkout, run, limit_s=_MUTANT_LIMIT_S)
+    return None if code in (None, _UNDECIDED) else code == 0
 
 
 def _files(tests: Iterable[str]) -> list[str]:
@@ -293,6 +315,14 @@ def _files(tests: Iterable[str]) -> list[str]:
 def _cpu_s() -> float:
     """The CPU time of this process, and of those that it has waited for."""
     return sum(os.times()[:4])
+
+
+def _clock_s() -> float:
+    """The time by the clock, less that in which this thread could have run and had no core."""
+    waited_ns = 0
+    with suppress(OSError):  # only Linux tells
+        waited_ns = int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    return time.monotonic() - waited_ns / 1e9
 
 
 def _forked(
