@@ -16,8 +16,8 @@ from flows.questions import keep_questions
 from flows.schedules import keep_schedules
 from flows.watcher.lease import Lease
 from flows.watcher.metrics import WatcherMetrics
-from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
+from flows.watcher.watcher import Watcher
 from tasks.contract.errors import KaitoflowError, LeadershipLost
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.settings import settings

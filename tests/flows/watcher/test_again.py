@@ -12,8 +12,8 @@ import pytest
 
 from flows.prefect_api import PrefectApi, Run
 from flows.watcher.decide import Known, Refuse, decide
-from flows.watcher.runs import Watcher
 from flows.watcher.settings import WatcherSettings
+from flows.watcher.watcher import Watcher
 from tasks.contract.repairs import Repairs
 from tasks.contract.status import ConditionType, State, WorkspaceStatus
 from tasks.platform.kube_api import KubeApi
