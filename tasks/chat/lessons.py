@@ -12,21 +12,18 @@ shape alone; filled with the contents it must be the true rendering, letter by l
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tasks.chat.bounds import TemplateRefusal
 from tasks.chat.literals import Rendered, Said, control_texts, render_literally
+from tasks.chat.marks import MARK, Marked, end_of_last_mark, fill, growth, last_mark, mark
 from tasks.chat.proof import Unteachable, prove
 from tasks.chat.template import ChatTemplate, Message, Tool
+from tasks.chat.thoughts import with_reasoning_apart, with_thought, without_reasoning
 from tasks.chat.training_forms import training_form
 
 _KEPT_PLANS = 4096
-_MARK = re.compile(r"QzMark\d{5}zQ")
-_THOUGHT = re.compile(r"(\s*(?:<think>)?\s*)(.*?)(\s*</think>\s*)(.*?)(\s*)", re.DOTALL)
-_ENDS_THOUGHT = re.compile(r"(<think>\s*)?</think>\s*\Z")
-_CLOSES_THOUGHT = "\n</think>\n\n"
 UNTEACHABLE_FIX = "change the row, or set ModelConfig.chat_template to one that renders all of it"
 
 Span = tuple[int, int]
@@ -83,7 +80,7 @@ class _Answer:
     @property
     def asked_last(self) -> str:
         """What is asked behind the last content before the answer."""
-        return self.ask[_end_of_last_mark(self.ask) :]
+        return self.ask[end_of_last_mark(self.ask) :]
 
 
 @dataclass(frozen=True)
@@ -143,13 +140,13 @@ class Teacher:
 
     def _teach(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Lesson]:
         if self.renders_reasoning:
-            messages = [_with_reasoning_apart(message) for message in messages]
+            messages = [with_reasoning_apart(message) for message in messages]
         elif not self.reads_reasoning:
-            messages = [_without_reasoning(message) for message in messages]
+            messages = [without_reasoning(message) for message in messages]
         turns = turns_to_learn(messages)
         if not turns:
             raise Unteachable("no assistant turn of it is to be learned")
-        marked = _Marked(messages)
+        marked = Marked(messages)
         key = json.dumps([marked.messages, tools, turns], default=str)
         plan = self._plans.get(key)
         if plan is None:
@@ -196,7 +193,7 @@ class Teacher:
     def _filled(
         self,
         form: ChatTemplate,
-        marked: "_Marked",
+        marked: Marked,
         tools: Sequence[Tool],
         *,
         turn: int | None,
@@ -212,17 +209,17 @@ class Teacher:
             true = form.render(marked.given[:turn], tools=tools, asks=True)
             compared = text[: spans[0][0]]
         for contents in (marked.contents, marked.escaped):
-            filled = _fill(compared, contents)
+            filled = fill(compared, contents)
             # A question for a thought is the server's, without the end of thought that it has.
             if filled == true or (turn is not None and true.startswith(filled)):
-                grown = _growth(text, contents)
-                return Lesson(_fill(text, contents), tuple((grown(a), grown(b)) for a, b in spans))
+                grown = growth(text, contents)
+                return Lesson(fill(text, contents), tuple((grown(a), grown(b)) for a, b in spans))
         raise Unteachable(
             "the chat template renders it in a way that depends on what is said, so that it cannot "
             "be told what the assistant says"
         )
 
-    def _plan(self, marked: "_Marked", tools: Sequence[Tool], turns: Sequence[int]) -> _Plan:
+    def _plan(self, marked: Marked, tools: Sequence[Tool], turns: Sequence[int]) -> _Plan:
         whole = self.template.render(marked.messages, tools=tools)
         answers = {turn: self._answer(marked, tools, turn) for turn in turns}
         if all(answer.ends for answer in answers.values()):
@@ -239,7 +236,7 @@ class Teacher:
         return _Plan(self.template, tuple(texts))
 
     def _plan_by_training_form(
-        self, marked: "_Marked", tools: Sequence[Tool], answers: Sequence[_Answer]
+        self, marked: Marked, tools: Sequence[Tool], answers: Sequence[_Answer]
     ) -> _Plan | None:
         form = self._training_form
         if form is None:
@@ -248,13 +245,13 @@ class Teacher:
             whole = form.render(marked.messages, tools=tools)
         except TemplateRefusal:
             return None
-        found = _MARK.findall(whole)
+        found = MARK.findall(whole)
         spans = [_place(whole, one, exact=one is answers[0]) for one in answers]
         if any(span is None for span in spans) or sorted(found) != sorted(marked.contents):
             return None
         return _Plan(form, ((None, whole, tuple(span for span in spans if span)),))
 
-    def _answer(self, marked: "_Marked", tools: Sequence[Tool], turn: int) -> _Answer:
+    def _answer(self, marked: Marked, tools: Sequence[Tool], turn: int) -> _Answer:
         """Ask and answer as a server and a model would exchange them.
 
         Raises: Unteachable, TemplateRefusal.
@@ -272,7 +269,7 @@ class Teacher:
             said = told[len(ask) :]
         else:
             ask, said = self._continued(ask, told, marked, turn)
-        ask, said = _with_thought(ask, said, marked, turn)
+        ask, said = with_thought(ask, said, marked, turn)
         least = max((said.rfind(mark) + len(mark) for mark in own if mark in said), default=0)
         end = max((at + len(e) for e in self.ends if (at := said.rfind(e)) >= least), default=0)
         return _Answer(ask, said[:end] if end else said.rstrip(), ends=bool(end))
@@ -285,7 +282,7 @@ class Teacher:
         except TemplateRefusal:
             return None
 
-    def _up_to(self, whole: str, marked: "_Marked", turn: int) -> str:
+    def _up_to(self, whole: str, marked: Marked, turn: int) -> str:
         """The whole text up to the end of a turn."""
         own = [mark for mark in marked.marks[turn] if mark in whole]
         if not own:
@@ -300,10 +297,9 @@ class Teacher:
         at = told.rfind(self._header, 0, first) if self._header else -1
         return at + len(self._header) if at >= 0 else first
 
-    def _continued(self, ask: str, told: str, marked: "_Marked", turn: int) -> tuple[str, str]:
+    def _continued(self, ask: str, told: str, marked: Marked, turn: int) -> tuple[str, str]:
         """Ask and answer of a template that renders an answered question otherwise."""
-        at = _end_of_last_mark(ask)
-        last = ask[:at][-len("QzMark00000zQ") :]
+        at, last = end_of_last_mark(ask), last_mark(ask)
         place = told.find(last) if at else 0
         if place < 0:
             raise Unteachable(
@@ -312,7 +308,7 @@ class Teacher:
         asked, said = ask[at:], told[place + len(last) if at else 0 :]
         shared = self._shared(asked, said)
         asked, said = asked[shared:], said[shared:]
-        begins, thought = _MARK.split(said)[0].strip(), marked.thought(turn)
+        begins, thought = MARK.split(said)[0].strip(), marked.thought(turn)
         if asked.strip() and not begins and thought and thought in said:
             # The server asks for no thought by itself; a row that has one is asked for it.
             return ask.removesuffix(asked), said
@@ -327,7 +323,7 @@ class Teacher:
 
     def _find_header(self) -> str:
         """What a template writes before each answer, without the thought that it may open."""
-        user = {"role": "user", "content": _mark(0)}
+        user = {"role": "user", "content": mark(0)}
         ask, told = (self._rendered([user], (), asks=asks) for asks in (True, False))
         if ask is None or told is None:
             return ""
@@ -335,16 +331,16 @@ class Teacher:
 
     def _find_ends(self) -> tuple[str, ...]:
         """The special tokens by which an assistant ends its turn, with and without a tool call."""
-        user = {"role": "user", "content": _mark(0)}
-        plain = {"role": "assistant", "content": _mark(1)}
-        function = {"name": _mark(1), "arguments": {"a": "b"}}
+        user = {"role": "user", "content": mark(0)}
+        plain = {"role": "assistant", "content": mark(1)}
+        function = {"name": mark(1), "arguments": {"a": "b"}}
         call = {"id": "call00001", "type": "function", "function": function}
         calling = {"role": "assistant", "content": None, "tool_calls": [call]}
         ends = []
         for message, place in ((plain, 0), (calling, -1)):
             told = self._rendered([user, message], ())
-            if told and _mark(1) in told:
-                behind = told.rpartition(_mark(1))[2]
+            if told and mark(1) in told:
+                behind = told.rpartition(mark(1))[2]
                 found = [*self._specials_in(behind)][place:][:1]
                 # Of a call, only what ends it: its parts may be between special tokens as well.
                 if message is plain or behind.rstrip().endswith(tuple(found)):
@@ -364,123 +360,11 @@ class Teacher:
                 yield match.group()
 
     def _probe_reasoning(self) -> tuple[bool, bool]:
-        user = {"role": "user", "content": _mark(0)}
-        thinks = {"role": "assistant", "content": _mark(1), "reasoning_content": _mark(2)}
+        user = {"role": "user", "content": mark(0)}
+        thinks = {"role": "assistant", "content": mark(1), "reasoning_content": mark(2)}
         told, ask = self._rendered([user, thinks], ()), self._rendered([user], (), asks=True)
-        renders = bool(told and _mark(2) in told)
+        renders = bool(told and mark(2) in told)
         return renders, renders or bool(re.search(r"<think>\s*\Z", ask or ""))
-
-
-class _Marked:
-    """A conversation with marks instead of what is said; white space and thought tags stay."""
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.given = [{k: v for k, v in message.items() if k != "weight"} for message in messages]
-        self.contents: dict[str, str] = {}
-        self.marks: list[list[str]] = []
-        self.messages = [self._marked(message) for message in self.given]
-
-    @property
-    def escaped(self) -> Mapping[str, str]:
-        """The contents as they are in templates that write results of tools as JSON."""
-        escaped = dict(self.contents)
-        for message, marks in zip(self.given, self.marks, strict=True):
-            if message["role"] == "tool":
-                escaped |= {m: json.dumps(escaped[m], ensure_ascii=False)[1:-1] for m in marks}
-        return escaped
-
-    def begins(self, turn: int, text: str) -> bool:
-        """Whether the turn's own content or call begins with a text."""
-        message = self.messages[turn]
-        content = str(message.get("content") or "").lstrip()
-        return content.startswith(text) or bool(message.get("tool_calls"))
-
-    def thought(self, turn: int) -> str:
-        """The mark of a thought, beside the content or in it, or nothing."""
-        message = self.messages[turn]
-        inline, tag, _ = str(message.get("content")).partition("</think>")
-        found = _MARK.search(str(message.get("reasoning_content") or (tag and inline)))
-        return found.group() if found else ""
-
-    def _marked(self, message: Message) -> dict[str, Any]:
-        marked, marks = dict(message), []
-        for word in ("reasoning_content", "content"):
-            text = message.get(word)
-            if not isinstance(text, str):
-                continue
-            thinks = word == "content" and message["role"] == "assistant"
-            parts = (_thought_apart(text) if thinks else None) or _padding_apart(text)
-            for at in range(1, len(parts), 2):
-                if parts[at]:
-                    mark = _mark(len(self.contents))
-                    self.contents[mark] = parts[at]
-                    marks.append(mark)
-                    parts[at] = mark
-            marked[word] = "".join(parts)
-        self.marks.append(marks)
-        return marked
-
-
-def _thought_apart(text: str) -> list[str] | None:
-    """White space and tags, thought, tags, answer, white space; None where there is no thought."""
-    match = _THOUGHT.fullmatch(text) if "</think>" in text else None
-    return list(match.groups()) if match else None
-
-
-def _padding_apart(text: str) -> list[str]:
-    """White space, what is said, white space."""
-    said = text.strip()
-    before = len(text) - len(text.lstrip()) if said else len(text)
-    return [text[:before], said, text[before + len(said) :]]
-
-
-def _with_thought(ask: str, said: str, marked: _Marked, turn: int) -> tuple[str, str]:
-    """Ask and answer, with the thought that the template cut out of the content, or left open."""
-    content = str(marked.messages[turn].get("content")).strip()
-    marks = _MARK.findall(content)
-    is_inline = bool(marks) and "</think>" in content
-    if is_inline:
-        said = _with_inline_thought(said, content, marks)
-    if closed := _ENDS_THOUGHT.search(ask):
-        if is_inline and content.index(marks[0]) < content.index("</think>"):
-            # The server asks for no thought by itself; a row that has one is asked for it.
-            ask = ask[: closed.start()]
-        else:
-            said = re.sub(r"\A\s*(<think>\s*)?</think>\s*", "", said)
-    if not ask.rstrip().endswith("<think>"):
-        return ask, said
-    if is_inline:
-        said = re.sub(r"\A\s*<think>\s*", "", said)
-    if "</think>" in said:
-        return ask, said
-    return ask, f"{marked.thought(turn)}{_CLOSES_THOUGHT}{said.lstrip()}"
-
-
-def _with_inline_thought(said: str, content: str, marks: Sequence[str]) -> str:
-    """What is said, its content as it was written where the template changed its thought."""
-    is_whole = "</think>" in said and all(mark in said for mark in marks)
-    begins, after = _MARK.split(said)[0].strip(), said.partition(marks[-1])[2]
-    header = begins.removesuffix(content[: content.index(marks[0])].strip()) if is_whole else begins
-    has_only_tags = not re.sub("</?think>", "", header).strip()
-    if is_whole and not (header.strip() and has_only_tags):
-        return said
-    return f"{'' if has_only_tags else header}{content}{after}"
-
-
-def _with_reasoning_apart(message: Message) -> Message:
-    """The message with a thought that its content begins with beside the content."""
-    content = message.get("content")
-    if message["role"] != "assistant" or not isinstance(content, str):
-        return message
-    parts = _thought_apart(content)
-    if not parts or message.get("reasoning_content") or "<think>" in parts[1] + parts[3]:
-        return message
-    apart = {**message, "content": parts[3] + parts[4]}
-    return apart | ({"reasoning_content": parts[1]} if parts[1] else {})
-
-
-def _without_reasoning(message: Message) -> Message:
-    return {word: value for word, value in message.items() if word != "reasoning_content"}
 
 
 def _place(whole: str, answer: _Answer, *, exact: bool) -> Span | None:
@@ -492,29 +376,10 @@ def _place(whole: str, answer: _Answer, *, exact: bool) -> Span | None:
             if whole.startswith(answer.ask + answer.said)
             else None
         )
-    at = _end_of_last_mark(answer.ask)
-    last = answer.ask[:at][-len("QzMark00000zQ") :]
+    at, last = end_of_last_mark(answer.ask), last_mark(answer.ask)
     place = whole.find(last)
     if place < 0 or not at:
         return None
     start = place + len(last) + len(answer.asked_last)
     is_there = whole.startswith(answer.asked_last + answer.said, place + len(last))
     return (start, start + len(answer.said)) if is_there else None
-
-
-def _mark(number: int) -> str:
-    return f"QzMark{number:05d}zQ"
-
-
-def _end_of_last_mark(text: str) -> int:
-    return max((match.end() for match in _MARK.finditer(text)), default=0)
-
-
-def _fill(text: str, contents: Mapping[str, str]) -> str:
-    return _MARK.sub(lambda match: contents[match.group()], text)
-
-
-def _growth(text: str, contents: Mapping[str, str]) -> Callable[[int], int]:
-    """Where places of the text with marks are in the filled one."""
-    by = [(m.start(), len(contents[m.group()]) - len(m.group())) for m in _MARK.finditer(text)]
-    return lambda place: place + sum(length for start, length in by if start < place)
