@@ -74,6 +74,7 @@ async def tuning_pod(
     """
     assert workspace.tuning
     tuning, preset, paths = workspace.tuning, preset_of(workspace), _paths(workspace, candidate)
+    nodes = workspace.resource.count if current_platform().is_cluster else 1
     text = await read_training_config_text(workspace)
     training = parse_training_config(text, method=tuning.method)
     gpus = gpus_to_train(
@@ -124,7 +125,15 @@ async def tuning_pod(
         away = await _away(workspace, image) if push and current_platform().is_cluster else None
     containers.append(
         _trainer(
-            workspace, tuning, paths, config_file, gpus=gpus, policy=policy, away=away, start=start
+            workspace,
+            tuning,
+            paths,
+            config_file,
+            nodes=nodes,
+            gpus=gpus,
+            policy=policy,
+            away=away,
+            start=start,
         )
     )
     if image:
@@ -143,6 +152,7 @@ async def tuning_pod(
         ),
         volumes={path: source for path, source in volumes.items() if source},
         hub_secret=tuning.preset.preset_options.model_access_secret,
+        nodes=nodes,
         gpus=gpus,
         resources=resources,
         candidate=candidate,
@@ -365,6 +375,7 @@ def _trainer(
     paths: PodPaths,
     config_file: Path | None,
     *,
+    nodes: int,
     gpus: int,
     policy: TrainingPolicy,
     away: CheckpointsAway | None,
@@ -382,6 +393,7 @@ def _trainer(
         run=str(workspace),
         gpus=gpus,
         processes=gpus if computes_on_gpu(gpus, settings()) else 1,
+        nodes=nodes,
         policy=policy,
         away=away,
         start=start.folder if start else None,

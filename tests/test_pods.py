@@ -67,6 +67,20 @@ async def test_where_others_want_a_node_s_gpus_too_a_trainer_takes_one(
     ]
 
 
+async def test_a_cluster_tunes_on_as_many_nodes_as_are_asked_for_and_one_machine_on_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = tuning_manifest() | {"resource": {"count": 3}}
+    workspace = parse_workspace(manifest, source="test")
+    here = await tuning_pod(workspace, NODE, push=False)
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    there = await tuning_pod(workspace, NODE, push=False)
+    assert [(pod.nodes, pod.container(TUNE).config.nodes) for pod in (here, there)] == [
+        (1, 1),
+        (3, 3),
+    ]
+
+
 async def test_a_trainer_without_gpus_is_one_process() -> None:
     node = Node(name="cpu-1", cores=4, memory_gib=16, gpus=0)
     trainer = (await tuning_pod(tuning_workspace(), node, push=False)).container(TUNE).config

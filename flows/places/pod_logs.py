@@ -9,7 +9,7 @@ from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
 from tasks.contract.steps import INFERENCE, PODS
 from tasks.contract.workspace import Workspace
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL, workspace_labels
+from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL, pod_number, workspace_labels
 from tasks.platform.wire import Object
 
 _LOOK_AGAIN_S = 1.0
@@ -70,7 +70,8 @@ async def pod_log_lines(
 async def _starts(api: KubeApi, workspace: Workspace, *, previous: bool) -> list[_Start]:
     """The containers that have a log, in the order in which they ran."""
     found = await api.find("Pod", workspace.metadata.namespace, labels=workspace_labels(workspace))
-    pods = [pod for pod in found if _is_meant(pod["metadata"]["labels"], workspace)]
+    # Of several that train together the first speaks for all.
+    pods = [p for p in found if _is_meant(p["metadata"]["labels"], workspace) and not pod_number(p)]
     pods.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     starts: list[_Start] = []
     for name in PODS:

@@ -45,6 +45,7 @@
         ├── RegistryUnavailable        5xx, time-outs, broken uploads
         ├── OutOfMemory
         ├── ContainerKilled            a pod program ended without a verdict
+        ├── PodsNotTogether            pods that were to train together did not come, or differ
         ├── TrainingDiverged           the loss is not a number, or far above where it began
         ├── NothingLearned             the adapter makes answers no better, or worse
         ├── BudgetSpent                the time or money that a training may take is spent
@@ -334,6 +335,10 @@ class ContainerKilled(Failed):
     """A pod program ended without a verdict of its own."""
 
     retryable = True
+
+
+class PodsNotTogether(Failed):
+    """Pods that were to train together did not all come in time, or have other data."""
 
 
 class TrainingDiverged(Failed):

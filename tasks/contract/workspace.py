@@ -84,8 +84,6 @@ class Workspace(Part):
         if (self.tuning is None) == (self.inference is None):
             found = "neither" if self.tuning is None else "both"
             raise ValueError(f"{found} of tuning and inference given; set exactly one")
-        if self.tuning and self.resource.count > 1:
-            raise ValueError("resource.count is above 1; tuning runs on one node; set it to 1")
         if self.tuning and self.resource.partition:
             raise ValueError("resource.partition is set; tuning needs whole GPUs; remove it")
         return self

@@ -80,6 +80,11 @@ class ReadyNodes:
     are_claimed: bool = False
     machines: tuple[HeldMachine, ...] = ()
 
+    @property
+    def as_one(self) -> Node:
+        """The first, with the GPUs that each of them has: pods on several nodes are alike."""
+        return self.nodes[0].model_copy(update={"gpus": min(node.gpus for node in self.nodes)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:

@@ -65,7 +65,7 @@ async def provision_node(
     async with recorded_step(workspace, StepName.PROVISION) as step:
         ready = await _heeding_edits(workspace, ensure)
         step.detail = ready.detail
-        return ready.nodes[0]
+        return ready.as_one
 
 
 async def _heeding_edits(

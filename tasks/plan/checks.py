@@ -22,7 +22,19 @@ from tasks.contract.workspace import Workspace
 from tasks.nodes.need import is_bypassed, need_of
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import NodeNeed
-from tasks.plan import cost, data, image, machine, model, nodes, resource, start, swap, tuned
+from tasks.plan import (
+    cost,
+    data,
+    image,
+    machine,
+    model,
+    nodes,
+    resource,
+    start,
+    swap,
+    together,
+    tuned,
+)
 from tasks.plan.advice import advice
 from tasks.plan.check import checked, from_diagnosis, from_error
 from tasks.plan.findings import Findings
@@ -198,6 +210,8 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
     config = model.config_or_none(workspace, world)
     notes = config.notes if config else ()
     told = [*without_effect(workspace), *notes, *findings.unknown_variables]
+    if not world.is_cluster and workspace.resource.count > 1:
+        told.append("resource.count (one machine is one node)")
     if told:
         detail = f"no effect here: {'; '.join(dict.fromkeys(told))}"
         yield Check(name="words", result="warn", detail=detail, fix="remove what you do not need")
@@ -239,6 +253,8 @@ def _of_nodes(
         if run:
             dataset_gib = data.dataset_gib(workspace, findings)
             yield from resource.too_little(workspace, run, dataset_gib=dataset_gib)
+            shared = together.together(run, nodes.known_fits(run, offers), dataset_gib=dataset_gib)
+            yield from filter(None, [shared if findings.provisioner != "local" else None])
         if run and offers:
             yield nodes.gpu_fit(run, offers, findings)
         if run or not workspace.preset:
@@ -255,7 +271,7 @@ def _of_the_resource(
     """A line where something is asked for that cannot be."""
     of_machines = "warn" if is_bypassed(workspace) else "fail"
     rules: tuple[tuple[Callable[[], None], str], ...] = (
-        (lambda: resource.expect_one_node(workspace), "fail"),
+        (lambda: together.expect_useful_nodes(workspace, run), "fail"),
         (lambda: resource.expect_whole_gpus(workspace, offers), "fail"),
         (lambda: resource.expect_sold(workspace, run, findings), "fail"),
         (lambda: resource.expect_machines(workspace, offers, run, findings), of_machines),

@@ -19,20 +19,6 @@ _AWS = re.compile(r"[a-z][a-z0-9-]*[.][a-z0-9-]+", re.IGNORECASE)
 _AZURE = re.compile(r"(standard|basic)_\w+", re.IGNORECASE)
 
 
-def expect_one_node(workspace: Workspace) -> None:
-    """Nothing, if as many nodes are asked for as are used.
-
-    Raises: InvalidWorkspace.
-    """
-    count = workspace.resource.count
-    if workspace.preset and count > 1:
-        raise InvalidWorkspace(
-            f"resource.count asks for {count} nodes",
-            "a preset's server runs on one, and the others would be paid for and idle",
-            "set it to 1, with an instanceType that holds the model",
-        )
-
-
 def expect_whole_gpus(workspace: Workspace, offers: Sequence[Offer]) -> None:
     """Nothing, if the share of GPUs that is asked for is what a pod gets: all of its node.
 

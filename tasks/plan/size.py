@@ -168,7 +168,7 @@ def seconds_on(run: Run, fit: Fit, *, is_made: bool) -> Range | None:
     training_s = tuning_seconds(
         parameters=parameters,
         tokens=tokens,
-        operations_per_s=speed * fit.processes,
+        operations_per_s=speed * fit.processes * run.workspace.resource.count,
         gradient_checkpointing=fit.batch.gradient_checkpointing,
     )
     low, high = _band(training_s, _GPU_TIME_BAND, _FIXED_SECONDS)

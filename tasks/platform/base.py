@@ -48,6 +48,7 @@ class Pod:
     secrets: docker-config Secrets that the containers read.
     volumes: a folder in the pod to the volumeSource that is mounted there.
     hub_secret: the Secret with HF_TOKEN, for weights that the hub guards.
+    nodes: that it is on at once, a pod each, of which the first is the one that is followed.
     gpus: that training and serving ask for; 0 = they run on the CPU.
     resources: of each container; None = the platform gives what it has.
     candidate: number of the adapter that it makes or measures beside the one that serves; None = it
@@ -62,6 +63,7 @@ class Pod:
     secrets: tuple[str, ...] = ()
     volumes: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
     hub_secret: str | None = None
+    nodes: int = 1
     gpus: int = 0
     resources: Resources | None = None
     candidate: int | None = None

@@ -39,8 +39,14 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 2.0, 30.0
 # A log that does not answer is asked again at each change of the pod, and ever less often between.
 _RECONNECT_S, _LONGEST_RECONNECT_S = 0.5, 10.0
 _TAIL_LINES = 20
+_ASKED_TO_STOP = 143
 # Of the informers: namespace, Workspace, generation, pod.
 Key = tuple[str, str, str, str]
+
+
+def other_pod(number: int) -> str:
+    """What tells a pod of several from the first, which is the one that is followed."""
+    return f" {number}" if number else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +144,7 @@ class ContainerFollower:
                 await self._make_again()
             diagnosis = None if is_early else await self._diagnose(job, pod)
             if job and has_failed(job):
-                raise self._of_failed(job, diagnosis)
+                raise await self._of_another(job) or self._of_failed(job, diagnosis)
             if diagnosis and diagnosis.is_final:
                 error = diagnosed_error(diagnosis)
                 if not error.retryable:  # else the Job makes a new pod
@@ -169,6 +175,38 @@ class ContainerFollower:
         if of_job and of_job.reason == DeadlineExceeded.__name__:
             return diagnosed_error(of_job)
         return self._error or self._as_error(diagnosis)
+
+    async def _of_another(self, job: Object) -> KaitoflowError | None:
+        """What a pod has failed with beside the one that is followed, where a Job has several.
+
+        None = no other has, or this one has a reason of its own: one that ended without a word may
+        have been made to, with all others.
+        """
+        ended = diagnose_job(job)
+        is_overdue = ended is not None and ended.reason == DeadlineExceeded.__name__
+        if is_overdue or not (self._error is None or isinstance(self._error, ContainerKilled)):
+            return None
+        for number in range(1, job["spec"].get("completions") or 1):
+            key = (*self._key[:3], self._key[3] + other_pod(number))
+            for pod in reversed(self._informers.pods.select(key)):
+                for container in _failed_containers(pod):
+                    return await self._verdict_of(pod, container, number)
+        return None
+
+    async def _verdict_of(self, pod: Object, container: str, number: int) -> KaitoflowError:
+        """Why the container has failed: its last words, or what is seen of its pod."""
+        name, said = pod["metadata"]["name"], list[str]()
+        try:
+            log = self._api.log(self._namespace, name, container, since=None, follow=False)
+            said = [text async for _, text in log]
+        except (KubernetesUnavailable, KubernetesRefused) as unread:
+            logger.info("log does not answer pod=%s: %s", name, unread)
+        events = [event for text in said if (event := parse_event(text, nonce=_nonce_of(pod)))]
+        verdicts = [event for event in events if event["event"] == "verdict"]
+        tail = "\n".join(said[-_TAIL_LINES:])
+        seen = None if verdicts else diagnose_pod(pod, log_tail=tail, now=datetime.now(UTC))
+        error = _as_told(verdicts[-1]) if verdicts else self._as_error(seen)
+        return type(error)(error.asked, f"pod {number}: {error.found}", error.fix)
 
     async def _read(self, started: _Instance) -> AsyncGenerator[Event | str]:
         """The log of one start, from its first line to its last, over any number of connections.
@@ -258,10 +296,8 @@ class ContainerFollower:
         status = _status_of(pod, self._container) if pod else None
         if not pod or not status or not status["state"].keys() & {"running", "terminated"}:
             return None
-        meta = pod["metadata"]
-        tells_uid = EVENT_NONCE_ANNOTATION in meta.get("annotations", {})
-        nonce = meta["uid"] if tells_uid else ""
-        started = _Instance(meta["name"], status.get("containerID", ""), nonce)
+        name = pod["metadata"]["name"]
+        started = _Instance(name, status.get("containerID", ""), _nonce_of(pod))
         return None if started in self._tried else started
 
     def _is_over(self, started: _Instance) -> bool:
@@ -288,6 +324,23 @@ def _as_told(verdict: Event) -> KaitoflowError:
     error = verdict_error(verdict)
     error.retryable = bool(verdict.get("retryable", error.retryable))
     return error
+
+
+def _nonce_of(pod: Object) -> str:
+    """With which its events are told; "" = an older version made it."""
+    meta = pod["metadata"]
+    return str(meta["uid"]) if EVENT_NONCE_ANNOTATION in meta.get("annotations", {}) else ""
+
+
+def _failed_containers(pod: Object) -> list[str]:
+    """Those that ended badly; one that was asked to end with all others has not."""
+    status = pod.get("status", {})
+    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return [
+        each["name"]
+        for each in statuses
+        if each["state"].get("terminated", {}).get("exitCode", 0) not in (0, _ASKED_TO_STOP)
+    ]
 
 
 def _status_of(pod: Object, container: str) -> Object | None:

@@ -27,7 +27,7 @@ from tasks.platform.cluster_world import look_around, namespace_rules, read_conf
 from tasks.platform.diagnosis import (
     Diagnosis,
 )
-from tasks.platform.following import ContainerFollower, Informers, Key
+from tasks.platform.following import ContainerFollower, Informers, Key, other_pod
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import PATIENCE_S, KubeApi, connect
 from tasks.platform.manifests import (
@@ -45,6 +45,8 @@ from tasks.platform.manifests import (
     job_name,
     job_names,
     job_of,
+    peers_service,
+    pod_number,
     pod_paths,
     server_digest,
     service_url,
@@ -557,7 +559,8 @@ class KubernetesPlatform:
     def _manifests(self, workspace: Workspace, pod: Pod, *, told: str = "") -> list[Object]:
         settings, config = self._pod_settings(), config_map(workspace, pod)
         if pod.name in _OF_JOBS:
-            return [config, job_of(workspace, pod, settings)]
+            peers = [peers_service(workspace)] if pod.nodes > 1 else []
+            return [config, *peers, job_of(workspace, pod, settings)]
         server = stateful_set(workspace, pod, settings, told=told)
         return [config, *services(workspace, pod), server]
 
@@ -704,7 +707,7 @@ def _key(seen: Object) -> Key:
         seen["metadata"]["namespace"],
         labels.get(WORKSPACE_LABEL, ""),
         labels.get(GENERATION_LABEL, ""),
-        labels.get(POD_LABEL, "") + labels.get(CANDIDATE_LABEL, ""),
+        labels.get(POD_LABEL, "") + labels.get(CANDIDATE_LABEL, "") + other_pod(pod_number(seen)),
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from tasks.contract.podlog import EVENT_NONCE
 from tasks.contract.programs.serving import ServerConfig
+from tasks.contract.programs.tuning import FIRST_HOST, FIRST_PORT, JOB
 from tasks.contract.resources import Resources
 from tasks.contract.steps import (
     CANDIDATE,
@@ -38,7 +39,7 @@ from tasks.platform.passed_on import (
     queue_labels,
 )
 from tasks.platform.tolerations import TOLERATIONS, own_tolerations
-from tasks.platform.wire import Object
+from tasks.platform.wire import Object, Seen
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "kaitoflow"}
 WORKSPACE_LABEL = "kaito.sh/workspace"
@@ -59,6 +60,11 @@ _USER = 1000
 _NAME_MAX_CHARS = 63
 # A StatefulSet's pods carry its name and a hash of ten more characters in a label.
 _STATEFUL_SET_MAX_CHARS = 52
+# An Indexed Job's pods carry its name and their number in a host name; this has room for 999.
+_INDEXED_JOB_MAX_CHARS = 59
+# Of an Indexed Job's pods: which one it is, and of which Job.
+POD_NUMBER_LABEL = "batch.kubernetes.io/job-completion-index"
+_JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 # The pods that Jobs run, and what each does, in their Jobs' names.
 _JOBS = {TUNING: "tune", CANDIDATE: "tune", TAGGING: "tag"}
 _BACKOFF_LIMIT = 2
@@ -133,12 +139,18 @@ def admin_key_secret(workspace: Workspace) -> str:
 def job_name(workspace: Workspace, pod: str = TUNING, candidate: int | None = None) -> str:
     """The Job of the Workspace's generation that runs a pod: the tuning one, or another."""
     number = _numbered(workspace, candidate)
-    return _short(f"{workspace.metadata.name}-{_JOBS[pod]}-{number}")
+    limit = _INDEXED_JOB_MAX_CHARS if _is_on_several(workspace) else _NAME_MAX_CHARS
+    return _short(f"{workspace.metadata.name}-{_JOBS[pod]}-{number}", limit)
 
 
 def job_names(workspace: Workspace) -> set[str]:
     """The Jobs that the Workspace's generation itself may have."""
     return {job_name(workspace, pod) for pod in (TUNING, TAGGING)}
+
+
+def pod_number(pod: Seen) -> int:
+    """Which one it is of the pods that its Job has at once; 0 = the one that is followed."""
+    return int((pod["metadata"].get("labels") or {}).get(POD_NUMBER_LABEL, 0))
 
 
 def candidate_config_map_name(workspace: Workspace, candidate: int) -> str:
@@ -157,6 +169,8 @@ def object_names(workspace: Workspace) -> list[tuple[str, str]]:
     if workspace.tuning:
         names += [("Job", job_name(workspace))]
         names += [("ConfigMap", _config_map_name(workspace, TUNING))]
+    if _is_on_several(workspace):
+        names += [("Service", _peers_name(workspace))]
     if workspace.is_served:
         names += [("Service", workspace.metadata.name), ("Service", _headless_name(workspace))]
         names += [("StatefulSet", stateful_set_name(workspace))]
@@ -188,7 +202,11 @@ def config_map(workspace: Workspace, pod: Pod) -> Object:
 
 
 def job_of(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
-    """The Job that runs the pod's containers one after the other."""
+    """The Job that runs the pod's containers one after the other, on each of its nodes.
+
+    Of several nodes the first pod speaks for all, and the Job has succeeded when that one has. Any
+    other stays until then: where one is lost, all go on together with the one in its place.
+    """
     template = _template(workspace, pod, settings)
     *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
     template["spec"] |= {
@@ -197,7 +215,7 @@ def job_of(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
         "containers": [last],
     }
     spec = {
-        "backoffLimit": _BACKOFF_LIMIT,
+        "backoffLimit": _BACKOFF_LIMIT * pod.nodes,
         "activeDeadlineSeconds": round(settings.job_timeout_s),
         "podReplacementPolicy": "Failed",  # never two pods that could push to one tag
         "podFailurePolicy": {
@@ -214,10 +232,60 @@ def job_of(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
         },
         "template": template,
     }
+    if pod.nodes > 1:
+        spec |= {
+            "completionMode": "Indexed",
+            "completions": pod.nodes,
+            "parallelism": pod.nodes,
+            "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
+        }
+        template["spec"] |= _on_several(workspace, pod, template["spec"].get("affinity") or {})
     name = job_name(workspace, pod.name, pod.candidate)
     job = _object("batch/v1", "Job", workspace, name, spec=spec)
     job["metadata"]["labels"] = queue_labels(workspace) | _labels(workspace, pod)
     return job
+
+
+def _is_on_several(workspace: Workspace) -> bool:
+    return workspace.tuning is not None and workspace.resource.count > 1
+
+
+def _on_several(workspace: Workspace, pod: Pod, affinity: Object) -> Object:
+    """How pods of one Job have a name each, and a node each."""
+    apart = {
+        "labelSelector": {"matchLabels": _labels(workspace, pod)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    rule = {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}
+    return {"subdomain": _peers_name(workspace), "affinity": affinity | {"podAntiAffinity": rule}}
+
+
+def peers_service(workspace: Workspace) -> Object:
+    """The headless Service by which the pods of a Job on several nodes find the first one.
+
+    They have to before they are ready: they train before their last container begins.
+    """
+    selector = workspace_labels(workspace)
+    port = {"name": "torch", "port": DISTRIBUTED_PORT, "targetPort": DISTRIBUTED_PORT}
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": selector,
+        "ports": [{"protocol": "TCP", **port}],
+    }
+    return _object("v1", "Service", workspace, _peers_name(workspace), spec=spec)
+
+
+def _peers_environment(workspace: Workspace, pod: Pod) -> list[Object]:
+    """Where the first pod is found, and by what those of one Job know each other."""
+    job = job_name(workspace, pod.name, pod.candidate)
+    host = f"{job}-0.{_peers_name(workspace)}.{workspace.metadata.namespace}.svc"
+    uid = {"fieldRef": {"fieldPath": f"metadata.labels['{_JOB_UID_LABEL}']"}}
+    return [
+        {"name": FIRST_HOST, "value": host},
+        {"name": FIRST_PORT, "value": str(DISTRIBUTED_PORT)},
+        {"name": JOB, "valueFrom": uid},
+    ]
 
 
 def stateful_set(
@@ -421,6 +489,8 @@ def _container(
     # The uid is known to who may read the pod, and to nobody whose text the program logs.
     uid = {"fieldRef": {"fieldPath": "metadata.uid"}}
     environment.append({"name": EVENT_NONCE, "valueFrom": uid})
+    if pod.nodes > 1 and container.name == TUNE:
+        environment += _peers_environment(workspace, pod)
     if pod.hub_secret and container.name == FETCH_WEIGHTS:
         reference = {"name": pod.hub_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
@@ -586,6 +656,10 @@ def _numbered(workspace: Workspace, candidate: int | None) -> str:
 
 def _headless_name(workspace: Workspace) -> str:
     return _short(f"{workspace.metadata.name}-headless")
+
+
+def _peers_name(workspace: Workspace) -> str:
+    return _short(f"{workspace.metadata.name}-tune-pods")
 
 
 def _short(name: str, limit: int = _NAME_MAX_CHARS) -> str:

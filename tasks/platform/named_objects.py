@@ -158,6 +158,12 @@ def _claim_fault(
     if is_written and modes and not {*modes} - {"ReadOnlyMany"}:
         found = "it may only be read (ReadOnlyMany), and the adapter is written into it"
         return _fault(VolumeUnusable(asked, found, "name a claim that may be written"))
+    shared = {"ReadWriteMany"} if is_written else {"ReadWriteMany", "ReadOnlyMany"}
+    nodes = workspace.resource.count
+    if workspace.tuning and nodes > 1 and modes and not {*modes} & shared:
+        found = f"its access mode is {', '.join(modes)}, and pods on {nodes} nodes mount it at once"
+        fix = f"name a claim with {' or '.join(sorted(shared))}, or set resource.count to 1"
+        return _fault(VolumeUnusable(asked, found, fix))
     if phase == "Pending":
         found = "it is not bound to a volume yet"
         fix = (

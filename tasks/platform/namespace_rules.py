@@ -73,17 +73,20 @@ def _hard(rules: NamespaceRules, name: str) -> list[float]:
     return [parse_quantity(hard[name]) for hard in found if name in hard]
 
 
-def refusals(pod: Seen, rules: NamespaceRules, *, beside: Iterable[Seen]) -> list[Diagnosis]:
+def refusals(
+    pod: Seen, rules: NamespaceRules, *, beside: Iterable[Seen], alike: int = 1
+) -> list[Diagnosis]:
     """Why the namespace would not let a pod in; empty = it would, as far as its rules say.
 
-    Args: beside: pods that count now, and will be gone when this one comes.
+    Args: beside: pods that count now, and will be gone when this one comes. alike: how many of them
+    come at once.
     """
     pod = _with_defaults(pod, rules)
     found = [*_of_limit_ranges(pod, rules)]
     released = _sum(_usage(each) for each in beside if _phase(each) not in _ENDED)
     for quota in rules.quotas:
         if _is_counted(quota, pod):
-            found += _of_quota(pod, quota, released)
+            found += _of_quota(pod, quota, released, alike=alike)
     return found
 
 
@@ -112,7 +115,7 @@ def _filled(container: Seen, requests: Seen, limits: Seen) -> Seen:
     }
 
 
-def _of_quota(pod: Seen, quota: Seen, released: Usage) -> Iterator[Diagnosis]:
+def _of_quota(pod: Seen, quota: Seen, released: Usage, *, alike: int) -> Iterator[Diagnosis]:
     hard = (quota.get("spec") or {}).get("hard") or {}
     used = (quota.get("status") or {}).get("used") or {}
     usage = _usage(pod)
@@ -124,7 +127,7 @@ def _of_quota(pod: Seen, quota: Seen, released: Usage) -> Iterator[Diagnosis]:
         )
         return
     for name, text in hard.items():
-        needed, most = usage.get(name, 0.0), parse_quantity(text)
+        needed, most = alike * usage.get(name, 0.0), parse_quantity(text)
         left = most - max(0.0, parse_quantity(used.get(name, 0)) - released.get(name, 0.0))
         if needed > max(0.0, left):
             yield _exceeded(pod, quota, name, needed=needed, left=left, most=most)

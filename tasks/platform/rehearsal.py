@@ -32,7 +32,7 @@ async def rehearse(
         _ending_before(api, workspace, pod),
         asyncio.gather(*(_rehearsed(api, workspace, m) for m in [rehearsed, *manifests])),
     )
-    found = refusals(rehearsed, rules, beside=beside)
+    found = refusals(rehearsed, rules, beside=beside, alike=pod.nodes)
     # Pods that will be gone by then still count for the API server.
     if not found and of_pod and of_pod.reason != QuotaExceeded.__name__:
         found.append(of_pod)

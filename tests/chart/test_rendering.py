@@ -459,6 +459,10 @@ def test_workspaces_pods_are_guarded_where_their_namespaces_are_named() -> None:
         home = worker["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
         assert home == NAMESPACE
         assert worker["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "worker"
+        # On any port: those that train together choose them as they begin.
+        assert policy["spec"]["ingress"][1] == {
+            "from": [{"podSelector": {"matchLabels": MANAGED_BY}}]
+        }
         [v4, v6, pods] = policy["spec"]["egress"][0]["to"]
         assert v4["ipBlock"]["except"] == ["169.254.169.254/32"]
         assert v6["ipBlock"]["except"] == ["fd00:ec2::254/128"]

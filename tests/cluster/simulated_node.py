@@ -22,6 +22,7 @@ from kubernetes.aio import client, config
 
 from tasks.contract.errors import KaitoflowError
 from tasks.platform.kube_api import KubeApi
+from tasks.platform.manifests import POD_NUMBER_LABEL
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class SimulatedNode:
 
     name: str
     scripts: dict[str, Script] = field(default_factory=lambda: dict(SCRIPTS))
+    """By the container's name; with a number behind it, of that pod of several alone."""
     held: set[tuple[str, str]] = field(default_factory=set)
     """Containers that do not end, or are not ready, for as long as they are in here."""
     ending_s: float = 0.0
@@ -314,7 +316,11 @@ class _Kubelet:
     async def _play(self, pod: Object, name: str) -> Script:
         """What the container does, done up to its end."""
         uid, namespace = pod["metadata"]["uid"], pod["metadata"]["namespace"]
+        number = (pod["metadata"].get("labels") or {}).get(POD_NUMBER_LABEL, "0")
         script = self._node.scripts.get(name, Script((PULLED,)))
+        if number != "0":  # of pods that train together, any but the first stays until it is ended
+            beside = Script(stays=True) if name == "tune" else script
+            script = self._node.scripts.get(f"{name} {number}", beside)
         self._say(uid, name, (e for e in script.events if e["event"] not in _LAST_WORDS))
         await asyncio.sleep(script.seconds)
         while (namespace, name) in self._node.held:

@@ -63,8 +63,8 @@ UnknownInstanceType UnknownPreset VolumeUnusable WeightsUnavailable""".split()
 FAILED = """BudgetSpent CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
 DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError
 KubernetesRefused LeadershipLost LogNotFound NothingLearned OutOfMemory PodForbidden
-PrefectUnavailable RunInProgress RunSuperseded ServerNotReady StateUnreadable TrainingDiverged
-WorkerNameTaken""".split()
+PodsNotTogether PrefectUnavailable RunInProgress RunSuperseded ServerNotReady StateUnreadable
+TrainingDiverged WorkerNameTaken""".split()
 EXIT_CODES = (
     [(reason, 75) for reason in RETRYABLE]
     + [(reason, 3) for reason in REFUSED]

@@ -178,7 +178,6 @@ def adapter(name: str = "a", **source: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        (tuning_manifest() | {"resource": {"count": 2}}, "count is above 1; tuning runs on one"),
         (served() | {"resource": {"count": 0}}, "resource.count: "),
         (
             tuning_manifest() | {"resource": {"partition": {"mode": "mig", "profile": "1g.5gb"}}},

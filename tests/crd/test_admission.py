@@ -103,7 +103,7 @@ def test_the_model_refuses_more_urls_too() -> None:
 
 @pytest.mark.cluster
 def test_several_broken_rules_are_told_at_once(cluster: ControlPlane) -> None:
-    broken = manifest("tuning", {"tuning.method": "x", "tuning.input": {}, "resource.count": 2})
+    broken = manifest("tuning", {"tuning.method": "x", "tuning.input": {}, "resource.count": 0})
     with pytest.raises(RuntimeError) as refused:
         create(cluster, broken)
     for field in ("tuning.method", "tuning.input", "resource.count"):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.artifacts import Node
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.need import gpus_needed, need_of
 from tasks.nodes.provisioner import Machine, NodeNeed, ReadyNodes, Waiting
@@ -131,3 +132,8 @@ def test_what_a_provisioner_does_not_say_is_not_known_and_is_paid_for_by_nobody(
     assert (ready.are_claimed, ready.machines) == (False, ())
     machine = Machine(name="m", claim="c", instance_type="t", capacity_type="spot", state="s")
     assert (machine.workspace, machine.is_leaving, machine.created) == ("", False, None)
+
+
+def test_pods_on_several_nodes_get_the_gpus_that_each_of_them_has() -> None:
+    four, two = (Node(name=f"n{n}", cores=1, memory_gib=1, gpus=n) for n in (4, 2))
+    assert ReadyNodes(nodes=(four, two), detail="").as_one == four.model_copy(update={"gpus": 2})

@@ -197,6 +197,71 @@ def test_more_nodes_than_a_server_uses_are_refused() -> None:
     assert "set it to 1" in refused[0].fix
 
 
+def on_nodes(count: int, **changes: Any) -> Workspace:
+    """A tuning on so many nodes."""
+    manifest = tuning_manifest(preset={"name": "phi-4-mini-instruct"})
+    manifest["metadata"]["annotations"] = changes.pop("annotations", {"kaito.sh/serve": "false"})
+    named = {"instanceType": "Standard_NC48ads_A100_v4", "count": count}
+    return parse_workspace(manifest | {"resource": named} | changes, source="test")
+
+
+def configured(text: str) -> tuple[Workspace, World]:
+    """The same with a training_config.yaml."""
+    workspace = on_nodes(2)
+    assert workspace.tuning
+    tuning = workspace.tuning.model_copy(update={"config": "settings"})
+    data = {"settings": {"training_config.yaml": text}}
+    return workspace.model_copy(update={"tuning": tuning}), replace(CLUSTER, config_maps=data)
+
+
+def test_a_tuning_on_several_nodes_is_told_with_its_processes_and_memory() -> None:
+    told = row(make_plan(on_nodes(3), CLUSTER, MADE), "together")
+    assert told.result == "ok"
+    assert told.detail.startswith(
+        "3 nodes tune together, a pod each with 2 processes: 6 share the rows of a step, each with "
+        "the whole model; a pod takes at least 18.0 GiB of its node's memory"
+    )
+    assert not [
+        each for each in make_plan(on_nodes(1), CLUSTER, MADE).checks if each.name == "together"
+    ]
+
+
+def test_several_nodes_cost_as_many_and_take_less_time() -> None:
+    one, two = (make_plan(on_nodes(count), CLUSTER, MADE).price for count in (1, 2))
+    assert one
+    assert two
+    assert two.per_hour == 2 * one.per_hour
+
+
+def test_what_is_served_is_not_tuned_on_several_nodes() -> None:
+    refused = make_plan(on_nodes(2, annotations={}), CLUSTER, MADE).refused
+    assert [(check.name, check.reason) for check in refused] == [("resource", "InvalidWorkspace")]
+    assert 'annotate kaito.sh/serve: "false"' in refused[0].fix
+
+
+def test_settings_that_nodes_cannot_share_are_refused() -> None:
+    packed = "training_config: {TrainingArguments: {packing: true}}"
+    workspace, world = configured(packed)
+    refused = [c for c in make_plan(workspace, world, MADE).refused if c.name == "resource"]
+    assert "rows that are packed" in refused[0].detail
+    assert "set count to 1" in refused[0].fix
+
+
+def test_processes_without_a_row_are_told() -> None:
+    few = "training_config: {TrainingArguments: {per_device_train_batch_size: 2}}"
+    workspace, world = configured(few)
+    told = row(make_plan(workspace, world, MADE), "together")
+    assert told.result == "warn"
+    assert "a step has 2 rows: 2 will idle" in told.detail
+
+
+def test_on_one_machine_several_nodes_have_no_effect() -> None:
+    here = World(config_maps={}, has_secret=lambda _name: True)
+    plan = make_plan(on_nodes(2), here, replace(MADE, provisioner="local"))
+    assert "resource.count (one machine is one node)" in row(plan, "words").detail
+    assert not [each for each in plan.checks if each.name == "together"]
+
+
 def test_a_model_that_needs_several_nodes_fits_on_none() -> None:
     large = served(preset="llama-3.3-70b-instruct", count=3)
     fit = row(make_plan(large, CLUSTER, MADE), "GPU fit")

@@ -21,6 +21,8 @@ from tasks.platform.manifests import (
     config_map,
     job_name,
     job_of,
+    object_names,
+    peers_service,
     pod_paths,
     server_digest,
     services,
@@ -103,6 +105,52 @@ def test_a_job_fails_at_once_where_another_pod_would_fail_too() -> None:
 
 def test_two_pods_of_a_job_never_push_at_once() -> None:
     assert job_of(workspace(), tuning(), SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"
+
+
+def test_pods_on_several_nodes_are_one_job_that_is_done_with_its_first_pod() -> None:
+    made = job_of(workspace(count=4), tuning(nodes=4), SETTINGS)["spec"]
+    assert (made["completionMode"], made["completions"], made["parallelism"]) == ("Indexed", 4, 4)
+    assert made["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
+    assert made["backoffLimit"] == 8
+    one = job_of(workspace(), tuning(), SETTINGS)["spec"]
+    assert "completionMode" not in one
+    assert "subdomain" not in one["template"]["spec"]
+
+
+def test_pods_on_several_nodes_find_the_first_before_it_is_ready() -> None:
+    on_two = workspace(count=2, labelSelector={"matchLabels": {"apps": "own"}})
+    spec = job_spec(tuning(nodes=2), on_two)
+    told = {each["name"]: each for each in containers(spec)["tune"]["env"]}
+    assert told["MASTER_ADDR"]["value"] == "tuned-tune-1-0.tuned-tune-pods.team.svc"
+    assert told["MASTER_PORT"]["value"] == "29500"
+    assert "MASTER_ADDR" not in {each["name"] for each in containers(spec)["fetch-weights"]["env"]}
+    service = peers_service(on_two)
+    assert spec["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert service["spec"]["clusterIP"] == "None"
+    labels = job_of(on_two, tuning(nodes=2), SETTINGS)["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert ("Service", "tuned-tune-pods") in object_names(on_two)
+    assert ("Service", "tuned-tune-pods") not in object_names(workspace())
+
+
+def test_no_two_pods_of_a_job_are_on_one_node_and_each_is_where_the_workspace_says() -> None:
+    on_two = workspace(count=2, labelSelector={"matchLabels": {"apps": "own"}})
+    affinity = job_spec(tuning(nodes=2), on_two)["affinity"]
+    assert (
+        affinity["nodeAffinity"]
+        == job_spec(tuning(), workspace(labelSelector={"matchLabels": {"apps": "own"}}))[
+            "affinity"
+        ]["nodeAffinity"]
+    )
+    [apart] = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert apart["topologyKey"] == "kubernetes.io/hostname"
+
+
+def test_a_jobs_name_leaves_room_for_the_number_of_its_pods() -> None:
+    long = "a" * 63
+    assert len(job_name(workspace(long, count=2))) <= 63 - len("-999")
+    assert len(job_name(workspace(long))) == 63
 
 
 def test_what_only_tells_a_registry_something_needs_no_node_that_is_made() -> None:

@@ -14,7 +14,7 @@ from tasks.platform.named_objects import (
     token_of,
     volume_faults,
 )
-from tests.builders import tuning_workspace
+from tests.builders import tuning_manifest, tuning_workspace
 
 Object = dict[str, Any]
 LOGIN = '{"auths": {"registry.example.com": {"auth": "dTpw"}}}'
@@ -166,3 +166,27 @@ def test_a_volume_that_is_written_is_not_mounted_read_only() -> None:
 
 def test_a_claim_that_could_not_be_looked_at_is_not_told() -> None:
     assert told(on_volumes()) == {}
+
+
+@pytest.mark.parametrize(
+    ("where", "mode", "refused"),
+    [
+        ("output", "ReadWriteOnce", True),
+        ("output", "ReadWriteMany", False),
+        ("input", "ReadWriteOncePod", True),
+        ("input", "ReadOnlyMany", False),
+    ],
+)
+def test_a_volume_of_a_tuning_on_several_nodes_is_one_that_all_can_mount(
+    where: str, mode: str, refused: bool
+) -> None:
+    manifest = tuning_manifest("large")
+    manifest["metadata"]["annotations"] = {"kaito.sh/serve": "false"}
+    manifest["resource"] = {"count": 2}
+    volume = {"volumeSource": {"persistentVolumeClaim": {"claimName": "shared"}}}
+    manifest["tuning"] |= {where: volume}
+    workspace = parse_workspace(manifest, source="test")
+    claim = {"metadata": {"name": "shared"}, "spec": {"accessModes": [mode]}, "status": {}}
+    told = volume_faults(workspace, {"shared": claim})
+    assert bool(told) is refused
+    assert all("set resource.count to 1" in fault.fix and fault.is_final for fault in told.values())

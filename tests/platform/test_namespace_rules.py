@@ -209,3 +209,10 @@ def test_a_quota_counts_the_pods_of_its_scopes(
 ) -> None:
     found = quota({"pods": "0"}, **scope)
     assert bool(told(pod(ASKING, **spec), found)) == is_counted
+
+
+def test_a_quota_has_to_have_room_for_all_pods_that_come_at_once() -> None:
+    room_for_two = rules(quota({"requests.nvidia.com/gpu": "2"}))
+    assert refusals(pod(ASKING), room_for_two, beside=(), alike=2) == []
+    [refusal] = refusals(pod(ASKING), room_for_two, beside=(), alike=3)
+    assert refusal.reason == "QuotaExceeded"

@@ -58,7 +58,7 @@ class Runs:
             results_dir=self.folder / name,
         )
 
-    def start(self, config: TuningConfig) -> "subprocess.Popen[str]":
+    def start(self, config: TuningConfig, **environment: str) -> "subprocess.Popen[str]":
         """The program, started as a platform starts it."""
         written = config.results_dir.with_suffix(".json")
         written.write_bytes(TypeAdapter(TuningConfig).dump_json(config))
@@ -66,7 +66,7 @@ class Runs:
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

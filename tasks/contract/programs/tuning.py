@@ -8,6 +8,10 @@ from tasks.contract.training_policy import TrainingPolicy
 
 EVALUATION_FILE = "evaluation.jsonl"
 AS_SERVED = "as served"
+# How a pod of several is told which one it is, where the first one is to be found, and by what
+# those of one Job know each other. The first is Kubernetes' own name, the next two are torchrun's.
+POD_NUMBER, FIRST_HOST, FIRST_PORT = "JOB_COMPLETION_INDEX", "MASTER_ADDR", "MASTER_PORT"
+JOB = "KAITOFLOW_JOB"
 # With fewer, how sure a figure is is told beside it.
 _ROWS_OF_NO_DOUBT = 20
 
@@ -40,7 +44,9 @@ class TuningConfig:
         rows held out, those that adapters may be measured on (`evaluation.jsonl`); a results_dir
         with checkpoints of the same run is resumed.
     gpus: how many the pod was given; a run that cannot use them all ends.
-    processes: that train together, each with a GPU of its own.
+    processes: of each node that train together, each with a GPU of its own.
+    nodes: whose processes train together; of more than one, the environment says which this is.
+    nodes_patience_s: how long the first of them waits for the others.
     policy: what becomes of a training that goes wrong or on too long.
     away: where checkpoints are kept besides; None = results_dir outlives the pod.
     start: the folder of an adapter that is gone on from; None = it begins anew.
@@ -58,6 +64,8 @@ class TuningConfig:
     run: str = ""
     gpus: int = 0
     processes: int = 1
+    nodes: int = 1
+    nodes_patience_s: float = 1800.0
     policy: TrainingPolicy = field(default_factory=TrainingPolicy)
     away: CheckpointsAway | None = None
     start: Path | None = None

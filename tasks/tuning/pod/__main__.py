@@ -6,15 +6,21 @@ import sys
 from serving.model.cpus import share_cpus
 from tasks.contract.podlog import read_answer, run_program
 from tasks.contract.programs.tuning import TuningConfig, TuningResult
-from tasks.tuning.pod.together import is_rank, train_together
+from tasks.tuning.pod.meeting import Nodes
+from tasks.tuning.pod.processes import is_rank
+from tasks.tuning.pod.together import train_together
 from tasks.tuning.pod.train import main
 
 
 def tune(config: TuningConfig) -> TuningResult:
     """What the run came to; metrics.json holds the same, and more."""
-    if config.processes > 1 and not is_rank():
+    if max(config.processes, config.nodes) > 1 and not is_rank():
         command = [sys.executable, "-m", "tasks.tuning.pod", sys.argv[1]]
-        return read_answer(TuningResult, train_together(command, processes=config.processes))
+        nodes = None
+        if config.nodes > 1:
+            nodes = Nodes.of_environment(config.nodes, patience_s=config.nodes_patience_s)
+        answer = train_together(command, processes=config.processes, nodes=nodes)
+        return read_answer(TuningResult, answer)
     return read_answer(TuningResult, main(config))
 
 

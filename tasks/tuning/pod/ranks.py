@@ -7,8 +7,9 @@ which the loss on answers does not go through.
 """
 
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +18,13 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed, nn
 
-from tasks.tuning.pod.together import COUNT, NUMBER, RENDEZVOUS, VARIABLES, is_rank
+from tasks.contract.errors import PodsNotTogether
+from tasks.tuning.pod.processes import BESIDE, COUNT, NUMBER, PLACE, RENDEZVOUS, VARIABLES, is_rank
 
 # Each loads the model before it answers; and one saves while the others wait.
 _PATIENCE = timedelta(minutes=30)
+# Of a file that goes to other nodes, at a time.
+_PART_BYTES = 64 * 2**20
 
 Value = TypeVar("Value")
 
@@ -30,10 +34,13 @@ class Ranks:
     """This process among those of its run.
 
     number: from 0; the first one writes files and answers. count: of all.
+    place: its number among those of its node, and that of its GPU. beside: how many that node has.
     """
 
     number: int = 0
     count: int = 1
+    place: int = 0
+    beside: int = 1
     # Words are exchanged on the CPU, also where numbers are on GPUs.
     _words: Any = field(default=None, repr=False)
 
@@ -73,6 +80,67 @@ class Ranks:
         values: list[float] = [0.0] * self.count
         distributed.all_gather_object(values, value, group=self._words)
         return values
+
+    def expect_alike(self, facts: Mapping[str, Any]) -> None:
+        """Nothing, if every process has these very facts.
+
+        Raises: PodsNotTogether: each node fetches for itself, and one got something else.
+        """
+        if self.count == self.beside:
+            return
+        theirs: list[Mapping[str, Any]] = [{}] * self.count
+        distributed.all_gather_object(theirs, facts, group=self._words)
+        for number, other in enumerate(theirs):
+            if names := sorted(name for name in facts if other.get(name) != theirs[0].get(name)):
+                raise PodsNotTogether(
+                    f"{self.count // self.beside} pods were to train together",
+                    f"pod {number // self.beside} has another {', '.join(names)} than the first",
+                    "let the dataset and the model's revision stay as they are, and run again",
+                )
+
+    def share_folder(self, folder: Path, *, seal: str) -> None:
+        """Have the first process's folder on every node, also where its disk is not the first's.
+
+        Args: seal: its file that is another where anything in it is.
+        """
+        if self.count == self.beside:
+            return
+        sizes, whole = self.from_first(
+            lambda: (
+                {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+                (folder / seal).read_bytes(),
+            )
+        )
+        writes = self.place == 0 and not self.is_first
+        if writes and (folder / seal).is_file():
+            writes = (folder / seal).read_bytes() != whole
+        incoming = folder.with_name(f".{folder.name}.incoming")
+        if writes:
+            shutil.rmtree(incoming, ignore_errors=True)
+            incoming.mkdir(parents=True)
+        for name, size_bytes in sizes.items():
+            if writes:
+                (incoming / name).touch()
+            for start in range(0, size_bytes, _PART_BYTES):
+                part = self._part(folder / name, start, min(_PART_BYTES, size_bytes - start))
+                if writes:
+                    with (incoming / name).open("ab") as file:
+                        file.write(part)
+        if writes:
+            shutil.rmtree(folder, ignore_errors=True)
+            incoming.replace(folder)
+        distributed.barrier(group=self._words)
+
+    def _part(self, file: Path, start: int, length: int) -> bytes:
+        """So many bytes of a file of the first process's."""
+        part = bytearray(length)
+        if self.is_first:
+            with file.open("rb") as opened:
+                opened.seek(start)
+                part[:] = opened.read(length)
+        shared = torch.frombuffer(part, dtype=torch.uint8)
+        distributed.broadcast(shared, src=0, group=self._words)
+        return bytes(part)
 
     def begin_alike(self, parameters: Iterable[nn.Parameter]) -> None:
         """Have every process begin with the first one's weights, and draw numbers of its own."""
@@ -122,19 +190,21 @@ def join_ranks(*, on_gpu: bool) -> Ranks:
     """This process among those that were started with it, once all are there."""
     if not is_rank():
         return Ranks()
-    number, count = int(os.environ[NUMBER]), int(os.environ[COUNT])
+    number, count, place, beside = (
+        int(os.environ[name]) for name in (NUMBER, COUNT, PLACE, BESIDE)
+    )
     _end_with_starter()
     if on_gpu:
-        torch.cuda.set_device(number)
+        torch.cuda.set_device(place)
     distributed.init_process_group(
         "nccl" if on_gpu else "gloo",
-        init_method=Path(os.environ[RENDEZVOUS]).as_uri(),
+        init_method=os.environ[RENDEZVOUS],
         rank=number,
         world_size=count,
         timeout=_PATIENCE,
     )
     words = distributed.new_group(backend="gloo") if on_gpu else distributed.group.WORLD
-    return Ranks(number=number, count=count, _words=words)
+    return Ranks(number=number, count=count, place=place, beside=beside, _words=words)
 
 
 def _end_with_starter() -> None:

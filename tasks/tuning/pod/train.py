@@ -382,7 +382,7 @@ def _build(
     """The trainer, and the checkpoint that it goes on from; plan: None = it is to be made."""
     from serving.model.loading import expect_plain_weights
     from tasks.tuning.pod.away import fetch
-    from tasks.tuning.pod.checkpoints import find_checkpoint
+    from tasks.tuning.pod.checkpoints import SEAL, find_checkpoint
     from tasks.tuning.pod.heap import give_back_freed_blocks
     from tasks.tuning.pod.model import load_tuning_model, lora_settings
     from tasks.tuning.pod.trainer import AnswerTrainer, sft_arguments, without_effect
@@ -391,6 +391,7 @@ def _build(
     expect_plain_weights(config.weights_dir, asked=f"{config.base_model} is to be tuned")
     lengths = [len(one.input_ids) for one in data.train.examples]
     course = course_of(config, settings)
+    ranks.expect_alike(course)
     folder = config.results_dir / "checkpoints"
     fetched = ranks.from_first(lambda: fetch(folder, config.away) if config.away else [])
     checkpoint, told = ranks.from_first(
@@ -400,6 +401,9 @@ def _build(
             steps=lambda rows: _steps(settings, rows=len(lengths), rows_per_step=rows),
         )
     )
+    if checkpoint:
+        checkpoint = replace(checkpoint, path=folder / checkpoint.path.name)
+        ranks.share_folder(checkpoint.path, seal=SEAL)
     plan = plan or _plan(
         config, settings, lengths=lengths, course=course, begun=checkpoint, ranks=ranks
     )
@@ -505,14 +509,14 @@ def _plan(
         row_tokens=batches.longest,
         compute_bytes=4 if dtype.itemsize == 4 else 2,
     )
-    free_gib = free_gpu_gib() if on_gpu else available_memory_gib(processes=ranks.count)
+    free_gib = free_gpu_gib() if on_gpu else available_memory_gib(processes=ranks.beside)
     fitting = settle_batch(shape, settings, wanted, available_gib=ranks.least(free_gib))
     return RunPlan(
         course=course,
         checkpoints_dir=config.results_dir / "checkpoints",
         checkpoints_kept=settings.training.get("save_total_limit", CHECKPOINTS_KEPT),
         batches=batches.with_rows(fitting.rows),
-        device=f"cuda:{ranks.number}" if on_gpu else device,
+        device=f"cuda:{ranks.place}" if on_gpu else device,
         dtype=dtype,
         gradient_checkpointing=fitting.gradient_checkpointing,
     )
