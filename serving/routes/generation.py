@@ -24,6 +24,7 @@ from serving.api.kaito_protocol import ChatRequest
 from serving.api.openai_protocol import ChatCompletionRequest, CompletionRequest
 from serving.door.accounts import spend
 from serving.engine import Engine
+from serving.routes import answering
 from serving.server import Server
 
 
@@ -44,47 +45,40 @@ def install(app: FastAPI, server: Server) -> None:
         result = {"Result": kaito_result(asked, answers[0].text)}
         return JSONResponse(result, headers=who.headers)
 
-    @app.post(
+    answering.add(
+        app,
+        server,
         "/v1/chat/completions",
-        **described(
-            takes=(ChatCompletionRequest,),
-            gives=ChatCompletion,
-            streams=True,
-            said="The next turn of a conversation.",
-        ),
+        chat_completions,
+        takes=ChatCompletionRequest,
+        gives=ChatCompletion,
+        said="The next turn of a conversation.",
     )
-    async def chat_completions(request: Request) -> Response:
-        asked = await read_body(request, ChatCompletionRequest)
-        with server.answering(request, asked.model) as who:
-            return await _chat(request, server.ready_engine(), asked, who)
-
-    @app.post(
+    answering.add(
+        app,
+        server,
         "/v1/completions",
-        **described(
-            takes=(CompletionRequest,),
-            gives=TextCompletion,
-            streams=True,
-            said="What follows a text.",
-        ),
+        completions,
+        takes=CompletionRequest,
+        gives=TextCompletion,
+        said="What follows a text.",
     )
-    async def completions(request: Request) -> Response:
-        asked = await read_body(request, CompletionRequest)
-        with server.answering(request, asked.model) as who:
-            return await _complete(request, server.ready_engine(), asked, who)
 
 
-async def _chat(
+async def chat_completions(
     request: Request, engine: Engine, asked: ChatCompletionRequest, who: Answering
 ) -> Response:
+    """A conversation's next turn."""
     generation, tools = await from_chat(engine, asked, who.version)
     shape = ChatShape(who, tools=tools)
     telling = chunks_of(asked, [generation], shape)
     return await answer(request, engine, [generation], shape=shape, telling=telling)
 
 
-async def _complete(
+async def completions(
     request: Request, engine: Engine, asked: CompletionRequest, who: Answering
 ) -> Response:
+    """What follows each of the prompts."""
     check_rows(engine, len(asked.prompt) * asked.n)
     await check_schema(engine, asked)
     generations = [
