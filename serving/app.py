@@ -10,8 +10,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from serving import errors
-from serving.api.answer_models import ErrorAnswer, Health, ModelAnswer, ModelsAnswer
-from serving.api.described import described
+from serving.api.answer_models import Health, ModelAnswer, ModelsAnswer
+from serving.api.described import REFUSAL, described
 from serving.door import accounts, pages
 from serving.errors import ApiError
 from serving.metrics import Metrics
@@ -21,10 +21,7 @@ from serving.server import Server
 
 def create_app(server: Server) -> FastAPI:
     """The application; `server.engine` may be set later."""
-    refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer, "description": "A refusal, with what to do"}
-        for status in ("4XX", "5XX")
-    }
+    refusals: dict[int | str, dict[str, Any]] = dict.fromkeys(("4XX", "5XX"), REFUSAL)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses=refusals)
     errors.install(app)
     _count_refusals(app, server.metrics)

@@ -4,9 +4,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from serving.api.answer_models import Answer
+from serving.api.answer_models import Answer, ErrorAnswer
 
 SCHEMAS = "#/components/schemas/{model}"
+# Not by its model, which FastAPI would take for what the endpoint answers otherwise: text, a page.
+REFUSAL = {
+    "description": "A refusal, with what to do",
+    "content": {
+        "application/json": {"schema": {"$ref": SCHEMAS.format(model=ErrorAnswer.__name__)}}
+    },
+}
 
 
 def described(

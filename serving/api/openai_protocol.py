@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema, field_validator, model_v
 from serving.api.messages import ChatMessage, Tool, ToolChoice
 from serving.api.protocol import (
     ONE_OR_MANY_STOPS,
+    WHOLE,
     Body,
     Count,
     Flag,
@@ -84,7 +85,7 @@ class StreamOptions(Body):
 
 
 _MOST_SCHEMA_CHARACTERS = 65_536
-TopLogprobs = Annotated[Whole, Field(ge=0, le=20)]
+TopLogprobs = Annotated[int, Field(strict=True, ge=0, le=20), WHOLE]
 Bias = Annotated[Real, Field(ge=-100, le=100)]
 Words = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=256)
@@ -135,7 +136,7 @@ class GenerateRequest(SamplingOptions):
     model: str | None = None
     max_tokens: Count | None = None
     min_tokens: Minimum = 0
-    top_k: Annotated[Whole, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=-1), WHOLE] | None = None
     min_p: Annotated[Real, Field(ge=0, le=1)] = 0.0
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
@@ -148,7 +149,7 @@ class GenerateRequest(SamplingOptions):
     allowed_token_ids: Annotated[tuple[Whole, ...], Field(min_length=1)] | None = None
     bad_words: Words = ()
     response_format: ResponseFormat | None = None
-    n: Annotated[Whole, Field(ge=1, le=16)] = 1
+    n: Annotated[int, Field(strict=True, ge=1, le=16), WHOLE] = 1
     stream: Flag = False
     stream_options: StreamOptions | None = None
 

@@ -23,20 +23,23 @@ def _whole(value: Any) -> Any:
 
 
 Flag = Annotated[bool, Field(strict=True)]
-Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+# Behind a whole number's bounds: pydantic tells those of what a validator has seen before in no
+# JSON schema.
+WHOLE = BeforeValidator(_whole)
+Whole = Annotated[int, Field(strict=True), WHOLE]
 Real = Annotated[float, Field(strict=True)]
 Temperature = Annotated[Real, Field(ge=0, le=2)]
 Share = Annotated[Real, Field(gt=0, le=1)]
 Penalty = Annotated[Real, Field(ge=-2, le=2)]
 Repetition = Annotated[Real, Field(gt=0, le=10)]
-Count = Annotated[Whole, Field(ge=1)]
-Minimum = Annotated[Whole, Field(ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1), WHOLE]
+Minimum = Annotated[int, Field(strict=True, ge=0), WHOLE]
 Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4)]
 _STOP = {"type": "string", "minLength": 1}
 ONE_OR_MANY_STOPS = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 4}]}
 # Bounded, so that tokens are left to choose while none of these may come (min_new_tokens).
 StopIds = Annotated[tuple[Whole, ...], Field(max_length=64)]
-Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
+Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63), WHOLE]
 
 _UNSUPPORTED = "unsupported"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from serving.api.answer_models import AdaptersAnswer
 from serving.api.body import read_body
@@ -21,11 +21,11 @@ from serving.door.keys import Keys
 from serving.server import Server
 from serving.versions import Versions
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}$"
 
 
 def _named(name: str) -> str:
-    if _NAME.fullmatch(name):
+    if re.fullmatch(_NAME, name):
         return name
     raise ValueError(
         "a name begins with a letter or digit and goes on with those and . _ @ : / + -,"
@@ -33,14 +33,15 @@ def _named(name: str) -> str:
     )
 
 
+Name = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"pattern": _NAME})]
+
+
 class LoadAdapterRequest(Body):
     """An adapter that is to be served: below the server's folder, or an image's reference."""
 
-    lora_name: str
+    lora_name: Name
     lora_path: str
     load_inplace: Flag = False
-
-    _check_name = field_validator("lora_name")(_named)
 
 
 class UnloadAdapterRequest(Body):
@@ -53,11 +54,9 @@ class UnloadAdapterRequest(Body):
 class PromoteRequest(Body):
     """A name that is to be answered by another version."""
 
-    name: str
+    name: Name
     version: str
     unload_former: Flag = False
-
-    _check_name = field_validator("name")(_named)
 
 
 class NameRequest(Body):
@@ -98,6 +97,7 @@ def install(app: FastAPI, server: Server) -> None:
 
     @app.post(
         "/v1/load_lora_adapter",
+        response_class=PlainTextResponse,
         **described(takes=(LoadAdapterRequest,), said="Serve an adapter more."),
     )
     async def load(request: Request) -> PlainTextResponse:
@@ -109,6 +109,7 @@ def install(app: FastAPI, server: Server) -> None:
 
     @app.post(
         "/v1/unload_lora_adapter",
+        response_class=PlainTextResponse,
         **described(takes=(UnloadAdapterRequest,), said="Serve an adapter no more."),
     )
     async def unload(request: Request) -> PlainTextResponse:

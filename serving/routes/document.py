@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
+from serving.api.answer_models import ErrorAnswer
 from serving.api.described import SCHEMAS
 from serving.api.kaito_protocol import ChatRequest
 from serving.api.openai_protocol import ChatCompletionRequest, CompletionRequest
@@ -45,7 +46,7 @@ def describe(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
         title="Kaitoflow", version=version("kaitoflow"), routes=_routes(app), summary=_SUMMARY
     )
     _, bodies = models_json_schema(
-        [(model, "validation") for model in _BODIES], ref_template=SCHEMAS
+        [(model, "validation") for model in (*_BODIES, ErrorAnswer)], ref_template=SCHEMAS
     )
     components = document["components"]
     components["schemas"] |= bodies["$defs"]

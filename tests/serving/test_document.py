@@ -46,6 +46,11 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
 ]
 REFUSED = [
     (CHAT, {"messages": MESSAGES, "n": 1.5}),
+    (CHAT, {"messages": MESSAGES, "n": 17}),
+    (CHAT, {"messages": MESSAGES, "seed": 2**63}),
+    (CHAT, {"messages": MESSAGES, "top_k": -2}),
+    (TEXT, {"prompt": "a", "max_tokens": 0}),
+    (TEXT, {"prompt": "a", "logprobs": 21}),
     (CHAT, {"messages": []}),
     (CHAT, {"messages": MESSAGES, "functions": [{"name": "look"}]}),
     (TEXT, {"prompt": "a", "tempreature": 1}),
