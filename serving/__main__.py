@@ -136,7 +136,9 @@ async def _load(shared: Server, *, url: str) -> None:
     threading.Thread(target=_load_in_thread, args=(shared, from_thread), daemon=True).start()
     engine = await from_thread
     await prove(engine, *engine.models)
-    shared.metrics.watch(engine.load, model=shared.config.served_model_name)
+    config = shared.config
+    most = config.max_loaded_adapters
+    shared.metrics.watch(engine, model=config.served_model_name, max_loaded_adapters=most)
     shared.engine = engine
     log.info("server ready url=%s models=%s", url, ",".join(engine.models))
     emit("progress", {"phase": "ready", "url": url})

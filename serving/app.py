@@ -78,8 +78,9 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
 
 def _model(server: Server, name: str) -> dict[str, Any]:
     """A name as OpenAI lists models; root is the version behind it, or an adapter's base."""
-    engine, version = server.ready_engine(), server.ready_versions().version_of(name)
-    parent = engine.models[version].parent
+    engine, versions = server.ready_engine(), server.ready_versions()
+    version = versions.version_of(name)
+    parent = versions.models[version].parent
     return {
         "id": name,
         "object": "model",

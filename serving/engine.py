@@ -127,11 +127,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Load:
-    """Continuations in work, continuations waiting, and the share of the cache they hold."""
+    """Continuations in work, continuations waiting, and the share of the cache they hold.
+
+    running_models, waiting_models: those that they are of.
+    """
 
     running: int
     waiting: int
     cache_usage: float
+    running_models: frozenset[str] = frozenset()
+    waiting_models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

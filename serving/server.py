@@ -1,7 +1,7 @@
 """What the routes share: the engine once it is there, and the names that it answers to."""
 
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -47,7 +47,9 @@ class Server:
             self._versions = Versions(self.config, self.ready_engine(), self.metrics)
         return self._versions
 
-    def answering(self, request: Request, asked: str | None) -> AbstractContextManager[Answering]:
+    def answering(
+        self, request: Request, asked: str | None
+    ) -> AbstractAsyncContextManager[Answering]:
         """Who answers a request that names this model, or none. Raises: ApiError."""
         wish = wish_of(request.headers.get(HEADER))
         return self.ready_versions().answering(asked, wish=wish)

@@ -9,17 +9,15 @@ import contextlib
 import itertools
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from serving.api.answers import Answering
 from serving.canary import Canary, Guard, Verdict
-from serving.engine import AdapterTakenError, Engine
+from serving.engine import Engine, Served
 from serving.errors import ApiError, shown
 from serving.metrics import Metrics
-from serving.model.adapter_folder import adapter_folder
-from tasks.contract.errors import KaitoflowError, Refused
-from tasks.contract.programs.serving import AdapterSource, ServerConfig
+from serving.residents import Residents
+from tasks.contract.programs.serving import ServerConfig
 
 log = logging.getLogger(__name__)
 
@@ -31,41 +29,50 @@ class Versions:
 
     def __init__(self, config: ServerConfig, engine: Engine, metrics: Metrics) -> None:
         self._config = config
-        self._engine = engine
         self._metrics = metrics
         self._default = config.default_model or config.served_model_name
         self._pointers: dict[str, str] = {}
         self._former: dict[str, str] = {}
         self._canaries: dict[str, Canary] = {}
         self._hidden: set[str] = set()  # on their way in or out
-        self._holds: Counter[str] = Counter()
-        self._released = asyncio.Event()
+        self._residents = Residents(config, engine, metrics)
         self._loading = asyncio.Lock()
         self._numbers = itertools.count(2)
         self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def models(self) -> Mapping[str, Served]:
+        """Each version that may be asked, in memory or on disk; the base first."""
+        return self._residents.models
+
+    def is_in_memory(self, version: str) -> bool:
+        """Whether a request for a version waits for no load."""
+        return self._residents.is_in_memory(version)
 
     def names(self) -> Mapping[str, str]:
         """Each name that may be asked, with its version."""
         own = {
             version: version
-            for version in self._engine.models
+            for version in self.models
             if version not in self._hidden and _IN_PLACE not in version
         }
         return own | self._pointers
 
-    @contextlib.contextmanager
-    def answering(self, asked: str | None, *, wish: str | None = None) -> Iterator[Answering]:
-        """Who answers; not unloaded before the block ends, and then not before its rows have.
+    @contextlib.asynccontextmanager
+    async def answering(
+        self, asked: str | None, *, wish: str | None = None
+    ) -> AsyncIterator[Answering]:
+        """Who answers, in memory; it stays so until the block ends, and then until its rows have.
 
         wish: to be the canary's, `always` or `never`.
-        Raises: ApiError 404 with the names there are.
+        Raises: ApiError: 404 with the names there are; 503 of one that does not come back.
         """
         name = asked or self._default
         version, now_s = self.version_of(name), time.monotonic()
         canary = self._canaries.get(name)
         if canary and canary.takes(wish, now_s=now_s):
             version = canary.candidate
-        digest = self._engine.models[version].digest
+        digest = self.models[version].digest
 
         def report(tokens: int | None) -> None:
             if tokens is None:
@@ -75,15 +82,19 @@ class Versions:
                 canary.count(is_candidate=tried, seconds=seconds, tokens=tokens)
 
         who = Answering(name, version, f"fp_{digest[:12]}" if digest else None, report)
-        self._holds[version] += 1
         try:
-            yield who
+            async with self._residents.held(version):
+                yield who
         except ApiError as error:
             error.headers = who.headers | (error.headers or {})
             raise
-        finally:
-            self._holds[version] -= 1
-            self._released.set()
+
+    @contextlib.asynccontextmanager
+    async def held(self, name: str | None) -> AsyncIterator[str]:
+        """The version behind a name, as in `version_of`, in memory until the block ends."""
+        version = self.version_of(name)
+        async with self._residents.held(version):
+            yield version
 
     def version_of(self, name: str | None) -> str:
         """The version behind a name; None = the default one. Raises: ApiError 404."""
@@ -113,37 +124,17 @@ class Versions:
                     " or, for an adapter, set load_inplace",
                     param="lora_name",
                 )
-            is_free = name not in self._engine.models and name not in self._hidden
+            is_free = name not in self.models and name not in self._hidden
             version = name if is_free else f"{name}{_IN_PLACE}{next(self._numbers)}"
             self._hidden.add(version)
             try:
-                await self._have(version, path)
+                await self._residents.load(version, path)
                 if version != name:
                     self._pointers[name] = version
             finally:
                 self._hidden.discard(version)
         if former and (former == name or _IN_PLACE in former) and not self._is_needed(former):
             self._let_go(former)
-
-    async def _have(self, version: str, path: str) -> None:
-        try:
-            await asyncio.to_thread(self._load, version, path)
-        except KaitoflowError as error:
-            status = 400 if isinstance(error, Refused) else 503
-            code = type(error).__name__
-            raise ApiError(status, str(error), param="lora_path", code=code) from error
-        except AdapterTakenError as error:
-            raise ApiError(
-                400,
-                f"the adapter {shown(version)} was to be loaded, one of almost the same name is"
-                " there; choose another",
-                param="lora_name",
-            ) from error
-        log.info("adapter loaded version=%s path=%s", version, path)
-
-    def _load(self, version: str, path: str) -> None:
-        with adapter_folder(self._config, path) as folder:
-            self._engine.load_adapter(AdapterSource(version, folder))
 
     async def unload(self, name: str) -> None:
         """Have an adapter no more; returns when the last request on it has ended.
@@ -160,7 +151,7 @@ class Versions:
                 param="lora_name",
                 code="adapter_not_found",
             )
-        own = name in self._engine.models and name not in self._hidden
+        own = name in self.models and name not in self._hidden
         self._expect_unneeded(name, version=name if own else names[name])
         if own:
             await self._go(name)
@@ -206,7 +197,7 @@ class Versions:
         Raises: ApiError 409: it is gone.
         """
         former = self._former.get(name)
-        if former is None or former not in self._engine.models or former in self._hidden:
+        if former is None or former not in self.models or former in self._hidden:
             raise ApiError(
                 409,
                 f"{shown(name)} was to go back, {former or 'no version before'} is loaded no more;"
@@ -246,7 +237,7 @@ class Versions:
     def former_of(self, name: str) -> str | None:
         """The version that a rollback of the name goes to."""
         former = self._former.get(name)
-        return former if former in self._engine.models and former not in self._hidden else None
+        return former if former in self.models and former not in self._hidden else None
 
     def _end(self, canary: Canary, verdict: Verdict, reason: str) -> None:
         canary.look(now_s=time.monotonic())
@@ -265,8 +256,8 @@ class Versions:
                 f"{name} is the base model's name; point another name at the adapter",
                 param="name",
             )
-        if version not in self._engine.models or version in self._hidden:
-            known = [each for each in self._engine.models if each not in self._hidden]
+        if version not in self.models or version in self._hidden:
+            known = [each for each in self.models if each not in self._hidden]
             raise ApiError(
                 404,
                 f"the version {shown(version)} was asked for, this server has: {', '.join(known)};"
@@ -295,10 +286,6 @@ class Versions:
     async def _go(self, version: str) -> None:
         self._hidden.add(version)
         try:
-            while self._holds[version]:
-                self._released.clear()
-                await self._released.wait()
-            await asyncio.shield(asyncio.wrap_future(self._engine.unload_adapter(version)))
+            await self._residents.forget(version)
         finally:
             self._hidden.discard(version)
-        log.info("adapter unloaded version=%s", version)

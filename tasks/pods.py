@@ -227,6 +227,7 @@ async def inference_pod(
         drain_s=settings().server_drain_s,
         gpus=gpus,
         admin_key_file=paths.admin_key_file,
+        max_loaded_adapters=settings().server_max_loaded_adapters,
         user_keys_file=paths.user_keys_file if settings().server_asks_for_keys else None,
         adapters_dir=settings().server_adapters_dir or paths.adapter_dir,
         images_dir=paths.images_dir,

@@ -171,6 +171,10 @@ class Settings(BaseSettings):
     """Below which folder adapters lie that an inference server may load while it serves, as its own
     machine or pod sees it; None = the one that it starts with."""
 
+    server_max_loaded_adapters: int | None = Field(default=None, ge=1)
+    """How many of the adapters that were loaded while an inference server serves are in its memory
+    at once; the least recently used make way and come back when they are asked; None = all."""
+
     server_drain_s: float = Field(default=5, ge=0, le=240)
     """How long answers under way may take to end when an inference server is told to stop."""
 

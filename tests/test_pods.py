@@ -150,6 +150,7 @@ async def test_a_server_is_told_of_its_limits_and_of_the_pages_that_may_ask(
     monkeypatch.setenv("KAITOFLOW_SERVER_MAX_CONCURRENCY", "3")
     monkeypatch.setenv("KAITOFLOW_SERVER_MAX_QUEUE", "0")
     monkeypatch.setenv("KAITOFLOW_SERVER_MAX_CONTEXT_TOKENS", "512")
+    monkeypatch.setenv("KAITOFLOW_SERVER_MAX_LOADED_ADAPTERS", "8")
     monkeypatch.setenv("KAITOFLOW_SERVER_CORS_ORIGINS", '["https://Chat.example.com"]')
     address = Address(host="127.0.0.1", port=5000, url="http://127.0.0.1:5000")
     image = PublishedImage(reference="registry.example.com/a:1", digest="sha256:0")
@@ -157,6 +158,7 @@ async def test_a_server_is_told_of_its_limits_and_of_the_pages_that_may_ask(
     told = pod.containers[-1].config
     assert isinstance(told, ServerConfig)
     assert (told.max_concurrency, told.max_queue, told.max_context_tokens) == (3, 0, 512)
+    assert told.max_loaded_adapters == 8
     assert told.cors_origins == ("https://chat.example.com",)
     assert told.user_keys_file is None
 

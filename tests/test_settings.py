@@ -27,6 +27,7 @@ PROMISED = {
     "server_max_concurrency": 16,
     "server_max_queue": 64,
     "server_max_context_tokens": None,
+    "server_max_loaded_adapters": None,
     "server_cors_origins": (),
     "server_asks_for_keys": False,
     "plan_timeout_s": 3,
@@ -104,6 +105,7 @@ LEAST = {
     "server_max_concurrency": 1,
     "server_max_queue": 0,
     "server_max_context_tokens": 2,
+    "server_max_loaded_adapters": 1,
 }
 
 

@@ -264,11 +264,15 @@ class TextAnswer(Answer):
 
 
 class VersionAnswer(Answer):
-    """A model that is loaded; digest: sha256 of an adapter's weights."""
+    """A model that is loaded; digest: sha256 of an adapter's weights.
+
+    in_memory: whether it answers at once, or after it has come back from the disk.
+    """
 
     version: str
     parent: str | None
     digest: str
+    in_memory: bool
 
 
 class CanaryAnswer(Answer):

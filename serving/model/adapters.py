@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.model.adapter_folder import read_short
+from serving.model.adapter_names import adapter_key
 from serving.model.expressions import expect_ending
 from serving.weights.marker import Marker, read_marker
 from tasks.contract.continuing import PLAIN_INITS, other_base
@@ -35,11 +36,6 @@ _UNMIXABLE = {
     "use_qalora": (None, False),
     "bias": (None, "none"),
 }
-
-
-def adapter_key(name: str) -> str:
-    """The adapter's name inside the model: without dots, and never that of an attribute."""
-    return "adapter-" + name.replace(".", "-dot-")
 
 
 def load_adapters(

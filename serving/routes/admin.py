@@ -177,8 +177,13 @@ def _state(server: Server) -> dict[str, Any]:
     versions = server.ready_versions()
     return {
         "versions": [
-            {"version": version, "parent": served.parent, "digest": served.digest}
-            for version, served in server.ready_engine().models.items()
+            {
+                "version": version,
+                "parent": served.parent,
+                "digest": served.digest,
+                "in_memory": versions.is_in_memory(version),
+            }
+            for version, served in versions.models.items()
         ],
         "names": [_name(versions, name, version) for name, version in versions.names().items()],
     }

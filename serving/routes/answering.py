@@ -35,5 +35,5 @@ def add(
     @app.post(path, name=respond.__name__, **told)
     async def generated(request: Request) -> Response:
         asked = await read_body(request, takes)
-        with server.answering(request, asked.model) as who:
+        async with server.answering(request, asked.model) as who:
             return await respond(request, server.ready_engine(), asked, who)

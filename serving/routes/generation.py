@@ -37,7 +37,7 @@ def install(app: FastAPI, server: Server) -> None:
     async def chat(request: Request) -> JSONResponse:
         asked = await read_body(request, ChatRequest)
         engine = server.ready_engine()
-        with server.answering(request, asked.model) as who:
+        async with server.answering(request, asked.model) as who:
             generation = await asyncio.to_thread(from_kaito, engine, asked, who.version)
             stream = submit(engine, generation)
             spend(request, len(generation.prompt_ids))

@@ -59,8 +59,9 @@ def install(app: FastAPI, server: Server) -> None:
         body = await read_json(request)
         is_chat = isinstance(body, dict) and "messages" in body
         asked = parse(TokenizeChat, body) if is_chat else parse(TokenizeText, body)
-        engine, version = server.ready_engine(), server.ready_versions().version_of(asked.model)
-        ids = await asyncio.to_thread(_encode, engine, asked, version)
+        engine = server.ready_engine()
+        async with server.ready_versions().held(asked.model) as version:
+            ids = await asyncio.to_thread(_encode, engine, asked, version)
         return {
             "count": len(ids),
             "max_model_len": engine.context_tokens,

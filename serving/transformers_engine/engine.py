@@ -52,7 +52,7 @@ from serving.transformers_engine.forward import Forward
 from serving.transformers_engine.grammar import Grammars
 from serving.transformers_engine.hot_adapters import HotAdapters
 from serving.transformers_engine.prompts import Prompts
-from serving.transformers_engine.rows import Writer
+from serving.transformers_engine.rows import Row, Writer
 from serving.transformers_engine.scheduling import Scheduler
 from tasks.contract.errors import KaitoflowError, WeightsUnavailable
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
@@ -140,7 +140,15 @@ class TransformersEngine:
 
     def load(self) -> Load:
         usage = self._batch.tokens / self._cache_tokens
-        return Load(len(self._batch.rows), self._scheduler.wanted, usage)
+        with self._wake:  # a row that begins to be worked at is in one of the two
+            running, waiting = list(self._batch.rows), list(self._scheduler.waiting)
+        return Load(
+            len(running),
+            self._scheduler.wanted,
+            usage,
+            running_models=_models_of(running),
+            waiting_models=_models_of(waiting),
+        )
 
     def expect_as_trained(self) -> None:
         """Nothing if the adapters of the beginning answer as where they were tuned.
@@ -155,9 +163,9 @@ class TransformersEngine:
     def unload_adapter(self, name: str) -> "Future[None]":
         return self._adapters.unload(name)
 
-    def _used(self) -> set[str]:
+    def _used(self) -> frozenset[str]:
         """The models of all continuations that are in work or wait."""
-        return {row.generation.model for row in [*self._batch.rows, *self._scheduler.waiting]}
+        return _models_of([*self._batch.rows, *self._scheduler.waiting])
 
     def submit(self, *generations: Generation) -> Stream:
         stream = Stream(sum(generation.n for generation in generations))
@@ -233,6 +241,10 @@ class TransformersEngine:
             self._batch.clear()
         for row in rows:
             row.stream.deliver(error)
+
+
+def _models_of(rows: Sequence[Row]) -> frozenset[str]:
+    return frozenset(row.generation.model for row in rows)
 
 
 def _generation_defaults(

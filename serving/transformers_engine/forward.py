@@ -9,13 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from serving.model.adapters import (
-    adapter_key,
-    add_adapter,
-    check_adapter,
-    check_mixes,
-    remove_adapter,
-)
+from serving.model.adapter_names import adapter_key
+from serving.model.adapters import add_adapter, check_adapter, check_mixes, remove_adapter
 from serving.weights.marker import Marker
 from tasks.contract.programs.serving import AdapterSource
 

@@ -13,7 +13,8 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from serving.engine import AdapterTakenError, ModelGoneError, Served, StoppingError
-from serving.model.adapters import adapter_key, weights_digest
+from serving.model.adapter_names import adapter_key
+from serving.model.adapters import weights_digest
 from serving.transformers_engine.as_trained import (
     as_trained_of,
     expect_same_ids,

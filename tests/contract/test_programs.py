@@ -103,6 +103,7 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
             "max_concurrency": 16,
             "max_queue": 64,
             "max_context_tokens": None,
+            "max_loaded_adapters": None,
             "drain_s": 5,
             "gpus": 0,
             "pull_patience_s": 60,

@@ -41,7 +41,8 @@ def serve(config: ServerConfig) -> Iterator[Running]:
     shared = Server(config, Metrics())
     engine = load_engine(config, metrics=shared.metrics, dtype=torch.float32)
     asyncio.run(prove(engine, *engine.models))
-    shared.metrics.watch(engine.load, model=config.served_model_name)
+    most = config.max_loaded_adapters
+    shared.metrics.watch(engine, model=config.served_model_name, max_loaded_adapters=most)
     shared.engine = engine
     listener = socket.create_server(("127.0.0.1", 0))
     settings = uvicorn.Config(create_app(shared), lifespan="off", log_config=None)

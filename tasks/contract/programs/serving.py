@@ -61,6 +61,8 @@ class ServerConfig:
 
     Of adapters that come while it serves:
     admin_key_file: keys that may load them, one a line; None, or no such file = nobody may.
+    max_loaded_adapters: of them that are in memory at once, beside those that it began with; the
+        others come back when they are asked. None = all.
     adapters_dir: below which folders of them lie; None = they come from images alone.
     images_dir: an OCI layout that is looked into before a registry is asked.
     docker_configs: tried in order after an anonymous try was refused.
@@ -82,6 +84,7 @@ class ServerConfig:
     gpus: int = 0
     user_keys_file: Path | None = None
     admin_key_file: Path | None = None
+    max_loaded_adapters: int | None = None
     adapters_dir: Path | None = None
     images_dir: Path | None = None
     docker_configs: tuple[Path, ...] = ()

@@ -160,7 +160,7 @@ def _measure(
 
 
 def _switched(model: Any, name: str | None) -> AbstractContextManager[Any]:
-    from serving.model.adapters import adapter_key
+    from serving.model.adapter_names import adapter_key
 
     if name is None:
         without: AbstractContextManager[Any] = model.disable_adapter()
