@@ -279,6 +279,13 @@ def test_the_product_knows_every_setting_it_is_given(
         assert all(model() for model in known)
 
 
+def test_servers_ask_for_keys_where_that_is_set_alone() -> None:
+    name = "KAITOFLOW_SERVER_ASKS_FOR_KEYS"
+    assert name not in environment(render(), "worker")
+    asking = render({"pods": {"serverAsksForKeys": True}})
+    assert environment(asking, "worker")[name] == "true"
+
+
 def test_the_worker_is_told_what_pods_ask_for_and_of_bounds_that_are_set_alone() -> None:
     def told(**resources: float) -> dict[str, str]:
         objects = render({"pods": {"resources": resources}})
