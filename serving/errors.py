@@ -31,6 +31,12 @@ _CODES = {
     503: "not_ready",
 }
 _SEE = "GET /openapi.json lists those that there are"
+# What models do that embed, and what is said of it by one that writes.
+_EMBEDDINGS = {"/v1/embeddings", "/v1/rerank", "/v1/score", "/pooling"}
+_WRITES = (
+    "the states of a model that writes are trained for its next token, and what is made of them"
+    " compares badly: ask a server of an embedding model"
+)
 _SHOWN_CHARACTERS = 60  # of what a client sent, in an answer to it
 
 
@@ -97,7 +103,8 @@ def install(app: FastAPI) -> None:
         asked = f"{request.method} {shown(request.url.path)}"
         message = f"{asked}: {error.detail}"
         if error.status_code in (404, 405):
-            message = f"{asked} was asked for, this server has no such endpoint; {_SEE}"
+            fix = _WRITES if request.url.path in _EMBEDDINGS else _SEE
+            message = f"{asked} was asked for, this server has no such endpoint; {fix}"
         headers = dict(error.headers) if error.headers else None
         return ApiError(error.status_code, message, headers=headers).response()
 

@@ -165,7 +165,18 @@ async def test_it_is_there_before_the_model_is_and_needs_no_key(tmp_path: Path) 
         assert (await client.get("/v1/models")).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses/resp_1"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank", "/v1/score", "/pooling"])
+def test_what_only_other_models_can_do_is_refused_with_where_to_ask(
+    server: Running, path: str
+) -> None:
+    refused = server.client.post(path, json={"input": "a", "model": "toy"})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (404, "not_found")
+    assert f"POST {path} was asked for" in error["message"]
+    assert error["message"].endswith("ask a server of an embedding model")
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/responses/resp_1"])
 def test_an_endpoint_that_is_not_there_is_told_with_where_to_look(
     server: Running, path: str
 ) -> None:
