@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from serving.tool_calls import ToolForm
@@ -151,6 +152,14 @@ class Served:
     digest: str = ""
 
 
+@dataclass(frozen=True)
+class Part:
+    """An adapter in a blend, of which the source's strength is its weight; digest: as `Served`."""
+
+    source: AdapterSource
+    digest: str
+
+
 class ModelGoneError(Exception):
     """No model of that name is served, or not any more."""
 
@@ -278,6 +287,12 @@ class Engine(Protocol):
         """Serve one adapter more, which has scored a token; requests go on meanwhile.
 
         Raises: AdapterTakenError, AdapterMismatch, ServedDiffers: nothing has changed then.
+        """
+
+    def blend(self, parts: Sequence[Part], folder: Path) -> None:
+        """Write an adapter that is the weighted sum of others, exactly.
+
+        Raises: AdapterMismatch: they do not go together, or their files have changed.
         """
 
     def unload_adapter(self, name: str) -> Future[None]:

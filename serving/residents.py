@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from serving.engine import AdapterTakenError, Engine, Served, StoppingError
+from serving.engine import AdapterTakenError, Engine, Part, Served, StoppingError
 from serving.errors import ApiError, shown, stopping
 from serving.metrics import Metrics
 from serving.model.adapter_folder import adapter_folder
@@ -92,30 +94,62 @@ class Residents:
 
         path: a folder below the server's, or an image. Raises: ApiError: nothing has changed.
         """
+        fields = ("lora_name", "lora_path")
+        await self._have(version, adapter_folder(self._config, path), said=path, fields=fields)
+
+    async def blend(self, version: str, weights: Mapping[str, float]) -> None:
+        """Have the weighted sum of known adapters in memory. Raises: ApiError, as `load`."""
+        parts = [self._part(part, weight) for part, weight in weights.items()]
+        said = "+".join(f"{weight:g}*{part}" for part, weight in weights.items())
+        await self._have(version, self._blended(parts), said=said, fields=("name", "weights"))
+
+    def _part(self, version: str, weight: float) -> Part:
+        begun_with = {source.name: source for source in self._config.adapters}
+        loaded = self._loaded.get(version)
+        source = loaded.source if loaded else begun_with[version]
+        return Part(replace(source, strength=weight * source.strength), self.models[version].digest)
+
+    @contextlib.contextmanager
+    def _blended(self, parts: Sequence[Part]) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="blend-") as folder:
+            self._engine.blend(parts, Path(folder) / "blend")
+            yield Path(folder) / "blend"
+
+    async def _have(
+        self,
+        version: str,
+        folder: contextlib.AbstractContextManager[Path],
+        *,
+        said: str,
+        fields: tuple[str, str],
+    ) -> None:
+        """Have the adapter of a folder, which stays for as long as the adapter is known.
+
+        said: what was asked for. fields: of the request, its name and that.
+        """
         try:
             with contextlib.ExitStack() as files:
-                folder = adapter_folder(self._config, path)
                 source = AdapterSource(
                     version, await asyncio.to_thread(files.enter_context, folder)
                 )
                 async with self._changing:
                     await self._add(source)
-                    kept = files.pop_all() if self._most else contextlib.ExitStack()
-                    self._loaded[version] = _Loaded(source, kept, self._engine.models[version])
+                    served = self._engine.models[version]
+                    self._loaded[version] = _Loaded(source, files.pop_all(), served)
         except KaitoflowError as error:
             status = 400 if isinstance(error, Refused) else 503
             code = type(error).__name__
-            raise ApiError(status, str(error), param="lora_path", code=code) from error
+            raise ApiError(status, str(error), param=fields[1], code=code) from error
         except AdapterTakenError as error:
             raise ApiError(
                 400,
                 f"the adapter {shown(version)} was to be loaded, one of almost the same name is"
                 " there; choose another",
-                param="lora_name",
+                param=fields[0],
             ) from error
         except StoppingError as error:
             raise stopping() from error
-        log.info("adapter loaded version=%s path=%s", version, path)
+        log.info("adapter loaded version=%s path=%s", version, said)
 
     async def _add(self, source: AdapterSource) -> None:
         away = (each for each in self._loaded if not self.is_in_memory(each))

@@ -136,6 +136,37 @@ class Versions:
         if former and (former == name or _IN_PLACE in former) and not self._is_needed(former):
             self._let_go(former)
 
+    async def blend(self, name: str, weights: Mapping[str, float]) -> None:
+        """Have the weighted sum of named adapters answer to a new name, once it has scored a token.
+
+        Raises: ApiError: nothing has changed.
+        """
+        async with self._loading:
+            names = self.names()
+            if name in {*names, *self.models} or name in self._hidden:
+                raise ApiError(
+                    400,
+                    f"the adapter {shown(name)} was to be blended, the name is taken; choose"
+                    " another",
+                    param="name",
+                )
+            versions: dict[str, float] = {}
+            for part, weight in weights.items():
+                version = self.version_of(part)
+                if version == self._config.served_model_name:
+                    raise ApiError(
+                        400,
+                        f"{shown(part)} was to be blended, the base model answers to it, which each"
+                        " blend is added to; name adapters alone",
+                        param="weights",
+                    )
+                versions[version] = versions.get(version, 0.0) + weight
+            self._hidden.add(name)
+            try:
+                await self._residents.blend(name, versions)
+            finally:
+                self._hidden.discard(name)
+
     async def unload(self, name: str) -> None:
         """Have an adapter no more; returns when the last request on it has ended.
 

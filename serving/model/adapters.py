@@ -113,7 +113,7 @@ def check_adapter(
 
     Raises: AdapterMismatch, naming the adapter, its base and the first weight that does not fit.
     """
-    config = _adapter_config(source)
+    config = adapter_config(source)
     _check_base(source, config, marker)
     shapes = _weight_shapes(source)
     for key, shape in shapes.items():
@@ -127,7 +127,7 @@ def check_mixes(source: AdapterSource) -> None:
 
     Raises: AdapterMismatch, naming what it has besides.
     """
-    config = _adapter_config(source)
+    config = adapter_config(source)
     asked = [name for name, nothing in _UNMIXABLE.items() if config.get(name) not in nothing]
     strange = [key for key in _weight_shapes(source) if not key.endswith(_LORA_WEIGHTS)]
     if asked or strange:
@@ -140,7 +140,8 @@ def check_mixes(source: AdapterSource) -> None:
         )
 
 
-def _adapter_config(source: AdapterSource) -> dict[str, Any]:
+def adapter_config(source: AdapterSource) -> dict[str, Any]:
+    """What an adapter's files say of it. Raises: AdapterMismatch: they are of no plain LoRA."""
     try:
         config: dict[str, Any] = json.loads(read_short(source.path / "adapter_config.json"))
     except (OSError, ValueError) as error:

@@ -59,6 +59,15 @@ class PromoteRequest(Body):
     unload_former: Flag = False
 
 
+class BlendRequest(Body):
+    """A weighted sum of adapters that is to be served; a weight below 0 takes away."""
+
+    name: Name
+    weights: Annotated[
+        dict[str, Annotated[Real, Field(ge=-4, le=4)]], Field(min_length=1, max_length=8)
+    ]
+
+
 class NameRequest(Body):
     """A name of which something is to end."""
 
@@ -81,6 +90,7 @@ BODIES = (
     LoadAdapterRequest,
     UnloadAdapterRequest,
     PromoteRequest,
+    BlendRequest,
     NameRequest,
     CanaryRequest,
 )
@@ -121,6 +131,20 @@ def install(app: FastAPI, server: Server) -> None:
     @app.get("/admin/adapters", **described(gives=AdaptersAnswer, said="What is loaded."))
     async def adapters(request: Request) -> dict[str, Any]:
         keys.expect(request.headers)
+        return _state(server)
+
+    @app.post(
+        "/admin/blend",
+        **described(
+            takes=(BlendRequest,),
+            gives=AdaptersAnswer,
+            said="Serve the weighted sum of adapters as one more.",
+        ),
+    )
+    async def blend(request: Request) -> dict[str, Any]:
+        keys.expect(request.headers)
+        asked = await read_body(request, BlendRequest)
+        await server.ready_versions().blend(asked.name, asked.weights)
         return _state(server)
 
     @app.post(

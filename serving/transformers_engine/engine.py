@@ -29,6 +29,7 @@ from serving.engine import (
     Load,
     Message,
     ModelGoneError,
+    Part,
     Sampling,
     Served,
     StoppingError,
@@ -159,6 +160,9 @@ class TransformersEngine:
 
     def load_adapter(self, source: AdapterSource) -> None:
         self._adapters.load(source)
+
+    def blend(self, parts: Sequence[Part], folder: Path) -> None:
+        self._adapters.blend(parts, folder)
 
     def unload_adapter(self, name: str) -> "Future[None]":
         return self._adapters.unload(name)

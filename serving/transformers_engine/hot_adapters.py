@@ -5,16 +5,18 @@ Any thread asks for a change; the engine's own makes it between two steps, once 
 
 import functools
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers.cache_utils import DynamicCache
 
-from serving.engine import AdapterTakenError, ModelGoneError, Served, StoppingError
+from serving.engine import AdapterTakenError, ModelGoneError, Part, Served, StoppingError
 from serving.model.adapter_names import adapter_key
 from serving.model.adapters import weights_digest
+from serving.model.blending import blend
 from serving.transformers_engine.as_trained import (
     as_trained_of,
     expect_same_ids,
@@ -128,6 +130,27 @@ class HotAdapters:
         _expect_numbers(source, scores)
         if trained:
             expect_same_scores(source, trained, scores, dtype=self._forward.dtype)
+
+    def blend(self, parts: Sequence[Part], folder: Path) -> None:
+        """Write the sum of adapters as one. Raises: as `Engine.blend`."""
+        names = ", ".join(part.source.name for part in parts)
+        if changed := [p for p in parts if weights_digest(p.source.path) != p.digest]:
+            raise AdapterMismatch(
+                f"{names} were to be blended",
+                f"the files of {changed[0].source.name} are others than those that were loaded",
+                "load it again (load_inplace)",
+            )
+        sources = [part.source for part in parts]
+        template, *others = {self._prompts.template_of(source) for source in sources}
+        if others:
+            raise AdapterMismatch(
+                f"{names} were to be blended",
+                "they were tuned with different chat templates",
+                "blend adapters of one template",
+            )
+        blend(sources, folder)
+        if template:
+            (folder / "chat_template.jinja").write_text(template)
 
     def unload(self, name: str) -> "Future[None]":
         """Have an adapter no more, once nothing is of it. Raises: ModelGoneError."""
