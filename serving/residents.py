@@ -48,10 +48,10 @@ class Residents:
         self._loaded: dict[str, _Loaded] = {}
         self._used: dict[str, int] = {}
         self._ticks = itertools.count()
-        self._wanted: Counter[str] = Counter()  # by requests; who waits for one to come is counted
-        self._holds: Counter[str] = (
-            Counter()
-        )  # in memory; not counted, or who waits waits for itself
+        # By how many requests each is wanted, and by how many of these it is held in memory: who
+        # still waits for one to come must not keep it from making way, or two wait for each other.
+        self._wanted: Counter[str] = Counter()
+        self._holds: Counter[str] = Counter()
         self._released = asyncio.Event()
         self._changing = asyncio.Lock()  # one after the other: each costs the others a moment
 

@@ -16,7 +16,7 @@ from tasks.contract.errors import AdapterMismatch
 from tasks.contract.programs.serving import AdapterSource
 
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-_MOST_RANK = 1024  # as much as a layer of a small model has to say
+_MOST_RANK = 1024  # beyond it a blend costs each token as much as layers of a small model do
 
 
 def blend(parts: Sequence[AdapterSource], folder: Path) -> None:
