@@ -36,7 +36,9 @@ class Word(RunInput):
     """What a person says of an adapter."""
 
     approve: Literal["yes", "no"] = Field(
-        title="Approve", description="yes: it takes the place of what serves. no: it is kept out."
+        title="Approve",
+        description="yes: it takes the place of what serves. no: it is kept out. To cancel the run"
+        " instead says neither: it is asked again.",
     )
     note: str = Field(default="", title="Note", description="Why, to be read in the history.")
 

@@ -64,6 +64,11 @@ class Run(BaseModel):
         return str((self.state or {}).get("message") or "")
 
     @property
+    def since(self) -> datetime:
+        """The moment of its state."""
+        return datetime.fromisoformat(str((self.state or {})["timestamp"]))
+
+    @property
     def workspace_uids(self) -> set[str]:
         """The uid of the run's Workspace; empty where the watcher did not start it."""
         return {t.removeprefix(_UID_TAG) for t in self.tags if t.startswith(_UID_TAG)}
@@ -187,9 +192,9 @@ class PrefectApi:
         state = {"type": kind, "name": kind.capitalize()}
         await self._ask("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
 
-    async def complete(self, run: Run, *, name: str, message: str) -> None:
-        """Have a run that waits end well, whatever it waits for."""
-        state = {"type": "COMPLETED", "name": name, "message": message}
+    async def end(self, run: Run, kind: str, *, name: str = "", message: str) -> None:
+        """Have a run be in a state that ends it, whatever it is in; kind: such as COMPLETED."""
+        state = {"type": kind, "name": name or kind.capitalize(), "message": message}
         body = {"state": state, "force": True}
         await self._ask("POST", f"/flow_runs/{run.id}/set_state", body)
 

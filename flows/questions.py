@@ -3,14 +3,15 @@
 Each is a run of `approve-adapter` that is suspended until somebody resumes it with a word. Whether
 one is to be asked follows from the Workspaces alone: looked at again and again, as their schedules
 are, so a Prefect server that has lost its database asks again, and a question goes once the
-adapter's fate is decided, by whomever, or its Workspace is gone.
+adapter's fate is decided, by whomever, or its Workspace is gone. One that ended without a word, of
+a person who cancelled it or by a failure, has decided nothing: it is asked again, ever later.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.prefect_api import PrefectApi, Run, uid_tag
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 APPROVE_FLOW = "approve-adapter"
 _LOOK_AGAIN_S = 5.0
+# Twice as long after each: who cancels a question is reminded, and what always fails rests.
+_ASK_AGAIN_S, _ASK_AGAIN_MOST_S = 60.0, 86400.0
+_AGAIN = " again "
 
 Body = Mapping[str, Any]
 # A Workspace's name and uid, with its adapters.
@@ -66,7 +70,7 @@ def _may_wait(manifest: Mapping[str, Any]) -> bool:
 def question(meta: ObjectMeta, number: int, *, is_time_up: bool = False) -> Body:
     """What Prefect is asked for, to have a person asked, or to have nobody answer in time.
 
-    By its key there is one such run, however often it is asked for.
+    By its key there is one such run, however often it is asked for; `ask` has others follow it.
     """
     key = f"{APPROVE_FLOW} {meta.uid} {number}"
     return {
@@ -90,7 +94,7 @@ def changes(
     Args: there: runs of `approve-adapter` that have not ended.
     """
     told: list[Ask | Withdraw] = []
-    known, wanted = {run.idempotency_key: run for run in there}, set[str]()
+    known, wanted = {_key(run): run for run in there}, set[str]()
     for meta, adapters in histories:
         if (candidate := adapters.waiting) is None:
             continue
@@ -107,12 +111,42 @@ def changes(
     return told + [Withdraw(run=run) for run in decided]
 
 
-async def ask(api: PrefectApi, pool: str, body: Body) -> Run:
-    """The run that asks, which begins when a worker takes it.
+def again(asked: Body, ended: Sequence[Run], *, now: datetime) -> Body | None:
+    """What Prefect is asked for after these runs of the same question have ended without a word.
+
+    None = not yet.
+    """
+    if not ended:
+        return asked
+    wait_s = min(_ASK_AGAIN_S * 2 ** (len(ended) - 1), _ASK_AGAIN_MOST_S)
+    if now < max(run.since for run in ended) + timedelta(seconds=wait_s):
+        return None
+    # Not their number: somebody may have deleted one of them.
+    last = max(_times_asked(run) for run in ended)
+    return {**asked, "idempotency_key": f"{asked['idempotency_key']}{_AGAIN}{last + 1}"}
+
+
+def _key(run: Run) -> str:
+    """What a run asks, whether for the first time or again."""
+    return (run.idempotency_key or "").partition(_AGAIN)[0]
+
+
+def _times_asked(run: Run) -> int:
+    """How often it was asked before this run."""
+    return int((run.idempotency_key or "").partition(_AGAIN)[2] or 0)
+
+
+async def ask(api: PrefectApi, pool: str, body: Body) -> Run | None:
+    """The run that asks, which begins when a worker takes it; None = it is asked again later.
 
     Raises: PrefectUnavailable.
     """
-    return await api.create_run(await api.deployment_id(APPROVE_FLOW, pool), body)
+    same = [r for r in await api.runs_with(body["tags"]) if _key(r) == body["idempotency_key"]]
+    if waiting := next((run for run in same if not run.has_ended), None):
+        return waiting
+    if (due := again(body, same, now=datetime.now(UTC))) is None:
+        return None
+    return await api.create_run(await api.deployment_id(APPROVE_FLOW, pool), due)
 
 
 async def ensure_questions(api: PrefectApi, pool: str, histories: Iterable[History]) -> None:
@@ -126,7 +160,8 @@ async def ensure_questions(api: PrefectApi, pool: str, histories: Iterable[Histo
             await ask(api, pool, change.body)
         else:
             logger.info("question withdrawn run=%s", change.run.name)
-            await api.complete(change.run, name="Decided", message="the adapter's fate is decided")
+            message = "the adapter's fate is decided"
+            await api.end(change.run, "COMPLETED", name="Decided", message=message)
 
 
 async def keep_questions(

@@ -243,7 +243,7 @@ async def link_question(workspace: Workspace, candidate: AdapterRecord) -> None:
     except PrefectUnavailable as error:
         get_run_logger().info("nobody is asked yet: %s", error)
         return
-    if url := url_for("flow-run", obj_id=run.id):
+    if run and (url := url_for("flow-run", obj_id=run.id)):
         about = f"Whether {workspace}@{candidate.number} is to serve"
         await acreate_link_artifact(
             url, link_text="approve or refuse", key="approval", description=about

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 from flows.prefect_api import Run
-from flows.questions import Ask, History, Withdraw, changes, histories_of, question
+from flows.questions import Ask, History, Withdraw, again, changes, histories_of, question
 from tasks.contract.adapter_history import AdapterHistory, AdapterRecord
 from tasks.contract.artifacts import PublishedImage
 from tasks.contract.workspace import ObjectMeta
@@ -75,6 +75,56 @@ def test_when_the_time_is_up_nobody_is_asked_any_more() -> None:
 
 def test_a_word_that_was_given_in_time_counts_however_long_it_takes() -> None:
     assert asked(run("SCHEDULED"), ends=timedelta(days=-1)) == []
+
+
+def ended(*minutes_ago: float) -> list[Run]:
+    """Runs of one question that ended so long ago without a word, the last first."""
+    runs: list[Run] = []
+    body = question(META, 2)
+    for ago in reversed(minutes_ago):
+        then = NOW - timedelta(minutes=ago)
+        asked = again(body, runs, now=then)
+        assert asked
+        runs.append(
+            Run(
+                id=uuid4(),
+                name=body["name"],
+                state_type="CANCELLED",
+                idempotency_key=asked["idempotency_key"],
+                state={"timestamp": then.isoformat()},
+            )
+        )
+    return runs[::-1]
+
+
+def is_asked_again(*minutes_ago: float) -> bool:
+    return again(question(META, 2), ended(*minutes_ago), now=NOW) is not None
+
+
+def test_what_was_cancelled_is_asked_again_each_time_twice_as_long_later() -> None:
+    assert [is_asked_again(0.9), is_asked_again(1.1)] == [False, True]
+    assert [is_asked_again(1.9, 9), is_asked_again(2.1, 9)] == [False, True]
+    assert [is_asked_again(3.9, 9, 18), is_asked_again(4.1, 9, 18)] == [False, True]
+
+
+def test_what_fails_for_ever_is_asked_once_a_day_in_the_end() -> None:
+    day = 24 * 60
+    older = [day * each for each in range(2, 30)]
+    assert [is_asked_again(day - 60, *older), is_asked_again(day, *older)] == [False, True]
+
+
+def test_a_question_that_is_asked_again_is_a_run_of_its_own_whichever_were_deleted() -> None:
+    runs = ended(9, 18)
+    third = again(question(META, 2), runs, now=NOW)
+    assert third
+    assert third["idempotency_key"] not in {each.idempotency_key for each in runs}
+    assert again(question(META, 2), runs[:1], now=NOW) == third
+
+
+def test_a_question_that_is_asked_again_waits_and_goes_as_the_first_one_does() -> None:
+    second = ended(9, 18)[0].model_copy(update={"state_type": "PAUSED"})
+    assert asked(second) == []
+    assert changes([], [second], now=NOW) == [Withdraw(run=second)]
 
 
 def test_of_a_cluster_s_workspaces_those_are_read_that_wait() -> None:
