@@ -7,9 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
+from flows.own_runs import keep_ending_runs_of_killed
 from flows.pools import LOCAL_POOL
 from flows.prefect_api import PrefectApi
-from flows.prefect_server import prefect_server
+from flows.prefect_server import PrefectServer, prefect_server
 from flows.questions import History, keep_questions
 from flows.schedules import keep_schedules
 from tasks.contract.workspace import Workspace
@@ -26,7 +27,7 @@ def serve_prefect() -> int:
         sys.stdout.flush()
         # The worker starts a process per run: its own interpreter, and this server.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-        asyncio.run(_work(server.ui_url))
+        asyncio.run(_work(server))
     return 0
 
 
@@ -41,8 +42,8 @@ def _say_waiting(waited_s: float) -> None:
     sys.stderr.write(f"\rstarting a Prefect server ... {waited_s:.0f} s ")
 
 
-async def _work(ui_url: str) -> None:
-    work = asyncio.ensure_future(_deploy_and_work(ui_url))
+async def _work(server: PrefectServer) -> None:
+    work = asyncio.ensure_future(_deploy_and_work(server))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, work.cancel)
@@ -50,21 +51,26 @@ async def _work(ui_url: str) -> None:
         await work
 
 
-async def _deploy_and_work(ui_url: str) -> None:
+async def _deploy_and_work(server: PrefectServer) -> None:
     from flows.worker.deployments import deploy, make_worker
 
     deployment_id = await deploy()
-    sys.stdout.write(f"Start a run     {ui_url}/v2/deployments/deployment/{deployment_id}/run\n")
+    sys.stdout.write(
+        f"Start a run     {server.ui_url}/v2/deployments/deployment/{deployment_id}/run\n"
+    )
     sys.stdout.write("Stop            Ctrl-C\n")
     sys.stdout.flush()
     async with PrefectApi() as api:
-        schedules = asyncio.create_task(keep_schedules(api, LOCAL_POOL, _workspaces))
-        questions = asyncio.create_task(keep_questions(api, LOCAL_POOL, _histories))
+        beside = [
+            asyncio.create_task(keep_schedules(api, LOCAL_POOL, _workspaces)),
+            asyncio.create_task(keep_questions(api, LOCAL_POOL, _histories)),
+            asyncio.create_task(keep_ending_runs_of_killed(api, server)),
+        ]
         try:
             await make_worker().start()
         finally:
-            schedules.cancel()
-            questions.cancel()
+            for each in beside:
+                each.cancel()
 
 
 def _workspaces() -> list[Workspace]:

@@ -1,6 +1,7 @@
 """A run on this machine: a flow in this process, watched until it has ended."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -8,9 +9,11 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from flows.own_runs import cancel_own_runs, end_runs_of_killed, own_tag
+from flows.prefect_api import PrefectApi
 from flows.prefect_server import PrefectServer, prefect_server, restart_if_ended
 from flows.view import RunView, run_view
-from tasks.contract.errors import Refused
+from tasks.contract.errors import PrefectUnavailable, Refused
 from tasks.contract.sweep import Settings, Tried
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.platform.current import local_platform
@@ -120,9 +123,10 @@ def run_watched(workspace: Workspace, begin: Begin, view: RunView) -> None:
     """
     # This process runs the flow, the server only keeps it; what is shown is the view's.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    with prefect_server(view.waiting_for_prefect) as server:
+    with prefect_server(view.waiting_for_prefect) as server, own_tag(server) as tag:
         view.started(server.ui_url, server.password_file)
-        error = _watched(FlowThread(workspace, begin), workspace, view, server)
+        flow = FlowThread(workspace, begin, tag=tag, server=server)
+        error = _watched(flow, workspace, view, server)
     if isinstance(error, asyncio.CancelledError):
         raise KeyboardInterrupt
     if error:
@@ -136,11 +140,13 @@ class FlowThread(threading.Thread):
     be, and the pod programs would not be stopped in order.
     """
 
-    def __init__(self, workspace: Workspace, begin: Begin) -> None:
-        """Take what begins the flow."""
+    def __init__(
+        self, workspace: Workspace, begin: Begin, *, tag: str, server: PrefectServer
+    ) -> None:
+        """Take what begins the flow, the tag of all its runs, and the server that keeps them."""
         super().__init__(name=f"run {workspace}")
         self.error: BaseException | None = None
-        self._workspace, self._begin = workspace, begin
+        self._begin, self._tag, self._server = begin, tag, server
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stop_asked = False
@@ -160,16 +166,27 @@ class FlowThread(threading.Thread):
 
     async def _run_flow(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.ensure_future(self._begin())
+        self._task = asyncio.ensure_future(self._begin_tagged())
         if self._stop_asked:
             self._task.cancel()
         try:
             await self._task
         except asyncio.CancelledError:
-            await _mark_cancelled(self._workspace)
+            with contextlib.suppress(PrefectUnavailable):  # who presses Ctrl-C waits for nobody
+                async with PrefectApi(waits_s=(1.0, 2.0, 4.0)) as api:
+                    await cancel_own_runs(api, self._tag)
             raise
         finally:
             await _send_what_is_pending()
+
+    async def _begin_tagged(self) -> Any:
+        with contextlib.suppress(PrefectUnavailable):  # another command or the server tells it
+            async with PrefectApi(waits_s=()) as api:
+                await end_runs_of_killed(api, self._server)
+        from prefect import tags
+
+        with tags(self._tag):
+            return await self._begin()
 
 
 def _watched(
@@ -188,19 +205,6 @@ def _watched(
         for number, handler in previous.items():
             signal.signal(number, handler)
     return flow.error
-
-
-async def _mark_cancelled(workspace: Workspace) -> None:
-    """Tell Prefect that a person ended the run; it takes the cancellation for a crash."""
-    from prefect import get_client
-    from prefect.states import Cancelled
-
-    status = local_platform().store.read_status(workspace)
-    if not status.flow_run_id:
-        return
-    async with get_client() as client:
-        state: Any = Cancelled(message="stopped by the user")
-        await client.set_flow_run_state(status.flow_run_id, state, force=True)
 
 
 async def _send_what_is_pending() -> None:
