@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
+.PHONY: help setup demo test test-slow slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,8 +26,14 @@ test: check prepare-tests ## Run every check and every test, but those of make t
 	$(BIN)/python -m pytest -m "not slow and not e2e" $(call at-once,$(PROCESSES))
 
 test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, whole runs
-	$(BIN)/python -m pytest -m "slow and not e2e and not alone" $(call at-once,2)
-	$(BIN)/python -m pytest -m "slow and not e2e and alone"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line slow-working slow-waiting
+
+slow-working:
+	$(BIN)/python -m pytest -m "slow and not e2e and not waits" $(call at-once,2)
+
+# They wait for deadlines, one after the other, and leave the cores to those above meanwhile.
+slow-waiting:
+	$(BIN)/python -m pytest -m "slow and not e2e and waits"
 
 prepare-tests: setup ## Build what tests run against, once: a registry, Kubernetes, a small model, a browser
 	@$(BIN)/python tests/cluster/build.py

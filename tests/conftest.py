@@ -27,8 +27,8 @@ _AREAS = {
     "tests/platform/test_server_on_a_cluster.py": "API server",
     "tests/platform/test_watching_on_a_cluster.py": "API server",
 }
-# What these wait for has deadlines, of Leases and heartbeats: the slow ones run in no company.
-_ALONE = ("watcher", "worker")
+# These mostly wait, for deadlines of Leases and heartbeats: the slow ones run one after the other.
+_WAIT = ("watcher", "worker")
 # Of a slow test that says nothing else: several times what it takes on a quiet machine.
 _SLOW_TIMEOUT_S = 600
 _LONGEST_FIRST = ("runs", "watcher", "command line", "API server", "worker", "nodes")
@@ -53,8 +53,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process has much left when the others are done."""
     for item in items:
-        if _area(item.nodeid) in _ALONE:
-            item.add_marker("alone")
+        if _area(item.nodeid) in _WAIT:
+            item.add_marker("waits")
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_S))
     last = len(_LONGEST_FIRST)

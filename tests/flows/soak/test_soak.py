@@ -30,7 +30,7 @@ from tests.flows.watcher.azure import Azure, azure_before
 from tests.flows.watcher.clouds import claiming_installation
 from tests.flows.watcher.installation import Installation
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.waits, pytest.mark.timeout(7200)]
 
 _FIRST_READY_S, _CONVERGED_S, _LOOK_AGAIN_S = 900.0, 600.0, 5.0
 _PROGRAMS = ("watcher", "worker")

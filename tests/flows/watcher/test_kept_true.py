@@ -33,7 +33,7 @@ from tests.flows.watcher.losses import (
     look,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.waits, pytest.mark.timeout(1200)]
 
 Cell = tuple[str, str]
 TABLE: list[Cell] = [(phase, loss) for phase, losses in CELLS.items() for loss in losses]
