@@ -166,6 +166,26 @@ def test_the_history_forgets_the_oldest_first() -> None:
     assert [r.number for r in made.records] == [4, 5, 6]
 
 
+def test_no_more_is_forgotten_than_is_over_the_history_s_bound() -> None:
+    made = history(5, 6, tuned=6)
+    made.keep(5)
+    assert [r.number for r in made.records] == [2, 3, 4, 5, 6]
+
+
+def test_once_a_candidate_is_known_the_next_is_told_by_what_it_was_made_from() -> None:
+    made = history(1)
+    for _ in range(2):  # a run that was repeated
+        made.begin(data("new"))
+        made.add_candidate(AdapterRecord(number=2, image=image(2)))
+        assert (made.data, made.candidate) == (data("new"), None)
+
+
+def test_a_candidate_of_which_nothing_was_kept_leaves_the_data_as_they_are() -> None:
+    made = history(1)
+    made.add_candidate(AdapterRecord(number=2, image=image(2)))
+    assert made.data == data("1")
+
+
 def test_a_new_generation_of_the_workspace_keeps_the_history() -> None:
     earlier = WorkspaceStatus(adapters=history(1, 2))
     assert fresh_status(2, earlier).adapters == earlier.adapters

@@ -148,8 +148,10 @@ def test_weights_that_are_stored_quantised_are_refused_before_a_node_is_asked_fo
 ) -> None:
     hub.has(CONFIG | {"quantization_config": {"quant_method": "awq"}})
     asked = parse_workspace(tuning_manifest(preset={"name": MODEL}), source="test")
+    preset = hub.look_up()
+    assert preset.quantized == "awq"
     with pytest.raises(ModelNotSupported, match="published quantised"):
-        base_model(asked, CLUSTER, hub.look_up())
+        base_model(asked, CLUSTER, preset)
 
 
 def test_a_plan_goes_by_what_the_hub_says(hub: Hub) -> None:
