@@ -44,6 +44,11 @@ def test_a_machine_that_took_a_lost_one_s_place_adds_to_it() -> None:
     assert str(cost) == "$15.00 for 6.000 GPU-hours, $1.00 an hour now"
 
 
+def test_hours_and_money_are_told_to_the_thousandth_and_the_cent() -> None:
+    cost = Cost().holding([machine()], START + timedelta(seconds=100))
+    assert (cost.gpu_hours, cost.price_usd) == (0.056, 0.19)
+
+
 def test_to_be_told_again_changes_nothing() -> None:
     once = Cost().holding([machine()], after(1))
     assert once.holding([machine()], after(1)) == once
