@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from tasks.contract.errors import DatasetUnreadable, DiskFull, InternalError
-from tasks.contract.podlog import _typed, parse_event, read_answer, run_program, verdict_error
+from tasks.contract.podlog import (
+    _typed,
+    is_disk_full,
+    parse_event,
+    read_answer,
+    run_program,
+    verdict_error,
+)
 from tasks.contract.programs.image import PullResult
 from tests.platform.toy import ToyAnswer, ToyConfig
 
@@ -105,6 +112,20 @@ def test_a_verdict_of_another_version_is_still_the_error_it_names() -> None:
 def test_a_full_disk_is_known_by_its_number(number: int) -> None:
     assert isinstance(_typed(OSError(number, "x", "/data/a")), DiskFull)
     assert isinstance(_typed(OSError(errno.EACCES, "x", "/data/a")), InternalError)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_full"),
+    [
+        ("I/O error: No space left on device (os error 28)", True),
+        ("PytorchStreamWriter failed writing file data/0", True),
+        ("the shapes do not fit", False),
+    ],
+)
+def test_a_full_disk_is_known_by_the_words_of_who_keeps_no_number(
+    words: str, *, is_full: bool
+) -> None:
+    assert is_disk_full(RuntimeError(words)) == is_full
 
 
 def test_a_program_that_is_asked_to_stop_ends_with_143(tmp_path: Path) -> None:
