@@ -77,7 +77,7 @@
         ├── NodeMemoryPressure         evicted: the node ran out of memory
         ├── PodEvicted                 evicted for another reason, such as a drained node
         ├── PodPreempted               made way for a pod of higher priority
-        ├── NodeLost                   the node went away under the pod
+        ├── NodeLost                   the node went away under the pod, or is about to
         ├── DeadlineExceeded           the pod or Job was active longer than it may be
         ├── JobFailed                  the Job gave up and left no pod to tell why
         ├── WorkerNameTaken            another live worker has the name
@@ -504,7 +504,7 @@ class PodPreempted(Failed):
 
 
 class NodeLost(Failed):
-    """The node went away under the pod."""
+    """The node went away under the pod, or says that it is about to."""
 
     retryable = may_pass = True
 

@@ -11,6 +11,7 @@ from tasks.nodes.held_gpus import GpuHolder
 from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.diagnosis.facts import expression_text
+from tasks.platform.leaving import sign_of_leaving
 from tasks.platform.tolerations import TOLERATIONS
 from tasks.platform.wire import Seen, is_condition, name_of
 from tasks.skus import catalogue
@@ -232,6 +233,13 @@ def _deletion(_need: NodeNeed, node: _Candidate) -> _Lack | None:
     return _Lack("is being deleted", "are being deleted", "add a node")
 
 
+def _leaving(_need: NodeNeed, node: _Candidate) -> _Lack | None:
+    if not (sign := sign_of_leaving(node.seen)):
+        return None
+    said = f"taken away soon ({sign})"
+    return _Lack(f"is {said}", f"are {said}", "add a node")
+
+
 def _readiness(_need: NodeNeed, node: _Candidate) -> _Lack | None:
     if is_condition(node.seen, "Ready"):
         return None
@@ -306,7 +314,7 @@ def _use(need: NodeNeed, node: _Candidate) -> _Lack | None:
     return _Lack("has its GPUs in use", "have their GPUs in use", fix)
 
 
-_CHECKS = (_labels, _deletion, _taints, _cordon, _readiness, _gpus, _memory, _use)
+_CHECKS = (_labels, _deletion, _leaving, _taints, _cordon, _readiness, _gpus, _memory, _use)
 
 
 def _asked(need: NodeNeed) -> str:

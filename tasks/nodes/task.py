@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import Node
-from tasks.contract.errors import InvalidPriceTable, KaitoflowError, NoOfferLeft
+from tasks.contract.errors import InvalidPriceTable, KaitoflowError, NodeLost, NoOfferLeft
 from tasks.contract.held_cost import HeldMachine
 from tasks.contract.status import NOT_ASKED, ConditionType, WorkspaceStatus
 from tasks.contract.steps import StepName
@@ -31,6 +31,10 @@ from tasks.steps import change_status, recorded_step
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 15.0
+# Azure tells half a minute ahead, in which a checkpoint is to be written and sent.
+_SIGNS_EVERY_S = 5.0
+# What a look at the nodes sees is shared, and may be so old.
+_LOOKS_ARE_FRESH_S = 1.0
 _EDITS_EVERY_S = 5.0
 # The sums of a cost are for who reads a status as it is; each time they cost a write.
 _SUM_AGAIN = timedelta(minutes=5)
@@ -128,25 +132,50 @@ async def kept_nodes(
 ) -> AsyncIterator[None]:
     """While the context lasts, a node that is lost is claimed again, so that its pods go on.
 
-    So is one of what serves beside them.
+    So is one of what serves beside them. What is trained leaves a node that is about to be taken
+    away, and where nodes are made the next one is claimed before that.
     """
     need = need_of(
         workspace, memory_gib=memory_gib, server_ends=server_ends, is_candidate=is_candidate
     )
-    if not current_provisioner().makes_nodes:
-        yield
-        return
-    keeper = asyncio.create_task(_keep(workspace, need), name=f"nodes of {workspace}")
+    left, name = asyncio.Event(), f"nodes of {workspace}"
+    keepers = [asyncio.create_task(_leave(workspace, left), name=f"leaving {name}")]
+    if current_provisioner().makes_nodes:
+        keepers.append(asyncio.create_task(_keep(workspace, need, left), name=name))
     try:
         yield
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
 
 
-async def _keep(workspace: Workspace, need: NodeNeed) -> None:
+async def _leave(workspace: Workspace, left: asyncio.Event) -> None:
+    """Set the event whenever something has left a node, which is told."""
+    platform = current_platform()
     while True:
-        await asyncio.sleep(_LOOK_AGAIN_S)
+        await asyncio.sleep(_SIGNS_EVERY_S)
+        try:
+            for node, sign in (await platform.leave_nodes(workspace)).items():
+                message = (
+                    f"node {node} is taken away soon ({sign}): its pod was asked to end with a "
+                    "checkpoint, from which the next one goes on"
+                )
+                await platform.record_event(
+                    workspace, reason=NodeLost.__name__, message=message, is_warning=True
+                )
+                logger.warning("workspace=%s: %s", workspace, message)
+                await asyncio.sleep(_LOOKS_ARE_FRESH_S)
+                left.set()
+        except KaitoflowError as error:
+            logger.warning("nodes not left workspace=%s: %s", workspace, error)
+
+
+async def _keep(workspace: Workspace, need: NodeNeed, left: asyncio.Event) -> None:
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(left.wait(), _LOOK_AGAIN_S)
+        left.clear()
         for ensure in (_keep_server, partial(_ensure, need=need)):
             try:
                 # One after the other: each would give back what the other has claimed and not got.

@@ -29,7 +29,7 @@ from tasks.platform.diagnosis import (
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import EVENT_NONCE_ANNOTATION
-from tasks.platform.wire import Object, has_failed, is_complete
+from tasks.platform.wire import Object, container_status, has_failed, is_complete
 
 logger = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ class ContainerFollower:
     def _newest_start(self) -> _Instance | None:
         """The start to follow: of the newest pod, and not one that was followed already."""
         pod = self._pod()
-        status = _status_of(pod, self._container) if pod else None
+        status = container_status(pod, self._container) if pod else None
         if not pod or not status or not status["state"].keys() & {"running", "terminated"}:
             return None
         name = pod["metadata"]["name"]
@@ -315,7 +315,7 @@ class ContainerFollower:
         """The container's status, as long as it is of this start."""
         pods = self._informers.pods.select(self._key)
         pod = next((p for p in pods if p["metadata"]["name"] == started.pod), None)
-        status = _status_of(pod, self._container) if pod else None
+        status = container_status(pod, self._container) if pod else None
         is_same = status is not None and status.get("containerID", "") == started.container_id
         return status if is_same else None
 
@@ -341,9 +341,3 @@ def _failed_containers(pod: Object) -> list[str]:
         for each in statuses
         if each["state"].get("terminated", {}).get("exitCode", 0) not in (0, _ASKED_TO_STOP)
     ]
-
-
-def _status_of(pod: Object, container: str) -> Object | None:
-    status = pod.get("status", {})
-    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    return next((each for each in statuses if each["name"] == container), None)

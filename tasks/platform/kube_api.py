@@ -218,6 +218,20 @@ class KubeApi:
         gone = (404, 409) if uid else (404,)
         return await self._call("DELETE", path, body=body, none_for=gone) is not None
 
+    async def evict(self, namespace: str, pod: str, uid: str) -> None:
+        """Have a pod end in order, as a drain does; one that is gone already is.
+
+        Raises: KubernetesRefused: among others a PodDisruptionBudget keeps it.
+        """
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        path = f"{_path('Pod', namespace, pod)}/eviction"
+        await self._call("POST", path, body=body, none_for=(404, 409))
+
     async def watch(
         self,
         kind: str,

@@ -30,6 +30,7 @@ from tasks.platform.diagnosis import (
 from tasks.platform.following import ContainerFollower, Informers, Key, other_pod
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import PATIENCE_S, KubeApi, connect
+from tasks.platform.leaving import leave_nodes
 from tasks.platform.manifests import (
     CANDIDATE_LABEL,
     GENERATION_LABEL,
@@ -584,6 +585,16 @@ class KubernetesPlatform:
         async with contextlib.aclosing(waiting) as said:
             async for each in said:
                 yield each
+
+    async def leave_nodes(self, workspace: Workspace) -> Mapping[str, str]:
+        """Evict the pods that train on nodes that are taken away soon."""
+        api, informers = await self._watching()
+        meta, candidate = workspace.metadata, (await self.read_status(workspace)).adapters.candidate
+        labels = [TUNING]
+        if candidate:
+            labels += [f"{pod}{candidate.number}" for pod in (TUNING, CANDIDATE)]
+        keys = [(meta.namespace, meta.name, str(meta.generation), label) for label in labels]
+        return await leave_nodes(api, [pod for key in keys for pod in informers.pods.select(key)])
 
     async def end(self, workspace: Workspace, pod: Pod) -> None:
         """Have the Job, or the StatefulSet, of this generation's pod deleted."""

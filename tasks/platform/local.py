@@ -349,6 +349,10 @@ class LocalPlatform:
         """Return no node: none is made for a server, and none has to be kept."""
         return ()
 
+    async def leave_nodes(self, workspace: Workspace) -> Mapping[str, str]:  # noqa: ARG002
+        """None: this machine says nothing of its end."""
+        return {}
+
     async def end(self, workspace: Workspace, pod: Pod) -> None:
         """Nothing: a container that is not followed any more has been stopped."""
 

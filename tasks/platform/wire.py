@@ -36,6 +36,13 @@ def is_pod_ready(pod: Seen | None) -> bool:
     return is_condition(pod, "Ready")
 
 
+def container_status(pod: Seen, container: str) -> Object | None:
+    """What the kubelet says of a container, whether it prepares or stays; None = nothing yet."""
+    status = pod.get("status") or {}
+    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next((each for each in statuses if each["name"] == container), None)
+
+
 def last_standing(pods: Sequence[Seen]) -> Seen:
     """The last of the pods that are not on their way out; empty when there is none.
 

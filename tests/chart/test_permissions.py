@@ -43,6 +43,7 @@ WORKER: Rights = {
     "jobs.batch": {"get", "list", "watch", "create", "patch", "delete"},
     "pods": {"list", "watch", "create"},
     "pods/log": {"get"},
+    "pods/eviction": {"create"},
     "resourcequotas": {"list"},
     "limitranges": {"list"},
     "persistentvolumeclaims": {"get"},

@@ -49,10 +49,11 @@ class Karpenter:
 
     async def evict(self, node: str) -> None:
         """As a cloud does with a spot machine: node and claim are gone."""
-        for claim in await self._api.find(CLAIM, labels=MANAGED_BY):
-            if claim.get("status", {}).get("nodeName") == node:
-                await self._api.delete(CLAIM, None, claim["metadata"]["name"])
         while await self._api.get("Node", None, node):
+            # Again, since a claim says a little after its node has joined which one that is.
+            for claim in await self._api.find(CLAIM, labels=MANAGED_BY):
+                if claim.get("status", {}).get("nodeName") == node:
+                    await self._api.delete(CLAIM, None, claim["metadata"]["name"])
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _work(self) -> None:

@@ -366,6 +366,34 @@ async def test_an_evicted_node_is_claimed_again(cluster: Cluster, wanting: Wanti
     assert actor.made == {GOOD: 2}
 
 
+async def says_it_goes(cluster: Cluster, node: str) -> None:
+    """As Azure's problem detector says of a spot machine, half a minute ahead."""
+    notice = {"type": "PreemptionScheduled", "status": "True", "reason": "SpotEvictionIncoming"}
+    seen = await cluster.api.get("Node", None, node)
+    assert seen
+    conditions = [*seen["status"]["conditions"], notice]
+    patch = {"status": {"conditions": conditions}}
+    await cluster.api.merge("Node", None, node, patch, subresource="status")
+
+
+async def test_a_node_that_says_that_it_goes_is_replaced_before_and_then_given_back(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor, workspace = cluster.play(), wanting(GOOD)
+    first = (await cluster.ensure(workspace)).nodes[0].name
+    await says_it_goes(cluster, first)
+    cluster.told.clear()
+    ready = await cluster.ensure(workspace)
+    assert ready.nodes[0].name != first
+    assert actor.made == {GOOD: 2}
+    assert {each.reason for each in cluster.told} == {"NodeLost"}
+    assert f"node {first} is taken away soon (PreemptionScheduled)" in cluster.told[0].message
+    while len(await cluster.claims()) > 1:
+        await cluster.ensure(workspace)  # as a run looks again and again
+        await asyncio.sleep(0.1)
+    assert await cluster.api.get("Node", None, first) is None
+
+
 async def test_a_node_whose_claim_a_person_has_deleted_is_replaced_before_it_goes(
     cluster: Cluster, wanting: Wanting
 ) -> None:

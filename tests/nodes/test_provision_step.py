@@ -267,6 +267,34 @@ async def test_while_a_newer_generation_tunes_what_serves_gets_a_node_if_it_answ
     assert ("b" in status.worker_nodes, status.served_generation) == (True, 1)
 
 
+async def test_the_next_node_is_looked_for_as_soon_as_one_is_left_and_told_why(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signs: list[dict[str, str]] = [{"spot-1": "PreemptionScheduled"}]
+    looked = asyncio.Event()
+
+    class Told(Maker):
+        async def ensure_nodes(
+            self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
+        ) -> ReadyNodes:
+            looked.set()
+            return await super().ensure_nodes(workspace, need, on_waiting=on_waiting)
+
+    async def leave(_workspace: Workspace) -> dict[str, str]:
+        return signs.pop() if signs else {}
+
+    monkeypatch.setattr(step, "current_provisioner", Told)
+    monkeypatch.setattr(step, "_SIGNS_EVERY_S", 0.01)
+    monkeypatch.setattr(step, "_LOOKS_ARE_FRESH_S", 0.0)
+    monkeypatch.setattr(step, "_LOOK_AGAIN_S", 3600.0)
+    monkeypatch.setattr(current_platform(), "leave_nodes", leave)
+    async with step.kept_nodes(workspace, memory_gib=1.0), asyncio.timeout(20):
+        await looked.wait()
+    [event] = [e for e in local_platform().store.read_events(workspace) if e.reason == "NodeLost"]
+    assert event.is_warning
+    assert "node spot-1 is taken away soon (PreemptionScheduled)" in event.message
+
+
 async def test_an_annotation_that_is_edited_while_it_waits_for_nodes_is_heeded(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,8 @@ when those are named; and what it may do with what lies in none. tests/chart hol
 # Pod Security and policies say.
 - {apiGroups: [""], resources: [pods], verbs: [list, watch, create]}
 - {apiGroups: [""], resources: [pods/log], verbs: [get]}
+# Has what trains on a node that is about to be taken away end in order, as a drain does.
+- {apiGroups: [""], resources: [pods/eviction], verbs: [create]}
 # Whether the volume claims that a Workspace names can be used.
 - {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get]}
 # What the namespace lets its pods have.

@@ -18,6 +18,7 @@ from tasks.contract.errors import (
     KubernetesUnavailable,
     NodeClaimNotReady,
     NodeLimitReached,
+    NodeLost,
     NodeNotReady,
     NoOfferLeft,
     OfferUnavailable,
@@ -45,6 +46,7 @@ from tasks.nodes.held_gpus import HolderLister, in_the_way
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting, WaitingListener
 from tasks.nodes.selection import Selection, select_nodes
+from tasks.platform.leaving import sign_of_leaving
 from tasks.platform.node_affinity import owner_labels
 from tasks.platform.wire import Seen, name_of
 
@@ -137,11 +139,12 @@ class ClaimingProvisioner:
         selection = select_nodes(need, may_use, others, preferred=own)
         used = {node.name for node in selection.nodes}
         there = set(map(name_of, nodes))
+        going = {name_of(node): sign for node in nodes if (sign := sign_of_leaving(node))}
         if selection.is_enough:
             for claim in claims:
                 await self._is_coming(claim, there)  # so that each claim says which node it became
             if not (used & own) - set(map(node_name_of, claims)):
-                await self._give_back_unneeded(claims)
+                await self._give_back_unneeded(claims, going=going)
             return ReadyNodes(
                 nodes=selection.nodes,
                 detail=selection.detail,
@@ -151,7 +154,9 @@ class ClaimingProvisioner:
         await self._notice_vanished(claims, claimed)
         outdated = [claim for claim in claims if not is_as_asked(claim, workspace, offers)]
         await self._give_back_unneeded(outdated)
-        waiting = [c for c in claims if node_name_of(c) not in used and c not in outdated]
+        # The claim of a node that is about to go stays until that, and another is made beside it.
+        of_no_use = {*used, *going}
+        waiting = [c for c in claims if node_name_of(c) not in of_no_use and c not in outdated]
         coming = [
             claim
             for claim in waiting
@@ -173,12 +178,20 @@ class ClaimingProvisioner:
         launched = [
             each for each in claims if state_of(each).launched
         ]  # nobody pays for the others
-        return replace(told, machines=_held(launched))
+        told = replace(told, machines=_held(launched))
+        lost = [node for node in map(node_name_of, claims) if node in going]
+        return _with_lost(told, lost[0], going[lost[0]]) if lost else told
 
-    async def _give_back_unneeded(self, claims: Sequence[Seen]) -> None:
-        """Ask no more for machines that have not joined, when there are nodes enough."""
+    async def _give_back_unneeded(
+        self, claims: Sequence[Seen], *, going: Collection[str] = ()
+    ) -> None:
+        """Ask no more for machines that have not joined, when there are nodes enough.
+
+        Args: going: nodes that are about to be taken away; their machines go back as well.
+        """
         for claim in claims:
-            if not (state_of(claim).registered or is_leaving(claim)):
+            has_node = state_of(claim).registered and node_name_of(claim) not in going
+            if not (has_node or is_leaving(claim)):
                 await self._ledger.give_back(claim)
 
     async def _is_coming(self, claim: Seen, there: Collection[str]) -> bool:
@@ -346,6 +359,12 @@ def _nothing_left(need: NodeNeed, resting: Mapping[Offer, Refusals]) -> Waiting:
         are_claims_ready=False,
         is_in_vain=True,
     )
+
+
+def _with_lost(waiting: Waiting, node: str, sign: str) -> Waiting:
+    """What is waited for, and that it takes the place of a node that is about to be taken away."""
+    message = f"node {node} is taken away soon ({sign}); {waiting.message}"
+    return replace(waiting, reason=NodeLost.__name__, message=message)
 
 
 def _waiting_for(need: NodeNeed, coming: Sequence[Seen], selection: Selection) -> Waiting:
