@@ -10,6 +10,7 @@ from flows.watcher.lease import LEASE_NAME
 from tasks.contract.artifacts import Check
 from tasks.contract.errors import KaitoflowError, KubernetesRefused
 from tasks.plan.check import from_error
+from tasks.platform.dra_devices import counted_nodes
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.wire import Object, Seen
 
@@ -26,7 +27,7 @@ async def examine(api: KubeApi, *, namespace: str) -> list[Check]:
     checks: list[Check] = []
     nodes: list[Object] | None = None
     try:
-        nodes = await api.find("Node")
+        nodes = await counted_nodes(api)
         checks.append(Check(name="API server", result="ok", detail=f"answers; {len(nodes)} nodes"))
     except KubernetesRefused as error:
         checks.append(_unseen("API server", error))

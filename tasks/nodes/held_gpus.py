@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from tasks.contract.quantity import parse_quantity
 from tasks.contract.steps import INFERENCE
 from tasks.contract.workspace import Workspace
-from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.manifests import GENERATION_LABEL, MANAGED_BY, POD_LABEL, WORKSPACE_LABEL
-from tasks.platform.wire import Seen, name_of
+from tasks.platform.wire import GPU, Seen, name_of
 
 _ENDED_PHASES = {"Succeeded", "Failed"}
 

@@ -9,11 +9,11 @@ from tasks.contract.workspace import Workspace
 from tasks.estimate import serving_memory_gib
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.tolerations import own_tolerations
+from tasks.platform.wire import GPU
 from tasks.presets import find_preset
 from tasks.resources import gpus_asked, node_disk_gib
 from tasks.settings import settings
 
-GPU = "nvidia.com/gpu"
 BYPASS_ANNOTATION = "kaito.sh/bypass-resource-checks"
 
 

@@ -8,12 +8,11 @@ from tasks.contract.artifacts import Node
 from tasks.contract.errors import InvalidWorkspace, NodeNotReady
 from tasks.contract.quantity import parse_quantity
 from tasks.nodes.held_gpus import GpuHolder
-from tasks.nodes.need import GPU
 from tasks.nodes.provisioner import NodeNeed
 from tasks.platform.diagnosis.facts import expression_text
 from tasks.platform.leaving import sign_of_leaving
 from tasks.platform.tolerations import TOLERATIONS
-from tasks.platform.wire import Seen, is_condition, name_of
+from tasks.platform.wire import GPU, Seen, is_condition, name_of
 from tasks.skus import catalogue
 
 # Kubernetes sets these itself, for what is asked of the node more plainly.

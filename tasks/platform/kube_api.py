@@ -54,6 +54,7 @@ _PATHS = {
     "ControllerRevision": "apis/apps/v1/controllerrevisions",
     "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     "Deployment": "apis/apps/v1/deployments",
+    "DeviceClass": "apis/resource.k8s.io/v1/deviceclasses",
     "Event": "api/v1/events",
     "Job": "apis/batch/v1/jobs",
     "Lease": "apis/coordination.k8s.io/v1/leases",
@@ -62,7 +63,9 @@ _PATHS = {
     "NodeClaim": "apis/karpenter.sh/v1/nodeclaims",
     "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
     "Pod": "api/v1/pods",
+    "ResourceClaim": "apis/resource.k8s.io/v1/resourceclaims",
     "ResourceQuota": "api/v1/resourcequotas",
+    "ResourceSlice": "apis/resource.k8s.io/v1/resourceslices",
     "Secret": "api/v1/secrets",
     "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
     "Service": "api/v1/services",
@@ -111,6 +114,14 @@ class KubeApi:
         answer = await self._call("GET", _path(kind, namespace), query=query)
         assert answer is not None
         return _items(answer)
+
+    async def find_if_any(
+        self, kind: str, *, fields: Mapping[str, str] | None = None
+    ) -> list[Object]:
+        """Those of all namespaces; none where they may not be seen, or the kind is not known."""
+        query = _selector(fields, name="fieldSelector")
+        answer = await self._call("GET", _path(kind, None), query=query, none_for=(403, 404))
+        return _items(answer) if answer else []
 
     async def find_in_pages(
         self, kind: str, *, fields: str, page: int = _PAGE

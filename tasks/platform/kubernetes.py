@@ -27,6 +27,7 @@ from tasks.platform.cluster_world import look_around, namespace_rules, read_conf
 from tasks.platform.diagnosis import (
     Diagnosis,
 )
+from tasks.platform.dra_devices import counted_nodes
 from tasks.platform.following import ContainerFollower, Informers, Key, other_pod
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import PATIENCE_S, KubeApi, connect
@@ -675,8 +676,8 @@ class KubernetesPlatform:
         return await (await self.api()).find("Workspace")
 
     async def list_nodes(self) -> list[Object]:
-        """Every node of the cluster."""
-        return await (await self.api()).find("Node")
+        """Every node of the cluster, with the GPUs that pods are given of it."""
+        return await counted_nodes(await self.api())
 
     async def pods_on_nodes(self) -> AsyncGenerator[list[Object]]:
         """Pages of every pod of the cluster that has a node and has not ended."""

@@ -6,6 +6,9 @@ from typing import Any
 FIELD_MANAGER = "kaitoflow"
 """By this name the API server knows which fields are ours."""
 
+GPU = "nvidia.com/gpu"
+"""What nodes count GPUs as, and pods ask for."""
+
 Object = dict[str, Any]
 """An object that we make, or that is ours to change."""
 

@@ -55,7 +55,12 @@ SEEN_WHEREVER: Rights = {
     "customresourcedefinitions.apiextensions.k8s.io": {"list", "watch"},
     "nodes": {"list", "watch"},
 }
-NODES: Rights = {"nodes": {"get", "list"}}
+NODES: Rights = {
+    "nodes": {"get", "list"},
+    "resourceslices.resource.k8s.io": {"list"},
+    "deviceclasses.resource.k8s.io": {"list"},
+    "resourceclaims.resource.k8s.io": {"list"},
+}
 # Of other namespaces, when those of Workspaces are named.
 SEEN_BY_WATCHER: Rights = {"workspaces.kaito.sh": {"list", "watch"}}
 SEEN_BY_WORKER: Rights = {"jobs.batch": {"list", "watch"}, "pods": {"list", "watch"}}

@@ -15,12 +15,12 @@ from tasks.nodes.claims.ledger import Ledger, owner_uid
 from tasks.nodes.claims.node_claim import is_leaving, node_name_of
 from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.held_gpus import GpuHolder, gpu_holders
-from tasks.nodes.need import GPU, need_of
+from tasks.nodes.need import need_of
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.provisioner import ReadyNodes
 from tasks.platform.manifests import MANAGED_BY
 from tasks.platform.node_affinity import node_affinity
-from tasks.platform.wire import name_of
+from tasks.platform.wire import GPU, name_of
 
 Object = dict[str, Any]
 PATIENT = Deadlines(launch_s=1e6, register_s=1e6, gpu_s=1e6, capacity_s=1e6, look_again_s=0)

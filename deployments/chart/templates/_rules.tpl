@@ -71,6 +71,8 @@ when those are named; and what it may do with what lies in none. tests/chart hol
 {{- define "kaitoflow.rules.worker.cluster" -}}
 # Waits for nodes that fit.
 - {apiGroups: [""], resources: [nodes], verbs: [get, list]}
+# GPUs that a driver of Dynamic Resource Allocation tells of, and who holds them.
+- {apiGroups: [resource.k8s.io], resources: [resourceslices, deviceclasses, resourceclaims], verbs: [list]}
 {{- if ne .Values.nodes.provisioner "byo" }}
 # Claims nodes, gives them back, and sees who else still runs on one.
 - {apiGroups: [karpenter.sh], resources: [nodeclaims], verbs: [list, create, patch, delete]}

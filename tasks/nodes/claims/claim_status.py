@@ -6,8 +6,7 @@ from typing import Any
 from tasks.contract.quantity import parse_quantity
 from tasks.contract.units import utc_text
 from tasks.nodes.claims.node_claim import offer_of
-from tasks.nodes.need import GPU
-from tasks.platform.wire import Seen, condition, is_condition
+from tasks.platform.wire import GPU, Seen, condition, is_condition
 from tasks.skus import catalogue
 
 # Reason and message of what a step lacks; both empty when it is done.
