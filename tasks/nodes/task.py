@@ -151,12 +151,16 @@ async def kept_nodes(
 
 
 async def _leave(workspace: Workspace, left: asyncio.Event) -> None:
-    """Set the event whenever something has left a node, which is told."""
-    platform = current_platform()
+    """Set the event whenever something has left a node, which is told.
+
+    Each is left once: a pod that comes back to one that stays after all is not evicted for ever.
+    """
+    platform, before = current_platform(), set[str]()
     while True:
         await asyncio.sleep(_SIGNS_EVERY_S)
         try:
-            for node, sign in (await platform.leave_nodes(workspace)).items():
+            for node, sign in (await platform.leave_nodes(workspace, but=before)).items():
+                before.add(node)
                 message = (
                     f"node {node} is taken away soon ({sign}): its pod was asked to end with a "
                     "checkpoint, from which the next one goes on"

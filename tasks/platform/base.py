@@ -286,10 +286,13 @@ class Platform(Protocol):
     async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:
         """Names of the nodes on which a generation's server runs; None when it has no server."""
 
-    async def leave_nodes(self, workspace: Workspace) -> Mapping[str, str]:
+    async def leave_nodes(
+        self, workspace: Workspace, *, but: Collection[str] = ()
+    ) -> Mapping[str, str]:
         """Have what is trained on nodes that are taken away soon end, with a checkpoint.
 
         By each node the sign by which it says so. What ends is begun again elsewhere.
+        Args: but: nodes that were left before.
         """
 
     async def end(self, workspace: Workspace, pod: Pod) -> None:

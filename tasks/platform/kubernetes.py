@@ -587,7 +587,9 @@ class KubernetesPlatform:
             async for each in said:
                 yield each
 
-    async def leave_nodes(self, workspace: Workspace) -> Mapping[str, str]:
+    async def leave_nodes(
+        self, workspace: Workspace, *, but: Collection[str] = ()
+    ) -> Mapping[str, str]:
         """Evict the pods that train on nodes that are taken away soon."""
         api, informers = await self._watching()
         meta, candidate = workspace.metadata, (await self.read_status(workspace)).adapters.candidate
@@ -595,7 +597,8 @@ class KubernetesPlatform:
         if candidate:
             labels += [f"{pod}{candidate.number}" for pod in (TUNING, CANDIDATE)]
         keys = [(meta.namespace, meta.name, str(meta.generation), label) for label in labels]
-        return await leave_nodes(api, [pod for key in keys for pod in informers.pods.select(key)])
+        pods = [pod for key in keys for pod in informers.pods.select(key)]
+        return await leave_nodes(api, [p for p in pods if p["spec"].get("nodeName") not in but])
 
     async def end(self, workspace: Workspace, pod: Pod) -> None:
         """Have the Job, or the StatefulSet, of this generation's pod deleted."""

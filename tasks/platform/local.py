@@ -349,7 +349,12 @@ class LocalPlatform:
         """Return no node: none is made for a server, and none has to be kept."""
         return ()
 
-    async def leave_nodes(self, workspace: Workspace) -> Mapping[str, str]:  # noqa: ARG002
+    async def leave_nodes(
+        self,
+        workspace: Workspace,  # noqa: ARG002
+        *,
+        but: Collection[str] = (),  # noqa: ARG002
+    ) -> Mapping[str, str]:
         """None: this machine says nothing of its end."""
         return {}
 

@@ -280,7 +280,7 @@ async def test_the_next_node_is_looked_for_as_soon_as_one_is_left_and_told_why(
             looked.set()
             return await super().ensure_nodes(workspace, need, on_waiting=on_waiting)
 
-    async def leave(_workspace: Workspace) -> dict[str, str]:
+    async def leave(_workspace: Workspace, *, but: Collection[str]) -> dict[str, str]:
         return signs.pop() if signs else {}
 
     monkeypatch.setattr(step, "current_provisioner", Told)

@@ -101,6 +101,7 @@ async def test_what_trains_there_is_evicted_once_which_a_job_counts_as_no_failur
     pod_on: Making,
 ) -> None:
     name = pod_on("tune")
+    assert await platform.leave_nodes(workspace, but={name}) == {}
     assert await platform.leave_nodes(workspace) == {name: "PreemptionScheduled"}
     found = pod(control_plane, workspace, name)
     assert found["metadata"]["deletionTimestamp"]
