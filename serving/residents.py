@@ -71,7 +71,7 @@ class Residents:
 
     @contextlib.asynccontextmanager
     async def held(self, version: str) -> AsyncIterator[None]:
-        """In memory, and known, until the block ends; its rows keep it in memory beyond that.
+        """Keep it in memory, and known, until the block ends; its rows keep it there beyond that.
 
         Raises: ApiError: it is gone, or does not come back.
         """

@@ -596,6 +596,9 @@ class KubernetesPlatform:
         labels = [TUNING]
         if candidate:
             labels += [f"{pod}{candidate.number}" for pod in (TUNING, CANDIDATE)]
+        labels = [
+            f"{each}{other_pod(n)}" for each in labels for n in range(workspace.resource.count)
+        ]
         keys = [(meta.namespace, meta.name, str(meta.generation), label) for label in labels]
         pods = [pod for key in keys for pod in informers.pods.select(key)]
         return await leave_nodes(api, [p for p in pods if p["spec"].get("nodeName") not in but])

@@ -355,7 +355,7 @@ class LocalPlatform:
         *,
         but: Collection[str] = (),  # noqa: ARG002
     ) -> Mapping[str, str]:
-        """None: this machine says nothing of its end."""
+        """Nothing: this machine does not tell its end ahead."""
         return {}
 
     async def end(self, workspace: Workspace, pod: Pod) -> None:
