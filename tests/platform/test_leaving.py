@@ -11,14 +11,19 @@ from tasks.contract.steps import TUNING
 from tasks.contract.workspace import Workspace
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.leaving import sign_of_leaving
-from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL, workspace_labels
+from tasks.platform.manifests import (
+    GENERATION_LABEL,
+    POD_LABEL,
+    POD_NUMBER_LABEL,
+    workspace_labels,
+)
 from tasks.platform.wire import condition
 from tests.cluster.control_plane import ControlPlane
 from tests.platform.test_ownership_on_a_cluster import platform, reachable, workspace
 
 __all__ = ["platform", "reachable", "workspace"]
 
-Making = Callable[[str], str]
+Making = Callable[..., str]
 
 
 def node(*, conditions: dict[str, str] | None = None, taint: str = "") -> dict[str, Any]:
@@ -58,7 +63,7 @@ def pod_on(control_plane: ControlPlane, workspace: Workspace) -> Iterator[Making
     name, meta = f"spot-{secrets.token_hex(4)}", workspace.metadata
     here = f"--namespace={meta.namespace}"
 
-    def make(running: str) -> str:
+    def make(running: str, *, number: int = 0) -> str:
         control_plane.kubectl(
             *("create", "--filename=-"),
             stdin=json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}),
@@ -67,6 +72,7 @@ def pod_on(control_plane: ControlPlane, workspace: Workspace) -> Iterator[Making
         patch(("node", name), notice)
         labels = workspace_labels(workspace)
         labels |= {GENERATION_LABEL: str(meta.generation), POD_LABEL: TUNING}
+        labels |= {POD_NUMBER_LABEL: str(number)}
         containers = [{"name": each, "image": "example.test/x"} for each in ("tune", "push")]
         spec = {"nodeName": name, "initContainers": containers[:1], "containers": containers[1:]}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}}
@@ -106,6 +112,16 @@ async def test_what_trains_there_is_evicted_once_which_a_job_counts_as_no_failur
     found = pod(control_plane, workspace, name)
     assert found["metadata"]["deletionTimestamp"]
     assert condition(found, "DisruptionTarget")["reason"] == "EvictionByEvictionAPI"
+
+
+@pytest.mark.cluster
+async def test_so_is_each_pod_of_a_training_that_several_nodes_share(
+    platform: KubernetesPlatform, workspace: Workspace, pod_on: Making
+) -> None:
+    name = pod_on("tune", number=1)
+    shared = workspace.resource.model_copy(update={"count": 2})
+    wide = workspace.model_copy(update={"resource": shared})
+    assert await platform.leave_nodes(wide) == {name: "PreemptionScheduled"}
 
 
 @pytest.mark.cluster
