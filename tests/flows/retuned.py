@@ -10,6 +10,7 @@ import flows.decide_candidate
 import flows.promote_adapter
 import flows.retune_workspace
 import tasks.nodes.task
+import tasks.pods
 import tasks.steps
 from flows.retune_workspace import expect_tuned
 from tasks.contract.adapter_history import AdapterRecord, Making
@@ -48,6 +49,7 @@ def work_here(home: Path, monkeypatch: pytest.MonkeyPatch) -> LocalPlatform:
         flows.promote_adapter,
         flows.retune_workspace,
         tasks.nodes.task,
+        tasks.pods,
         tasks.steps,
     ):
         monkeypatch.setattr(module, "current_platform", lambda: here)
@@ -76,13 +78,15 @@ def waits_for_a_word(store: Store, name: str, *, answer_by: datetime) -> Workspa
     return workspace
 
 
-async def tuned(platform: LocalPlatform, **annotations: str) -> Workspace:
+async def tuned(
+    platform: LocalPlatform, *, first: PublishedImage | None = None, **annotations: str
+) -> Workspace:
     """A Workspace with an adapter, and with a candidate that was just tuned."""
     manifest = tuning_manifest()
     manifest["metadata"]["annotations"] = {f"kaitoflow.io/{k}": v for k, v in annotations.items()}
     given = parse_workspace(manifest, source="test")
     workspace = platform.store.apply(Manifests(workspace=given))
-    status = WorkspaceStatus(tuned=Tuned(training="t", generation=1, image=image(1)))
+    status = WorkspaceStatus(tuned=Tuned(training="t", generation=1, image=first or image(1)))
     platform.store.write_status(workspace, status)
     status = await expect_tuned(workspace)
     status.adapters.begin(DATA)
