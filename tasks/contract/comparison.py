@@ -50,7 +50,7 @@ class Comparison:
 
     def told(self, *, whose: str = "") -> str:
         """The comparison as a sentence; whose: what the reference is, where that is not plain."""
-        words = f"candidate's {self.metric} {self.candidate:.3f} is"
+        words = f"candidate's {self.metric.figure} {self.candidate:.3f} is"
         than = " ".join(filter(None, (whose, f"{self.reference:.3f} on {self.rows} rows")))
         interval = f"(95 % interval {self.low:+.3f} to {self.high:+.3f})"
         if round(self.gain, 3) == 0:

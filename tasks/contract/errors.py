@@ -32,6 +32,7 @@
     │   ├── NamespaceNotServed         this installation runs no Workspaces of the namespace
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
     │   ├── SecretUnusable             it does not hold what it is named for
+    │   ├── JudgeUnusable              the model that is to judge answers does not, or not in grades
     │   ├── VolumeUnusable             a volume claim that is named is not there, or cannot be used
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
@@ -43,6 +44,7 @@
         ├── HomeUnusable               KAITOFLOW_HOME cannot be written to
         ├── DownloadFailed             the network broke and kept breaking
         ├── RegistryUnavailable        5xx, time-outs, broken uploads
+        ├── JudgeUnavailable           the model that judges answers is away
         ├── OutOfMemory
         ├── ContainerKilled            a pod program ended without a verdict
         ├── PodsNotTogether            pods that were to train together did not come, or differ
@@ -271,6 +273,10 @@ class SecretUnusable(Refused):
     is_unheard = True  # Secrets are read, never watched
 
 
+class JudgeUnusable(Refused):
+    """The model that is to judge answers refuses to, or says no grade."""
+
+
 class VolumeUnusable(Refused):
     """A volume claim that the Workspace names is not there, or cannot be used as it has to be."""
 
@@ -325,6 +331,10 @@ class RegistryUnavailable(Failed):
     """The registry answers 5xx, times out or breaks uploads."""
 
     retryable = may_pass = True
+
+
+class JudgeUnavailable(Failed):
+    """The model that judges answers does not answer, and kept not answering."""
 
 
 class OutOfMemory(Failed):

@@ -19,8 +19,11 @@ _MOST_ROWS = 1024
 _NOT_MEASURED = {
     "lm-eval": "tasks of lm-eval are not run here",
     "command": "a command of a person's own is not run here",
-    "judge": "no model is asked to judge here",
 }
+_MEASURE_YOURSELF = (
+    "; or annotate kaitoflow.io/promotion: approve, run it yourself on the image of the candidate"
+    " that waits (kaitoflow history), and say so (kaitoflow promote)"
+)
 
 
 class Metric(StrEnum):
@@ -29,11 +32,17 @@ class Metric(StrEnum):
     LOSS = "loss"
     EXACT_MATCH = "exact-match"
     ROUGE_L = "rouge-l"
+    JUDGE = "judge"
 
     @property
     def lower_is_better(self) -> bool:
         """Whether less of it is a better answer."""
         return self is Metric.LOSS
+
+    @property
+    def figure(self) -> str:
+        """What of an answer it is, in a sentence."""
+        return "grade" if self is Metric.JUDGE else self.value
 
     @property
     def needs_answers(self) -> bool:
@@ -93,8 +102,8 @@ def _metric(word: str, text: str | None) -> Metric:
         known = [metric.value for metric in Metric]
         if word in _NOT_MEASURED:
             found = f"{_NOT_MEASURED[word]}, the metrics are {', '.join(known)}"
-        else:
-            found = f"there is no metric {word!r}{_near(word, known)}"
+            raise _refused(text, found, instead=_MEASURE_YOURSELF) from None
+        found = f"there is no metric {word!r}{_near(word, known)}"
         raise _refused(text, found) from None
 
 
@@ -131,9 +140,9 @@ def _near(word: str, known: "list[str] | tuple[str, ...]") -> str:
     return f" (did you mean {near[0]}?)" if near else f" (there are {', '.join(known)})"
 
 
-def _refused(text: str | None, found: str) -> InvalidWorkspace:
+def _refused(text: str | None, found: str, *, instead: str = "") -> InvalidWorkspace:
     return InvalidWorkspace(
         f"annotation {GATE_ANNOTATION} is {text!r}",
         found,
-        f'write {_GRAMMAR}, for example "{_EXAMPLE}"',
+        f'write {_GRAMMAR}, for example "{_EXAMPLE}"{instead}',
     )

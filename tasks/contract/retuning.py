@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from tasks.contract import cron
 from tasks.contract.canary import CANARY_ANNOTATION, Canary, parse_canary
 from tasks.contract.errors import InvalidWorkspace
-from tasks.contract.gate import GATE_ANNOTATION, parse_gate
+from tasks.contract.judge import judge_of
 from tasks.contract.units import duration, seconds_of
 from tasks.contract.workspace import Workspace
 
@@ -140,7 +140,7 @@ def expect_retunable(workspace: Workspace) -> None:
     Raises: InvalidWorkspace.
     """
     asked = retuning_of(workspace)
-    parse_gate(workspace.metadata.annotations.get(GATE_ANNOTATION))
+    judge_of(workspace.metadata.annotations)
     if asked.schedule and workspace.tuning:
         expect_own_images(workspace)
 

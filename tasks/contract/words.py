@@ -34,7 +34,8 @@ class Word(BaseModel):
     is_list: several may stand there, with commas between them.
     is_quantity: the numbers are quantities of Kubernetes, such as 500m and 16Gi.
     pattern: of what it may have, and such_as: an example.
-    beside: another annotation, and its values beside which alone the word does something.
+    beside: another annotation, and its values, or what they begin with, beside which alone the word
+        does something.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -189,7 +190,7 @@ def without_effect(workspace: Workspace) -> Iterator[str]:
 def _not_beside(name: str, word: Word, given: Mapping[str, str]) -> Iterator[str]:
     """That the word does nothing, since another one that it needs is not there."""
     for other, values in word.beside.items():
-        if given.get(other) not in values:
+        if (given.get(other, "").split() or [""])[0] not in values:
             yield f"annotation {name}: {other} is not {' or '.join(values)}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks.contract.artifacts import Node, PublishedImage
 from tasks.contract.gate import GATE_ANNOTATION, Gate, parse_gate
+from tasks.contract.judge import judge_of
 from tasks.contract.programs.evaluation import EvaluationConfig
 from tasks.contract.programs.image import PullConfig
 from tasks.contract.programs.tuning import EVALUATION_FILE, TuningConfig
@@ -45,6 +46,13 @@ async def candidate_pod(
     folder = told.results_dir / "serving"
     pulls = [await _pull(workspace, serving, folder=folder)] if serving else []
     config = _measurement(told, gate_of(workspace), serving=folder if serving else None)
+    if judge := judge_of(workspace.metadata.annotations):
+        config = replace(
+            config,
+            judge=judge,
+            judge_key_file=await current_platform().judge_key_file(workspace),
+            allow_local_addresses=settings().allow_local_addresses,
+        )
     measurement = Container(name=MEASURE, program="tasks.evaluation.pod", config=config)
     at = tuned.containers.index(tuned.container(TUNE))
     before, after = tuned.containers[:at], tuned.containers[at:]

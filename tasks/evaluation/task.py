@@ -80,6 +80,7 @@ def _values(measured: Measured) -> Mapping[Metric, tuple[float, ...]]:
         Metric.LOSS: measured.losses,
         Metric.EXACT_MATCH: measured.exact_match,
         Metric.ROUGE_L: measured.rouge_l,
+        Metric.JUDGE: measured.grades,
     }
 
 
@@ -88,8 +89,8 @@ def comparison_table(result: EvaluationResult, verdict: Verdict, gate: Gate) -> 
     models = {"base model": result.base, "serving": result.serving, "candidate": result.candidate}
     rows = "\n".join(_row(name, measured) for name, measured in models.items() if measured)
     heading = (
-        "| | loss | exact match | ROUGE-L | answers that stop |\n"
-        "| --- | ---: | ---: | ---: | ---: |"
+        "| | loss | exact match | ROUGE-L | judge | answers that stop |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |"
     )
     return (
         f"{verdict.reason}\n\n{heading}\n{rows}\n\n"
@@ -105,6 +106,7 @@ def _row(name: str, measured: Measured) -> str:
         _mean(measured.losses),
         _mean(measured.exact_match),
         _mean(measured.rouge_l),
+        _mean(measured.grades),
         f"{sanity.asked - sanity.endless} of {sanity.asked}",
     )
     return f"| {name} | {' | '.join(figures)} |"

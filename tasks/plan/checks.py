@@ -12,6 +12,7 @@ from tasks.contract.errors import (
     Refused,
     SecretNotFound,
 )
+from tasks.contract.judge import Judge, judge_of
 from tasks.contract.retuning import (
     PROMOTION_ANNOTATION,
     expect_retunable,
@@ -26,6 +27,7 @@ from tasks.plan import (
     cost,
     data,
     image,
+    judge,
     machine,
     model,
     nodes,
@@ -185,6 +187,8 @@ def _of_the_workspace(
         }
         if CONTINUE_ANNOTATION in workspace.metadata.annotations:
             looks["start"] = lambda: start.start(workspace, world, findings)
+    if asked := _judge(workspace):
+        looks["judge"] = lambda: judge.judge(workspace, asked, world, findings)
     if workspace.secret_names:
         looks["secrets"] = lambda: image.secrets(workspace, world)
     for name, look in looks.items():
@@ -194,6 +198,14 @@ def _of_the_workspace(
         yield from_diagnosis(name, fault, stops=fault.is_final)
     for kind, taken in world.taken:
         yield from_error("names", name_taken(kind, taken, workspace), result="fail")
+
+
+def _judge(workspace: Workspace) -> Judge | None:
+    """Who judges the Workspace's candidates; one that cannot be read is a wrong word."""
+    try:
+        return judge_of(workspace.metadata.annotations) if workspace.tuning else None
+    except Refused:
+        return None
 
 
 def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Iterator[Check]:

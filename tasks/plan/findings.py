@@ -27,6 +27,13 @@ class DatasetSeen:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeSeen:
+    """What a judge says of itself to who has no key; models: none = it does not list them."""
+
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """Each what was found, the error that a look ended with, or None: it was not looked for.
 
@@ -47,6 +54,7 @@ class Findings:
     may_push: bool | KaitoflowError | None = None
     has_tuned_image: bool | KaitoflowError | None = None
     start: Mapping[str, str] | KaitoflowError | None = None
+    judge: JudgeSeen | KaitoflowError | None = None
     nodes: Sequence[Mapping[str, Any]] | KaitoflowError | None = None
     gpu_holders: Sequence[GpuHolder] | KaitoflowError | None = None
     rehearsal: Rehearsal | KaitoflowError | None = None

@@ -18,18 +18,20 @@ from tasks.contract.apart import WITHIN_S
 from tasks.contract.errors import (
     CloudUnavailable,
     DownloadFailed,
+    JudgeUnavailable,
     KaitoflowError,
     KubernetesUnavailable,
     Refused,
     RegistryUnavailable,
 )
 from tasks.contract.image_reference import Reference, parse_push_reference, parse_reference
+from tasks.contract.judge import judge_of
 from tasks.contract.words import unknown_variables
 from tasks.contract.workspace import Workspace
 from tasks.nodes.held_gpus import HolderLister
 from tasks.plan.addresses import is_web
 from tasks.plan.asking import ask
-from tasks.plan.findings import DatasetSeen, Findings
+from tasks.plan.findings import DatasetSeen, Findings, JudgeSeen
 from tasks.plan.hub import HUB, look_up
 from tasks.plan.model import config_or_none, preset_or_none
 from tasks.plan.rehearsal import Rehearsal
@@ -37,6 +39,7 @@ from tasks.plan.tuned import tuned_from_the_same
 from tasks.platform.base import World
 from tasks.presets import Preset
 from tasks.remote.file_server import Client, UrlProbe, open_client, probe, shown
+from tasks.remote.judge_server import JudgeServer
 from tasks.remote.layout_index import find_manifest
 from tasks.remote.manifest import blob_path, read_annotations
 from tasks.remote.patience import Patience
@@ -71,7 +74,7 @@ async def look(
     """
     limit_s = settings.plan_timeout_s
     (
-        (base_model, dataset, chat_template, may_push, has_tuned_image, start),
+        (base_model, dataset, chat_template, may_push, has_tuned_image, start, judge),
         (nodes, holders, rehearsal, quotas),
     ) = await asyncio.gather(
         asyncio.gather(
@@ -81,6 +84,7 @@ async def look(
             _finding(_push(workspace, world, settings)),
             _finding(_tuned_image(workspace, world, settings)),
             _finding(_start(workspace, world, settings)),
+            _finding(_judge(workspace, world, settings)),
         ),
         asyncio.gather(
             _within(limit_s, _listed(list_nodes), KubernetesUnavailable, "the cluster"),
@@ -96,6 +100,7 @@ async def look(
         may_push=may_push,
         has_tuned_image=has_tuned_image,
         start=start,
+        judge=judge,
         nodes=nodes,
         gpu_holders=holders,
         rehearsal=rehearsal,
@@ -258,6 +263,25 @@ async def _start(
             settings=settings,
         )
     return read_annotations(manifest, image=name)
+
+
+async def _judge(workspace: Workspace, world: World, settings: Settings) -> JudgeSeen | None:
+    """What the judge says of itself; None = no candidate is judged.
+
+    Raises: InvalidWorkspace, JudgeUnavailable, AddressForbidden.
+    """
+    judge = judge_of(workspace.metadata.annotations) if workspace.tuning else None
+    if judge is None:
+        return None
+    allow_local, limit_s = (
+        settings.allow_local_addresses and not world.is_cluster,
+        settings.plan_timeout_s,
+    )
+    with JudgeServer(judge, allow_local_addresses=allow_local) as server:
+        try:
+            return JudgeSeen(models=tuple(await ask(server.models, limit_s=limit_s) or ()))
+        except TimeoutError:
+            raise _no_answer(JudgeUnavailable, str(judge), limit_s) from None
 
 
 async def _ask_registry(

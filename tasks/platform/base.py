@@ -244,6 +244,9 @@ class Platform(Protocol):
     ) -> AsyncGenerator[Event | str]:
         """Ensure that a pod's server runs and answers; yields what it says until it is ready."""
 
+    async def judge_key_file(self, workspace: Workspace) -> Path | None:
+        """Where the measurement finds the judge's key, if there is one; None = there is none."""
+
     async def admin_key(self, workspace: Workspace) -> str:
         """The key that opens the admin endpoints of the server that runs; empty = it has none."""
 

@@ -35,6 +35,7 @@ from tasks.platform.leaving import leave_nodes
 from tasks.platform.manifests import (
     CANDIDATE_LABEL,
     GENERATION_LABEL,
+    JUDGE_KEY_FILE,
     MANAGED_BY,
     POD_LABEL,
     SERVER_PORT,
@@ -471,6 +472,10 @@ class KubernetesPlatform:
     async def server_nodes(self, workspace: Workspace, generation: int) -> Collection[str] | None:
         """Names of the nodes on which a generation's server runs; None when it has no server."""
         return await (await self._server(workspace)).nodes(generation)
+
+    async def judge_key_file(self, workspace: Workspace) -> Path | None:  # noqa: ARG002
+        """Where the Secret is mounted; what is not there is mounted as nothing."""
+        return JUDGE_KEY_FILE
 
     async def admin_key(self, workspace: Workspace) -> str:
         """The first key of the Secret that a user makes for it, if it is there as it is."""

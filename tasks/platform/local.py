@@ -16,6 +16,7 @@ import psutil
 
 from tasks.contract.artifacts import Endpoint, Node
 from tasks.contract.errors import RunInProgress, ServerNotReady
+from tasks.contract.judge import judge_key_secret
 from tasks.contract.podlog import Event
 from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.status import AdapterRun, WorkspaceStatus
@@ -24,7 +25,7 @@ from tasks.contract.workspace import Manifests, ObjectMeta, Workspace
 from tasks.estimate.processor import cpu_has_bf16
 from tasks.platform.base import Address, Container, OnAnswer, Pod, PodPaths, World
 from tasks.platform.diagnosis import Diagnosis
-from tasks.platform.named_objects import docker_config_of
+from tasks.platform.named_objects import docker_config_of, judge_key_in
 from tasks.platform.namespace_rules import NamespaceRules
 from tasks.platform.outputs import Rivals, rivals, writer
 from tasks.platform.ownership import expect_asked
@@ -175,6 +176,17 @@ class LocalPlatform:
             return path
         own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
         return own.absolute() if own.exists() else None
+
+    async def judge_key_file(self, workspace: Workspace) -> Path | None:
+        """A file for this user alone, of the Secret that came with the Workspace's file."""
+        metadata = workspace.metadata
+        secret = self.store.read_secret(metadata.namespace, judge_key_secret(metadata.name))
+        key = judge_key_in(secret)
+        if not key:
+            return None
+        path = self.store.workspace_dir(workspace) / "secrets" / "judge-key"
+        write_atomically(path, key.encode())
+        return path
 
     async def node(self) -> Node:
         """This machine."""

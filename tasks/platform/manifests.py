@@ -14,7 +14,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tasks.contract.judge import judge_key_secret
 from tasks.contract.podlog import EVENT_NONCE
+from tasks.contract.programs.evaluation import EvaluationConfig
 from tasks.contract.programs.serving import ServerConfig
 from tasks.contract.programs.tuning import FIRST_HOST, FIRST_PORT, JOB
 from tasks.contract.resources import Resources
@@ -83,6 +85,7 @@ PATHS = {
     "admin_key_file": Path("/mnt/admin/key"),
     "user_keys_file": Path("/mnt/users/keys"),
 }
+JUDGE_KEY_FILE = Path("/mnt/judge/key")
 _TMP_DIR, _SHARED_MEMORY_DIR = "/tmp", "/dev/shm"  # noqa: S108  volumes of the pod's own
 _PREPARED_DIR = Path("/mnt/dataset")
 _SECRETS_DIR = Path("/mnt/secrets")
@@ -508,7 +511,7 @@ def _container(
         },
         "volumeMounts": [
             *_mounts(pod, workspace),
-            *(_key_mounts(container) if container.name == SERVE else []),
+            *_key_mounts(container),
             *settings.mounts,
         ],
     }
@@ -563,6 +566,9 @@ def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
     ]
     if pod.name == INFERENCE:
         volumes.append(_key_volume("admin-key", admin_key_secret(workspace), "key"))
+    if any(_asks_a_judge(container) for container in pod.containers):
+        secret = judge_key_secret(workspace.metadata.name)
+        volumes.append(_key_volume("judge-key", secret, "key"))
     if any(_asks_for_keys(container) for container in pod.containers):
         volumes.append(_key_volume("user-keys", user_keys_secret(workspace), "keys"))
     volumes += [{"name": _volume_name(path), "emptyDir": {}} for path in _scratch(workspace, pod)]
@@ -583,6 +589,11 @@ def _asks_for_keys(container: Container) -> bool:
     return isinstance(config, ServerConfig) and config.user_keys_file is not None
 
 
+def _asks_a_judge(container: Container) -> bool:
+    config = container.config
+    return isinstance(config, EvaluationConfig) and config.judge is not None
+
+
 def _key_volume(name: str, secret: str, key: str) -> Object:
     """Optional, so that keys may come, change and go while the server serves."""
     items = [{"key": key, "path": key}]
@@ -590,7 +601,9 @@ def _key_volume(name: str, secret: str, key: str) -> Object:
 
 
 def _key_mounts(container: Container) -> list[Object]:
-    files = {"admin-key": PATHS["admin_key_file"]}
+    files = {"admin-key": PATHS["admin_key_file"]} if container.name == SERVE else {}
+    if _asks_a_judge(container):
+        files["judge-key"] = JUDGE_KEY_FILE
     if _asks_for_keys(container):
         files["user-keys"] = PATHS["user_keys_file"]
     return [

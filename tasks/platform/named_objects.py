@@ -15,6 +15,7 @@ from tasks.platform.diagnosis.verdict import Diagnosis, verdict
 from tasks.platform.wire import Seen
 
 DOCKER_CONFIG_KEY, TOKEN_KEY, ADMIN_KEY = ".dockerconfigjson", "HF_TOKEN", "key"
+JUDGE_KEY = "key"
 _HASHED = "sha256:"
 _DOCKER_FIX = "make it anew: kubectl create secret docker-registry NAME --docker-server=..."
 _TOKEN_FIX = f"make it anew: kubectl create secret generic NAME --from-literal={TOKEN_KEY}=hf_..."
@@ -61,6 +62,14 @@ def admin_key_in(secret: Seen | None) -> str:
     except SecretUnusable:
         return ""
     return next((each for each in text.split() if not each.startswith(_HASHED)), "")
+
+
+def judge_key_in(secret: Seen | None) -> str:
+    """The key that a judge asks for, from its Secret; empty where it tells none."""
+    try:
+        return _value(secret, JUDGE_KEY, fix="").decode(errors="replace").strip() if secret else ""
+    except SecretUnusable:
+        return ""
 
 
 def _value(secret: Seen, key: str, *, fix: str) -> bytes:

@@ -26,6 +26,13 @@ def inference(**content: Any) -> Object:
     return manifest | {"inference": content, "resource": selector}
 
 
+def judged(url: str = "https://judge.example.com/v1") -> Object:
+    """A Workspace whose judge would get what is in Secret `tuned-judge-key`."""
+    manifest = tuning_manifest()
+    annotations = {"kaitoflow.io/gate": "judge", "kaitoflow.io/judge": f"{url} strict-7b"}
+    return manifest | {"metadata": manifest["metadata"] | {"annotations": annotations}}
+
+
 @pytest.fixture
 def create(installation: Installation) -> Create:
     """Creates Workspaces as a person who may do that, read Secret `push`, and nothing else."""
@@ -73,6 +80,7 @@ def test_what_a_creator_may_not_use_a_workspace_may_not_either(
                 preset={"name": "phi-4", "presetOptions": {"modelAccessSecret": "other"}},
             ),
         ],
+        "Secret tuned-judge-key was named": [judged()],
     }
     for words, manifests in refused.items():
         for manifest in manifests:
@@ -93,6 +101,9 @@ def test_who_writes_what_is_there_already_asks_for_nothing_new(
     kubernetes.kubectl("create", "--filename=-", here, stdin=manifest)
     note = ("annotate", "workspace", "tuned", "kaitoflow.io/stopped=1", "--as=a-person")
     assert "annotated" in kubernetes.kubectl(*note, here)
+    judge = ("annotate", "workspace", "tuned", "kaitoflow.io/judge=https://mine.example.com m")
+    with pytest.raises(RuntimeError, match="may not create pods|tuned-judge-key was named"):
+        kubernetes.kubectl(*judge, "--as=a-person", here)
     more = '{"inference": {"template": {"spec": {"hostNetwork": true}}}}'
     change = ("patch", "workspace", "tuned", "--type=merge", f"--patch={more}", "--as=a-person")
     with pytest.raises(RuntimeError, match="may not create pods"):

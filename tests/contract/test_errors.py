@@ -57,11 +57,11 @@ RegistryUnavailable SkuNotAvailable Unschedulable VolumeMountFailed""".split()
 REFUSED = """AdapterInvalid AdapterMismatch AdapterNotFound AddressForbidden ConfigMapNotFound
 DatasetRowsInvalid DatasetUnreachable DatasetUnreadable DeploymentUnusable ImageReferenceInvalid
 ImageUnreadable InstanceTypeMissing InvalidPriceTable InvalidSettings InvalidTuningConfig
-InvalidWorkspace ModelDoesNotFit ModelNotSupported NameTaken NamespaceNotServed NoRoomToTune
-PortInUse RegistryDenied SecretNotFound SecretUnusable ServedDiffers StepUnknown TagTaken
-UnknownInstanceType UnknownPreset VolumeUnusable WeightsUnavailable""".split()
+InvalidWorkspace JudgeUnusable ModelDoesNotFit ModelNotSupported NameTaken NamespaceNotServed
+NoRoomToTune PortInUse RegistryDenied SecretNotFound SecretUnusable ServedDiffers StepUnknown
+TagTaken UnknownInstanceType UnknownPreset VolumeUnusable WeightsUnavailable""".split()
 FAILED = """BudgetSpent CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
-DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError
+DeadlineExceeded DiskFull GpuIncompatible HomeUnusable ImagePullError InternalError JudgeUnavailable
 KubernetesRefused LeadershipLost LogNotFound NothingLearned OutOfMemory PodForbidden
 PodsNotTogether PrefectUnavailable RunInProgress RunSuperseded ServerNotReady StateUnreadable
 TrainingDiverged WorkerNameTaken""".split()

@@ -12,6 +12,7 @@ from tasks.contract.gate import Gate, Metric, parse_gate
         (None, Gate(metric=Metric.LOSS, margin=0.0, rows=20, floor=True)),
         ("  ", Gate()),
         ("rouge-l", Gate(metric=Metric.ROUGE_L)),
+        ("judge rows 32", Gate(metric=Metric.JUDGE, rows=32)),
         ("loss margin 0.02 rows 32 floor base", Gate(margin=0.02, rows=32)),
         (
             "exact-match floor none\n margin -0.1",
@@ -34,9 +35,9 @@ def test_a_gate_is_shown_as_it_may_be_written() -> None:
     ("text", "found"),
     [
         ("los", "no metric 'los' (did you mean loss?)"),
-        ("accuracy", "there are loss, exact-match, rouge-l"),
-        ("judge margin 1", "no model is asked to judge here"),
-        ("lm-eval", "not run here, the metrics are loss, exact-match, rouge-l"),
+        ("accuracy", "there are loss, exact-match, rouge-l, judge"),
+        ("command", "a command of a person's own is not run here"),
+        ("lm-eval", "not run here, the metrics are loss, exact-match, rouge-l, judge"),
         ("loss margn 1", "no word 'margn' (did you mean margin?)"),
         ("loss margin", "'margin' stands alone"),
         ("loss margin 1 margin 2", "twice"),
@@ -51,3 +52,9 @@ def test_any_other_text_is_refused_with_how_a_gate_is_written(text: str, found: 
         parse_gate(text)
     assert found in refused.value.found
     assert '"loss margin 0.02 rows 32 floor base"' in refused.value.fix
+
+
+@pytest.mark.parametrize("metric", ["lm-eval", "command"])
+def test_what_is_not_measured_here_may_be_measured_before_a_person_says_yes(metric: str) -> None:
+    with pytest.raises(InvalidWorkspace, match="promotion: approve, run it yourself"):
+        parse_gate(metric)

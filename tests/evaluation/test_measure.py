@@ -9,8 +9,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tasks.contract.errors import AdapterMismatch
+from tasks.contract.judge import Judge
 from tasks.contract.programs.evaluation import EvaluationConfig, Measured
 from tasks.evaluation.pod.measure import evaluate
+from tests.dataset.web import Handler, running_web
 from tests.tuning.tiny import chat, chats, tiny_tokenizer, write_rows, write_tiny_experts
 
 ROWS = chats(6)
@@ -120,6 +122,25 @@ def test_of_no_rows_there_are_no_figures(tmp_path: Path, tiny_weights: Path) -> 
     none = write_rows(tmp_path / "none.jsonl", [])
     told = evaluate(config(tmp_path, tiny_weights, rows_file=none))
     assert (told.base, told.candidate) == (Measured(), Measured())
+
+
+def test_a_judge_grades_what_each_model_writes(tmp_path: Path, tiny_weights: Path) -> None:
+    asked: list[str] = []
+
+    def grade(handler: Handler) -> None:
+        asked.append(json.loads(handler.body())["messages"][-1]["content"])
+        handler.answer(200, b'{"choices": [{"message": {"content": "7"}}]}')
+
+    with running_web() as web:
+        web.serve("/v1/chat/completions", grade)
+        judge = Judge(url=f"{web.address}/v1", model="strict-7b")
+        changes = {"judge": judge, "allow_local_addresses": True, "answers": 3}
+        told = evaluate(config(tmp_path, tiny_weights, **changes))
+    assert told.base.grades == told.candidate.grades == (0.7,) * 3
+    assert len(asked) == 6
+    first = ROWS[0]["messages"]
+    assert sum(f"user: {first[0]['content']}\n</question>" in text for text in asked) == 2
+    assert sum(f"<expected>\n{first[-1]['content']}\n" in text for text in asked) == 2
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path, tiny_weights: Path) -> None:

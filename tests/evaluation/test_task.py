@@ -7,10 +7,11 @@ import pytest
 
 from tasks.contract.artifacts import Node, PublishedImage
 from tasks.contract.gate import Gate, Metric
+from tasks.contract.judge import Judge
 from tasks.contract.programs.evaluation import EvaluationConfig, EvaluationResult, Measured, Sanity
 from tasks.contract.programs.image import PullConfig
 from tasks.contract.programs.tuning import TuningConfig
-from tasks.contract.workspace import parse_workspace
+from tasks.contract.workspace import Manifests, parse_workspace
 from tasks.evaluation.candidate_pod import candidate_pod
 from tasks.evaluation.task import comparison_table, verdict_on
 from tasks.platform.current import current_platform, local_platform
@@ -82,6 +83,44 @@ async def test_as_many_rows_are_measured_and_asked_as_the_gate_needs(
     assert (measurement.max_rows, measurement.answers) == (rows, answers)
 
 
+async def test_a_judge_is_asked_for_as_many_answers_with_the_key_of_its_secret() -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {
+        "kaitoflow.io/gate": "judge rows 200",
+        "kaitoflow.io/judge": "https://judge.example.com/v1 strict-7b",
+    }
+    secret = {"metadata": {"name": "tuned-judge-key"}, "stringData": {"key": "canary"}}
+    given = Manifests(
+        workspace=parse_workspace(manifest, source="test"), secrets={"tuned-judge-key": secret}
+    )
+    workspace = local_platform().store.apply(given)
+    pod = await candidate_pod(workspace, NODE, number=2, serving=None, push=False)
+    told = pod.containers[-1].config
+    assert isinstance(told, EvaluationConfig)
+    assert told.judge == Judge(url="https://judge.example.com/v1", model="strict-7b")
+    assert (told.answers, told.allow_local_addresses) == (200, False)
+    assert told.judge_key_file
+    assert told.judge_key_file.read_text() == "canary"
+    assert told.judge_key_file.stat().st_mode & 0o077 == 0
+
+
+async def test_nobody_is_asked_to_judge_where_the_gate_s_metric_is_another() -> None:
+    _, measurement = await told(Gate(metric=Metric.ROUGE_L), None)
+    assert (measurement.judge, measurement.judge_key_file) == (None, None)
+
+
+def test_grades_of_a_judge_are_a_metric_as_the_others_are() -> None:
+    def graded(grade: float) -> Measured:
+        return Measured(grades=(grade,) * 30, sanity=SOUND)
+
+    measured = EvaluationResult(
+        rows_digest="a", base=graded(0.3), candidate=graded(0.8), serving=graded(0.6), seconds=1.0
+    )
+    gate = Gate(metric=Metric.JUDGE, margin=0.1)
+    verdict = verdict_on(measured, gate, candidate_name="a@4", serving_name="a@3")
+    assert verdict.reason.startswith("a@4 passes: candidate's grade 0.800 is 0.200 better than")
+
+
 def model(loss: float, *, sanity: Sanity = SOUND) -> Measured:
     return Measured(losses=(loss,) * 30, exact_match=(0.0, 1.0), rouge_l=(0.5,), sanity=sanity)
 
@@ -101,7 +140,7 @@ def test_the_comparison_shows_all_models_under_the_verdict() -> None:
     verdict = verdict_on(measured, Gate(), candidate_name="a@4", serving_name="a@3")
     table = comparison_table(measured, verdict, Gate())
     assert table.startswith("kept a@3: candidate's loss 2.410 is 0.080 worse than 2.330 on 30 rows")
-    assert "| serving | 2.330 | 0.500 | 0.500 | 8 of 8 |" in table
+    assert "| serving | 2.330 | 0.500 | 0.500 | - | 8 of 8 |" in table
     assert "| candidate | 2.410 | " in table
     assert "Loss on 30 rows that none was trained on (`abcdef012345`)" in table
 

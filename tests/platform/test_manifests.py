@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.judge import Judge
+from tasks.contract.programs.evaluation import EvaluationConfig
 from tasks.contract.programs.serving import ServerConfig
 from tasks.contract.resources import Amount, Resources
 from tasks.contract.steps import CANDIDATE, INFERENCE, TAGGING, TUNING
@@ -14,6 +16,7 @@ from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.platform.base import Container, Pod
 from tasks.platform.manifests import (
     CONFIG_DIGEST_ANNOTATION,
+    JUDGE_KEY_FILE,
     PATHS,
     SERVER_DIGEST_ANNOTATION,
     PodSettings,
@@ -534,6 +537,30 @@ def test_an_admin_key_may_come_and_go_while_the_server_serves_and_is_the_servers
     }
     assert has_key == {"fetch-weights": False, "serve": True}
     assert "admin-key" not in str(job_spec(tuning()))
+
+
+def test_a_judge_s_key_is_mounted_where_its_answers_are_measured() -> None:
+    asked = EvaluationConfig(
+        weights_dir=Path("/w"),
+        rows_file=Path("/r"),
+        candidate=Path("/c"),
+        method="lora",
+        judge=Judge(url="https://judge.example.com/v1", model="strict-7b"),
+        judge_key_file=JUDGE_KEY_FILE,
+    )
+    pod = tuning()
+    measure = Container(name="measure", program="tasks.evaluation.pod", config=asked)
+    spec = job_spec(replace(pod, containers=(*pod.containers, measure)))
+    volume = next(each for each in spec["volumes"] if each["name"] == "judge-key")
+    assert volume["secret"]["secretName"] == "tuned-judge-key"
+    assert volume["secret"]["optional"] is True
+    who = [
+        name
+        for name, each in containers(spec).items()
+        if any(mount["mountPath"] == str(JUDGE_KEY_FILE.parent) for mount in each["volumeMounts"])
+    ]
+    assert who == ["measure"]
+    assert "judge-key" not in str(job_spec(pod))
 
 
 def test_users_keys_are_mounted_where_the_server_asks_for_them() -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tasks.contract.judge import Judge
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -17,6 +19,8 @@ class EvaluationConfig:
     answers: of how many rows answers are written too; of those that ask a single question.
     max_new_tokens: of a written answer.
     gpus: how many the pod was given.
+    judge: who grades the written answers; None = nobody does. judge_key_file: with the key that it
+        asks for; no such file = none. allow_local_addresses: it may be inside a private network.
     """
 
     weights_dir: Path
@@ -29,6 +33,9 @@ class EvaluationConfig:
     answers: int = 8
     max_new_tokens: int = 256
     gpus: int = 0
+    judge: Judge | None = None
+    judge_key_file: Path | None = None
+    allow_local_addresses: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +57,13 @@ class Sanity:
 class Measured:
     """One model on all rows: the mean loss on each row's answers, in the rows' order.
 
-    exact_match, rouge_l: of each written answer, from 0 to 1.
+    exact_match, rouge_l, grades: of each written answer, from 0 to 1; grades: the judge's.
     """
 
     losses: tuple[float, ...] = ()
     exact_match: tuple[float, ...] = ()
     rouge_l: tuple[float, ...] = ()
+    grades: tuple[float, ...] = ()
     sanity: Sanity = Sanity()
 
 

@@ -18,13 +18,14 @@ from tasks.contract.programs.evaluation import EvaluationConfig, EvaluationResul
 from tasks.contract.programs.serving import AdapterSource
 from tasks.contract.training_config import TrainingConfig, parse_training_config
 from tasks.estimate.positions import read_positions
+from tasks.evaluation.pod.judging import Graded, grades
 from tasks.evaluation.sanity import WrittenAnswer, look_at
 from tasks.evaluation.texts import exact_match, rouge_l
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tasks.tuning.pod.data import Example, Row
+    from tasks.tuning.pod.data import Example, Question, Row
 
 # Written together, answers cost little more than one: the weights are read once a token.
 _ANSWERS_AT_ONCE = 8
@@ -73,7 +74,8 @@ def evaluate(config: EvaluationConfig) -> EvaluationResult:
     base = load_base_model(config.weights_dir, dtype=preferred_dtype(find_device()))
     model: Any = load_adapters(base, sources, weights_dir=config.weights_dir)
     names = [None, *(source.name for source in sources)]
-    told = _Telling(steps=len(names) * len(rows.examples))
+    judged = len(rows.asked) if config.judge else 0
+    told = _Telling(steps=len(names) * (len(rows.examples) + judged))
     measured = {
         name: _measure(model, name, rows, tokenizer, config=config, told=told) for name in names
     }
@@ -155,8 +157,32 @@ def _measure(
         losses=tuple(losses),
         exact_match=tuple(exact_match(one.text, one.expected) for one in written),
         rouge_l=tuple(round(rouge_l(one.text, one.expected), 4) for one in written),
+        grades=_graded(rows.asked, written, config=config, told=told) if config.judge else (),
         sanity=look_at(written),
     )
+
+
+def _graded(
+    asked: "Sequence[Row]",
+    written: Sequence[WrittenAnswer],
+    *,
+    config: EvaluationConfig,
+    told: _Telling,
+) -> tuple[float, ...]:
+    from tasks.tuning.pod.data import question_of
+
+    answers = [
+        Graded(question=_as_text(question_of(row)), expected=one.expected, text=one.text)
+        for row, one in zip(asked, written, strict=True)
+    ]
+    return grades(config, answers, done=told.row_done)
+
+
+def _as_text(question: "Question | str | None") -> str:
+    """A question as a judge reads it: of a conversation each turn, with who says it."""
+    if question is None or isinstance(question, str):
+        return question or ""
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in question.messages)
 
 
 def _switched(model: Any, name: str | None) -> AbstractContextManager[Any]:
