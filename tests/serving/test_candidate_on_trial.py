@@ -16,7 +16,7 @@ from tasks.contract.workspace import Workspace
 from tasks.image.pod.push import push_image
 from tasks.platform.local import LocalPlatform
 from tests.flows.retuned import CANDIDATE, PASSES, image, told, tuned, work_here
-from tests.serving.constant_load import Load
+from tests.serving.constant_load import PROMPTS, Load
 from tests.serving.hot import admin, break_weights, generation, load, root, state_of, unload
 from tests.serving.running import Running
 
@@ -67,12 +67,12 @@ def published(server: Running, layout: Path) -> list[PublishedImage]:
     return [PublishedImage(reference=each.reference, digest=each.digest) for each in made]
 
 
-async def learned(load_: Load, server: Running) -> None:
+async def learned(clients: Load, server: Running) -> None:
     """What each version says alone; then the server has the first one by its name."""
     for version, path in (("tuned@1", "first"), ("tuned@2", "second")):
         load(server, version, path)
-        await load_.learn(version)
-    assert len(set(load_.texts.values())) == len(load_.texts)
+        await clients.learn(version)
+    assert all(clients.texts["tuned@1", each] != clients.texts["tuned@2", each] for each in PROMPTS)
     admin(server, "promote", name="tuned", version="tuned@1")
     unload(server, "tuned@2")
 
