@@ -74,8 +74,8 @@ async def look(
     """
     limit_s = settings.plan_timeout_s
     (
-        (base_model, dataset, chat_template, may_push, has_tuned_image, start, judge),
-        (nodes, holders, rehearsal, quotas),
+        (base_model, dataset, chat_template, may_push, has_tuned_image, start),
+        (judge, nodes, holders, rehearsal, quotas),
     ) = await asyncio.gather(
         asyncio.gather(
             _finding(_base_model(workspace, world, settings)),
@@ -84,9 +84,9 @@ async def look(
             _finding(_push(workspace, world, settings)),
             _finding(_tuned_image(workspace, world, settings)),
             _finding(_start(workspace, world, settings)),
-            _finding(_judge(workspace, world, settings)),
         ),
         asyncio.gather(
+            _finding(_judge(workspace, world, settings)),
             _within(limit_s, _listed(list_nodes), KubernetesUnavailable, "the cluster"),
             _within(limit_s, _listed(list_holders), KubernetesUnavailable, "the cluster"),
             _within(_TURNS * limit_s, _listed(rehearse), KubernetesUnavailable, "the cluster"),
@@ -273,15 +273,14 @@ async def _judge(workspace: Workspace, world: World, settings: Settings) -> Judg
     judge = judge_of(workspace.metadata.annotations) if workspace.tuning else None
     if judge is None:
         return None
-    allow_local, limit_s = (
-        settings.allow_local_addresses and not world.is_cluster,
-        settings.plan_timeout_s,
-    )
+    allow_local = settings.allow_local_addresses and not world.is_cluster
+    limit_s = settings.plan_timeout_s
     with JudgeServer(judge, allow_local_addresses=allow_local) as server:
         try:
-            return JudgeSeen(models=tuple(await ask(server.models, limit_s=limit_s) or ()))
+            models = await ask(server.models, limit_s=limit_s)
         except TimeoutError:
             raise _no_answer(JudgeUnavailable, str(judge), limit_s) from None
+    return JudgeSeen(models=tuple(models or ()))
 
 
 async def _ask_registry(

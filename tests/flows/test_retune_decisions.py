@@ -1,6 +1,7 @@
 """What becomes of a candidate, by its gate and by who has the last word; and of a killed run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,8 @@ async def test_a_run_that_was_killed_and_begins_again_promotes_once(
 
 
 async def test_the_history_keeps_to_its_bound(platform: LocalPlatform) -> None:
-    workspace = await tuned(platform, **{"history-limit": "2"})
+    bound: dict[str, Any] = {"history-limit": "2"}
+    workspace = await tuned(platform, **bound)
     for number in (2, 3, 4):
         candidate = CANDIDATE.model_copy(update={"number": number, "image": image(number)})
         await decide(workspace, candidate, PASSES)
