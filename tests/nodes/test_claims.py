@@ -87,15 +87,29 @@ def test_a_deadline_runs_from_its_own_beginning(
     done: tuple[float, ...], late_after_s: float, error: type[OfferUnavailable]
 ) -> None:
     at = MADE + timedelta(seconds=late_after_s)
-    assert overdue(claim(*done), DEADLINES, now=at) is None
-    found = overdue(claim(*done), DEADLINES, now=at + timedelta(seconds=1))
+    assert overdue(claim(*done), DEADLINES, now=at, watched_since=MADE) is None
+    found = overdue(claim(*done), DEADLINES, now=at + timedelta(seconds=1), watched_since=MADE)
     assert type(found) is error
     assert "Waiting: for it" in str(found)
     assert str(A100) in str(found)
 
 
+@pytest.mark.parametrize(
+    ("done", "allowed_s"), [((), 300), ((10,), 900), ((10, 60), 600)], ids=("launch", "join", "GPU")
+)
+def test_time_in_which_nobody_was_there_to_fulfil_or_to_look_counts_for_no_deadline(
+    done: tuple[float, ...], allowed_s: float
+) -> None:
+    back = MADE + timedelta(hours=1)
+    late = back + timedelta(seconds=allowed_s)
+    assert overdue(claim(*done), DEADLINES, now=late, watched_since=back) is None
+    after = late + timedelta(seconds=1)
+    assert overdue(claim(*done), DEADLINES, now=after, watched_since=back) is not None
+
+
 def test_a_claim_that_is_done_is_never_late() -> None:
-    assert overdue(claim(1, 2, 3), DEADLINES, now=MADE + timedelta(days=9)) is None
+    later = MADE + timedelta(days=9)
+    assert overdue(claim(1, 2, 3), DEADLINES, now=later, watched_since=MADE) is None
 
 
 def test_how_far_a_claim_is_follows_its_conditions_and_tells_the_first_that_is_not_true() -> None:

@@ -85,6 +85,7 @@ class ClaimingProvisioner:
         self._list_nodes, self._list_workspaces = list_nodes, list_workspaces
         self._list_holders = list_holders
         self._deadlines, self._max_nodes = deadlines, max_nodes
+        self._began = datetime.now(UTC)
 
     async def ensure_nodes(
         self, workspace: Workspace, need: NodeNeed, *, on_waiting: WaitingListener
@@ -205,7 +206,8 @@ class ClaimingProvisioner:
             logger.warning("node lost claim=%s node=%s", name_of(claim), node_name_of(claim))
             await self._ledger.give_back(claim)
             return False
-        error = overdue(claim, self._deadlines, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        error = overdue(claim, self._deadlines, now=now, watched_since=self._began)
         if error is None:
             try:
                 await self._fulfiller.advance(claim)

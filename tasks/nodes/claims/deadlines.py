@@ -30,11 +30,16 @@ class Deadlines:
 
 
 def overdue(
-    claim: Mapping[str, Any], deadlines: Deadlines, *, now: datetime
+    claim: Mapping[str, Any], deadlines: Deadlines, *, now: datetime, watched_since: datetime
 ) -> OfferUnavailable | None:
-    """What a claim that missed a deadline is given back for; None while it is in time."""
+    """What a claim that missed a deadline is given back for; None while it is in time.
+
+    Args: watched_since: when this process began. Time before counts for no deadline: nobody may
+    have been there to fulfil the claim, or to note how far it had come.
+    """
     state = state_of(claim)
-    made, joined = moment_of(claim, "Created"), moment_of(claim, "Registered")
+    made = max(moment_of(claim, "Created"), watched_since)
+    joined = max(moment_of(claim, "Registered"), watched_since)
     said = f"{state.reason}: {state.message}" if state.message else state.reason
     asked = f"a node was claimed as {claim['metadata']['name']} ({offer_of(claim)})"
     if not state.launched and now - made > timedelta(seconds=deadlines.launch_s):
