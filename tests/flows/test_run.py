@@ -103,7 +103,8 @@ def test_running_again_resumes_and_changes_nothing(finished: FinishedRun) -> Non
     assert status["endpoint"] == finished.object["status"]["endpoint"]
     tuned = next(step for step in status["steps"] if step["name"] == "tune")
     assert tuned["seconds"] < 10
-    assert tuned["detail"] == "tuned in generation 1; nothing it depends on has changed"
+    generation = finished.object["metadata"]["generation"]
+    assert tuned["detail"] == f"tuned in generation {generation}; nothing it depends on has changed"
     assert status["heldOut"] == finished.object["status"]["heldOut"]
 
 
