@@ -187,9 +187,9 @@ class PrefectApi:
                 break
         return found
 
-    async def set_state(self, run: Run, kind: str) -> None:
+    async def set_state(self, run: Run, kind: str, *, message: str = "") -> None:
         """Ask for a run's next state, such as CANCELLING; the server may refuse it."""
-        state = {"type": kind, "name": kind.capitalize()}
+        state = {"type": kind, "name": kind.capitalize(), "message": message}
         await self._ask("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
 
     async def end(self, run: Run, kind: str, *, name: str = "", message: str) -> None:

@@ -312,6 +312,15 @@ def lost(status: WorkspaceStatus, *, generation: int, attempt: int) -> Workspace
     return planned
 
 
+def cancelled(status: WorkspaceStatus, *, generation: int, now: datetime) -> WorkspaceStatus:
+    """The status of a Workspace whose run a person ended in Prefect, and which told no end."""
+    ended = status.model_copy(deep=True)
+    ended.observed_generation = generation
+    message = "the run was cancelled in Prefect; run it again to resume"
+    ended.end_without(State.STOPPED, reason="Stopped", message=message, now=now)
+    return ended
+
+
 def stopped(status: WorkspaceStatus, *, generation: int, now: datetime) -> WorkspaceStatus:
     """The status of a Workspace whose run and server were ended, and whose nodes go back."""
     ended = status.model_copy(deep=True)

@@ -22,6 +22,13 @@ _CANCEL_TIMEOUT_S = 60.0
 _LOOK_AGAIN_S = 0.5
 # Runs that are created at once: the server is no faster with more, and all would wait for the last.
 _CREATIONS_AT_ONCE = 4
+# What a run says that was ended here before it began; of others a person thought better.
+_ENDED_HERE = "its Workspace was stopped, changed or deleted before it began"
+
+
+def was_cancelled_by_a_person(run: Run) -> bool:
+    """Whether somebody ended the run in Prefect, which then is not begun again."""
+    return run.state_type == "CANCELLED" and run.said != _ENDED_HERE
 
 
 class WorkspaceRuns:
@@ -102,7 +109,7 @@ class WorkspaceRuns:
 
     async def _cancel(self, run: Run) -> None:
         if run.state_type == "SCHEDULED":
-            await self._prefect.set_state(run, "CANCELLED")
+            await self._prefect.set_state(run, "CANCELLED", message=_ENDED_HERE)
         elif run.state_type != "CANCELLING":
             await self._prefect.set_state(run, "CANCELLING")
 

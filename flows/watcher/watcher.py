@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.prefect_api import RUN_TAG, PrefectApi
+from flows.prefect_api import RUN_TAG, PrefectApi, Run
 from flows.questions import History, histories_of
 from flows.watcher.decide import (
     Action,
@@ -25,6 +25,7 @@ from flows.watcher.decide import (
     Resume,
     Start,
     Stop,
+    cancelled,
     decide,
     has_run,
     longest_unasked,
@@ -34,7 +35,7 @@ from flows.watcher.decide import (
 from flows.watcher.freshness import Freshness
 from flows.watcher.metrics import WatcherMetrics
 from flows.watcher.owned import Around, as_seen, departures
-from flows.watcher.runs import WorkspaceRuns
+from flows.watcher.runs import WorkspaceRuns, was_cancelled_by_a_person
 from flows.watcher.settings import WatcherSettings
 from flows.watcher.surroundings import Owner, Surroundings, owner_of
 from tasks.contract.errors import InvalidWorkspace
@@ -181,15 +182,8 @@ class Watcher:
         parameters = {parameter: asked.redacted().model_dump(mode="json", by_alias=True)}
         tags = [RUN_TAG, *([start.reason] if start.reason else [])]
         run = await self._runs.ensure(flow, meta, attempt, parameters, tags=tags)
-        if run.has_ended and run.state_type != "CANCELLED":  # a person's, who is told by the run
-            status = await self._status(meta)
-            if not has_run(status, generation=meta.generation, attempt=attempt):
-                known.wait(attempt, backoff_s=self._settings.backoff_s, now=datetime.now(UTC))
-                self._metrics.lost.inc()
-                again = lost(status, generation=meta.generation, attempt=attempt)
-                await self._write(meta, again, before=status)
-                logger.warning("run lost workspace=%s attempt=%d", workspace, attempt)
-                return
+        if run.has_ended and not await self._has_told_its_end(run, meta, attempt, known):
+            return
         known.started = (meta.generation, attempt)
         self._metrics.started(generation=meta.generation, attempt=attempt, reason=start.reason)
         logger.info(
@@ -199,6 +193,26 @@ class Watcher:
             run.state_name,
             start.reason,
         )
+
+    async def _has_told_its_end(
+        self, run: Run, meta: ObjectMeta, attempt: int, known: Known
+    ) -> bool:
+        """Whether the status tells what became of the run; else what follows of it is noted."""
+        found = await self._api.get("Workspace", meta.namespace, meta.name)
+        status, now = status_of(found), datetime.now(UTC)
+        if found is None or has_run(status, generation=meta.generation, attempt=attempt):
+            return True
+        if was_cancelled_by_a_person(run):
+            ended = cancelled(status, generation=meta.generation, now=now)
+            await self._write(meta, ended, before=status, version=_version(found))
+            logger.info("run cancelled workspace=%s attempt=%d", meta, attempt)
+            return False
+        known.wait(attempt, backoff_s=self._settings.backoff_s, now=now)
+        self._metrics.lost.inc()
+        again = lost(status, generation=meta.generation, attempt=attempt)
+        await self._write(meta, again, before=status)
+        logger.warning("run lost workspace=%s attempt=%d", meta, attempt)
+        return False
 
     async def _repair(self, repair: Repair, manifest: Mapping[str, Any], known: Known) -> None:
         """Have another run of the generation, unless one is still at work, or it has changed."""

@@ -16,6 +16,7 @@ from flows.watcher.settings import WatcherSettings
 from flows.watcher.watcher import Watcher
 from tasks.contract.repairs import Repairs
 from tasks.contract.status import ConditionType, State, WorkspaceStatus
+from tasks.contract.workspace import ObjectMeta
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.ownership import fields_digest
@@ -71,17 +72,22 @@ class Prefect:
     def __init__(self, *states: str) -> None:
         self.runs = {f"there {n}": self._run(state) for n, state in enumerate(states)}
         self.asked: list[Mapping[str, Any]] = []
-        self.next_state = "SCHEDULED"
+        self.next_state, self.next_said = "SCHEDULED", ""
 
-    def _run(self, state: str) -> Run:
-        return Run(id=uuid4(), name="run", state_type=state, state_name=state)
+    def _run(self, state: str, said: str = "") -> Run:
+        told = {"message": said}
+        return Run(id=uuid4(), name="run", state_type=state, state_name=state, state=told)
 
     async def deployment_id(self, _flow: str, _name: str) -> UUID:
         return uuid4()
 
     async def create_run(self, _deployment: UUID, body: Mapping[str, Any]) -> Run:
         self.asked.append(body)
-        return self.runs.setdefault(body["idempotency_key"], self._run(self.next_state))
+        made = self._run(self.next_state, self.next_said)
+        return self.runs.setdefault(body["idempotency_key"], made)
+
+    async def set_state(self, run: Run, kind: str, *, message: str = "") -> None:
+        run.state_type, run.state = kind, {"message": message}
 
     async def runs_with(self, _tags: Sequence[str]) -> list[Run]:
         return [*self.runs.values()]
@@ -137,6 +143,29 @@ async def test_a_run_that_has_ended_without_a_word_is_planned_again(state: str) 
     await watcher_of(api, prefect).look(api.manifest)
     status = WorkspaceStatus.model_validate(api.manifest["status"])
     assert (status.state, status.attempt) == ("Running", 1)
+
+
+async def test_a_run_that_was_ended_here_before_it_began_is_planned_again() -> None:
+    api, prefect = ApiServer(workspace(a_status(State.RUNNING))), Prefect("SCHEDULED")
+    watcher = watcher_of(api, prefect)
+    await watcher._runs.cancel(ObjectMeta.model_validate(api.manifest["metadata"]))
+    [ended] = prefect.runs.values()
+    prefect.next_state, prefect.next_said = str(ended.state_type), ended.said
+    await watcher.look(api.manifest)
+    status = WorkspaceStatus.model_validate(api.manifest["status"])
+    assert (status.state, status.attempt) == ("Running", 1)
+
+
+async def test_a_run_that_a_person_cancelled_before_it_began_is_told_and_not_begun_again() -> None:
+    api, prefect = ApiServer(workspace(a_status(State.RUNNING))), Prefect()
+    prefect.next_state = "CANCELLED"
+    watcher = watcher_of(api, prefect)
+    for _ in range(3):
+        await watcher.look(api.manifest)
+    status = WorkspaceStatus.model_validate(api.manifest["status"])
+    assert (status.state, status.attempt, status.reason) == ("Stopped", 0, "Stopped")
+    assert keys(prefect) == ["run-workspace 1 1 0"]
+    assert any("cancelled in Prefect; run it again to resume" in each for each in api.events)
 
 
 async def test_a_run_whose_end_is_told_by_now_is_not_planned_again() -> None:
