@@ -26,7 +26,7 @@ test: check prepare-tests ## Run every check and every test, but those of make t
 	$(BIN)/python -m pytest -m "not slow and not e2e" $(call at-once,$(PROCESSES))
 
 test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, whole runs
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line slow-working slow-waiting
+	@$(MAKE) --no-print-directory --jobs=2 slow-working slow-waiting
 
 slow-working:
 	$(BIN)/python -m pytest -m "slow and not e2e and not waits" $(call at-once,2)
