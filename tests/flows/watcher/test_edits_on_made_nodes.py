@@ -25,8 +25,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(autouse=True)
-def nothing_refused_yet(installed: Installation) -> None:
-    """What one test's cloud did not have, the next one's has."""
+def nothing_there_yet(installed: Installation, azure: Azure) -> None:
+    """What one test's cloud did not have, the next one's has; what a failed one left is gone."""
+    azure.held.clear()
+    installed.kubectl("delete", "workspaces", "--all", "--all-namespaces")
+    wait_until(lambda: not claims_of(installed), "no claim")
     installed.kubectl("delete", *REFUSED_OFFERS, "--ignore-not-found")
 
 
