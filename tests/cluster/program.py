@@ -41,6 +41,7 @@ class Program:
         if self._process is None:
             return
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # one that is paused hears nothing else
         deadline_s = time.monotonic() + limit_s
         while self._signal(0) and time.monotonic() < deadline_s:
             self._process.poll()
@@ -52,6 +53,16 @@ class Program:
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait()
+
+    def pause(self) -> None:
+        """Have it and its children stand still until `resume`; nothing when it does not run."""
+        if self._process is not None:
+            self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it go on where it stood."""
+        if self._process is not None:
+            self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> bool:
         """Whether there was one to hear it: it leads a group, in which nsenter's child is too."""

@@ -64,3 +64,17 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_paused_program_stands_still_until_it_goes_on_or_is_stopped(tmp_path: Path) -> None:
+    program = Program("sleeper", ["sleep", "600"], tmp_path / "log")
+    program.start()
+    process = psutil.Process(program.pid)
+    program.pause()
+    assert process.status() == psutil.STATUS_STOPPED
+    program.resume()
+    assert process.status() != psutil.STATUS_STOPPED
+    program.pause()
+    began_s = time.monotonic()
+    program.stop(limit_s=20)
+    assert time.monotonic() - began_s < 10
