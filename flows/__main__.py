@@ -309,6 +309,42 @@ def rollback(
 
 
 @app.command
+def adapters(
+    name: str,
+    action: Literal["list", "load", "unload", "blend", "merge"] = "list",
+    *words: str,
+    in_place: bool = False,
+    namespace: Namespace = None,
+    output: Output = "table",
+    place: Where = DEFAULT_PLACE,
+) -> int:
+    """Show the adapters that a Workspace's server has, or change them while it serves.
+
+    Parameters
+    ----------
+    action
+        load ADAPTER IMAGE-OR-FOLDER serves one more, unload ADAPTER one less, blend ADAPTER
+        PART=WEIGHT... the weighted sum of others; merge FOLDER [ADAPTER] writes a model that needs
+        no adapter, on one machine.
+    words
+        What the action is about.
+    in_place
+        load: an adapter that has the name already gives it up.
+    """
+    from flows.commands.served_adapters import adapters as act
+
+    return act(
+        name,
+        action,
+        words,
+        in_place=in_place,
+        namespace=namespace,
+        output=output,
+        place=place,
+    )
+
+
+@app.command
 def history(name: str, *, namespace: Namespace = None, place: Where = DEFAULT_PLACE) -> int:
     """List a Workspace's adapters: what each was tuned from, how it did, and why it serves."""
     from flows.commands.adapters import print_history

@@ -14,13 +14,19 @@ from tasks.contract.artifacts import Endpoint, Node, PublishedImage
 from tasks.contract.image_reference import checkpoint_image
 from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns, DatasetConfig
 from tasks.contract.programs.image import PullConfig, PushConfig, TagConfig
-from tasks.contract.programs.serving import AdapterSource, ServerConfig, WeightsConfig
+from tasks.contract.programs.serving import (
+    AdapterSource,
+    MergeConfig,
+    ServerConfig,
+    WeightsConfig,
+)
 from tasks.contract.programs.tuning import CheckpointsAway, TuningConfig
 from tasks.contract.resources import Resources
 from tasks.contract.steps import (
     FETCH_DATASET,
     FETCH_WEIGHTS,
     INFERENCE,
+    MERGE,
     PULL_DATASET,
     PULL_PREFIX,
     PUSH,
@@ -250,6 +256,39 @@ async def inference_pod(
             workspace, serving_resources(workspace, preset, settings(), gpus=gpus)
         ),
         grace_s=serving_grace_s(settings()),
+    )
+
+
+async def merging_pod(workspace: Workspace, adapter: Adapter | None, folder: Path) -> Pod:
+    """What writes the base model with an adapter in its weights into a folder.
+
+    Args: adapter: of an image; None = the Workspace's own, which was tuned into a folder.
+    """
+    preset, paths = preset_of(workspace), _paths(workspace)
+    source, pulls, image = (
+        AdapterSource(workspace.metadata.name, paths.results_dir / "adapter"),
+        [],
+        "",
+    )
+    if adapter and adapter.source.image:
+        name, image = adapter.source.name or "", adapter.source.image
+        source = AdapterSource(name, paths.adapter_dir / f"{name}+merge", float(adapter.strength))
+        pull = await _pull_adapter(workspace, adapter, source.path, paths)
+        pulls.append(replace(pull, name=f"{MERGE}-adapter"))
+    config = MergeConfig(
+        weights_dir=paths.weights_dir,
+        base_model=preset.model,
+        adapter=source,
+        target_dir=folder,
+        image=image,
+    )
+    return Pod(
+        name=MERGE,
+        containers=(
+            replace(_weights(preset, paths), name=f"{MERGE}-weights"),
+            *pulls,
+            Container(name=MERGE, program="serving.merging", config=config),
+        ),
     )
 
 

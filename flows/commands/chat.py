@@ -4,9 +4,8 @@ import json
 import sys
 from collections.abc import Iterator
 
-from flows.places.base import Objects, find_workspace
+from flows.places.base import Objects, find_workspace, server_not_running
 from flows.places.place import Place, open_objects
-from tasks.contract.errors import ServerNotReady
 from tasks.contract.redaction import harmless
 from tasks.platform.store import StoredWorkspace
 
@@ -18,11 +17,7 @@ def chat_with(name: str, prompt: str | None, *, namespace: str | None, place: Pl
     with open_objects(place) as objects:
         stored = find_workspace(objects, name, namespace)
         if not stored.status.endpoint or not objects.is_serving(stored.workspace):
-            raise ServerNotReady(
-                f"a chat with workspace {name} was asked for",
-                "its server is not running",
-                "start it with `kaitoflow run WORKSPACE.yaml`",
-            )
+            raise server_not_running(stored.workspace)
         if prompt is not None:
             _answer(objects, stored, [{"role": "user", "content": prompt}])
             return 0

@@ -9,12 +9,14 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks.contract.artifacts import Check, Plan
-from tasks.contract.errors import KaitoflowError
+from tasks.contract.errors import KaitoflowError, ServerNotReady
+from tasks.contract.programs.serving import MergeResult
 from tasks.contract.recorded_event import RecordedEvent
-from tasks.contract.workspace import Manifests, Workspace
+from tasks.contract.workspace import Adapter, Manifests, Workspace
 from tasks.platform.base import World
 from tasks.platform.manifests import admin_key_secret
 from tasks.platform.named_objects import admin_key_in, docker_config_of, secret_faults
@@ -97,6 +99,21 @@ class Objects(Protocol):
         Raises: ServerNotReady: it does not answer, or says no.
         """
 
+    def administer(
+        self, stored: StoredWorkspace, path: str, body: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """What the server answers to who has its admin key: to a POST of the body, or to a GET.
+
+        Raises: ServerNotReady: it does not answer, has no such key, or says no.
+        """
+
+    def merge(self, stored: StoredWorkspace, adapter: Adapter | None, folder: Path) -> MergeResult:
+        """Write the base model with an adapter in its weights into a folder that is not there yet.
+
+        Args: adapter: None = what is served of the Workspace's own.
+        Raises: WrongUsage: not in this place. What the programs end with.
+        """
+
     def stop(self, workspace: Workspace, tell: Tell) -> list[str]:
         """Stop the run and the server; the names of what was stopped.
 
@@ -151,6 +168,15 @@ def not_found(name: str, namespace: str, known: list[str]) -> WorkspaceNotFound:
         f"workspace {name!r} was asked for",
         f"namespace {namespace} has {len(known)} and this is none of them",
         f"{offer}",
+    )
+
+
+def server_not_running(workspace: Workspace) -> ServerNotReady:
+    """The error of who asks a server that is not there."""
+    return ServerNotReady(
+        f"the server of workspace {workspace} was to be asked",
+        "it is not running",
+        "start it with `kaitoflow run WORKSPACE.yaml`",
     )
 
 

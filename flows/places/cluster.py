@@ -5,11 +5,13 @@ Nothing runs here: `run` applies and watches, `stop` and `delete` ask and wait.
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.cluster import apply, end, watch
@@ -36,9 +38,10 @@ from flows.schedules import PROMOTE_FLOW, RETUNE_FLOW
 from flows.view import run_view
 from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import KaitoflowError, KubernetesRefused, ServerNotReady
+from tasks.contract.programs.serving import MergeResult
 from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.status import WorkspaceStatus, status_of
-from tasks.contract.workspace import Manifests, Workspace, parse_workspace
+from tasks.contract.workspace import Adapter, Manifests, Workspace, parse_workspace
 from tasks.nodes.current import holders_on
 from tasks.nodes.garbage.leaks import Leak
 from tasks.plan.check import from_error
@@ -47,7 +50,8 @@ from tasks.plan.look import look
 from tasks.plan.rehearsal import rehearse
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
-from tasks.platform.manifests import stateful_set_name
+from tasks.platform.manifests import admin_key_secret, stateful_set_name
+from tasks.platform.named_objects import admin_key_in
 from tasks.platform.store import StoredWorkspace
 from tasks.platform.wire import Object
 from tasks.settings import Settings
@@ -236,15 +240,60 @@ class ClusterObjects:
         """What the Service answers, through the API server: no port has to be forwarded."""
         return self._each(self._ask(stored.workspace, dict(body)))
 
+    def administer(
+        self, stored: StoredWorkspace, path: str, body: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """What the Service answers, through the API server, to who may read its Secret."""
+        return self._wait_for(self._administer(stored.workspace, path, body))
+
+    async def _administer(
+        self, workspace: Workspace, path: str, body: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        namespace, name = workspace.metadata.namespace, admin_key_secret(workspace)
+        key = admin_key_in(await (await self._api()).get("Secret", namespace, name))
+        if not key:
+            raise ServerNotReady(
+                f"the server of workspace {workspace} was to be asked as its administrator",
+                f"no key of its is in Secret {namespace}/{name}",
+                f"make it: kubectl create secret generic {name} -n {namespace}"
+                " --from-literal=key=$(openssl rand -hex 32)",
+            )
+        lines = self._asked(
+            workspace, path.removeprefix("/"), dict(body) if body else None, {"X-API-Key": key}
+        )
+        answer = "\n".join([line async for line in lines])
+        return dict(json.loads(answer)) if answer.startswith("{") else {}
+
+    def merge(self, stored: StoredWorkspace, adapter: Adapter | None, folder: Path) -> MergeResult:
+        """Nothing: weights are merged where they lie.
+
+        Raises: WrongUsage.
+        """
+        del adapter
+        raise WrongUsage(
+            f"an adapter of {stored.workspace} was to be merged into {folder}",
+            "the weights lie on the cluster, and a model is written to where they are",
+            "apply what serves the adapter's image on one machine (kaitoflow run FILE --platform"
+            " local), and merge it there",
+        )
+
     async def _ask(self, workspace: Workspace, body: Object) -> AsyncGenerator[str]:
+        lines = self._asked(workspace, "v1/chat/completions", body, user_key_headers())
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                yield line
+
+    async def _asked(
+        self, workspace: Workspace, path: str, body: Object | None, headers: Mapping[str, str]
+    ) -> AsyncGenerator[str]:
         meta = workspace.metadata
         lines = (await self._api()).ask_service(
             meta.namespace,
             f"{meta.name}:80",
-            "v1/chat/completions",
+            path,
             body,
             read_timeout_s=_ANSWER_S,
-            headers=user_key_headers(),
+            headers=headers,
         )
         try:
             async with contextlib.aclosing(lines):

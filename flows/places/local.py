@@ -8,12 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.places.base import Manifest, Row, Tell, age, user_key_headers, with_file_objects
+from flows.places.base import (
+    Manifest,
+    Row,
+    Tell,
+    age,
+    server_not_running,
+    user_key_headers,
+    with_file_objects,
+)
 from flows.places.log_choice import LogChoice
 from flows.places.next_retuning import next_by_annotations, next_retuning
 from flows.view import describe_progress, print_plan
 from tasks.contract.artifacts import Check, Plan
 from tasks.contract.errors import ServerNotReady
+from tasks.contract.programs.serving import MergeResult
 from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.status import ConditionType
 from tasks.contract.steps import (
@@ -28,7 +37,7 @@ from tasks.contract.steps import (
     TUNE,
 )
 from tasks.contract.units import utc_text
-from tasks.contract.workspace import Manifests, Workspace
+from tasks.contract.workspace import Adapter, Manifests, Workspace
 from tasks.platform.current import local_platform
 from tasks.platform.store import StoredWorkspace, keep_private
 from tasks.settings import settings
@@ -152,6 +161,23 @@ class LocalObjects:
                     "try again",
                 )
             yield from response.iter_lines()
+
+    def administer(
+        self, stored: StoredWorkspace, path: str, body: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """What the server on loopback answers to who has the key that it was started with."""
+        from tasks.inference.promotion import LiveServer, administer
+
+        key = asyncio.run(self._platform.admin_key(stored.workspace))
+        if not key or not stored.status.endpoint:
+            raise server_not_running(stored.workspace)
+        return asyncio.run(administer(LiveServer(stored.status.endpoint.url, key), path, body))
+
+    def merge(self, stored: StoredWorkspace, adapter: Adapter | None, folder: Path) -> MergeResult:
+        """Run the programs here, one after the other."""
+        from flows.places.local_run import merge_here
+
+        return merge_here(stored.workspace, adapter, folder)
 
     def stop(self, workspace: Workspace, tell: Tell) -> list[str]:  # noqa: ARG002
         """Stop the processes; the files stay, so that `run` resumes."""

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from flows.own_runs import cancel_own_runs, end_runs_of_killed, own_tag
@@ -14,8 +15,10 @@ from flows.prefect_api import PrefectApi
 from flows.prefect_server import PrefectServer, prefect_server, restart_if_ended
 from flows.view import RunView, run_view
 from tasks.contract.errors import PrefectUnavailable, Refused
+from tasks.contract.podlog import read_answer
+from tasks.contract.programs.serving import MergeResult
 from tasks.contract.sweep import Settings, Tried
-from tasks.contract.workspace import Manifests, Workspace
+from tasks.contract.workspace import Adapter, Manifests, Workspace
 from tasks.platform.current import local_platform
 
 _REFRESH_S = 0.2
@@ -114,6 +117,25 @@ def promote_here(
     with run_view(workspace) as view:
         view.goes_on_from(local_platform().store.read_status(workspace))
         run_watched(workspace, begin, view)
+
+
+def merge_here(workspace: Workspace, adapter: Adapter | None, folder: Path) -> MergeResult:
+    """The base model with an adapter in its weights, written to the folder by programs of its own.
+
+    Raises: what a program ends with; KeyboardInterrupt.
+    """
+
+    async def merge() -> MergeResult:
+        from tasks.pods import merging_pod
+
+        platform = local_platform()
+        pod = await merging_pod(workspace, adapter, folder)
+        for container in pod.containers:
+            async with contextlib.aclosing(platform.follow(workspace, pod, container)) as lines:
+                answers = [said async for said in lines if isinstance(said, dict)]
+        return read_answer(MergeResult, answers[-1])
+
+    return asyncio.run(merge())
 
 
 def run_watched(workspace: Workspace, begin: Begin, view: RunView) -> None:

@@ -53,6 +53,14 @@ def gpu_dtype(compute_capability: tuple[int, int]) -> torch.dtype:
     return torch.bfloat16 if has_bf16(compute_capability) else torch.float16
 
 
+def stored_dtype(weights_dir: Path) -> torch.dtype:
+    """The number format that the folder's weights are stored in, as its config says it."""
+    told = json.loads((weights_dir / "config.json").read_text(encoding="utf-8"))
+    name = told.get("dtype") or told.get("torch_dtype")  # the one of transformers 5, and before
+    dtype = getattr(torch, str(name), None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
 def find_device(device: str = "auto") -> str:
     """The device that `auto` stands for: the GPU where there is one, else the CPU.
 

@@ -211,6 +211,10 @@ class PortInUse(Refused):
     """The port the server should listen on is taken."""
 
 
+class FolderTaken(Refused):
+    """There is something already where a merged model should be written."""
+
+
 class DeploymentUnusable(Refused):
     """A deployment's entry point is no async flow that a worker could import."""
 

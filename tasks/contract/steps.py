@@ -26,6 +26,8 @@ PULL_PREFIX = "pull-"
 PULL_DATASET = f"{PULL_PREFIX}dataset"
 FETCH_SERVING, MEASURE = "fetch-serving", "measure"
 TAG = "tag-image"
+# Of no run: what one machine does when an adapter is to be merged.
+MERGE = "merge"
 
 
 class StepName(StrEnum):

@@ -109,6 +109,17 @@ async def serving_version(server: LiveServer, *, name: str) -> str | None:
         return _named(await ask("GET", _STATE), name).get("version")
 
 
+async def administer(
+    server: LiveServer, path: str, body: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    """The answer of one admin endpoint, {} for plain text: to a POST of the body, or to a GET.
+
+    Raises: as `promote`.
+    """
+    async with _admin(server) as ask:
+        return await ask("GET" if body is None else "POST", path, body)
+
+
 async def _with_loaded(ask: "_Ask", version: str, adapter: str) -> Mapping[str, Any]:
     """What the server says of itself, once it has the adapter loaded."""
     state: Mapping[str, Any] = await ask("GET", _STATE)

@@ -312,19 +312,22 @@ class KubeApi:
         namespace: str,
         service: str,
         path: str,
-        body: Object,
+        body: Object | None,
         *,
         read_timeout_s: float,
         headers: Mapping[str, str],
     ) -> AsyncGenerator[str]:
         """The lines that a Service answers to a POST, as they come, through the API server.
 
+        Without a body it is a GET.
+
         Args: service: name:port. headers: for the Service; the API server keeps Authorization.
         Raises: KubernetesRefused: the API server or the Service says no.
         """
         proxy = f"{_path('Service', namespace, service)}/proxy/{path}"
+        method = "GET" if body is None else "POST"
         lines = self._lines(
-            proxy, None, read_timeout_s=read_timeout_s, method="POST", body=body, headers=headers
+            proxy, None, read_timeout_s=read_timeout_s, method=method, body=body, headers=headers
         )
         async with contextlib.aclosing(lines):
             async for line in lines:

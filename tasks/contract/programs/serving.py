@@ -94,6 +94,29 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    """One adapter that is to become part of its base model's weights.
+
+    base_model: the name that the model card says. image: that the adapter came from; "" = none.
+    target_dir: gets a model in Hugging Face layout; there is nothing in its place yet.
+    """
+
+    weights_dir: Path
+    base_model: str
+    adapter: AdapterSource
+    target_dir: Path
+    image: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeResult:
+    """A model that needs no adapter; bytes: of its weights."""
+
+    target_dir: Path
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerResult:
     """A server that was told to stop, and did."""
 

@@ -1,4 +1,4 @@
-"""`kaitoflow chat` in front of a cluster: through the API server to the Service, word by word.
+"""`kaitoflow chat` and `adapters` before a cluster: through the API server to the Service.
 
 The API server proxies to no loopback address, so it runs in an enclosure, where the server of the
 Workspace has an address of its own.
@@ -35,6 +35,8 @@ class Model:
         self.words: list[str] = []
         self.may_go_on = threading.Event()
         self.refusal = ""
+        self.keys: list[str | None] = []
+        self.adapters: list[str] = []
 
 
 @contextmanager
@@ -42,6 +44,18 @@ def answering(model: Model) -> Iterator[str]:
     """The HOST:PORT on loopback where a model answers."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            model.keys.append(self.headers["X-API-Key"])
+            versions = [
+                {"version": name, "parent": "base", "digest": "5f" * 32, "in_memory": True}
+                for name in model.adapters
+            ]
+            names = [{"name": name, "version": name, "canary": None} for name in model.adapters]
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps({"versions": versions, "names": names}).encode())
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             model.asked.append({"path": self.path, **json.loads(body)})
@@ -203,3 +217,29 @@ def test_a_long_answer_arrives_whole(serving: Terminal, model: Model) -> None:
     model.may_go_on.set()
     ended = serving.kaitoflow("chat", "tuned", "Count.")
     assert ended.stdout.split() == [str(number) for number in range(500)]
+
+
+def test_adapters_are_administered_with_the_key_of_the_workspaces_secret(
+    serving: Terminal, model: Model
+) -> None:
+    without = serving.kaitoflow("adapters", "tuned")
+    assert without.returncode == 1
+    assert "kubectl create secret generic tuned-admin-key" in without.stderr
+    serving.kubectl("create", "secret", "generic", "tuned-admin-key", "--from-literal=key=sesame")
+    model.words, model.adapters = [], ["next"]
+    loaded = serving.kaitoflow("adapters", "tuned", "load", "next", "r.example.com/a:2")
+    assert loaded.returncode == 0, loaded.stderr
+    assert model.asked[-1] == {
+        "path": "/v1/load_lora_adapter",
+        "lora_name": "next",
+        "lora_path": "r.example.com/a:2",
+        "load_inplace": False,
+    }
+    assert model.keys[-1] == "sesame"
+    assert loaded.stdout.splitlines()[1].split() == ["next", "next", "base", "yes", "5f" * 6]
+
+
+def test_weights_are_not_merged_away_from_where_they_lie(serving: Terminal) -> None:
+    ended = serving.kaitoflow("adapters", "tuned", "merge", "nowhere")
+    assert ended.returncode == 2
+    assert "merge it there" in ended.stderr
