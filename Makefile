@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune bench-serving images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
+.PHONY: help setup demo test test-slow slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune bench-tuning bench-serving images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -61,6 +61,9 @@ bench-control: prepare-tests ## Run the control side's benchmark alone: 200 Work
 
 bench-settled: prepare-tests ## Measure what it costs to keep 200 Workspaces true, and how soon what is deleted is back
 	@$(BIN)/python tests/bench/bench_settled.py
+
+bench-tuning: prepare-tests ## Measure the trainer beside TRL, well set and as it comes, and as KAITO runs it
+	@$(BIN)/python tests/bench/bench_tuning.py
 
 bench-retune: setup ## Measure from changed data to the answer of a promoted adapter, beside the demo's first run
 	@$(BIN)/python tests/bench/bench_retune.py

@@ -1,10 +1,21 @@
-"""Our trainer beside TRL's SFTTrainer with its default settings, on the same rows.
+"""Our trainer beside TRL's as well as it can be set, as it comes, and run as KAITO runs it.
 
-Run as `python tests/bench/bench_tuning.py [--weights FOLDER] [--data JSONL] [--train-rows 96]`.
-Each side is a process of its own and trains one epoch of QLoRA, rank 8 on all linear layers, over
-the same training rows; the loss on the answers of the same held-out rows is taken in the same way.
-Without --data the rows are the demo's, made from the standard library's docstrings. Prints a table
-and writes build/bench/tuning.json. On CPU and CUDA.
+Run as `make bench-tuning`, or `python tests/bench/bench_tuning.py [--rows 64] [--repeats 1] ...`.
+All sides train the same model on the same rows, each in a process of its own, and leave an adapter
+of the same rank on the same layers; `tests/bench/tuning_measure.py`, which knows none of them,
+takes the loss on the same held-out answers and asks whether answers end by themselves:
+
+- ours: the pod program, as a platform starts it, with its default settings.
+- trl_groups, trl_packed, trl_padding_free: TRL with what is meant for adapters, 2e-4 and a loss on
+  answers alone, and one way each not to compute padding. trl_best is the one of the lowest loss.
+- trl_defaults: TRL's SFTTrainer with nothing set.
+- kaito_like: TRL as KAITO's image runs it: one row a step, all of the text learned, activations
+  computed twice. Its learning rate is ours, since with KAITO's, 2e-5, so few rows change nothing.
+
+wall_s is the time of the training steps, cpu_s and peak_rss_mb are of the whole process, with
+imports, load and save. useful_tokens_per_s counts no padding. wall_s_to_kaito_loss: of the steps
+after which the held-out loss was as low as at the end of kaito_like; null = not within the run.
+Prints a table and writes build/bench/tuning.json. On CPU and CUDA.
 """
 
 import argparse
@@ -14,239 +25,318 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "build" / "models" / "smollm2-135m-instruct"
-MAX_LENGTH = 1024
 # Beside other work, threads that spin while they wait would make a lottery of either side's speed.
 ENVIRONMENT = os.environ | {"GOMP_SPINCOUNT": "2000", "PYTHONPATH": str(ROOT)}
+OURS, BEST, KAITO = "ours", "trl_best", "kaito_like"
+WELL_SET = ("trl_groups", "trl_packed", "trl_padding_free")
+PEERS = (*WELL_SET, "trl_defaults", KAITO)
+_POINTS = 8
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One side's run. tokens: trained on, padding left out."""
+class Ran:
+    """One run of one side. step_ends_s: of each step, from the begin of the first one on.
+
+    adapters: by the step after which they were, the last one being what it has learned.
+    """
 
     side: str
-    steps: int
     tokens: int
-    tokens_per_s: float
-    peak_memory_gib: float
+    cpu_s: float
+    peak_rss_mb: float
+    step_ends_s: tuple[float, ...]
+    adapters: Mapping[int, Path]
+
+    @property
+    def wall_s(self) -> float:
+        """The time that its steps took."""
+        return self.step_ends_s[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One side: medians over its runs, which all learn the same."""
+
+    useful_tokens_per_s: float
+    wall_s: float
+    cpu_s: float
     held_out_loss: float
+    stop_rate: float
+    peak_rss_mb: float
+    steps: int
+    wall_s_to_kaito_loss: float | None = None
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def main() -> None:
     """Measure, print, write."""
     options = _options()
-    if options.peer:
-        sys.stdout.write(json.dumps(asdict(train_with_trl(options))) + "\n")
-        return
-    with tempfile.TemporaryDirectory() as work:
-        options.data = _write_rows(options, Path(work))
-        measured: list[Measured] = []
-        for number in range(options.repeats):
-            ours, loss_before = _run_ours(options, Path(work) / str(number))
-            measured += [ours, _run_peer(options)]
-    _report(measured, loss_before=loss_before)
+    with tempfile.TemporaryDirectory(prefix="bench-tuning-") as folder:
+        bench = Bench(Path(folder), options)
+        runs: dict[str, list[Ran]] = {side: [] for side in (OURS, *PEERS)}
+        for side, ran in [*runs.items()] * options.repeats:
+            ran.append(bench.run(side))
+            _say(f"{side}: {ran[-1].wall_s:.1f} s in its steps")
+        losses = bench.measure([each[0].adapters for each in runs.values()], stops=True)
+        sides = {
+            side: _measured(runs[side], *last)
+            for side, (*_, last) in zip(runs, losses, strict=True)
+        }
+        best = min(WELL_SET, key=lambda side: sides[side].held_out_loss)
+        target = sides[KAITO].held_out_loss
+        reached = {side: bench.reached_s(side, runs[side][0], target) for side in (OURS, best)} | {
+            KAITO: sides[KAITO].wall_s
+        }
+        base = bench.base_loss()
+    sides = {
+        side: _with_reached(each, reached[side]) if side in reached else each
+        for side, each in sides.items()
+    }
+    _report({OURS: sides[OURS], BEST: sides[best], **sides}, best=best, base=base, options=options)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="a model's folder")
-    parser.add_argument("--data", type=Path, help="rows as the dataset program leaves them")
-    parser.add_argument("--train-rows", type=int, default=96)
-    parser.add_argument("--held-out-rows", type=int, default=32)
+    parser.add_argument("--data", type=Path, help="JSON lines with messages; else the demo's rows")
+    parser.add_argument("--rows", type=int, default=64, help="that are trained on, one epoch")
+    parser.add_argument("--held-out-rows", type=int, default=40)
+    parser.add_argument("--method", choices=["lora", "qlora"], default="qlora")
     parser.add_argument("--repeats", type=int, default=1, help="the medians are reported")
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _write_rows(options: argparse.Namespace, work: Path) -> Path:
-    """As many rows as are trained on and held out; which are which, the trainer's split says."""
-    source = options.data or _demo_rows(work)
-    wanted = options.train_rows + options.held_out_rows
-    rows = source.read_text("utf-8").splitlines()[:wanted]
-    if len(rows) < wanted:
-        sys.exit(f"{wanted} rows were asked for, {source} has {len(rows)}; lower --train-rows")
-    chosen = work / "rows.jsonl"
-    chosen.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return chosen
+class Bench:
+    """The rows, and what runs and measures on them, in a folder of its own."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self._folder, self._options = folder, options
+        self._train, self._held_out = folder / "train.jsonl", folder / "held_out.jsonl"
+        self._runs = 0
+        wanted = options.rows + options.held_out_rows
+        lines = (options.data or _demo_rows(folder)).read_text("utf-8").splitlines()
+        if len(lines) < wanted:
+            sys.exit(f"{wanted} rows were asked for; there are {len(lines)}; lower --rows")
+        self._train.write_text("\n".join(lines[: options.rows]) + "\n", encoding="utf-8")
+        self._held_out.write_text("\n".join(lines[options.rows : wanted]) + "\n", encoding="utf-8")
+
+    def run(self, side: str, *, save_every: int = 0) -> Ran:
+        """Train one side; save_every: steps after which what it has learned is kept, too."""
+        self._runs += 1
+        work = self._folder / f"{self._runs}-{side}"
+        work.mkdir()
+        is_ours = side == OURS
+        command = self._ours(work, save_every) if is_ours else self._peer(side, work, save_every)
+        steps, result, usage = _followed(command)
+        tokens = result["tokens"]
+        seconds = tokens / result["tokens_per_s"]
+        saved = work / "results" / "checkpoints" if is_ours else work / "checkpoints"
+        adapters = {int(path.name.rpartition("-")[2]): path for path in saved.glob("*-*")}
+        adapters[len(steps)] = Path(result["adapter"])
+        return Ran(
+            side=side,
+            tokens=tokens,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            peak_rss_mb=usage.ru_maxrss * 1024 / 1e6,
+            step_ends_s=tuple(seconds - (steps[-1] - at_s) for at_s in steps),
+            adapters=dict(sorted(adapters.items())),
+        )
+
+    def measure(
+        self, adapters: Sequence[Mapping[int, Path]], *, stops: bool
+    ) -> list[list[tuple[float, float]]]:
+        """Held-out loss and share of answers that stop, of each side's adapters in their order."""
+        given = [str(path) for each in adapters for path in each.values()]
+        told = iter(self._measured(given, stops=stops))
+        return [[next(told) for _ in each] for each in adapters]
+
+    def base_loss(self) -> float:
+        """The held-out loss without an adapter."""
+        return self._measured([], stops=False)[0][0]
+
+    def reached_s(self, side: str, timed: Ran, target: float) -> float | None:
+        """When a side's loss was as low as `target`, by the clock of a run that saves nothing.
+
+        It is run once more for that, and what it has learned on its way is measured.
+        """
+        again = self.run(side, save_every=max(1, len(timed.step_ends_s) // _POINTS))
+        (told,) = self.measure([again.adapters], stops=False)
+        reached = [
+            step for step, (loss, _) in zip(again.adapters, told, strict=True) if loss <= target
+        ]
+        return timed.step_ends_s[reached[0] - 1] if reached else None
+
+    def _measured(self, adapters: Sequence[str], *, stops: bool) -> list[tuple[float, float]]:
+        program = [sys.executable, str(ROOT / "tests/bench/tuning_measure.py")]
+        asked = [str(self._options.weights), str(self._held_out), *adapters]
+        done = subprocess.run(
+            [*program, *(["--stops"] if stops else []), *asked],
+            check=True, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+        return [(each["loss"], each["stop_rate"]) for each in json.loads(done.stdout)]
+
+    def _ours(self, work: Path, save_every: int) -> list[str]:
+        """The pod program on all rows: what is measured is measured by somebody else."""
+        arguments: dict[str, Any] = {"logging_steps": 1}
+        if save_every:
+            arguments |= {"save_strategy": "steps", "save_steps": save_every}
+            arguments |= {"save_total_limit": 1000}
+        dataset = {"train_test_split": 1}
+        config = {"DatasetConfig": dataset, "TrainingArguments": arguments}
+        settings = work / "training_config.yaml"
+        settings.write_text(json.dumps({"training_config": config}), encoding="utf-8")
+        fields = {
+            "weights_dir": self._options.weights,
+            "base_model": self._options.weights.name,
+            "base_revision": "local",
+            "train_file": self._train,
+            "dataset_digest": "local",
+            "method": self._options.method,
+            "training_config": settings,
+            "results_dir": work / "results",
+        }
+        file = work / "config.json"
+        file.write_text(json.dumps(fields, default=str), encoding="utf-8")
+        return [sys.executable, "-m", "tasks.tuning.pod", str(file)]
+
+    def _peer(self, side: str, work: Path, save_every: int) -> list[str]:
+        given = {
+            "weights": self._options.weights,
+            "data": self._train,
+            "method": self._options.method,
+            "folder": work,
+            "save-every": save_every,
+        }
+        program = [sys.executable, str(ROOT / "tests/bench/tuning_peer.py"), side]
+        return [*program, *(f"--{name}={value}" for name, value in given.items())]
 
 
-def _demo_rows(work: Path) -> Path:
+def _demo_rows(folder: Path) -> Path:
     import pyarrow.parquet as pq
 
-    table, rows = work / "demo.parquet", work / "demo.jsonl"
-    program = [sys.executable, "-m", "demo.docstrings", str(table), "--rows", "320"]
-    subprocess.run([*program, "--seed", "0"], check=True, env=ENVIRONMENT, cwd=ROOT)
+    table, rows = folder / "demo.parquet", folder / "demo.jsonl"
+    program = [sys.executable, "-m", "demo.docstrings", str(table), "--rows", "320", "--seed", "0"]
+    subprocess.run(program, check=True, env=ENVIRONMENT, cwd=ROOT)
     lines = [json.dumps(row) for row in pq.read_table(table).to_pylist()]
     rows.write_text("\n".join(lines), encoding="utf-8")
     return rows
 
 
-def _run_ours(options: argparse.Namespace, work: Path) -> tuple[Measured, float]:
-    """The pod program, as a platform runs it; and the held-out loss before."""
-    work.mkdir()
-    dataset = {"shuffle_dataset": False, "train_test_split": _share(options)}
-    settings = {"training_config": {"DatasetConfig": dataset}}
-    (work / "training_config.yaml").write_text(json.dumps(settings), encoding="utf-8")
-    fields = {
-        "weights_dir": options.weights,
-        "base_model": options.weights.name,
-        "base_revision": "local",
-        "train_file": options.data,
-        "dataset_digest": "local",
-        "method": "qlora",
-        "training_config": work / "training_config.yaml",
-        "results_dir": work / "results",
+def _followed(command: Sequence[str]) -> tuple[list[float], dict[str, Any], Any]:
+    """When each step was told, by our clock; the last line; what the whole process has used."""
+    steps: list[float] = []
+    last: dict[str, Any] = {}
+    said: list[str] = []
+    program = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
+        cwd=ROOT,
+    )  # fmt: skip
+    assert program.stdout
+    with program.stdout:
+        for line in program.stdout:
+            said.append(line)
+            if event := _event(line):
+                last = event
+                if "step" in event and event["step"] > len(steps):
+                    steps.append(time.monotonic())
+    _, status, usage = os.wait4(program.pid, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        sys.exit(f"{' '.join(command)} ended with {code}\n{''.join(said[-30:])}")
+    return steps, last, usage
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _measured(runs: Sequence[Ran], loss: float, stop_rate: float) -> Measured:
+    figures = {
+        "useful_tokens_per_s": [each.tokens / each.wall_s for each in runs],
+        "wall_s": [each.wall_s for each in runs],
+        "cpu_s": [each.cpu_s for each in runs],
+        "peak_rss_mb": [each.peak_rss_mb for each in runs],
     }
-    config = work / "config.json"
-    config.write_text(json.dumps(fields, default=str), encoding="utf-8")
-    result = _last_line([sys.executable, "-m", "tasks.tuning.pod", str(config)])
-    measured = Measured(
-        side="kaitoflow",
-        steps=result["steps"],
-        tokens=result["tokens"],
-        tokens_per_s=result["tokens_per_s"],
-        peak_memory_gib=result["peak_memory_gib"],
-        held_out_loss=result["held_out"]["loss_after"],
-    )
-    return measured, result["held_out"]["loss_before"]
-
-
-def _share(options: argparse.Namespace) -> float:
-    """The share of the rows that is trained on, about."""
-    return float(options.train_rows / (options.train_rows + options.held_out_rows))
-
-
-def _run_peer(options: argparse.Namespace) -> Measured:
-    names = ("weights", "data", "train_rows", "held_out_rows")
-    given = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
-    return Measured(**_last_line([sys.executable, __file__, "--peer", *given]))
-
-
-def _last_line(command: Sequence[str]) -> dict[str, Any]:
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
-    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return last
-
-
-def train_with_trl(options: argparse.Namespace) -> Measured:
-    """A QLoRA run as TRL's documentation shows it: its defaults, but one epoch and no reports."""
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import BitsAndBytesConfig
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    from serving.model.loading import load_base_model, load_tokenizer
-    from tasks.contract.training_config import DatasetSettings
-    from tasks.tuning.pod.progress import peak_memory_gib
-    from tasks.tuning.pod.split import split_rows
-
-    rows = [json.loads(line) for line in options.data.read_text("utf-8").splitlines()]
-    ours = DatasetSettings(shuffle_dataset=False, train_test_split=_share(options))
-    split = split_rows(rows, ours)
-    quantization = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model = load_base_model(options.weights, dtype=torch.bfloat16, quantization=quantization)
-    with tempfile.TemporaryDirectory() as output_dir:
-        trainer = SFTTrainer(
-            model=model,
-            args=SFTConfig(
-                output_dir=output_dir,
-                num_train_epochs=1,
-                report_to="none",
-                disable_tqdm=True,
-                use_cpu=not torch.cuda.is_available(),
-            ),
-            train_dataset=Dataset.from_list([rows[place] for place in split.trained]),
-            processing_class=load_tokenizer(options.weights),
-            peft_config=LoraConfig(
-                r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"
-            ),
-        )
-        ended = trainer.train()
-    tokens = next(int(line["num_tokens"]) for line in reversed(trainer.state.log_history))
     return Measured(
-        side="trl defaults",
-        steps=trainer.state.global_step,
-        tokens=tokens,
-        tokens_per_s=tokens / ended.metrics["train_runtime"],
-        peak_memory_gib=peak_memory_gib(),
-        held_out_loss=_held_out_loss(
-            trainer.model, options, [rows[place] for place in split.measured]
-        ),
+        **{name: statistics.median(values) for name, values in figures.items()},
+        held_out_loss=loss,
+        stop_rate=stop_rate,
+        steps=len(runs[0].step_ends_s),
+        spread={name: (min(values), max(values)) for name, values in figures.items()},
     )
 
 
-def _held_out_loss(model: Any, options: argparse.Namespace, rows: list[dict[str, Any]]) -> float:
-    """The mean over all answer tokens of the rows, as our trainer takes it."""
-    import torch
-
-    from serving.model.loading import load_tokenizer
-    from tasks.tuning.pod.data import tokenise
-
-    total, tokens = 0.0, 0
-    model.eval()
-    for one in tokenise(rows, load_tokenizer(options.weights), max_length=MAX_LENGTH).examples:
-        ids = torch.tensor([one.input_ids], device=model.device)
-        labels = torch.tensor([one.labels], device=model.device)
-        with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16):
-            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
-        total += float(loss) * one.answer_tokens
-        tokens += one.answer_tokens
-    return total / tokens
+def _with_reached(measured: Measured, seconds: float | None) -> Measured:
+    return Measured(**{**asdict(measured), "wall_s_to_kaito_loss": seconds})
 
 
-def _report(measured: Sequence[Measured], *, loss_before: float) -> None:
-    ours, theirs = (
-        _median([one for one in measured if one.side == side])
-        for side in ("kaitoflow", "trl defaults")
+def _report(
+    sides: Mapping[str, Measured], *, best: str, base: float, options: argparse.Namespace
+) -> None:
+    ratios = _ratios(sides)
+    reached = f"{_seconds(sides[OURS].wall_s_to_kaito_loss)} of {sides[KAITO].wall_s:.1f} s"
+    _say(_table(sides))
+    _say(f"held-out loss of the base model: {base:.3f}; the best of TRL is {best}")
+    _say(
+        "useful tokens/s: {trl_groups:.2f} x trl_groups, {trl_fastest:.2f} x the fastest".format(
+            **ratios
+        )
     )
-    ratios = {
-        "tokens_per_s": ours.tokens_per_s / theirs.tokens_per_s,
-        "peak_memory": ours.peak_memory_gib / theirs.peak_memory_gib,
-    }
-    lines = [
-        f"{'side':<14} {'steps':>5} {'tokens':>7} {'tok/s':>7} {'GiB':>6} {'held-out loss':>14}"
-    ]
-    lines += [
-        f"{one.side:<14} {one.steps:>5} {one.tokens:>7} {one.tokens_per_s:>7.0f} "
-        f"{one.peak_memory_gib:>6.2f} {one.held_out_loss:>14.3f}"
-        for one in (ours, theirs)
-    ]
-    lines += [
-        f"held-out loss before: {loss_before:.3f}",
-        f"tokens/s: {ratios['tokens_per_s']:.1f} times theirs",
-        f"peak memory: {ratios['peak_memory']:.2f} times theirs",
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    _say(f"the loss at which {KAITO} ends: after {reached}")
     report = ROOT / "build" / "bench" / "tuning.json"
     report.parent.mkdir(parents=True, exist_ok=True)
-    runs = [asdict(one) for one in measured]
-    written = {"runs": runs, "loss_before": loss_before, "ratios": ratios}
+    asked = {
+        name: getattr(options, name) for name in ("rows", "held_out_rows", "method", "repeats")
+    }
+    written = {side: asdict(one) for side, one in sides.items()}
+    written |= {"trl_best_is": best, "base_loss": base, "ratios": ratios, "asked": asked}
     report.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
-def _median(runs: Sequence[Measured]) -> Measured:
-    middle = {
-        name: statistics.median(getattr(one, name) for one in runs)
-        for name in ("tokens_per_s", "peak_memory_gib", "held_out_loss")
+def _ratios(sides: Mapping[str, Measured]) -> dict[str, float | None]:
+    """Ours over theirs: of useful tokens/s, and of the time to the loss of kaito_like."""
+    ours, fastest = sides[OURS], max(sides[side].useful_tokens_per_s for side in WELL_SET)
+    reached_s = ours.wall_s_to_kaito_loss
+    return {
+        "trl_groups": ours.useful_tokens_per_s / sides["trl_groups"].useful_tokens_per_s,
+        "trl_fastest": ours.useful_tokens_per_s / fastest,
+        "wall_s_to_kaito_loss": reached_s / sides[KAITO].wall_s if reached_s else None,
     }
-    return Measured(side=runs[0].side, steps=runs[0].steps, tokens=runs[0].tokens, **middle)
+
+
+def _table(sides: Mapping[str, Measured]) -> str:
+    head = (
+        f"{'side':<17} {'steps':>5} {'tok/s':>6} {'wall s':>7} {'CPU s':>6} {'MB':>6}"
+        f" {'held-out loss':>13} {'stops':>6} {'s to KAITO-like':>15}"
+    )
+    rows = [
+        f"{side:<17} {one.steps:>5} {one.useful_tokens_per_s:>6.0f} {one.wall_s:>7.1f}"
+        f" {one.cpu_s:>6.0f} {one.peak_rss_mb:>6.0f} {one.held_out_loss:>13.3f}"
+        f" {one.stop_rate:>6.0%} {_seconds(one.wall_s_to_kaito_loss):>15}"
+        for side, one in sides.items()
+        if side != BEST
+    ]
+    return "\n".join((head, *rows))
+
+
+def _seconds(value: float | None) -> str:
+    return "not reached" if value is None else f"{value:.1f}"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
