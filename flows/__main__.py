@@ -195,8 +195,12 @@ def delete(
     return delete_workspace(name, namespace=namespace, yes=yes, place=place)
 
 
-@app.command
-def models(
+models = App(name="models", help="The catalogue of base models.")
+app.command(models)
+
+
+@models.default
+def list_models(
     *names: str, cloud: Literal["azure", "aws"] | None = None, output: Output = "table"
 ) -> int:
     """List the models of the catalogue: what each can do here, and the cheapest machine for it.
@@ -213,6 +217,22 @@ def models(
     from flows.commands.models import show_models
 
     return show_models(names, cloud=cloud, output=output)
+
+
+@models.command
+def push(model: str, registry: str) -> int:
+    """Push a model's weights as an image, for Workspaces that have no way to the hub.
+
+    Parameters
+    ----------
+    model
+        Its name in the catalogue, or a Hugging Face id with @revision behind it if wanted.
+    registry
+        A registry, or a path of it: registry.example.com/models. What is there already is not sent.
+    """
+    from flows.commands.push_model import push_model
+
+    return push_model(model, registry)
 
 
 @app.command

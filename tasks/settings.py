@@ -8,7 +8,8 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from tasks.contract.errors import InvalidSettings
+from tasks.contract.errors import ImageReferenceInvalid, InvalidSettings
+from tasks.contract.image_reference import model_image
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
@@ -138,6 +139,14 @@ class Settings(BaseSettings):
     """Hosts inside a private network to which a registry outside may send us on for layers, as
     JSON: ["minio.example.internal"]. A registry that lies inside itself may without."""
 
+    models_registry: str = ""
+    """A registry, or a path of it, that base models come from instead of from the hub, as
+    `kaitoflow models push` leaves them there; empty = the hub."""
+
+    models_registry_secret: str = ""
+    """The docker Secret with its login, in the namespace of each Workspace; empty = anonymous. One
+    machine uses docker's own config of its user."""
+
     job_timeout_s: float = Field(default=7 * 86400, ge=60)
     """How long a tuning Job may take in all, on a cluster: with waiting and every new try."""
 
@@ -201,6 +210,19 @@ class Settings(BaseSettings):
                     "scheme://host or scheme://host:port; write it so, without a path, or '*'"
                 )
         return tuple(origin.lower() for origin in origins)
+
+    @field_validator("models_registry")
+    @classmethod
+    def _takes_models(cls, registry: str) -> str:
+        if registry:
+            try:
+                model_image(registry, "owner/model", "main")
+            except ImageReferenceInvalid as error:
+                raise ValueError(
+                    f"KAITOFLOW_MODELS_REGISTRY is {registry!r}; {error.found}; write host, or"
+                    " host/path, as in registry.example.com/models"
+                ) from None
+        return registry
 
     @field_validator("node_class")
     @classmethod

@@ -11,9 +11,9 @@ from tasks.contract.continuing import CONTINUE_ANNOTATION
 from tasks.contract.held_cost import Cost, HeldMachine
 from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns
 from tasks.contract.programs.image import PullConfig, PushConfig
-from tasks.contract.programs.serving import AdapterSource, ServerConfig
+from tasks.contract.programs.serving import AdapterSource, ServerConfig, WeightsConfig
 from tasks.contract.programs.tuning import TuningConfig
-from tasks.contract.steps import FETCH_START, TUNE
+from tasks.contract.steps import FETCH_START, FETCH_WEIGHTS, TUNE
 from tasks.contract.training_policy import POLICY_ANNOTATION, TrainingPolicy
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.platform.base import Address, Pod
@@ -191,6 +191,26 @@ async def test_all_that_asks_a_registry_is_told_which_hosts_inside_it_may_lead_t
         if isinstance(config, PullConfig | PushConfig | ServerConfig)
     ]
     assert [config.storage_hosts for config in asking] == [hosts] * 4
+
+
+async def test_base_models_come_from_the_registry_that_is_set_with_its_login(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KAITOFLOW_MODELS_REGISTRY", "registry.example.com/models")
+    monkeypatch.setenv("KAITOFLOW_MODELS_REGISTRY_SECRET", "models")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    preset = find_preset("smollm2-135m-instruct")
+    for pod in (
+        await tuning_pod(tuning_workspace(), NODE, push=True),
+        await inference_pod(tuning_workspace(), NODE, IMAGE, ADDRESS),
+    ):
+        told = pod.container(FETCH_WEIGHTS).config
+        assert isinstance(told, WeightsConfig)
+        named = "registry.example.com/models/huggingfacetb/smollm2-135m-instruct"
+        assert told.image == f"{named}:{preset.revision}"
+        assert told.docker_config == tmp_path / "config.json"
+        assert "models" in pod.secrets
 
 
 async def test_the_hubs_token_is_not_among_the_registries_secrets() -> None:

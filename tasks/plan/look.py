@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,16 +23,22 @@ from tasks.contract.errors import (
     KaitoflowError,
     KubernetesUnavailable,
     Refused,
+    RegistryDenied,
     RegistryUnavailable,
 )
-from tasks.contract.image_reference import Reference, parse_push_reference, parse_reference
+from tasks.contract.image_reference import (
+    Reference,
+    model_image,
+    parse_push_reference,
+    parse_reference,
+)
 from tasks.contract.judge import judge_of
 from tasks.contract.words import unknown_variables
 from tasks.contract.workspace import Workspace
 from tasks.nodes.held_gpus import HolderLister
 from tasks.plan.addresses import is_web
 from tasks.plan.asking import ask
-from tasks.plan.findings import DatasetSeen, Findings, JudgeSeen
+from tasks.plan.findings import DatasetSeen, Findings, JudgeSeen, WeightsSeen
 from tasks.plan.hub import HUB, look_up
 from tasks.plan.model import config_or_none, preset_or_none
 from tasks.plan.rehearsal import Rehearsal
@@ -74,11 +81,12 @@ async def look(
     """
     limit_s = settings.plan_timeout_s
     (
-        (base_model, dataset, chat_template, may_push, has_tuned_image, start),
+        (base_model, weights, dataset, chat_template, may_push, has_tuned_image, start),
         (judge, nodes, holders, rehearsal, quotas),
     ) = await asyncio.gather(
         asyncio.gather(
             _finding(_base_model(workspace, world, settings)),
+            _finding(_weights(workspace, world, settings)),
             _finding(_dataset(workspace, world, settings)),
             _finding(_chat_template(workspace, world)),
             _finding(_push(workspace, world, settings)),
@@ -95,6 +103,7 @@ async def look(
     )
     return Findings(
         base_model=base_model,
+        weights=weights,
         dataset=dataset,
         chat_template=chat_template,
         may_push=may_push,
@@ -165,6 +174,28 @@ async def _base_model(workspace: Workspace, world: World, settings: Settings) ->
             return await ask(lambda: look_up(client, preset, endpoint=endpoint), limit_s=limit_s)
         except TimeoutError:
             raise _no_answer(DownloadFailed, endpoint, limit_s) from None
+
+
+async def _weights(workspace: Workspace, world: World, settings: Settings) -> WeightsSeen | None:
+    """Whether the registry that base models come from has this one."""
+    preset, registry = preset_or_none(workspace), settings.models_registry
+    if preset is None or not registry:
+        return None
+    image = model_image(registry, preset.model, preset.revision)
+    try:
+        digest = await _ask_registry(
+            workspace,
+            parse_reference(image),
+            "pull",
+            Repository.manifest_digest,
+            world=replace(world, docker_config=None),
+            settings=settings,
+        )
+    except RegistryDenied:
+        if not settings.models_registry_secret and world.is_cluster:
+            raise
+        return WeightsSeen(image=image, digest=None)
+    return WeightsSeen(image=image, digest=digest or "")
 
 
 async def _dataset(workspace: Workspace, world: World, settings: Settings) -> DatasetSeen | None:

@@ -45,6 +45,17 @@ _FIRST_PORT = 5000
 _PORTS_TRIED = 100
 
 
+def weights_dir(home: Path, *, model: str, revision: str) -> Path:
+    """Where this machine keeps a base model's weights, for all Workspaces."""
+    return home / "models" / f"{model.replace('/', '--')}@{revision}"
+
+
+def own_docker_config() -> Path | None:
+    """Where docker keeps the logins of this user; None = there are none."""
+    own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
+    return own.absolute() if own.exists() else None
+
+
 class LocalPlatform:
     """Runs pods as processes of this machine; see `tasks.platform.base.Platform`."""
 
@@ -69,7 +80,7 @@ class LocalPlatform:
             data_dir=folder / "data",
             results_dir=folder / "results",
             adapter_dir=folder / "adapter",
-            weights_dir=home / "models" / f"{model.replace('/', '--')}@{revision}",
+            weights_dir=weights_dir(home, model=model, revision=revision),
             images_dir=home / "images",
             admin_key_file=self.admin_key_file(workspace),
             user_keys_file=self.store.workspace_dir(workspace) / "user-keys",
@@ -174,8 +185,7 @@ class LocalPlatform:
             path = self.store.workspace_dir(workspace) / "secrets" / f"{secret}.json"
             write_atomically(path, docker_config_of(manifest))
             return path
-        own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
-        return own.absolute() if own.exists() else None
+        return own_docker_config()
 
     async def judge_key_file(self, workspace: Workspace) -> Path | None:
         """A file for this user alone, of the Secret that came with the Workspace's file."""

@@ -6,6 +6,7 @@ from tasks.contract.errors import ImageReferenceInvalid
 from tasks.contract.image_reference import (
     Reference,
     checkpoint_image,
+    model_image,
     parse_push_reference,
     parse_reference,
 )
@@ -142,3 +143,23 @@ def test_a_registry_is_asked_for_the_digest_where_there_is_one(
     digest: str | None, target: str
 ) -> None:
     assert Reference("r.io", "phi", "v1", digest).target == target
+
+
+@pytest.mark.parametrize(
+    ("registry", "model", "revision", "name"),
+    [
+        ("r.io", "Qwen/Qwen3-8B", "main", "r.io/qwen/qwen3-8b:main"),
+        ("r.io/models/", "a/B_c--d", "v1.0", "r.io/models/a/b_c--d:v1.0"),
+        ("localhost:5000", "a/b", "refs/pr/1", "localhost:5000/a/b:refs-pr-1"),
+        ("r.io", "a/-odd..name-", "5f" * 20, f"r.io/a/odd-name:{'5f' * 20}"),
+    ],
+)
+def test_a_base_model_has_one_name_in_a_registry(
+    registry: str, model: str, revision: str, name: str
+) -> None:
+    assert model_image(registry, model, revision) == name
+
+
+def test_a_registry_for_base_models_is_a_host_or_a_path_of_it() -> None:
+    with pytest.raises(ImageReferenceInvalid, match="https"):
+        model_image("https://r.io", "a/b", "main")

