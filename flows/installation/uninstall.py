@@ -32,14 +32,20 @@ def was_made_for_an_event(job: Mapping[str, Any]) -> bool:
 
 async def living_workspaces(api: KubeApi, namespaces: Collection[str]) -> list[Object]:
     """The Workspaces that our finalizer keeps; of all namespaces, when none is named."""
+    found = await _find(api, "Workspace", namespaces)
+    return [each for each in found if FINALIZER in each["metadata"].get("finalizers", ())]
+
+
+async def _find(api: KubeApi, kind: str, namespaces: Collection[str]) -> list[Object]:
+    """Those of a kind that is ours; without its definition there are none."""
     found: list[Object] = []
     for namespace in namespaces or (None,):
         try:
-            found += await api.find("Workspace", namespace)
+            found += await api.find(kind, namespace)
         except KubernetesRefused as error:
-            if error.status != _NOT_FOUND:  # without their definition there are none
+            if error.status != _NOT_FOUND:
                 raise
-    return [each for each in found if FINALIZER in each["metadata"].get("finalizers", ())]
+    return found
 
 
 async def expect_none(api: KubeApi, namespaces: Collection[str]) -> None:
@@ -61,11 +67,16 @@ async def drain(
 ) -> None:
     """Delete every Workspace that lives, and return when all are gone.
 
+    InferenceSets first, of which the watcher would make others.
+
     Args: tell: hears how many are left, when that has changed.
     Raises: WorkspacesLeft: some are still there after `limit_s`.
     """
     deadline = asyncio.get_running_loop().time() + limit_s
     told = 0
+    for each in await _find(api, "InferenceSet", namespaces):
+        meta = each["metadata"]
+        await api.delete("InferenceSet", meta["namespace"], name_of(each), uid=meta["uid"])
     while living := await living_workspaces(api, namespaces):
         for each in living:
             meta = each["metadata"]

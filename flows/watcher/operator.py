@@ -14,6 +14,7 @@ from flows.pools import CLUSTER_POOL
 from flows.prefect_api import PrefectApi
 from flows.questions import keep_questions
 from flows.schedules import keep_schedules
+from flows.watcher.inference_sets import InferenceSets
 from flows.watcher.lease import Lease
 from flows.watcher.metrics import WatcherMetrics
 from flows.watcher.settings import WatcherSettings
@@ -69,7 +70,15 @@ async def _lead(watcher_settings: WatcherSettings) -> None:
             logger.info("leading")
             schedules = keep_schedules(prefect, CLUSTER_POOL, watcher.retunable)
             questions = keep_questions(prefect, CLUSTER_POOL, watcher.histories)
-            works = (lease.keep(), watcher.resync(), watcher.keep_true(), schedules, questions)
+            sets = InferenceSets(api, namespaces=settings().namespaces).keep()
+            works = (
+                lease.keep(),
+                watcher.resync(),
+                watcher.keep_true(),
+                schedules,
+                questions,
+                sets,
+            )
             beside += [group.create_task(each) for each in works]
             await _run_operator(watcher)  # it ends by itself when the process is asked to
             for task in beside:

@@ -57,6 +57,7 @@ _PATHS = {
     "DeviceClass": "apis/resource.k8s.io/v1/deviceclasses",
     "Event": "api/v1/events",
     "Job": "apis/batch/v1/jobs",
+    "InferenceSet": "apis/kaito.sh/v1beta1/inferencesets",
     "Lease": "apis/coordination.k8s.io/v1/leases",
     "LimitRange": "api/v1/limitranges",
     "Node": "api/v1/nodes",

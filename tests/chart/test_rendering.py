@@ -168,9 +168,10 @@ def test_a_wrong_value_is_refused_with_what_to_do(wrong: Object, told: str) -> N
 
 def test_the_crd_is_the_one_of_deployments_without_a_copy() -> None:
     assert (CHART / "crds").is_symlink()
-    (source,) = CRDS.glob("*.yaml")
-    rendered = find(render(with_crds=True), "CustomResourceDefinition", "workspaces.kaito.sh")
-    assert rendered == yaml.safe_load(source.read_text())
+    rendered = render(with_crds=True)
+    for kind in ("workspaces", "inferencesets"):
+        source = yaml.safe_load((CRDS / f"kaito.sh_{kind}.yaml").read_text())
+        assert find(rendered, "CustomResourceDefinition", f"{kind}.kaito.sh") == source
 
 
 @each_variant

@@ -25,6 +25,7 @@ class Objects:
     """Takes the place of the API server's client: what there is, and what was asked of it."""
 
     workspaces: list[Object] = field(default_factory=list)
+    sets: list[Object] = field(default_factory=list)
     secrets: dict[str, Object] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     refuses: int = 0
@@ -35,11 +36,13 @@ class Objects:
     def api(self) -> KubeApi:
         return cast("KubeApi", self)
 
-    async def find(self, _kind: str, namespace: str | None) -> list[Object]:
+    async def find(self, kind: str, namespace: str | None) -> list[Object]:
         if self.refuses:
             error = KubernetesRefused("", "", "")
             error.status = self.refuses
             raise error
+        if kind == "InferenceSet":
+            return self.sets
         if self.deleted:
             self.looks_until_gone -= 1
         if self.looks_until_gone < 0:
@@ -159,6 +162,12 @@ async def test_draining_deletes_each_once_and_waits_until_all_have_gone(
     assert objects.deleted == ["a uid-a"]
     assert told == ["waiting for Workspaces to go: team/a, team/going"]
     assert objects.workspaces == []
+
+
+async def test_draining_deletes_sets_before_their_members() -> None:
+    objects = Objects([workspace("coder-0")], [workspace("coder", is_held=False)])
+    await drain(objects.api, (), limit_s=60, tell=lambda _: None)
+    assert objects.deleted == ["coder uid-coder", "coder-0 uid-coder-0"]
 
 
 async def test_draining_ends_when_nobody_lets_go() -> None:

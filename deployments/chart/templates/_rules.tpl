@@ -3,14 +3,19 @@ when those are named; and what it may do with what lies in none. tests/chart hol
 
 {{- define "kaitoflow.rules.watcher" -}}
 # Follows Workspaces, keeps its finalizer on them, and says in their status what it did.
-- {apiGroups: [kaito.sh], resources: [workspaces], verbs: [get, list, watch, patch]}
+- {apiGroups: [kaito.sh], resources: [workspaces], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [kaito.sh], resources: [workspaces/status], verbs: [patch]}
+# Has the members of InferenceSets, and the Service before them.
+- {apiGroups: [kaito.sh], resources: [inferencesets], verbs: [get, list, watch]}
+- {apiGroups: [kaito.sh], resources: [inferencesets/status], verbs: [patch]}
+- {apiGroups: [kaito.sh], resources: [inferencesets/finalizers], verbs: [update]}
 # Tells what has become of a Workspace while no run does.
 - {apiGroups: [""], resources: [events], verbs: [get, create, patch]}
 # Sees whether servers are ready, and what is left of those that were stopped.
 - {apiGroups: [""], resources: [pods], verbs: [list, watch]}
 # Sees whether what a Workspace is made into is still there; it asks for the metadata alone.
-- {apiGroups: [""], resources: [configmaps, services], verbs: [list, watch]}
+- {apiGroups: [""], resources: [configmaps], verbs: [list, watch]}
+- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch]}
 # Hears when what a failed Workspace lacks is there: a volume claim, or room in its namespace.
 - {apiGroups: [""], resources: [persistentvolumeclaims, resourcequotas, limitranges], verbs: [list, watch]}
 # The same, and stops what runs when a person asks for it.
@@ -21,7 +26,7 @@ when those are named; and what it may do with what lies in none. tests/chart hol
 
 {{- define "kaitoflow.rules.watcher.watching" -}}
 # One watch shows what is in all namespaces; what may be done is another matter.
-- {apiGroups: [kaito.sh], resources: [workspaces], verbs: [list, watch]}
+- {apiGroups: [kaito.sh], resources: [workspaces, inferencesets], verbs: [list, watch]}
 {{- end -}}
 
 {{- define "kaitoflow.rules.watcher.cluster" -}}
@@ -101,5 +106,5 @@ when those are named; and what it may do with what lies in none. tests/chart hol
 {{- end -}}
 
 {{- define "kaitoflow.rules.uninstall.workspaces" -}}
-- {apiGroups: [kaito.sh], resources: [workspaces], verbs: {{ ternary (list "list" "delete") (list "list") .Values.uninstall.drain | toJson }}}
+- {apiGroups: [kaito.sh], resources: [workspaces, inferencesets], verbs: {{ ternary (list "list" "delete") (list "list") .Values.uninstall.drain | toJson }}}
 {{- end -}}
