@@ -117,7 +117,7 @@ def test_each_rule_that_ruff_leaves_out_is_named_once() -> None:
 FRAGMENT = re.compile(r"(Of|None|As|Args|Raises|In|On|By|Without|See|Also|Same|Like|Empty|[a-z])\b")
 
 
-@pytest.mark.parametrize(
+each_module = pytest.mark.parametrize(
     "path",
     [
         path
@@ -126,8 +126,24 @@ FRAGMENT = re.compile(r"(Of|None|As|Args|Raises|In|On|By|Without|See|Also|Same|L
     ],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
+
+
+@each_module
 def test_a_docstring_begins_with_a_sentence_that_stands_without_the_name(path: Path) -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
     first_lines = [(ast.get_docstring(node) or "").partition("\n")[0] for node in nodes]
     assert [line for line in first_lines if FRAGMENT.match(line)] == []
+
+
+@each_module
+def test_each_private_name_of_a_module_is_used_in_it(path: Path) -> None:
+    text, private = path.read_text(), set[str]()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign):
+            names = (each for target in node.targets for each in ast.walk(target))
+            private |= {each.id for each in names if isinstance(each, ast.Name)}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            private.add(node.name)
+    private = {name for name in private if re.match(r"_[A-Za-z]", name)}
+    assert sorted(name for name in private if len(re.findall(rf"\b{name}\b", text)) == 1) == []

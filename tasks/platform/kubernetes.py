@@ -12,10 +12,9 @@ from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import KaitoflowError, RunInProgress, RunSuperseded
 from tasks.contract.podlog import Event
 from tasks.contract.status import AdapterRun, Progress, WorkspaceStatus, status_of
-from tasks.contract.steps import CANDIDATE, INFERENCE, TAGGING, TUNING
+from tasks.contract.steps import CANDIDATE, INFERENCE, TUNING
 from tasks.contract.workspace import FINALIZER, Workspace, parse_workspace
 from tasks.platform.base import (
-    LONGEST_GRACE_S,
     Address,
     Container,
     OnAnswer,
@@ -30,6 +29,7 @@ from tasks.platform.diagnosis import (
 from tasks.platform.dra_devices import counted_nodes
 from tasks.platform.following import ContainerFollower, Informers, Key, other_pod
 from tasks.platform.informer import Informer
+from tasks.platform.jobs import OF_JOBS, Jobs
 from tasks.platform.kube_api import PATIENCE_S, KubeApi, connect
 from tasks.platform.leaving import leave_nodes
 from tasks.platform.manifests import (
@@ -42,11 +42,8 @@ from tasks.platform.manifests import (
     WORKSPACE_LABEL,
     PodSettings,
     admin_key_secret,
-    candidate_config_map_name,
     config_map,
     docker_config_path,
-    job_name,
-    job_names,
     job_of,
     peers_service,
     pod_number,
@@ -61,7 +58,6 @@ from tasks.platform.namespace_rules import NamespaceRules
 from tasks.platform.outbox import Outbox, status_patch
 from tasks.platform.own_objects import OwnObjects
 from tasks.platform.ownership import (
-    controller_uid,
     expect_asked,
     superseded,
 )
@@ -70,9 +66,6 @@ from tasks.platform.served_revision import REVISION
 from tasks.platform.server import Server, note_made, tell_of_serving, wait_until_ready
 from tasks.platform.wire import (
     Object,
-    has_ended,
-    has_failed,
-    is_complete,
     is_pod_ready,
     name_of,
 )
@@ -80,13 +73,7 @@ from tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_S, _LONGEST_LOOK_S = 5.0, 60.0
-# How long a Job may take to be told ended after its pod has ended.
-_JOB_ENDS_S = 3.0
 _REPLACED_AGAIN_S = 1.0
-_INVALID = 422
-_GONE_TIMEOUT_S = LONGEST_GRACE_S + 60.0
-_OF_JOBS = (TUNING, CANDIDATE, TAGGING)
 _OWNED_KINDS = ("Job", "StatefulSet", "Service", "ConfigMap", REVISION)
 
 
@@ -250,7 +237,8 @@ class KubernetesPlatform:
         found = await self._begun(workspace, adapter_run)
         status, uid = status_of(found), workspace.metadata.uid
         begun = status.adapters.candidate if adapter_run else None
-        await self._remove_outdated(workspace, candidate=begun.number if begun else None)
+        jobs = await self._jobs(workspace)
+        await jobs.remove_outdated(candidate=begun.number if begun else None)
         self._statuses[uid] = status
         outbox = self._outboxes[uid] = Outbox(await self.api(), workspace)
         try:
@@ -331,35 +319,11 @@ class KubernetesPlatform:
         assert found
         return found
 
-    async def _remove_outdated(self, workspace: Workspace, *, candidate: int | None = None) -> None:
-        """No Job but one of this generation that may still end well; and no pod of another.
-
-        A Job that was deleted is gone before its pods are, and two must not push to one tag.
-        Args: candidate: whose Job may still end well, too.
-        """
-        own, kept = await self._own(workspace), set()
-        names = {job_name(workspace)}
-        if candidate is not None:
-            names.add(job_name(workspace, CANDIDATE, candidate))
-        for job in await own.find("Job"):
-            if name_of(job) in names and not has_failed(job):
-                kept.add(job["metadata"]["uid"])
-            else:
-                await self._remove_job(own, job)
-        await own.wait_until_gone(names=_OF_JOBS, but_of=kept)
-
-    @staticmethod
-    async def _remove_job(own: OwnObjects, job: Object) -> None:
-        """Have a Job deleted, and what a candidate's was told, which nobody else would remove."""
-        labels = job["metadata"].get("labels", {})
-        if number := labels.get(CANDIDATE_LABEL):
-            made_for = own.workspace.of_generation(int(labels[GENERATION_LABEL]))
-            told = await own.get("ConfigMap", candidate_config_map_name(made_for, int(number)))
-            await own.remove("ConfigMap", [told] if told else [])
-        await own.remove("Job", [job])
-
     async def _own(self, workspace: Workspace) -> OwnObjects:
         return OwnObjects(await self.api(), workspace)
+
+    async def _jobs(self, workspace: Workspace) -> Jobs:
+        return Jobs(await self._own(workspace))
 
     async def _server(self, workspace: Workspace) -> Server:
         return Server(await self._own(workspace))
@@ -393,7 +357,7 @@ class KubernetesPlatform:
         if applied and applied.digest == digest:
             return applied.key
         if pod.candidate is not None:
-            await self._remove_outdated(workspace, candidate=pod.candidate)
+            await (await self._jobs(workspace)).remove_outdated(candidate=pod.candidate)
         named_after, told = await self._as_made(workspace, pod)
         manifests = self._manifests(named_after, pod, told=told)
         named = [(each["kind"], name_of(each)) for each in manifests]
@@ -438,20 +402,12 @@ class KubernetesPlatform:
         found = await self._expect_current(workspace)
         if "deletionTimestamp" in found["metadata"]:
             raise superseded(workspace, None)
-        if pod.name in _OF_JOBS:
-            await self._remove_outdated(workspace, candidate=pod.candidate)
-            await self._remove_mute(workspace, pod)
+        if pod.name in OF_JOBS:
+            jobs = await self._jobs(workspace)
+            await jobs.remove_outdated(candidate=pod.candidate)
+            await jobs.remove_mute(pod)
         self._applied.pop(_applied_key(workspace, pod), None)
         await self._ensure(workspace, pod)
-
-    async def _remove_mute(self, workspace: Workspace, pod: Pod) -> None:
-        """No Job that is done and has no pod left, since nobody can say what that one said."""
-        own = await self._own(workspace)
-        job = await own.get("Job", job_name(workspace, pod.name, pod.candidate))
-        if job is None or not is_complete(job):
-            return
-        if not any(controller_uid(p) == job["metadata"]["uid"] for p in await own.find("Pod")):
-            await self._remove_job(own, job)
 
     async def _as_made(self, workspace: Workspace, pod: Pod) -> tuple[Workspace, str]:
         """The Workspace in the generation that its objects are named after; what pods were told.
@@ -565,7 +521,7 @@ class KubernetesPlatform:
 
     def _manifests(self, workspace: Workspace, pod: Pod, *, told: str = "") -> list[Object]:
         settings, config = self._pod_settings(), config_map(workspace, pod)
-        if pod.name in _OF_JOBS:
+        if pod.name in OF_JOBS:
             peers = [peers_service(workspace)] if pod.nodes > 1 else []
             return [config, *peers, job_of(workspace, pod, settings)]
         server = stateful_set(workspace, pod, settings, told=told)
@@ -611,10 +567,8 @@ class KubernetesPlatform:
     async def end(self, workspace: Workspace, pod: Pod) -> None:
         """Have the Job, or the StatefulSet, of this generation's pod deleted."""
         own, generation = await self._own(workspace), str(workspace.metadata.generation)
-        if pod.name in _OF_JOBS:
-            job = await own.get("Job", job_name(workspace, pod.name, pod.candidate))
-            if job:
-                await self._remove_job(own, job)
+        if pod.name in OF_JOBS:
+            await Jobs(own).end(pod)
             return
         of_pod = [
             each
@@ -624,26 +578,8 @@ class KubernetesPlatform:
         await own.remove("StatefulSet", of_pod)
 
     async def end_tuning(self, workspace: Workspace, *, candidate: int | None = None) -> None:
-        """Have the generation's Jobs, or a candidate's, gone with their pods, if not ended.
-
-        One whose pod has just ended for good is given the time to say so: it keeps the pod's log.
-        """
-        own, clock = await self._own(workspace), asyncio.get_running_loop().time
-        names = job_names(workspace)
-        if candidate is not None:
-            names = {job_name(workspace, CANDIDATE, candidate)}
-        deadline = clock() + _JOB_ENDS_S
-        while True:
-            jobs = [each for each in await own.find("Job") if name_of(each) in names]
-            unfinished = [each for each in jobs if not has_ended(each)]
-            if not unfinished:
-                return
-            if clock() > deadline:
-                break
-            await asyncio.sleep(0.5)
-        for job in unfinished:
-            await self._remove_job(own, job)
-        await own.wait_until_gone(names=_OF_JOBS)
+        """Have the generation's Jobs, or a candidate's, gone with their pods, if not ended."""
+        await (await self._jobs(workspace)).end_unfinished(candidate=candidate)
 
     async def stop(self, workspace: Workspace) -> list[str]:
         """End the Jobs with their pods, and the server; the names of what was stopped.
@@ -654,8 +590,7 @@ class KubernetesPlatform:
         own, meta = await self._own(workspace), workspace.metadata
         found = await own.api.get("Workspace", meta.namespace, meta.name)
         if found and found["metadata"]["generation"] != meta.generation:
-            jobs = [job for job in await own.find("Job") if name_of(job) in job_names(workspace)]
-            return await own.remove("Job", jobs)
+            return await Jobs(own).remove()
         stopped = await own.remove_all("Job", "StatefulSet")
         await own.wait_until_gone()
         return stopped
