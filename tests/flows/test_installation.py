@@ -164,7 +164,10 @@ async def test_draining_deletes_each_once_and_waits_until_all_have_gone(
     assert objects.workspaces == []
 
 
-async def test_draining_deletes_sets_before_their_members() -> None:
+async def test_draining_deletes_sets_before_their_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uninstall, "_LOOK_AGAIN_S", 0)
     objects = Objects([workspace("coder-0")], [workspace("coder", is_held=False)])
     await drain(objects.api, (), limit_s=60, tell=lambda _: None)
     assert objects.deleted == ["coder uid-coder", "coder-0 uid-coder-0"]
