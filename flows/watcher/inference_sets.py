@@ -6,13 +6,14 @@ the watcher is: each look has what there is compared with what is asked for.
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from flows.watcher.surroundings import Owner, owner_of
 from tasks.contract.errors import KaitoflowError, KubernetesRefused
 from tasks.contract.inference_set import (
     CREATED_BY,
+    answers,
     changes,
     service_of,
     status_of_set,
@@ -26,9 +27,13 @@ from tasks.platform.wire import Object, Seen, name_of
 logger = logging.getLogger(__name__)
 
 _NOT_FOUND = 404
+# What the CRD says of each field that stays as it was.
+_CANNOT_BE_CHANGED = "delete the Workspace and apply a new one"
 _LOOK_FOR_CRD_S = 60.0
 _TOGETHER_S = 0.3
 _AGAIN_S = 5.0
+# Annotations are no generation: for so long a member that was changed may be about to go silent.
+_SETTLES_S = 30.0
 
 
 class InferenceSets:
@@ -39,6 +44,7 @@ class InferenceSets:
         self._api = api
         self._changed: set[Owner] = set()
         self._has_changed = asyncio.Event()
+        self._changed_at_s: dict[Owner, float] = {}
 
         def informer(kind: str, *, is_set: bool = False) -> Informer:
             return Informer(
@@ -100,6 +106,8 @@ class InferenceSets:
 
     async def _look(self, owner: Owner) -> None:
         inference_set = next(iter(self._sets.select(owner)), None)
+        if inference_set is None:
+            self._changed_at_s.pop(owner, None)
         if inference_set is None or "deletionTimestamp" in inference_set["metadata"]:
             return  # its members go with it: the cluster sees to that
         await asyncio.gather(self._members.start(), self._services.start())
@@ -109,10 +117,10 @@ class InferenceSets:
         for name, member_uid in todo.surplus:
             await self._api.delete("Workspace", owner[0], name, uid=member_uid)
             logger.info("member removed inference set=%s/%s member=%s", *owner, name)
-        wanted = [*todo.have]
+        wanted = self._in_time(owner, todo.have, members)
         if not any(_is_kept(each, uid) for each in self._services.select(owner)):
             wanted.append(service_of(inference_set))
-        refusals = [said for each in wanted if (said := await self._have(each, uid))]
+        refusals = [said for each in wanted if (said := await self._have(each, uid, members))]
         told = status_of_set(
             inference_set,
             members,
@@ -124,7 +132,22 @@ class InferenceSets:
             patch = {"metadata": {"uid": meta["uid"]}, "status": told}
             await self._api.merge("InferenceSet", *owner, patch, subresource="status")
 
-    async def _have(self, manifest: Object, uid: str) -> str:
+    def _in_time(
+        self, owner: Owner, wanted: Sequence[Object], members: Sequence[Seen]
+    ) -> list[Object]:
+        """Those that may be made or changed now; the others are looked at again in time."""
+        answering = {name_of(each) for each in members if answers(each)}
+        if not any(name_of(each) in answering for each in wanted):
+            return [*wanted]
+        loop = asyncio.get_running_loop()
+        left_s = self._changed_at_s.get(owner, -_SETTLES_S) + _SETTLES_S - loop.time()
+        if left_s > 0:
+            loop.call_later(left_s, self._note, owner)
+            return [each for each in wanted if name_of(each) not in answering]
+        self._changed_at_s[owner] = loop.time()
+        return [*wanted]
+
+    async def _have(self, manifest: Object, uid: str, members: Sequence[Seen]) -> str:
         """Have an object as it should be; why it is not, "" = it is, or will be in a moment."""
         kind, meta = manifest["kind"], manifest["metadata"]
         found = await self._api.get(kind, meta["namespace"], meta["name"])
@@ -138,8 +161,22 @@ class InferenceSets:
         try:
             await self._api.apply(manifest)
         except KubernetesRefused as error:
-            return f"{kind} {meta['name']} was refused: {error.said}"
+            if not (found and _CANNOT_BE_CHANGED in error.said):
+                return f"{kind} {meta['name']} was refused: {error.said}"
+            return await self._replace(found, members)
         logger.info("member applied kind=%s name=%s/%s", kind, meta["namespace"], meta["name"])
+        return ""
+
+    async def _replace(self, member: Seen, members: Sequence[Seen]) -> str:
+        """Have another in the place of a member that cannot be changed, while others answer."""
+        meta, others = member["metadata"], [e for e in members if name_of(e) != name_of(member)]
+        if answers(member) and not any(map(answers, others)):
+            return (
+                f"Workspace {meta['name']} cannot be changed so, and no other answers meanwhile;"
+                " raise spec.replicas, or delete it"
+            )
+        await self._api.delete("Workspace", meta["namespace"], meta["name"], uid=meta["uid"])
+        logger.info("member replaced name=%s/%s", meta["namespace"], meta["name"])
         return ""
 
 

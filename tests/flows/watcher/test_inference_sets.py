@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 
+from flows.watcher import inference_sets
 from flows.watcher.inference_sets import InferenceSets
 from tasks.contract.inference_set import CREATED_BY, Object
 from tasks.platform.kube_api import KubeApi
@@ -49,18 +51,24 @@ class Sets:
     async def answer(self, *names: str) -> None:
         """Have members tell that they serve as they are asked to."""
         for name in names:
-            generation = (await self.found("workspaces", name))["metadata"]["generation"]
-            ready = {
-                "type": "InferenceReady",
-                "status": "True",
-                "reason": "Ready",
-                "message": "",
-                "lastTransitionTime": "2026-11-30T12:00:00Z",
-            }
-            status = {"observedGeneration": generation, "conditions": [ready]}
-            patch = json.dumps({"status": status})
-            kind = ("workspace", name, "--subresource=status", "--type=merge")
-            await self.kubectl("patch", *kind, f"--patch={patch}")
+            await self._tell(name, "True")
+
+    async def silence(self, name: str) -> None:
+        """Have a member tell that it does not."""
+        await self._tell(name, "False")
+
+    async def _tell(self, name: str, is_ready: str) -> None:
+        generation = (await self.found("workspaces", name))["metadata"]["generation"]
+        ready = {
+            "type": "InferenceReady",
+            "status": is_ready,
+            "reason": "Told",
+            "message": "",
+            "lastTransitionTime": "2026-11-30T12:00:00Z",
+        }
+        patch = json.dumps({"status": {"observedGeneration": generation, "conditions": [ready]}})
+        kind = ("workspace", name, "--subresource=status", "--type=merge")
+        await self.kubectl("patch", *kind, f"--patch={patch}")
 
     async def become(self, is_so: Callable[[], Awaitable[bool]], *, within_s: float = 20) -> None:
         deadline = time.monotonic() + within_s
@@ -101,8 +109,11 @@ def coder(**spec: Any) -> Object:
 
 @pytest.fixture
 async def sets(
-    control_plane: ControlPlane, kubeconfig: Path, namespace: str
+    control_plane: ControlPlane, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Sets]:
+    monkeypatch.setattr(inference_sets, "_SETTLES_S", 0.0)
+    namespace = f"sets-{secrets.token_hex(4)}"
+    await asyncio.to_thread(control_plane.kubectl, "create", "namespace", namespace)
     for kind in ("workspaces", "inferencesets"):
         definition = (CRDS / f"kaito.sh_{kind}.yaml").read_text()
         await asyncio.to_thread(control_plane.define, f"{kind}.kaito.sh", definition)
@@ -118,6 +129,8 @@ async def sets(
         await keeping
     await api.close()
     await asyncio.sleep(0.25)  # aiohttp's TLS connections are closed a little later
+    gone = ("delete", "namespace", namespace, "--wait=false")
+    await asyncio.to_thread(control_plane.kubectl, *gone)
 
 
 async def test_a_set_is_made_into_workspaces_and_one_service(sets: Sets) -> None:
@@ -165,6 +178,54 @@ async def test_a_new_template_waits_for_each_member_to_answer(sets: Sets) -> Non
     await sets.answer("coder-0", "coder-1")
     await sets.told("ReplicasReady")
     newer = coder()
+    newer["spec"]["template"]["inference"]["config"] = "settings"
+    await sets.apply(newer)
+
+    async def changed() -> list[bool]:
+        return ["config" in each["inference"] for each in await sets.found("workspaces")]
+
+    async def has_begun() -> bool:
+        return await changed() == [True, False]
+
+    await sets.become(has_begun)
+    await asyncio.sleep(1)
+    assert await has_begun()
+    await sets.answer("coder-0")
+
+    async def is_over() -> bool:
+        return await changed() == [True, True]
+
+    await sets.become(is_over)
+
+
+async def test_a_new_annotation_reaches_the_next_member_once_the_last_has_settled(
+    sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference_sets, "_SETTLES_S", 3.0)
+    await sets.apply(coder())
+    await sets.have("coder-0", "coder-1")
+    await sets.answer("coder-0", "coder-1")
+    await sets.told("ReplicasReady")
+    newer = coder()
+    newer["spec"]["template"]["metadata"] = {"annotations": {"kaitoflow.io/memory": "24Gi"}}
+    await sets.apply(newer)
+    seen = list[int]()
+
+    async def is_over() -> bool:
+        found = [each["metadata"]["annotations"] for each in await sets.found("workspaces")]
+        seen.append(sum("kaitoflow.io/memory" in each for each in found))
+        return seen[-1] == len(found)
+
+    await sets.become(is_over)
+    assert seen.count(1) >= 3
+
+
+async def test_what_no_workspace_may_change_is_another_workspace_one_by_one(sets: Sets) -> None:
+    await sets.apply(coder())
+    await sets.have("coder-0", "coder-1")
+    await sets.answer("coder-0", "coder-1")
+    await sets.told("ReplicasReady")
+    newer = coder()
     newer["spec"]["template"]["inference"]["preset"]["name"] = "phi-4-mini-instruct"
     await sets.apply(newer)
 
@@ -184,6 +245,21 @@ async def test_a_new_template_waits_for_each_member_to_answer(sets: Sets) -> Non
         return await presets() == ["phi-4-mini-instruct"] * 2
 
     await sets.become(is_over)
+
+
+async def test_the_only_member_that_answers_is_not_replaced(sets: Sets) -> None:
+    await sets.apply(coder(replicas=1))
+    await sets.have("coder-0")
+    await sets.answer("coder-0")
+    await sets.told("ReplicasReady")
+    newer = coder(replicas=1)
+    newer["spec"]["template"]["inference"]["preset"]["name"] = "phi-4-mini-instruct"
+    await sets.apply(newer)
+    assert "raise spec.replicas, or delete it" in await sets.told("MemberRefused")
+    await sets.kubectl("delete", "workspace", "coder-0")
+    await sets.have("coder-0")
+    kept = await sets.found("workspaces", "coder-0")
+    assert kept["inference"]["preset"]["name"] == "phi-4-mini-instruct"
 
 
 async def test_a_workspace_of_somebody_else_stays_and_that_is_told(sets: Sets) -> None:
