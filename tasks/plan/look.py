@@ -81,12 +81,11 @@ async def look(
     """
     limit_s = settings.plan_timeout_s
     (
-        (base_model, weights, dataset, chat_template, may_push, has_tuned_image, start),
-        (judge, nodes, holders, rehearsal, quotas),
+        (base_model, dataset, chat_template, may_push, has_tuned_image, start),
+        (weights, judge, nodes, holders, rehearsal, quotas),
     ) = await asyncio.gather(
         asyncio.gather(
             _finding(_base_model(workspace, world, settings)),
-            _finding(_weights(workspace, world, settings)),
             _finding(_dataset(workspace, world, settings)),
             _finding(_chat_template(workspace, world)),
             _finding(_push(workspace, world, settings)),
@@ -94,6 +93,7 @@ async def look(
             _finding(_start(workspace, world, settings)),
         ),
         asyncio.gather(
+            _finding(_weights(workspace, world, settings)),
             _finding(_judge(workspace, world, settings)),
             _within(limit_s, _listed(list_nodes), KubernetesUnavailable, "the cluster"),
             _within(limit_s, _listed(list_holders), KubernetesUnavailable, "the cluster"),

@@ -285,21 +285,20 @@ def _report(
     sides: Mapping[str, Measured], *, best: str, base: float, options: argparse.Namespace
 ) -> None:
     ratios = _ratios(sides)
+    of_groups, of_fastest = (
+        f"{ratios[name]:.2f} x {name}" for name in ("trl_groups", "trl_fastest")
+    )
     reached = f"{_seconds(sides[OURS].wall_s_to_kaito_loss)} of {sides[KAITO].wall_s:.1f} s"
     _say(_table(sides))
     _say(f"held-out loss of the base model: {base:.3f}; the best of TRL is {best}")
-    _say(
-        "useful tokens/s: {trl_groups:.2f} x trl_groups, {trl_fastest:.2f} x the fastest".format(
-            **ratios
-        )
-    )
+    _say(f"useful tokens/s: {of_groups}, {of_fastest}")
     _say(f"the loss at which {KAITO} ends: after {reached}")
     report = ROOT / "build" / "bench" / "tuning.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     asked = {
         name: getattr(options, name) for name in ("rows", "held_out_rows", "method", "repeats")
     }
-    written = {side: asdict(one) for side, one in sides.items()}
+    written: dict[str, Any] = {side: asdict(one) for side, one in sides.items()}
     written |= {"trl_best_is": best, "base_loss": base, "ratios": ratios, "asked": asked}
     report.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
