@@ -174,8 +174,8 @@ def not_found(name: str, namespace: str, known: list[str]) -> WorkspaceNotFound:
 def server_not_running(workspace: Workspace) -> ServerNotReady:
     """The error of who asks a server that is not there."""
     return ServerNotReady(
-        f"the server of workspace {workspace} was to be asked",
-        "it is not running",
+        f"workspace {workspace} was to be asked",
+        "its server is not running",
         "start it with `kaitoflow run WORKSPACE.yaml`",
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.artifacts import Endpoint
+from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.status import State
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane, running_control_plane
@@ -149,6 +149,7 @@ def have_workspace(terminal: Terminal) -> None:
         State.READY,
         Endpoint(url="http://tuned.default.svc", model="tuned"),
     )
+    status.image = PublishedImage(reference="r.example.com/a:1", digest=f"sha256:{'5f' * 32}")
     terminal.write_status("tuned", status)
     ports = [{"name": "http", "port": 80, "targetPort": 5000}]
     service = {"selector": LABELS, "ports": ports}
