@@ -2,7 +2,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.bench.serving.budget import Budget
@@ -11,6 +10,7 @@ from tests.bench.serving.prompts import Prompts
 from tests.bench.serving.repetitions import measure
 from tests.bench.serving.servers import NotStarted, Running
 from tests.cluster.ports import free_port
+from tests.cluster.test_program import stands_still
 from tests.serving import toy
 
 
@@ -19,15 +19,10 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Prompts:
     return Prompts(toy.make_model(tmp_path_factory.mktemp("model")))
 
 
-def state_of(running: Running) -> str:
-    assert running._program.pid
-    return str(psutil.Process(running._program.pid).status())
-
-
 def test_a_server_stands_still_while_others_are_asked(running: Running) -> None:
     with running.turn():
-        assert state_of(running) != psutil.STATUS_STOPPED
-    assert state_of(running) == psutil.STATUS_STOPPED
+        assert not stands_still(running._program, wanted=False)
+    assert stands_still(running._program, wanted=True)
 
 
 def test_what_a_server_has_used_is_known_after_it_is_gone(running: Running) -> None:
