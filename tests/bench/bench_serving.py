@@ -38,7 +38,7 @@ from tests.bench.serving.cases import (  # noqa: E402
 from tests.bench.serving.line_up import ENTRANTS, LeftOut, Setting  # noqa: E402
 from tests.bench.serving.prompts import Prompts  # noqa: E402
 from tests.bench.serving.repetitions import Measured, measure  # noqa: E402
-from tests.bench.serving.report import OURS, Results, Used, as_json, table  # noqa: E402
+from tests.bench.serving.report import OURS, WITH_ADAPTERS, Results, Used, as_json, table  # noqa: E402
 from tests.bench.serving.servers import NotStarted, Running, cores  # noqa: E402
 
 BUILD = ROOT / "build"
@@ -47,7 +47,7 @@ WRITTEN = BUILD / "bench" / "serving.json"
 LOGS = BUILD / "bench" / "serving-logs"
 _WHOLE = {
     "clients": [1, 4, 16, 64],
-    "tokens": 32,
+    "tokens": 24,
     "repetitions": 3,
     "prefix_requests": 20,
     "minutes": 29.0,
@@ -144,8 +144,8 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     prompts = Prompts(options.weights)
     return [
         *(clients_at_once(n, tokens=options.tokens, prompts=prompts) for n in options.clients),
-        long_prompt_joins(tokens=2 * options.tokens, prompts=prompts),
-        known_prefix(requests=options.prefix_requests, prompts=prompts),
+        long_prompt_joins(tokens=2 * options.tokens, prompts=prompts, without=WITH_ADAPTERS),
+        known_prefix(requests=options.prefix_requests, prompts=prompts, without=WITH_ADAPTERS),
     ]
 
 

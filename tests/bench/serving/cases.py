@@ -1,7 +1,7 @@
 """What each server is asked: by many clients, by a long prompt beside streams, with one prefix."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.bench.serving.servers import ANSWERED_WITHIN_S, Server
 
 STREAMS, LONG_PROMPT_TOKENS = 8, 1500
 PREFIX_TOKENS = 1000
-_SHORT_ANSWER_TOKENS = 4
+_SHORT_ANSWER_TOKENS = 2
 _LEAST_REQUESTS = 4
 _BEGUN_TEXTS = 8  # of a stream that runs, and shows how long it waits by itself
 _LOOK_EVERY_S = 0.01
@@ -20,10 +20,14 @@ _LOOK_EVERY_S = 0.01
 
 @dataclass(frozen=True)
 class Case:
-    """run: asks a server in one repetition, and tells what it came to."""
+    """One thing that servers are asked.
+
+    run: asks a server in one repetition, and tells what it came to. without: who is not asked.
+    """
 
     name: str
     run: Callable[[Server, int], Outcome]
+    without: Collection[str] = ()
 
 
 def clients_at_once(clients: int, *, tokens: int, prompts: Prompts) -> Case:
@@ -41,7 +45,7 @@ def clients_at_once(clients: int, *, tokens: int, prompts: Prompts) -> Case:
     return Case(str(clients), run)
 
 
-def long_prompt_joins(*, tokens: int, prompts: Prompts) -> Case:
+def long_prompt_joins(*, tokens: int, prompts: Prompts, without: Collection[str] = ()) -> Case:
     """Eight streams run, then a prompt of 1,500 tokens comes: how long do they wait for it?"""
 
     def run(server: Server, repetition: int) -> Outcome:
@@ -51,7 +55,7 @@ def long_prompt_joins(*, tokens: int, prompts: Prompts) -> Case:
         joining = server.body(0, _user(long), _SHORT_ANSWER_TOKENS)
         return asyncio.run(_join(server.url, streams, joining))
 
-    return Case("long_prompt_joins", run)
+    return Case("long_prompt_joins", run, without)
 
 
 async def _join(url: str, streams: Sequence[dict[str, Any]], joining: dict[str, Any]) -> Outcome:
@@ -95,7 +99,7 @@ def _most_ms(gaps_s: Sequence[float | None]) -> float | None:
     return max((gap * 1000 for gap in gaps_s if gap is not None), default=None)
 
 
-def known_prefix(*, requests: int, prompts: Prompts) -> Case:
+def known_prefix(*, requests: int, prompts: Prompts, without: Collection[str] = ()) -> Case:
     """One after the other, with one system prompt of 1,000 tokens: is it read anew each time?"""
 
     def run(server: Server, repetition: int) -> Outcome:
@@ -111,7 +115,7 @@ def known_prefix(*, requests: int, prompts: Prompts) -> Case:
         asked = ask_all(server.url, bodies, clients=1, within_s=ANSWERED_WITHIN_S)
         return prefix_outcome(asyncio.run(asked))
 
-    return Case("known_prefix", run)
+    return Case("known_prefix", run, without)
 
 
 def prefix_outcome(answers: Sequence[Answer]) -> Outcome:

@@ -17,9 +17,9 @@ class Prompts:
         self._tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
 
     def letter(self, number: str) -> str:
-        """About a hundred tokens that ask for a story, so that no answer ends by itself soon."""
+        """Some sixty tokens that ask for a story, so that no answer ends by itself soon."""
         topic = _topic(number)
-        facts = " ".join(f"Fact {fact} about {topic} is worth a line." for fact in range(7))
+        facts = " ".join(f"Fact {fact} about {topic} is worth a line." for fact in range(4))
         return f"Letter {number}. {facts} Write a short story about {topic}."
 
     def text(self, number: str, *, tokens: int) -> str:

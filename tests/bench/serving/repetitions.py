@@ -34,14 +34,17 @@ def measure(
     after_each: Callable[[Measured], object],
 ) -> Measured:
     """Ask all. Args: after_each: is shown what there is after each repetition."""
-    measured = Measured({each.server.name: {case.name: [] for case in cases} for each in servers})
+    by: dict[str, dict[str, Repetitions]] = {
+        each.server.name: {case.name: [] for case in cases if each.server.name not in case.without}
+        for each in servers
+    }
+    measured = Measured(by)
     for repetition in range(repetitions):
         first = repetition % len(servers)  # who comes first is another one each time
         for case in cases:
             for running in [*servers[first:], *servers[:first]]:
-                name = running.server.name
-                found = _once(running, case, repetition, budget, measured)
-                measured.by[name][case.name].append(found)
+                if (found := by[running.server.name].get(case.name)) is not None:
+                    found.append(_once(running, case, repetition, budget, measured))
         after_each(measured)
     return measured
 

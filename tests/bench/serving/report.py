@@ -9,7 +9,7 @@ from tests.bench.serving.measures import Spread, ratios, spreads
 from tests.bench.serving.repetitions import Measured, Repetitions
 
 OURS = "ours"
-_WITH_ADAPTERS = ("ours_one_adapter", "ours_mixed")
+WITH_ADAPTERS = ("ours_one_adapter", "ours_mixed")
 _NOTHING = "-"
 _QUIET_CORES = 0.2  # that others may use before figures are not to be quoted
 # Title of a column, the figure in it, and its digits after the point.
@@ -126,14 +126,18 @@ def _pairs(results: Results) -> list[tuple[str, str]]:
     """Who is held against whom: ours against each peer, ours with adapters against without."""
     if OURS not in results.servers:
         return []
-    adapted = [name for name in _WITH_ADAPTERS if name in results.servers]
+    adapted = [name for name in WITH_ADAPTERS if name in results.servers]
     peers = [name for name in results.servers if name not in {OURS, *adapted}]
     return [*((OURS, peer) for peer in peers), *((name, OURS) for name in adapted)]
 
 
 def _told_ratios(results: Results, one: str, other: str) -> dict[str, Any]:
     by, servers = results.measured.by, results.servers
-    cases = {case: _told(ratios(found, by[other][case])) for case, found in by[one].items()}
+    cases = {
+        case: _told(ratios(found, by[other][case]))
+        for case, found in by[one].items()
+        if case in by[other]
+    }
     return {
         "ready_s": _rounded(servers[one].ready_s / servers[other].ready_s),
         "peak_rss_mb": _rounded(servers[one].peak_rss_mb / servers[other].peak_rss_mb),
@@ -143,7 +147,7 @@ def _told_ratios(results: Results, one: str, other: str) -> dict[str, Any]:
 
 def table(results: Results) -> str:
     """All of it for people: medians (least to most), and how ours stands to each other server."""
-    cases = list(next(iter(results.measured.by.values()), {}))
+    cases = dict.fromkeys(case for found in results.measured.by.values() for case in found)
     blocks = [_heading(results), *(_of_case(results, case) for case in cases)]
     blocks += [_of_servers(results), _of_the_rest(results)]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -166,7 +170,8 @@ def _of_case(results: Results, case: str) -> str:
     title, columns = _SCENARIOS.get(case, (f"Clients at once: {case}", _CLIENTS))
     rows = [["", "ours / it", *(column for column, _, _ in columns), "failed"]]
     for name in results.servers:
-        repetitions = results.measured.by[name][case]
+        if (repetitions := results.measured.by[name].get(case)) is None:
+            continue
         found = spreads([outcome.figures for outcome in repetitions if outcome])
         cells = [_cell(found.get(figure), digits) for _, figure, digits in columns]
         failed = str(_failures(repetitions).total())

@@ -70,3 +70,12 @@ def test_what_there_is_no_time_for_is_told(running: Running, prompts: Prompts) -
     assert measured.by == {"stand_in": {"1": [None]}}
     [left] = measured.left
     assert left.startswith("stand_in 1, repetition 1: no time")
+
+
+def test_who_is_not_meant_by_a_case_is_not_asked(running: Running, prompts: Prompts) -> None:
+    case = known_prefix(requests=1, prompts=prompts, without=["stand_in"])
+    measured = measure(
+        [running], [case], repetitions=1, budget=Budget(60), after_each=lambda _: None
+    )
+    assert measured.by == {"stand_in": {}}
+    assert not measured.left
