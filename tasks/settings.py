@@ -153,6 +153,14 @@ class Settings(BaseSettings):
     step_silence_timeout_s: float = Field(default=7200, gt=0)
     """How long a container that has started may neither say anything nor end: it holds a GPU."""
 
+    gate_command_timeout_s: float = Field(default=3600, gt=0)
+    """How long a command of a user's own may take that scores a candidate, once it has started."""
+
+    allow_commands: bool = False
+    """Whether a Workspace may name a command that scores its candidates as a process of this
+    machine, with all that this user may; on a cluster commands have containers, and it says
+    nothing."""
+
     server_ready_timeout_s: float = Field(default=300, gt=0)
     """How long the inference server may take until it answers /health."""
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -23,6 +24,16 @@ from tasks.events import tell_events
 from tasks.platform.base import Pod
 from tasks.platform.current import current_platform
 from tasks.settings import Settings, settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How long a container may take in all, once it has started; whose it is, and what sets it."""
+
+    seconds: float
+    whose: str
+    setting: str
+
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +103,13 @@ async def run_container(
     answers: type[Answer],
     step: StepName,
     on_progress: ProgressListener | None = None,
+    limit: Limit | None = None,
 ) -> Answer:
     """Run a pod's container to its end, telling its progress; what its program answers.
 
-    Raises: the typed error of the container's verdict. DeadlineExceeded: it said nothing any more.
+    Args: limit: None = only its silence is limited.
+    Raises: the typed error of the container's verdict. DeadlineExceeded: it said nothing any more,
+    or took too long.
     """
     platform = current_platform()
 
@@ -105,6 +119,8 @@ async def run_container(
     lines = until_silent(
         platform.follow(workspace, pod, pod.container(name)), settings(), step=step, end=end
     )
+    if limit:
+        lines = until_over(lines, limit, end=end)
     async with contextlib.aclosing(lines):
         said = await tell(workspace, lines, step=step, on_progress=on_progress)
     return read_answer(answers, said)
@@ -140,6 +156,38 @@ async def until_silent(
             if said is None:
                 return
             last = said
+            yield said
+
+
+async def until_over(
+    lines: AsyncGenerator[Event | str], limit: Limit, *, end: Callable[[], Awaitable[None]]
+) -> AsyncGenerator[Event | str]:
+    """Yield what a container says, as long as it may take; what it waits for its start is no part.
+
+    Raises: DeadlineExceeded: it took longer, and has been ended.
+    """
+    deadline_s: float | None = monotonic() + limit.seconds
+    async with contextlib.aclosing(lines):
+        while True:
+            left_s = None if deadline_s is None else deadline_s - monotonic()
+            try:
+                async with asyncio.timeout(left_s) as over:
+                    said = await anext(lines, None)
+            except TimeoutError as error:
+                if not over.expired():
+                    raise
+                await end()
+                raise DeadlineExceeded(
+                    f"{limit.whose} was to end",
+                    f"it had not after {limit.seconds:.0f} s, and was ended",
+                    f"have it do less, or raise KAITOFLOW_{limit.setting}",
+                ) from error
+            if said is None:
+                return
+            if isinstance(said, dict) and said["event"] == "waiting":
+                deadline_s = None
+            elif deadline_s is None:
+                deadline_s = monotonic() + limit.seconds
             yield said
 
 

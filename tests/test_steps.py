@@ -19,7 +19,15 @@ from tasks.platform import base as platform_base
 from tasks.platform.base import Pod
 from tasks.platform.local import LocalPlatform
 from tasks.settings import Settings
-from tasks.steps import change_status, recorded_step, run_container, tell, until_silent
+from tasks.steps import (
+    Limit,
+    change_status,
+    recorded_step,
+    run_container,
+    tell,
+    until_over,
+    until_silent,
+)
 from tests.builders import tuning_workspace
 
 HOUR_S = 3600.0
@@ -256,6 +264,33 @@ async def test_a_container_that_says_nothing_any_more_is_ended() -> None:
     container = Container(progress(step=1), "a; line")
     assert await container.heard() == [progress(step=1), "a; line"]
     assert (container.left, container.ended) == (True, 1)
+
+
+BRIEF = Limit(seconds=0.1, whose="score in an image", setting="GATE_COMMAND_TIMEOUT_S")
+
+
+async def heard_within(container: Container) -> list[Event | str]:
+    found: list[Event | str] = []
+    with pytest.raises(DeadlineExceeded, match=r"score in an image .*GATE_COMMAND_TIMEOUT_S"):
+        await _hear(until_over(container.lines(), BRIEF, end=container.end), found)
+    return found
+
+
+async def _hear(lines: AsyncGenerator[Event | str], found: list[Event | str]) -> None:
+    async for said in lines:
+        found.append(said)  # noqa: PERF401  it raises before the end
+
+
+async def test_a_container_that_talks_for_too_long_is_ended() -> None:
+    container = Container(*(str(number) for number in range(100)), pause_s=0.02)
+    assert 0 < len(await heard_within(container)) < 10
+    assert (container.left, container.ended) == (True, 1)
+
+
+async def test_what_a_container_waits_for_its_start_is_not_its_time() -> None:
+    waiting: Event = {"event": "waiting", "phase": "its image is pulled"}
+    container = Container(waiting, waiting, {"event": "started"}, pause_s=0.08)
+    assert len(await heard_within(container)) == 3
 
 
 async def test_each_line_of_log_counts_as_progress() -> None:

@@ -19,7 +19,8 @@ _SEED = 0
 class Comparison:
     """What a metric says of a candidate beside a reference, on rows that both have answered.
 
-    difference: candidate less reference, in the metric's unit; low, high: its 95 % interval.
+    rows: 0 = only totals are known. difference: candidate less reference, in the metric's unit;
+    low, high: its 95 % interval; of totals, which have none, the difference itself.
     """
 
     metric: Metric
@@ -51,8 +52,11 @@ class Comparison:
     def told(self, *, whose: str = "") -> str:
         """The comparison as a sentence; whose: what the reference is, where that is not plain."""
         words = f"candidate's {self.metric.figure} {self.candidate:.3f} is"
-        than = " ".join(filter(None, (whose, f"{self.reference:.3f} on {self.rows} rows")))
-        interval = f"(95 % interval {self.low:+.3f} to {self.high:+.3f})"
+        on_rows = f" on {self.rows} rows" if self.rows else ""
+        than = " ".join(filter(None, (whose, f"{self.reference:.3f}{on_rows}")))
+        interval = "(no interval: only totals are known)"
+        if self.rows:
+            interval = f"(95 % interval {self.low:+.3f} to {self.high:+.3f})"
         if round(self.gain, 3) == 0:
             return f"{words} the same as {than} {interval}"
         verdict = "better" if self.gain > 0 else "worse"
@@ -84,6 +88,20 @@ def compare(
         difference=fmean(differences, weights),
         low=low,
         high=high,
+    )
+
+
+def compare_totals(candidate: float, reference: float, *, metric: Metric) -> Comparison:
+    """The candidate beside the reference, where nothing is known of single rows."""
+    difference = candidate - reference
+    return Comparison(
+        metric=metric,
+        rows=0,
+        candidate=candidate,
+        reference=reference,
+        difference=difference,
+        low=difference,
+        high=difference,
     )
 
 

@@ -33,6 +33,7 @@
     │   ├── SecretNotFound             a Secret that the Workspace names is not there
     │   ├── SecretUnusable             it does not hold what it is named for
     │   ├── JudgeUnusable              the model that is to judge answers does not, or not in grades
+    │   ├── GateCommandUnusable        the gate's command tells no scores that can be compared
     │   ├── VolumeUnusable             a volume claim that is named is not there, or cannot be used
     │   └── ConfigMapNotFound          a ConfigMap that the Workspace names is not there
     └── Failed                     the world is at fault: exit 1, `retryable` says if again may help
@@ -45,6 +46,7 @@
         ├── DownloadFailed             the network broke and kept breaking
         ├── RegistryUnavailable        5xx, time-outs, broken uploads
         ├── JudgeUnavailable           the model that judges answers is away
+        ├── GateCommandFailed          the gate's command did not end well
         ├── OutOfMemory
         ├── ContainerKilled            a pod program ended without a verdict
         ├── PodsNotTogether            pods that were to train together did not come, or differ
@@ -281,6 +283,10 @@ class JudgeUnusable(Refused):
     """The model that is to judge answers refuses to, or says no grade."""
 
 
+class GateCommandUnusable(Refused):
+    """The command that is to score a candidate tells no scores that can be compared."""
+
+
 class VolumeUnusable(Refused):
     """A volume claim that the Workspace names is not there, or cannot be used as it has to be."""
 
@@ -339,6 +345,10 @@ class RegistryUnavailable(Failed):
 
 class JudgeUnavailable(Failed):
     """The model that judges answers does not answer, and kept not answering."""
+
+
+class GateCommandFailed(Failed):
+    """The command that is to score a candidate did not end well."""
 
 
 class OutOfMemory(Failed):

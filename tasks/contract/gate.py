@@ -16,13 +16,11 @@ _GRAMMAR = "METRIC [margin NUMBER] [rows NUMBER] [floor base|none]"
 _EXAMPLE = "loss margin 0.02 rows 32 floor base"
 _WORDS = ("margin", "rows", "floor")
 _MOST_ROWS = 1024
-_NOT_MEASURED = {
-    "lm-eval": "tasks of lm-eval are not run here",
-    "command": "a command of a person's own is not run here",
-}
-_MEASURE_YOURSELF = (
-    "; or annotate kaitoflow.io/promotion: approve, run it yourself on the image of the candidate"
-    " that waits (kaitoflow history), and say so (kaitoflow promote)"
+# Harnesses that people know by name, each of which a command runs.
+_RUN_BY_A_COMMAND = ("lm-eval", "lm_eval", "lighteval")
+_BY_A_COMMAND = (
+    '; or "command rows 32", and in kaitoflow.io/gate-command an image that has it and what is'
+    " to be run there (docs/retuning.md has one for lm-eval)"
 )
 
 
@@ -33,6 +31,7 @@ class Metric(StrEnum):
     EXACT_MATCH = "exact-match"
     ROUGE_L = "rouge-l"
     JUDGE = "judge"
+    COMMAND = "command"
 
     @property
     def lower_is_better(self) -> bool:
@@ -42,7 +41,7 @@ class Metric(StrEnum):
     @property
     def figure(self) -> str:
         """What of an answer it is, in a sentence."""
-        return "grade" if self is Metric.JUDGE else self.value
+        return {Metric.JUDGE: "grade", Metric.COMMAND: "score"}.get(self, self.value)
 
     @property
     def needs_answers(self) -> bool:
@@ -100,9 +99,9 @@ def _metric(word: str, text: str | None) -> Metric:
         return Metric(word)
     except ValueError:
         known = [metric.value for metric in Metric]
-        if word in _NOT_MEASURED:
-            found = f"{_NOT_MEASURED[word]}, the metrics are {', '.join(known)}"
-            raise _refused(text, found, instead=_MEASURE_YOURSELF) from None
+        if word.lower() in _RUN_BY_A_COMMAND:
+            found = f"{word} is no metric by itself, the metrics are {', '.join(known)}"
+            raise _refused(text, found, instead=_BY_A_COMMAND) from None
         found = f"there is no metric {word!r}{_near(word, known)}"
         raise _refused(text, found) from None
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from tasks.contract import cron
 from tasks.contract.canary import CANARY_ANNOTATION, Canary, parse_canary
 from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.gate_command import gate_command_of
 from tasks.contract.judge import judge_of
 from tasks.contract.units import duration, seconds_of
 from tasks.contract.workspace import Workspace
@@ -137,10 +138,11 @@ def schedule_of(annotations: Mapping[str, str]) -> RetuneSchedule | None:
 def expect_retunable(workspace: Workspace) -> None:
     """Nothing, if what the annotations ask of retuning can be done with the Workspace.
 
-    Raises: InvalidWorkspace.
+    Raises: InvalidWorkspace, ImageReferenceInvalid.
     """
     asked = retuning_of(workspace)
     judge_of(workspace.metadata.annotations)
+    gate_command_of(workspace.metadata.annotations)
     if asked.schedule and workspace.tuning:
         expect_own_images(workspace)
 

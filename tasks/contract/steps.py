@@ -24,7 +24,7 @@ FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
 FETCH_START = "fetch-start"
 PULL_PREFIX = "pull-"
 PULL_DATASET = f"{PULL_PREFIX}dataset"
-FETCH_SERVING, MEASURE = "fetch-serving", "measure"
+FETCH_SERVING, MEASURE, SCORE = "fetch-serving", "measure", "score"
 TAG = "tag-image"
 # Of no run: what one machine does when an adapter is to be merged.
 MERGE = "merge"
@@ -63,6 +63,7 @@ _OF_CANDIDATE = {
     **_OF_TUNING,
     FETCH_SERVING: StepName.EVALUATE,
     MEASURE: StepName.EVALUATE,
+    SCORE: StepName.EVALUATE,
 }
 
 

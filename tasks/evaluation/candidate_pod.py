@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tasks.contract.artifacts import Node, PublishedImage
 from tasks.contract.gate import GATE_ANNOTATION, Gate, parse_gate
+from tasks.contract.gate_command import GateCommand, environment_of, gate_command_of
 from tasks.contract.judge import judge_of
-from tasks.contract.programs.evaluation import EvaluationConfig
+from tasks.contract.programs.evaluation import CommandConfig, EvaluationConfig
 from tasks.contract.programs.image import PullConfig
 from tasks.contract.programs.tuning import EVALUATION_FILE, TuningConfig
-from tasks.contract.steps import CANDIDATE, FETCH_SERVING, MEASURE, TUNE
+from tasks.contract.steps import CANDIDATE, FETCH_SERVING, MEASURE, SCORE, TUNE
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Container, Pod
 from tasks.platform.current import current_platform
@@ -38,7 +39,7 @@ async def candidate_pod(
     What serves is fetched before the training, which a registry that is away would else cost.
     Args: serving: the image of what serves, which is measured too; None = no adapter does.
     push, dataset_gib: as of `tuning_pod`.
-    Raises: InvalidWorkspace: the gate cannot be read; what `tuning_pod` raises.
+    Raises: InvalidWorkspace: gate, judge or command cannot be read; what `tuning_pod` raises.
     """
     tuned = await tuning_pod(workspace, node, push=push, dataset_gib=dataset_gib, candidate=number)
     told = tuned.container(TUNE).config
@@ -53,10 +54,16 @@ async def candidate_pod(
             judge_key_file=await current_platform().judge_key_file(workspace),
             allow_local_addresses=settings().allow_local_addresses,
         )
+    scoring = []
+    if command := gate_command_of(workspace.metadata.annotations):
+        answers_file = told.results_dir / "answers.jsonl"
+        config = replace(config, answers_file=answers_file)
+        scoring.append(_scoring(command, config, answers_file=answers_file))
     measurement = Container(name=MEASURE, program="tasks.evaluation.pod", config=config)
     at = tuned.containers.index(tuned.container(TUNE))
     before, after = tuned.containers[:at], tuned.containers[at:]
-    return replace(tuned, name=CANDIDATE, containers=(*before, *pulls, *after, measurement))
+    containers = (*before, *pulls, *after, measurement, *scoring)
+    return replace(tuned, name=CANDIDATE, containers=containers)
 
 
 def gate_of(workspace: Workspace) -> Gate:
@@ -80,6 +87,21 @@ def _measurement(told: TuningConfig, gate: Gate, *, serving: Path | None) -> Eva
         gpus=told.gpus,
     )
     return replace(config, answers=rows) if gate.metric.needs_answers else config
+
+
+def _scoring(command: GateCommand, measured: EvaluationConfig, *, answers_file: Path) -> Container:
+    """The user's own command, behind the measurement and on what that one had."""
+    config = CommandConfig(
+        image=command.image,
+        words=command.words,
+        environment=environment_of(
+            rows=answers_file,
+            weights=measured.weights_dir,
+            candidate=measured.candidate,
+            serving=measured.serving,
+        ),
+    )
+    return Container(name=SCORE, program="tasks.evaluation.pod.command", config=config)
 
 
 async def _pull(workspace: Workspace, image: PublishedImage, *, folder: Path) -> Container:

@@ -1,6 +1,6 @@
 """Step `evaluate`: whether a tuned adapter is good enough to take the place of what serves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 from prefect import task
@@ -8,15 +8,18 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.gate import Gate, Metric
-from tasks.contract.programs.evaluation import EvaluationResult, Measured
+from tasks.contract.gate_command import GateCommand, gate_command_of
+from tasks.contract.programs.evaluation import CommandResult, EvaluationResult, Measured
 from tasks.contract.programs.image import PullResult
-from tasks.contract.steps import FETCH_DATASET, FETCH_SERVING, MEASURE, TUNE, StepName
+from tasks.contract.steps import FETCH_DATASET, FETCH_SERVING, MEASURE, SCORE, TUNE, StepName
 from tasks.contract.workspace import Workspace
 from tasks.evaluation.candidate_pod import gate_of
 from tasks.evaluation.sanity import faults
-from tasks.evaluation.verdict import Verdict, judge
+from tasks.evaluation.scores import with_scores
+from tasks.evaluation.verdict import Values, Verdict, judge
 from tasks.platform.base import Pod
-from tasks.steps import recorded_step, run_container
+from tasks.settings import settings
+from tasks.steps import Limit, recorded_step, run_container
 
 
 @task(
@@ -42,13 +45,17 @@ async def evaluate_adapters(
     """The gate's verdict on the adapter that the candidate's pod has tuned, beside what serves.
 
     Args: serving_name: None = no adapter serves.
-    Raises: InvalidWorkspace: the gate cannot be read.
+    Raises: InvalidWorkspace: the gate cannot be read. GateCommandFailed, GateCommandUnusable,
+    DeadlineExceeded: of the gate's command.
     """
-    gate = gate_of(workspace)
+    gate, command = gate_of(workspace), gate_command_of(workspace.metadata.annotations)
     async with recorded_step(workspace, StepName.EVALUATE) as step:
         result = await run_container(
             workspace, pod, MEASURE, answers=EvaluationResult, step=StepName.EVALUATE
         )
+        if command:
+            said = await _score(workspace, pod, command)
+            result = with_scores(result, said, gate=gate, command=command)
         verdict = verdict_on(result, gate, candidate_name=candidate_name, serving_name=serving_name)
         step.detail = "; ".join((verdict.reason, *result.notes))
     await acreate_markdown_artifact(
@@ -57,6 +64,22 @@ async def evaluate_adapters(
         description=f"{candidate_name} of {workspace}",
     )
     return verdict
+
+
+async def _score(workspace: Workspace, pod: Pod, command: GateCommand) -> str:
+    """The line in which the gate's command has told its scores; empty = it has told none.
+
+    Raises: GateCommandFailed, GateCommandUnusable, DeadlineExceeded.
+    """
+    limit = Limit(
+        seconds=settings().gate_command_timeout_s,
+        whose=str(command),
+        setting="GATE_COMMAND_TIMEOUT_S",
+    )
+    told = await run_container(
+        workspace, pod, SCORE, answers=CommandResult, step=StepName.EVALUATE, limit=limit
+    )
+    return told.said
 
 
 def verdict_on(
@@ -75,12 +98,13 @@ def verdict_on(
     )
 
 
-def _values(measured: Measured) -> Mapping[Metric, tuple[float, ...]]:
+def _values(measured: Measured) -> Values:
     return {
         Metric.LOSS: measured.losses,
         Metric.EXACT_MATCH: measured.exact_match,
         Metric.ROUGE_L: measured.rouge_l,
         Metric.JUDGE: measured.grades,
+        Metric.COMMAND: measured.scores,
     }
 
 
@@ -89,8 +113,8 @@ def comparison_table(result: EvaluationResult, verdict: Verdict, gate: Gate) -> 
     models = {"base model": result.base, "serving": result.serving, "candidate": result.candidate}
     rows = "\n".join(_row(name, measured) for name, measured in models.items() if measured)
     heading = (
-        "| | loss | exact match | ROUGE-L | judge | answers that stop |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: |"
+        "| | loss | exact match | ROUGE-L | judge | command | answers that stop |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
     return (
         f"{verdict.reason}\n\n{heading}\n{rows}\n\n"
@@ -107,10 +131,13 @@ def _row(name: str, measured: Measured) -> str:
         _mean(measured.exact_match),
         _mean(measured.rouge_l),
         _mean(measured.grades),
+        _mean(measured.scores),
         f"{sanity.asked - sanity.endless} of {sanity.asked}",
     )
     return f"| {name} | {' | '.join(figures)} |"
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float] | float) -> str:
+    if isinstance(values, float):
+        return f"{values:.3f}"
     return f"{fmean(values):.3f}" if values else "-"

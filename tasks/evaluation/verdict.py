@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.contract.comparison import Comparison, compare
+from tasks.contract.comparison import Comparison, compare, compare_totals
 from tasks.contract.gate import Gate, Metric
 
 _BASE = "the base model"
 _BASES = f"{_BASE}'s"
 
-Values = Mapping[Metric, Sequence[float]]
+# Of each row, or one number for all of them.
+Values = Mapping[Metric, Sequence[float] | float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ def judge(
     serving_name: str | None = None,
     faults: Sequence[str] = (),
 ) -> Verdict:
-    """The verdict on values of the same rows in the same order.
+    """The verdict on values of the same rows in the same order, or on totals.
 
     The candidate passes where the whole interval of its gain is beyond the gate's margin: of its
     gain over what serves, or over the base model where no adapter serves.
@@ -47,7 +48,8 @@ def judge(
     with_base = _compared(candidate, base, gate.metric)
     with_serving = _compared(candidate, serving, gate.metric) if serving is not None else None
     against, whose = (with_serving, "") if serving is not None else (with_base, _BASES)
-    if against is None or with_base is None or against.rows < gate.rows:
+    has_no_floor = gate.floor and with_base is None
+    if against is None or has_no_floor or 0 < against.rows < gate.rows:
         rows = against.rows if against else 0
         problem = f"no difference on {rows} rows is believed, the gate wants {gate.rows}"
     else:
@@ -66,13 +68,18 @@ def judge(
 
 
 def _compared(candidate: Values, reference: Values, metric: Metric) -> Comparison | None:
-    values = candidate.get(metric, ())
-    return compare(values, reference.get(metric, ()), metric=metric) if values else None
+    values, others = candidate.get(metric, ()), reference.get(metric, ())
+    if isinstance(values, float) and isinstance(others, float):
+        return compare_totals(values, others, metric=metric)
+    if isinstance(values, float) or isinstance(others, float) or not (values and others):
+        return None
+    return compare(values, others, metric=metric)
 
 
-def _of_the_floor(gate: Gate, with_base: Comparison) -> str:
-    is_under = gate.floor and with_base.gain < 0
-    return f"{with_base.told(whose=_BASES)}, which is the floor" if is_under else ""
+def _of_the_floor(gate: Gate, with_base: Comparison | None) -> str:
+    if with_base is None or not gate.floor or with_base.gain >= 0:
+        return ""
+    return f"{with_base.told(whose=_BASES)}, which is the floor"
 
 
 def _of_the_margin(gate: Gate, against: Comparison, whose: str) -> str:

@@ -12,6 +12,7 @@ from tasks.contract.errors import (
     Refused,
     SecretNotFound,
 )
+from tasks.contract.gate_command import expect_runnable, gate_command_or_none
 from tasks.contract.judge import Judge, judge_of
 from tasks.contract.retuning import (
     PROMOTION_ANNOTATION,
@@ -26,6 +27,7 @@ from tasks.nodes.provisioner import NodeNeed
 from tasks.plan import (
     cost,
     data,
+    gate,
     image,
     judge,
     machine,
@@ -192,6 +194,9 @@ def _of_the_workspace(
             looks["start"] = lambda: start.start(workspace, world, findings)
     if asked := _judge(workspace):
         looks["judge"] = lambda: judge.judge(workspace, asked, world, findings)
+    command = gate_command_or_none(workspace.metadata.annotations) if workspace.tuning else None
+    if command:
+        looks["gate"] = partial(gate.gate, command, findings)
     if workspace.secret_names:
         looks["secrets"] = lambda: image.secrets(workspace, world)
     for name, look in looks.items():
@@ -220,6 +225,9 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
         pod_annotations(workspace)
         expect_retunable(workspace)
         _expect_admin_key(workspace, world)
+        if command := gate_command_or_none(workspace.metadata.annotations):
+            allow = world.allow_commands
+            expect_runnable(command, is_cluster=world.is_cluster, allow_commands=allow)
     except Refused as error:
         yield from_error("words", error, result="fail")
     config = model.config_or_none(workspace, world)

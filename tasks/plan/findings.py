@@ -68,6 +68,7 @@ class Findings:
     has_tuned_image: bool | KaitoflowError | None = None
     start: Mapping[str, str] | KaitoflowError | None = None
     judge: JudgeSeen | KaitoflowError | None = None
+    has_gate_image: bool | KaitoflowError | None = None
     nodes: Sequence[Mapping[str, Any]] | KaitoflowError | None = None
     gpu_holders: Sequence[GpuHolder] | KaitoflowError | None = None
     rehearsal: Rehearsal | KaitoflowError | None = None

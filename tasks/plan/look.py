@@ -26,6 +26,7 @@ from tasks.contract.errors import (
     RegistryDenied,
     RegistryUnavailable,
 )
+from tasks.contract.gate_command import gate_command_of
 from tasks.contract.image_reference import (
     Reference,
     model_image,
@@ -82,7 +83,8 @@ async def look(
     limit_s = settings.plan_timeout_s
     (
         (base_model, dataset, chat_template, may_push, has_tuned_image, start),
-        (weights, judge, nodes, holders, rehearsal, quotas),
+        (weights, judge, has_gate_image),
+        (nodes, holders, rehearsal, quotas),
     ) = await asyncio.gather(
         asyncio.gather(
             _finding(_base_model(workspace, world, settings)),
@@ -95,6 +97,9 @@ async def look(
         asyncio.gather(
             _finding(_weights(workspace, world, settings)),
             _finding(_judge(workspace, world, settings)),
+            _finding(_gate_image(workspace, world, settings)),
+        ),
+        asyncio.gather(
             _within(limit_s, _listed(list_nodes), KubernetesUnavailable, "the cluster"),
             _within(limit_s, _listed(list_holders), KubernetesUnavailable, "the cluster"),
             _within(_TURNS * limit_s, _listed(rehearse), KubernetesUnavailable, "the cluster"),
@@ -110,6 +115,7 @@ async def look(
         has_tuned_image=has_tuned_image,
         start=start,
         judge=judge,
+        has_gate_image=has_gate_image,
         nodes=nodes,
         gpu_holders=holders,
         rehearsal=rehearsal,
@@ -312,6 +318,19 @@ async def _judge(workspace: Workspace, world: World, settings: Settings) -> Judg
         except TimeoutError:
             raise _no_answer(JudgeUnavailable, str(judge), limit_s) from None
     return JudgeSeen(models=tuple(models or ()))
+
+
+async def _gate_image(workspace: Workspace, world: World, settings: Settings) -> bool | None:
+    """Whether the image is there in which candidates are scored; None = they are not, or not so."""
+    annotations = workspace.metadata.annotations
+    command = gate_command_of(annotations) if workspace.tuning else None
+    if command is None or not (command.image and world.is_cluster):
+        return None
+    reference = parse_reference(command.image)
+    found = await _ask_registry(
+        workspace, reference, "pull", Repository.manifest_digest, world=world, settings=settings
+    )
+    return found is not None
 
 
 async def _ask_registry(

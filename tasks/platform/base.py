@@ -125,6 +125,7 @@ class World:
     has_admin_key: whether its server can be asked for another adapter while it serves; looked at
         where the Workspace wants to.
     rivals: other Workspaces that write to the same image or volume claim.
+    allow_commands: whether a Workspace may name what runs as a process of this machine.
     """
 
     config_maps: Mapping[str, Mapping[str, str]]
@@ -141,6 +142,7 @@ class World:
     served_generation: int | None = None
     has_admin_key: bool = True
     rivals: Rivals = field(default_factory=Rivals)
+    allow_commands: bool = False
     port: int | None = None
     port_is_free: Callable[[int], bool] = lambda _port: True
 

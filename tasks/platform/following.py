@@ -18,6 +18,7 @@ from tasks.contract.errors import (
     KubernetesRefused,
     KubernetesUnavailable,
 )
+from tasks.contract.gate_command import Heard
 from tasks.contract.podlog import Event, parse_event, verdict_error
 from tasks.platform.diagnosis import (
     Diagnosis,
@@ -40,6 +41,8 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 2.0, 30.0
 _RECONNECT_S, _LONGEST_RECONNECT_S = 0.5, 10.0
 _TAIL_LINES = 20
 _ASKED_TO_STOP = 143
+# By SIGKILL, as where memory ran out, and by SIGTERM.
+_ENDED_BY_OTHERS = (137, _ASKED_TO_STOP)
 # Of the informers: namespace, Workspace, generation, pod.
 Key = tuple[str, str, str, str]
 
@@ -90,14 +93,16 @@ class ContainerFollower:
         key: Key,
         container: str,
         make_again: Callable[[], Awaitable[None]],
+        is_command: bool = False,
     ) -> None:
         """Follow the pod that `key` names to the informers.
 
         Args: make_again: has what the pod is made of be there, should somebody have deleted it.
+        is_command: it is a command of a user's own, which says no events of ours.
         """
         self._api, self._informers, self._key = api, informers, key
         self._namespace, self._container = key[0], container
-        self._make_again = make_again
+        self._make_again, self._is_command = make_again, is_command
         self._had_job = False
         self._tried: set[_Instance] = set()
         self._tail: list[str] = []
@@ -119,10 +124,17 @@ class ContainerFollower:
             started = self._newest_start()
             assert started
             outcome: Event | None = None
+            heard = Heard()
             async for said in self._read(started):
                 yield said
                 if isinstance(said, dict) and said["event"] in ("result", "verdict"):
                     outcome = said
+                elif self._is_command:
+                    heard.hear(str(said))
+            if self._is_command:
+                outcome = self._told_by_its_end(started, heard)
+                if outcome:
+                    yield outcome
             if outcome and outcome["event"] == "result":
                 if not self._exit_code(started):
                     return
@@ -132,6 +144,18 @@ class ContainerFollower:
             if not self._error.retryable:
                 raise self._error
             yield f"{self._container} has to start again: {self._error}"
+
+    def _told_by_its_end(self, started: _Instance, heard: Heard) -> Event | None:
+        """The result of a command that has ended well; None = it was ended, or nobody knows how.
+
+        Raises: GateCommandFailed.
+        """
+        code = self._exit_code(started)
+        if code is None or code in _ENDED_BY_OTHERS:
+            return None
+        if code:
+            raise heard.failure(f"with exit code {code}")
+        return {"event": "result", "said": heard.scores}
 
     async def _until_started(self) -> AsyncGenerator[Event]:
         """What the pod waits for, each time that changes; ends once the container has started."""
@@ -235,7 +259,8 @@ class ContainerFollower:
                         seen_this_second.add((moment, text))
                     self._tail = [*self._tail[-_TAIL_LINES:], text]
                     pause_s, told = _RECONNECT_S, ""
-                    yield parse_event(text, nonce=started.nonce) or text
+                    event = None if self._is_command else parse_event(text, nonce=started.nonce)
+                    yield event or text
             except (KubernetesUnavailable, KubernetesRefused) as error:
                 if str(error) != told:
                     told = str(error)

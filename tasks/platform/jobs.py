@@ -49,6 +49,17 @@ class Jobs:
                 await self._remove(job)
         await self.own.wait_until_gone(names=OF_JOBS, but_of=kept)
 
+    async def remove_lacking(self, pod: Pod) -> None:
+        """No Job without a container that is to be followed, as before its gate was edited."""
+        job = await self._of(pod)
+        if job is None:
+            return
+        spec = job["spec"]["template"]["spec"]
+        there = {each["name"] for each in [*spec.get("initContainers", []), *spec["containers"]]}
+        if not {each.name for each in pod.containers} <= there:
+            await self._remove(job)
+            await self.own.wait_until_gone(names=(pod.name,))
+
     async def remove_mute(self, pod: Pod) -> None:
         """No Job that is done and has no pod left, since nobody can say what that one said."""
         job = await self._of(pod)

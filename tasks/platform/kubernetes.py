@@ -11,6 +11,7 @@ from pathlib import Path
 from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import KaitoflowError, RunInProgress, RunSuperseded
 from tasks.contract.podlog import Event
+from tasks.contract.programs.evaluation import CommandConfig
 from tasks.contract.status import AdapterRun, Progress, WorkspaceStatus, status_of
 from tasks.contract.steps import CANDIDATE, INFERENCE, TUNING
 from tasks.contract.workspace import FINALIZER, Workspace, parse_workspace
@@ -340,6 +341,7 @@ class KubernetesPlatform:
             key=key,
             container=container.name,
             make_again=lambda: self._make_again(workspace, pod),
+            is_command=isinstance(container.config, CommandConfig),
         )
         async with contextlib.aclosing(follower.lines()) as lines:
             async for said in lines:
@@ -357,7 +359,9 @@ class KubernetesPlatform:
         if applied and applied.digest == digest:
             return applied.key
         if pod.candidate is not None:
-            await (await self._jobs(workspace)).remove_outdated(candidate=pod.candidate)
+            jobs = await self._jobs(workspace)
+            await jobs.remove_lacking(pod)
+            await jobs.remove_outdated(candidate=pod.candidate)
         named_after, told = await self._as_made(workspace, pod)
         manifests = self._manifests(named_after, pod, told=told)
         named = [(each["kind"], name_of(each)) for each in manifests]

@@ -155,6 +155,7 @@ class LocalPlatform:
             tuned=status.tuned,
             tuned_before=status.adapters.proven,
             rivals=self._rivals(workspace),
+            allow_commands=self._settings.allow_commands,
             port=port,
             port_is_free=lambda number: number == own_port or is_free(number),
         )

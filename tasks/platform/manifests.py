@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from tasks.contract.judge import judge_key_secret
 from tasks.contract.podlog import EVENT_NONCE
-from tasks.contract.programs.evaluation import EvaluationConfig
+from tasks.contract.programs.evaluation import CommandConfig, EvaluationConfig
 from tasks.contract.programs.serving import ServerConfig
 from tasks.contract.programs.tuning import FIRST_HOST, FIRST_PORT, JOB
 from tasks.contract.resources import Resources
@@ -25,6 +25,7 @@ from tasks.contract.steps import (
     FETCH_WEIGHTS,
     INFERENCE,
     MEASURE,
+    SCORE,
     SERVE,
     TAGGING,
     TUNE,
@@ -87,8 +88,14 @@ PATHS = {
 }
 JUDGE_KEY_FILE = Path("/mnt/judge/key")
 _TMP_DIR, _SHARED_MEMORY_DIR = "/tmp", "/dev/shm"  # noqa: S108  volumes of the pod's own
+_COMMAND_VOLUME = "command-tmp"
 _PREPARED_DIR = Path("/mnt/dataset")
 _SECRETS_DIR = Path("/mnt/secrets")
+_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +238,19 @@ def job_of(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
                     "action": "FailJob",
                     "onExitCodes": {"operator": "In", "values": _FINAL_EXIT_CODES},
                 },
+                # What a user's command says is final: a new pod would train again for it.
+                *(
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {
+                            "containerName": each.name,
+                            "operator": "NotIn",
+                            "values": [0],
+                        },
+                    }
+                    for each in pod.containers
+                    if isinstance(each.config, CommandConfig)
+                ),
             ]
         },
         "template": template,
@@ -436,8 +456,8 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
     if affinity and not goes_anywhere:
         spec["affinity"] = affinity
     spec |= _classes(workspace, settings)
-    if settings.image_pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if pulled_with := _pulled_with(workspace, pod, settings):
+        spec["imagePullSecrets"] = [{"name": name} for name in pulled_with]
     digest = _digest(config_map(workspace, pod)["data"])
     metadata = {
         "labels": dict(settings.labels) | pod_labels(workspace) | _labels(workspace, pod),
@@ -446,6 +466,13 @@ def _template(workspace: Workspace, pod: Pod, settings: PodSettings) -> Object:
         | {CONFIG_DIGEST_ANNOTATION: digest, EVENT_NONCE_ANNOTATION: "uid"},
     }
     return {"metadata": metadata, "spec": spec}
+
+
+def _pulled_with(workspace: Workspace, pod: Pod, settings: PodSettings) -> list[str]:
+    """The Secrets with which the kubelet pulls images; a user's own may lie beside the adapters."""
+    has_command = any(isinstance(each.config, CommandConfig) for each in pod.containers)
+    own = [workspace.push_secret] if has_command and workspace.push_secret else []
+    return list(dict.fromkeys([*settings.image_pull_secrets, *own]))
 
 
 def _classes(workspace: Workspace, settings: PodSettings) -> Object:
@@ -482,6 +509,8 @@ def _from_users_template(workspace: Workspace, pod: Pod, settings: PodSettings) 
 def _container(
     workspace: Workspace, pod: Pod, container: Container, settings: PodSettings
 ) -> Object:
+    if isinstance(container.config, CommandConfig):
+        return _users_command(pod, container, container.config, settings)
     environment: list[Object] = []
     if _has_gpus(pod, container):
         # PyTorch's allocator then grows its blocks in place: fewer holes that nothing fits into.
@@ -504,11 +533,7 @@ def _container(
         "args": [str(PATHS["config_dir"] / f"{container.name}.json")],
         "env": environment,
         "resources": _resources(pod, container),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _SECURITY,
         "volumeMounts": [
             *_mounts(pod, workspace),
             *_key_mounts(container),
@@ -517,8 +542,37 @@ def _container(
     }
 
 
+def _users_command(
+    pod: Pod, container: Container, config: CommandConfig, settings: PodSettings
+) -> Object:
+    """A command in an image of the user's own: it reads what was made, and nothing that is secret.
+
+    What the pod's other containers are told, their Secrets and their temporary files are not there.
+    """
+    told = [*settings.environment, ("HOME", _TMP_DIR), *config.environment]
+    reads = (PATHS["weights_dir"], PATHS["results_dir"])
+    return {
+        "name": container.name,
+        "image": config.image,
+        # Kubernetes would put variables in the place of $(NAME); nowhere else are there any.
+        "command": [word.replace("$(", "$$(") for word in config.words],
+        "env": [{"name": name, "value": value} for name, value in told],
+        "resources": _resources(pod, container),
+        "securityContext": _SECURITY,
+        "volumeMounts": [
+            *(
+                {"name": _volume_name(path), "mountPath": str(path), "readOnly": True}
+                for path in reads
+            ),
+            {"name": _COMMAND_VOLUME, "mountPath": _TMP_DIR},
+            {"name": "dshm", "mountPath": _SHARED_MEMORY_DIR},
+            *settings.mounts,
+        ],
+    }
+
+
 def _has_gpus(pod: Pod, container: Container) -> bool:
-    return pod.gpus > 0 and container.name in (TUNE, MEASURE, SERVE)
+    return pod.gpus > 0 and container.name in (TUNE, MEASURE, SCORE, SERVE)
 
 
 def _resources(pod: Pod, container: Container) -> Object:
@@ -566,6 +620,8 @@ def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
     ]
     if pod.name == INFERENCE:
         volumes.append(_key_volume("admin-key", admin_key_secret(workspace), "key"))
+    if any(isinstance(container.config, CommandConfig) for container in pod.containers):
+        volumes.append({"name": _COMMAND_VOLUME, "emptyDir": {}})
     if any(_asks_a_judge(container) for container in pod.containers):
         secret = judge_key_secret(workspace.metadata.name)
         volumes.append(_key_volume("judge-key", secret, "key"))

@@ -33,6 +33,14 @@ def judged(url: str = "https://judge.example.com/v1") -> Object:
     return manifest | {"metadata": manifest["metadata"] | {"annotations": annotations}}
 
 
+def commanded() -> Object:
+    """A Workspace whose candidates are scored in an image of its creator's own."""
+    manifest = tuning_manifest()
+    command = "ghcr.io/example/score:1 python /score.py"
+    annotations = {"kaitoflow.io/gate": "command", "kaitoflow.io/gate-command": command}
+    return manifest | {"metadata": manifest["metadata"] | {"annotations": annotations}}
+
+
 @pytest.fixture
 def create(installation: Installation) -> Create:
     """Creates Workspaces as a person who may do that, read Secret `push`, and nothing else."""
@@ -72,6 +80,7 @@ def test_what_a_creator_may_not_use_a_workspace_may_not_either(
             inference(**TEMPLATE),
             tuning_manifest(input=VOLUME),
             tuning_manifest(output=VOLUME),
+            commanded(),
         ],
         "Secret other was named": [
             tuning_manifest(output={"image": "r.io/a:1", "imagePushSecret": "other"}),
@@ -104,6 +113,9 @@ def test_who_writes_what_is_there_already_asks_for_nothing_new(
     judge = ("annotate", "workspace", "tuned", "kaitoflow.io/judge=https://mine.example.com m")
     with pytest.raises(RuntimeError, match="may not create pods|tuned-judge-key was named"):
         kubernetes.kubectl(*judge, "--as=a-person", here)
+    command = ("annotate", "workspace", "tuned", "kaitoflow.io/gate-command=example.com/own sh")
+    with pytest.raises(RuntimeError, match="may not create pods"):
+        kubernetes.kubectl(*command, "--as=a-person", here)
     more = '{"inference": {"template": {"spec": {"hostNetwork": true}}}}'
     change = ("patch", "workspace", "tuned", "--type=merge", f"--patch={more}", "--as=a-person")
     with pytest.raises(RuntimeError, match="may not create pods"):

@@ -41,12 +41,14 @@ class Script:
 
     A result or verdict comes at the end.
     stays: it is a server: ready once its lines are said, and it goes on.
+    prints: lines that are no events, as programs of others print, at the end as well.
     """
 
     events: tuple[Object, ...] = ()
     seconds: float = 0.0
     exit_code: int = 0
     stays: bool = False
+    prints: tuple[str, ...] = ()
 
 
 DATASET = {
@@ -325,11 +327,14 @@ class _Kubelet:
         await asyncio.sleep(script.seconds)
         while (namespace, name) in self._node.held:
             await asyncio.sleep(_LOOK_AGAIN_S)
+        self._print(uid, name, script.prints)
         self._say(uid, name, (e for e in script.events if e["event"] in _LAST_WORDS))
         return script
 
     def _say(self, uid: str, name: str, events: Iterable[Object]) -> None:
-        said = [json.dumps(each | {"nonce": uid}) for each in events]
+        self._print(uid, name, [json.dumps(each | {"nonce": uid}) for each in events])
+
+    def _print(self, uid: str, name: str, said: Iterable[str]) -> None:
         self._node.logs[uid, name] += [f"{_precise()} {each}" for each in said]
         self._tell_followers(uid)
 

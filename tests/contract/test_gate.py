@@ -13,6 +13,7 @@ from tasks.contract.gate import Gate, Metric, parse_gate
         ("  ", Gate()),
         ("rouge-l", Gate(metric=Metric.ROUGE_L)),
         ("judge rows 32", Gate(metric=Metric.JUDGE, rows=32)),
+        ("command margin 0.05", Gate(metric=Metric.COMMAND, margin=0.05)),
         ("loss margin 0.02 rows 32 floor base", Gate(margin=0.02, rows=32)),
         (
             "exact-match floor none\n margin -0.1",
@@ -35,9 +36,8 @@ def test_a_gate_is_shown_as_it_may_be_written() -> None:
     ("text", "found"),
     [
         ("los", "no metric 'los' (did you mean loss?)"),
-        ("accuracy", "there are loss, exact-match, rouge-l, judge"),
-        ("command", "a command of a person's own is not run here"),
-        ("lm-eval", "not run here, the metrics are loss, exact-match, rouge-l, judge"),
+        ("accuracy", "there are loss, exact-match, rouge-l, judge, command"),
+        ("lm-eval", "lm-eval is no metric by itself, the metrics are loss, exact-match, rouge-l"),
         ("loss margn 1", "no word 'margn' (did you mean margin?)"),
         ("loss margin", "'margin' stands alone"),
         ("loss margin 1 margin 2", "twice"),
@@ -54,7 +54,7 @@ def test_any_other_text_is_refused_with_how_a_gate_is_written(text: str, found: 
     assert '"loss margin 0.02 rows 32 floor base"' in refused.value.fix
 
 
-@pytest.mark.parametrize("metric", ["lm-eval", "command"])
-def test_what_is_not_measured_here_may_be_measured_before_a_person_says_yes(metric: str) -> None:
-    with pytest.raises(InvalidWorkspace, match="promotion: approve, run it yourself"):
-        parse_gate(metric)
+@pytest.mark.parametrize("harness", ["lm-eval", "lm_eval", "lighteval"])
+def test_a_harness_that_people_know_is_refused_with_how_a_command_runs_it(harness: str) -> None:
+    with pytest.raises(InvalidWorkspace, match=r"command rows 32.*kaitoflow\.io/gate-command"):
+        parse_gate(harness)

@@ -1,6 +1,7 @@
 """The program that measures, on a tiny model: the same rows for each model, and the right ones."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tasks.contract.errors import AdapterMismatch
+from tasks.contract.gate import Gate, Metric
+from tasks.contract.gate_command import GateCommand, environment_of
 from tasks.contract.judge import Judge
-from tasks.contract.programs.evaluation import EvaluationConfig, Measured
+from tasks.contract.programs.evaluation import CommandConfig, EvaluationConfig, Measured
+from tasks.evaluation.pod.command import run_command
 from tasks.evaluation.pod.measure import evaluate
+from tasks.evaluation.scores import with_scores
 from tests.dataset.web import Handler, running_web
 from tests.tuning.tiny import chat, chats, tiny_tokenizer, write_rows, write_tiny_experts
 
@@ -141,6 +146,34 @@ def test_a_judge_grades_what_each_model_writes(tmp_path: Path, tiny_weights: Pat
     first = ROWS[0]["messages"]
     assert sum(f"user: {first[0]['content']}\n</question>" in text for text in asked) == 2
     assert sum(f"<expected>\n{first[-1]['content']}\n" in text for text in asked) == 2
+
+
+SCORING = """
+import json, os
+rows = [json.loads(line) for line in open(os.environ["KAITOFLOW_GATE_ROWS"], encoding="utf-8")]
+longest = {name: [len(row["answers"][name]) for row in rows] for name in ("base", "candidate")}
+print(json.dumps(longest))
+"""
+
+
+def test_a_command_scores_what_each_model_wrote(tmp_path: Path, tiny_weights: Path) -> None:
+    answers_file = tmp_path / "answers.jsonl"
+    asked = config(tmp_path, tiny_weights, answers=4, answers_file=answers_file)
+    measured = evaluate(asked)
+    rows = [json.loads(line) for line in answers_file.read_text().splitlines()]
+    assert [row["row"] for row in rows] == ROWS[:4]
+    assert rows[0]["expected"] == ROWS[0]["messages"][-1]["content"]
+    assert ROWS[0]["messages"][0]["content"] in rows[0]["question"]
+    finds = environment_of(
+        rows=answers_file, weights=asked.weights_dir, candidate=asked.candidate, serving=None
+    )
+    words = (sys.executable, "-c", SCORING)
+    said = run_command(CommandConfig(image="", words=words, environment=finds)).said
+    command = GateCommand(image="", words=words)
+    scored = with_scores(measured, said, gate=Gate(metric=Metric.COMMAND), command=command)
+    wrote = [row["answers"] for row in rows]
+    assert scored.candidate.scores == tuple(len(each["candidate"]) for each in wrote)
+    assert scored.base.scores == tuple(len(each["base"]) for each in wrote)
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path, tiny_weights: Path) -> None:

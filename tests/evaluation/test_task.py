@@ -8,7 +8,13 @@ import pytest
 from tasks.contract.artifacts import Node, PublishedImage
 from tasks.contract.gate import Gate, Metric
 from tasks.contract.judge import Judge
-from tasks.contract.programs.evaluation import EvaluationConfig, EvaluationResult, Measured, Sanity
+from tasks.contract.programs.evaluation import (
+    CommandConfig,
+    EvaluationConfig,
+    EvaluationResult,
+    Measured,
+    Sanity,
+)
 from tasks.contract.programs.image import PullConfig
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.workspace import Manifests, parse_workspace
@@ -109,6 +115,38 @@ async def test_nobody_is_asked_to_judge_where_the_gate_s_metric_is_another() -> 
     assert (measurement.judge, measurement.judge_key_file) == (None, None)
 
 
+@pytest.mark.parametrize("serving", [SERVING, None])
+async def test_a_command_scores_what_was_measured_where_it_lies(
+    serving: PublishedImage | None,
+) -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {
+        "kaitoflow.io/gate": "command rows 200",
+        "kaitoflow.io/gate-command": "ghcr.io/example/score:1 python /score.py",
+    }
+    workspace = parse_workspace(manifest, source="test")
+    pod = await candidate_pod(workspace, NODE, number=2, serving=serving, push=False)
+    measured, scoring = (pod.container(name).config for name in ("measure", "score"))
+    assert isinstance(measured, EvaluationConfig)
+    assert isinstance(scoring, CommandConfig)
+    assert pod.containers[-1].name == "score"
+    assert (scoring.image, scoring.words) == ("ghcr.io/example/score:1", ("python", "/score.py"))
+    assert measured.answers == 200
+    finds = {
+        "KAITOFLOW_GATE_ROWS": measured.answers_file,
+        "KAITOFLOW_GATE_WEIGHTS": measured.weights_dir,
+        "KAITOFLOW_GATE_CANDIDATE": measured.candidate,
+        "KAITOFLOW_GATE_SERVING": measured.serving,
+    }
+    assert dict(scoring.environment) == {name: str(path) for name, path in finds.items() if path}
+
+
+async def test_nothing_is_scored_where_the_gate_s_metric_is_another() -> None:
+    pod = await candidate_pod(tuning_workspace(), NODE, number=2, serving=None, push=False)
+    assert pod.containers[-1].name == "measure"
+    assert pod.containers[-1].config.answers_file is None
+
+
 def test_grades_of_a_judge_are_a_metric_as_the_others_are() -> None:
     def graded(grade: float) -> Measured:
         return Measured(grades=(grade,) * 30, sanity=SOUND)
@@ -140,7 +178,7 @@ def test_the_comparison_shows_all_models_under_the_verdict() -> None:
     verdict = verdict_on(measured, Gate(), candidate_name="a@4", serving_name="a@3")
     table = comparison_table(measured, verdict, Gate())
     assert table.startswith("kept a@3: candidate's loss 2.410 is 0.080 worse than 2.330 on 30 rows")
-    assert "| serving | 2.330 | 0.500 | 0.500 | - | 8 of 8 |" in table
+    assert "| serving | 2.330 | 0.500 | 0.500 | - | - | 8 of 8 |" in table
     assert "| candidate | 2.410 | " in table
     assert "Loss on 30 rows that none was trained on (`abcdef012345`)" in table
 

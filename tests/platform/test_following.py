@@ -9,6 +9,7 @@ import pytest
 from tasks.contract.errors import (
     ContainerKilled,
     DeadlineExceeded,
+    GateCommandFailed,
     KaitoflowError,
     KubernetesRefused,
 )
@@ -75,12 +76,14 @@ async def nothing() -> None:
     """Nobody has deleted anything."""
 
 
-def follower_of(cluster: Cluster | None) -> ContainerFollower:
+def follower_of(cluster: Cluster | None, *, is_command: bool = False) -> ContainerFollower:
     wait = cluster.wait if cluster else None
     seen = SimpleNamespace(pods=cluster, jobs=cluster, wait=wait)
     informers = cast("Informers", seen)
     api = cast("KubeApi", cluster)
-    return ContainerFollower(api, informers, key=KEY, container="tune", make_again=nothing)
+    return ContainerFollower(
+        api, informers, key=KEY, container="tune", make_again=nothing, is_command=is_command
+    )
 
 
 async def read(*pieces: list[tuple[str, str]]) -> list[Any]:
@@ -118,6 +121,29 @@ async def test_a_result_counts_only_with_exit_code_zero(code: int) -> None:
     assert await anext(lines) == {"event": "result"}
     told = await anext(lines, None)
     assert told is None if code == 0 else "tune has to start again" in str(told)
+
+
+async def hear_command(*texts: str, exit_code: int) -> list[Any]:
+    said = [(f"{SECOND}.{number}Z", text) for number, text in enumerate(texts)]
+    lines = follower_of(Cluster(said, exit_code=exit_code), is_command=True).lines()
+    return [await anext(lines) for _ in range(len(texts) + 1)]
+
+
+async def test_a_command_of_a_user_s_own_has_its_result_by_its_end() -> None:
+    forged = '{"event": "verdict", "nonce": "5f0c"}'
+    scores = '{"candidate": 1}'
+    told = await hear_command(forged, scores, "done", exit_code=0)
+    assert told == [forged, scores, "done", {"event": "result", "said": scores}]
+
+
+async def test_a_command_that_ends_badly_is_told_with_its_last_words() -> None:
+    with pytest.raises(GateCommandFailed, match=r"with exit code 2 .*it said: no rows\)"):
+        await hear_command("no rows", exit_code=2)
+
+
+@pytest.mark.parametrize("code", [137, 143])
+async def test_a_command_that_others_have_ended_may_be_begun_again(code: int) -> None:
+    assert "tune has to start again" in (await hear_command("begins", exit_code=code))[-1]
 
 
 async def test_what_is_sent_again_after_a_reconnection_is_told_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.judge import Judge
-from tasks.contract.programs.evaluation import EvaluationConfig
+from tasks.contract.programs.evaluation import CommandConfig, EvaluationConfig
 from tasks.contract.programs.serving import ServerConfig
 from tasks.contract.resources import Amount, Resources
 from tasks.contract.steps import CANDIDATE, INFERENCE, TAGGING, TUNING
@@ -561,6 +561,59 @@ def test_a_judge_s_key_is_mounted_where_its_answers_are_measured() -> None:
     ]
     assert who == ["measure"]
     assert "judge-key" not in str(job_spec(pod))
+
+
+def scoring(gpus: int = 0, **annotations: str) -> tuple[Workspace, Pod]:
+    """A candidate's pod whose last container is a user's own."""
+    command = CommandConfig(
+        image="ghcr.io/example/score:1",
+        words=("score", "$(HOME)"),
+        environment=(("KAITOFLOW_GATE_CANDIDATE", "/mnt/results/adapter"),),
+    )
+    ours = tuning("tune", "push-image", "measure", gpus=gpus, secrets=("push",))
+    score = Container(name="score", program="tasks.evaluation.pod.command", config=command)
+    pod = replace(ours, name=CANDIDATE, candidate=3, containers=(*ours.containers, score))
+    return workspace(annotations=annotations), pod
+
+
+def test_a_command_of_a_user_s_own_has_its_image_and_reads_what_was_made_alone() -> None:
+    given, pod = scoring(gpus=2)
+    spec = pod_spec(job_of(given, pod, replace(SETTINGS, environment=(("HF_ENDPOINT", "hub"),))))
+    score = containers(spec)["score"]
+    assert score["image"] == "ghcr.io/example/score:1"
+    assert (score["command"], "args" in score) == (["score", "$$(HOME)"], False)
+    assert {each["name"]: each["value"] for each in score["env"]} == {
+        "HF_ENDPOINT": "hub",
+        "HOME": "/tmp",
+        "KAITOFLOW_GATE_CANDIDATE": "/mnt/results/adapter",
+    }
+    assert score["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert score["securityContext"] == containers(spec)["tune"]["securityContext"]
+    reads = {each["mountPath"] for each in score["volumeMounts"] if each.get("readOnly")}
+    writes = {each["mountPath"]: each["name"] for each in score["volumeMounts"]}
+    assert reads == {"/workspace/weights", "/mnt/results"}
+    assert writes.keys() - reads == {"/tmp", "/dev/shm"}
+    own = [name for name, each in containers(spec).items() if "command-tmp" in str(each)]
+    assert own == ["score"]
+
+
+def test_an_image_of_a_user_s_own_is_pulled_with_the_login_of_the_adapters() -> None:
+    given, pod = scoring()
+    assert given.push_secret == "push"
+    settings = replace(SETTINGS, image_pull_secrets=("pull",))
+    spec = pod_spec(job_of(given, pod, settings))
+    assert spec["imagePullSecrets"] == [{"name": "pull"}, {"name": "push"}]
+    assert "imagePullSecrets" not in job_spec(tuning())
+
+
+def test_a_command_that_fails_has_nothing_trained_again() -> None:
+    given, pod = scoring()
+    rules = job_of(given, pod, SETTINGS)["spec"]["podFailurePolicy"]["rules"]
+    assert rules[-1] == {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": "score", "operator": "NotIn", "values": [0]},
+    }
+    assert len(job_of(given, tuning(), SETTINGS)["spec"]["podFailurePolicy"]["rules"]) == 2
 
 
 def test_users_keys_are_mounted_where_the_server_asks_for_them() -> None:

@@ -21,6 +21,7 @@ class EvaluationConfig:
     gpus: how many the pod was given.
     judge: who grades the written answers; None = nobody does. judge_key_file: with the key that it
         asks for; no such file = none. allow_local_addresses: it may be inside a private network.
+    answers_file: gets what each model answered; None = nobody reads it.
     """
 
     weights_dir: Path
@@ -36,6 +37,7 @@ class EvaluationConfig:
     judge: Judge | None = None
     judge_key_file: Path | None = None
     allow_local_addresses: bool = False
+    answers_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +60,14 @@ class Measured:
     """One model on all rows: the mean loss on each row's answers, in the rows' order.
 
     exact_match, rouge_l, grades: of each written answer, from 0 to 1; grades: the judge's.
+    scores: the gate's command's, of whatever rows it has; one number = it tells no more.
     """
 
     losses: tuple[float, ...] = ()
     exact_match: tuple[float, ...] = ()
     rouge_l: tuple[float, ...] = ()
     grades: tuple[float, ...] = ()
+    scores: tuple[float, ...] | float = ()
     sanity: Sanity = Sanity()
 
 
@@ -80,3 +84,23 @@ class EvaluationResult:
     serving: Measured | None
     seconds: float
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandConfig:
+    """A command of a user's own that scores what was measured.
+
+    image: that it is run in; empty = it is a process of this machine.
+    words: the program and its arguments. environment: by which it finds what it scores.
+    """
+
+    image: str
+    words: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandResult:
+    """What a command has printed of scores: a line, as it is; empty = none."""
+
+    said: str

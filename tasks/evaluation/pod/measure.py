@@ -7,7 +7,7 @@ each other on it and are switched.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ _UNEVEN = (
     "what serves was tuned with other rows held out (another shuffle_seed or train_test_split, or "
     "it does not say which), so it may have learned some of these"
 )
-_CANDIDATE, _SERVING = "candidate", "serving"
+_CANDIDATE, _SERVING, _BASE = "candidate", "serving", "base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,13 @@ def evaluate(config: EvaluationConfig) -> EvaluationResult:
     names = [None, *(source.name for source in sources)]
     judged = len(rows.asked) if config.judge else 0
     told = _Telling(steps=len(names) * (len(rows.examples) + judged))
-    measured = {
+    seen = {
         name: _measure(model, name, rows, tokenizer, config=config, told=told) for name in names
     }
+    if config.answers_file:
+        written = {name or _BASE: written for name, (_, written) in seen.items()}
+        _keep_answers(config.answers_file, rows.asked, written)
+    measured = {name: figures for name, (figures, _) in seen.items()}
     return EvaluationResult(
         rows_digest=rows.digest,
         base=measured[None],
@@ -148,18 +152,36 @@ def _measure(
     *,
     config: EvaluationConfig,
     told: _Telling,
-) -> Measured:
-    """The figures of an adapter, or, with no name, of the base model."""
+) -> tuple[Measured, list[WrittenAnswer]]:
+    """The figures of an adapter, or, with no name, of the base model; and what it wrote."""
     with _switched(model, name):
         losses = [_row_loss(model, examples, told.row_done) for examples in rows.examples]
         written = _write(model, tokenizer, rows.asked, max_new_tokens=config.max_new_tokens)
-    return Measured(
+    figures = Measured(
         losses=tuple(losses),
         exact_match=tuple(exact_match(one.text, one.expected) for one in written),
         rouge_l=tuple(round(rouge_l(one.text, one.expected), 4) for one in written),
         grades=_graded(rows.asked, written, config=config, told=told) if config.judge else (),
         sanity=look_at(written),
     )
+    return figures, written
+
+
+def _keep_answers(
+    file: Path, asked: "Sequence[Row]", written: Mapping[str, Sequence[WrittenAnswer]]
+) -> None:
+    """Leave each row with what was expected and what each model wrote, for a command to score."""
+    from tasks.tuning.pod.data import question_of
+
+    with file.open("w", encoding="utf-8") as lines:
+        for at, row in enumerate(asked):
+            line = {
+                "question": _as_text(question_of(row)),
+                "expected": written[_BASE][at].expected,
+                "answers": {name: each[at].text for name, each in written.items()},
+                "row": row,
+            }
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _graded(
