@@ -32,6 +32,7 @@ from tasks.plan import (
     judge,
     machine,
     model,
+    needs,
     nodes,
     resource,
     start,
@@ -122,7 +123,7 @@ def make_plan(
         seconds=seconds,
         price=price,
         unchecked=[*_unchecked(workspace, world, findings, known)],
-        training=training,
+        training=training or (known.training if known else ""),
         tuned=known,
         comes_back=_comes_back(known, world),
         swap=chosen,
@@ -174,6 +175,7 @@ def _of_the_workspace(
     purpose = f"tuning by {workspace.tuning.method}" if workspace.tuning else "inference"
     yield Check(name="schema", result="ok", detail=f"{workspace.api_version}, {purpose}")
     yield from _of_its_words(workspace, world, findings)
+    comes_back = _comes_back(known, world)
     looks: dict[str, Callable[[], Check | str]] = {
         "base model": lambda: model.base_model(workspace, world, findings.base_model)
     }
@@ -182,7 +184,7 @@ def _of_the_workspace(
     if known:
         # Its dataset may be gone by now, and nothing is pushed: neither is asked for any more.
         looks["tuning"] = lambda: known.why(tuned.training(workspace, world))
-        if _comes_back(known, world) and known.image:
+        if comes_back and known.image:
             looks["image"] = lambda: image.image(workspace, world, findings)
     elif workspace.tuning:
         looks |= {
@@ -192,20 +194,30 @@ def _of_the_workspace(
         }
         if CONTINUE_ANNOTATION in workspace.metadata.annotations:
             looks["start"] = lambda: start.start(workspace, world, findings)
-    if asked := _judge(workspace):
-        looks["judge"] = lambda: judge.judge(workspace, asked, world, findings)
-    command = gate_command_or_none(workspace.metadata.annotations) if workspace.tuning else None
-    if command:
-        looks["gate"] = partial(gate.gate, command, findings)
+    needed = needs.needs_of(workspace, is_tuned=known is not None, moves_tag=comes_back)
     if workspace.secret_names:
-        looks["secrets"] = lambda: image.secrets(workspace, world)
+        looks["secrets"] = lambda: image.secrets(workspace, world, needed)
     for name, look in looks.items():
         yield checked(name, look)
-    for (kind, _), fault in world.faults.items():
-        name = "secrets" if kind == "Secret" else "volumes"
-        yield from_diagnosis(name, fault, stops=fault.is_final)
+    for check in _of_candidates(workspace, world, findings):
+        # What serves is not to stay away for what the next candidate will need.
+        yield _minded(check) if known else check
+    for about, fault in world.faults.items():
+        name = "secrets" if about[0] == "Secret" else "volumes"
+        yield from_diagnosis(name, fault, stops=fault.is_final and about in needed)
     for kind, taken in world.taken:
         yield from_error("names", name_taken(kind, taken, workspace), result="fail")
+
+
+def _of_candidates(workspace: Workspace, world: World, findings: Findings) -> Iterator[Check]:
+    """A line of each that only adapters which follow the first will need."""
+    if lacks_key := _lack_of_admin_key(workspace, world):
+        yield lacks_key
+    if asked := _judge(workspace):
+        yield checked("judge", lambda: judge.judge(workspace, asked, world, findings))
+    command = gate_command_or_none(workspace.metadata.annotations) if workspace.tuning else None
+    if command:
+        yield checked("gate", partial(gate.gate, command, findings))
 
 
 def _judge(workspace: Workspace) -> Judge | None:
@@ -224,7 +236,6 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
         pod_labels(workspace)
         pod_annotations(workspace)
         expect_retunable(workspace)
-        _expect_admin_key(workspace, world)
         if command := gate_command_or_none(workspace.metadata.annotations):
             allow = world.allow_commands
             expect_runnable(command, is_cluster=world.is_cluster, allow_commands=allow)
@@ -240,18 +251,22 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
         yield Check(name="words", result="warn", detail=detail, fix="remove what you do not need")
 
 
-def _expect_admin_key(workspace: Workspace, world: World) -> None:
-    """Return where a candidate can be loaded beside what serves, if it is to be.
+def _lack_of_admin_key(workspace: Workspace, world: World) -> Check | None:
+    """A line where a candidate cannot be loaded beside what serves, and is to be."""
+    if world.has_admin_key or not tries_candidates_out(workspace):
+        return None
+    secret = f"Secret {workspace.metadata.namespace}/{admin_key_secret(workspace)}"
+    error = SecretNotFound(
+        f"annotation {PROMOTION_ANNOTATION} is 'canary', for which the server loads adapters",
+        f"there is no {secret} with a key that opens its admin endpoints",
+        "make it (kubectl create secret generic NAME --from-literal=key=...), or use approve",
+    )
+    return from_error("words", error, result="fail")
 
-    Raises: SecretNotFound.
-    """
-    if tries_candidates_out(workspace) and not world.has_admin_key:
-        secret = f"Secret {workspace.metadata.namespace}/{admin_key_secret(workspace)}"
-        raise SecretNotFound(
-            f"annotation {PROMOTION_ANNOTATION} is 'canary', for which the server loads adapters",
-            f"there is no {secret} with a key that opens its admin endpoints",
-            "make it (kubectl create secret generic NAME --from-literal=key=...), or use approve",
-        )
+
+def _minded(check: Check) -> Check:
+    """The same line where it is to stop nothing."""
+    return check.model_copy(update={"result": "warn"}) if check.result == "fail" else check
 
 
 def _of_this_machine(run: Run | None, world: World, memory_gib: float | None) -> Iterator[Check]:

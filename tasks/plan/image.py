@@ -12,6 +12,7 @@ from tasks.contract.image_reference import parse_reference
 from tasks.contract.workspace import Workspace
 from tasks.plan.check import not_told
 from tasks.plan.findings import Findings
+from tasks.plan.needs import ALL, Needs
 from tasks.platform.base import World
 
 _NAME = "image"
@@ -68,23 +69,32 @@ def _volume(world: World) -> Check | str:
     )
 
 
-def secrets(workspace: Workspace, world: World) -> str:
-    """The Secrets' names.
+def secrets(workspace: Workspace, world: World, needed: Needs = ALL) -> Check | str:
+    """The Secrets' names, and which of them the run does without.
 
-    Raises: SecretNotFound: of the first that is not there.
+    Raises: SecretNotFound: of the first that is not there and is needed.
     """
     names = workspace.secret_names
-    missing = [name for name in names if not world.has_secret(name)]
-    if not missing:
+    absent = [name for name in names if not world.has_secret(name)]
+    if not absent:
         return ", ".join(names)
+    if not (world.is_cluster or world.push or workspace.inference):
+        return f"{', '.join(names)} (used with --push)"
+    missing = [name for name in absent if ("Secret", name) in needed]
+    if not missing:
+        return Check(
+            name="secrets",
+            result="warn",
+            detail=f"{', '.join(absent)}: not there, and needed by the next tuning alone, or where "
+            "the registry asks who pulls",
+            fix="make them again (kubectl create secret docker-registry ...)",
+        )
     if world.is_cluster:
         raise SecretNotFound(
             f"Secret {missing[0]!r} was asked for",
             f"namespace {workspace.metadata.namespace} has none of that name",
             "create it there (kubectl create secret docker-registry ...)",
         )
-    if not world.push and not workspace.inference:
-        return f"{', '.join(names)} (used with --push)"
     raise SecretNotFound(
         f"Secret {missing[0]!r} was asked for",
         "it is neither in the file nor is there a docker config of yours",

@@ -39,12 +39,14 @@ def tuned_from_the_same(workspace: Workspace, world: World) -> Tuned | None:
     """What was tuned from the very same, wherever its image is by now; None = nothing was.
 
     A generation is tuned once, also when its ConfigMap is edited later: a run that repairs its
-    server trains nothing. A file is no generation yet.
+    server trains nothing, nor where that is gone. A file is no generation yet.
     """
     wanted, last, meta = training(workspace, world), world.tuned, workspace.metadata
+    if last and workspace.tuning and meta.uid and last.is_of(meta.generation):
+        return last
     if not wanted:
         return None
-    if last and (last.training == wanted or (meta.uid and last.is_of(meta.generation))):
+    if last and last.training == wanted:
         return last
     return next((each for each in world.tuned_before if each.training == wanted), None)
 

@@ -631,12 +631,11 @@ def _volumes(workspace: Workspace, pod: Pod) -> list[Object]:
     volumes += [{"name": _volume_name(p), **source} for p, source in pod.volumes.items()]
     for secret in dict.fromkeys(pod.secrets):
         items = [{"key": _DOCKER_CONFIG_KEY, "path": "config.json"}]
-        volumes.append(
-            {
-                "name": _secret_volume(secret),
-                "secret": {"secretName": secret, "items": items},
-            }
-        )
+        source: Object = {"secretName": secret, "items": items}
+        if pod.name == INFERENCE:
+            # A registry that lets everybody pull needs none: a server comes back without it.
+            source["optional"] = True
+        volumes.append({"name": _secret_volume(secret), "secret": source})
     return volumes
 
 

@@ -606,6 +606,17 @@ def test_an_image_of_a_user_s_own_is_pulled_with_the_login_of_the_adapters() -> 
     assert "imagePullSecrets" not in job_spec(tuning())
 
 
+def test_a_server_comes_back_without_a_login_and_nothing_is_tuned_without_one() -> None:
+    def optional(made: Object) -> list[Any]:
+        volumes = pod_spec(made)["volumes"]
+        return [v["secret"].get("optional") for v in volumes if v["name"] == "secret-push"]
+
+    assert optional(stateful_set(workspace(), replace(SERVING, secrets=("push",)), SETTINGS)) == [
+        True
+    ]
+    assert optional(job_of(workspace(), tuning(secrets=("push",)), SETTINGS)) == [None]
+
+
 def test_a_command_that_fails_has_nothing_trained_again() -> None:
     given, pod = scoring()
     rules = job_of(given, pod, SETTINGS)["spec"]["podFailurePolicy"]["rules"]
