@@ -96,10 +96,11 @@ def main() -> None:
             first = _measured(home, "run", str(home.file), rows=options.rows, version=NAME)
             more = options.rows + options.more_rows
             again = _measured(home, "retune", NAME, rows=more, version=f"{NAME}@2")
+            reused = _reused(again, told=home.status.adapters.told)
         finally:
             with contextlib.suppress(SystemExit):  # that would hide what went wrong before
                 home.kaitoflow("stop", NAME)
-    _report(first, again)
+    _report(first, again, reused)
 
 
 def _options() -> argparse.Namespace:
@@ -168,7 +169,19 @@ def _who_answers(home: Home) -> str:
     return str(answer.headers.get("X-Kaitoflow-Generation", ""))
 
 
-def _report(first: Measured, again: Measured) -> None:
+def _reused(again: Measured, *, told: str) -> Mapping[str, bool]:
+    """What of the first run a retuning did not do again, as it tells itself.
+
+    Rows are read and counted anew, since their bytes are others.
+    """
+    return {
+        "weights": "from cache" in again.details["weights"],
+        "rows": "download" not in again.steps_s,
+        "server": "moved its name while it served" in told,
+    }
+
+
+def _report(first: Measured, again: Measured, reused: Mapping[str, bool]) -> None:
     names = dict.fromkeys((*first.steps_s, *again.steps_s))
     lines = [f"{'seconds':<16} {'first run':>10} {'retuning':>10}"]
     lines += [
@@ -181,12 +194,18 @@ def _report(first: Measured, again: Measured) -> None:
         f"rows: {first.rows}, then {again.rows}",
         f"a retuning took {total[1] / total[0]:.2f} times as long as the first run",
         f"weights: {first.details['weights']}; then {again.details['weights']}",
-        "rows are read and counted anew, since their bytes are others: nothing of them is reused",
+        f"reused: {', '.join(name for name, is_so in reused.items() if is_so) or 'nothing'}",
+        f"done anew: {', '.join(name for name, is_so in reused.items() if not is_so) or 'nothing'}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     report = ROOT / "build" / "bench" / "retune.json"
     report.parent.mkdir(parents=True, exist_ok=True)
-    written = {"first": asdict(first), "retuning": asdict(again), "ratio": total[1] / total[0]}
+    written = {
+        "first": asdict(first),
+        "retuning": asdict(again),
+        "ratio": total[1] / total[0],
+        "reused": reused,
+    }
     report.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
