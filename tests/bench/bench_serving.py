@@ -150,9 +150,13 @@ def _cases(options: argparse.Namespace) -> list[Case]:
 
 
 def _used(running: Running) -> Used:
-    server = running.server
     return Used(
-        server.version, server.settings, running.ready_s, running.peak_rss_mb, running.cpu_s
+        running.server.version,
+        running.server.settings,
+        running.ready_s,
+        running.peak_rss_mb,
+        running.rss_shared_once_mb,
+        running.cpu_s,
     )
 
 

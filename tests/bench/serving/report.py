@@ -48,12 +48,13 @@ _COMPARED_WITH_CLIENTS = "output_tokens_per_s"
 
 @dataclass(frozen=True)
 class Used:
-    """What one server is and what it took, whatever it was asked."""
+    """What one server is and what it took, whatever it was asked; memory as `Running` tells it."""
 
     version: str
     settings: str
     ready_s: float
     peak_rss_mb: float
+    rss_shared_once_mb: float
     cpu_s: float
 
 
@@ -86,6 +87,7 @@ def _told_server(results: Results, name: str) -> dict[str, Any]:
     return {
         "ready_s": round(used.ready_s, 1),
         "peak_rss_mb": round(used.peak_rss_mb),
+        "rss_shared_once_mb": round(used.rss_shared_once_mb),
         "cpu_s": round(used.cpu_s, 1),
         "version": used.version,
         "settings": used.settings,
@@ -141,6 +143,9 @@ def _told_ratios(results: Results, one: str, other: str) -> dict[str, Any]:
     return {
         "ready_s": _rounded(servers[one].ready_s / servers[other].ready_s),
         "peak_rss_mb": _rounded(servers[one].peak_rss_mb / servers[other].peak_rss_mb),
+        "rss_shared_once_mb": _rounded(
+            servers[one].rss_shared_once_mb / servers[other].rss_shared_once_mb
+        ),
         **cases,
     }
 
@@ -196,10 +201,12 @@ def _cell(found: Spread | None, digits: int) -> str:
 
 def _of_servers(results: Results) -> str:
     ours = results.servers.get(OURS)
-    rows = [["", "ready s", "peak memory MB", "ours / it", "CPU s", "version", "set up"]]
+    head = ["", "ready s", "peak memory MB", "ours / it", "shared once MB", "CPU s"]
+    rows = [[*head, "version", "set up"]]
     for name, used in results.servers.items():
         share = f"{ours.peak_rss_mb / used.peak_rss_mb:.2f}" if ours else _NOTHING
-        numbers = [f"{used.ready_s:.1f}", f"{used.peak_rss_mb:.0f}", share, f"{used.cpu_s:.0f}"]
+        ready_s, peak_mb = f"{used.ready_s:.1f}", f"{used.peak_rss_mb:.0f}"
+        numbers = [ready_s, peak_mb, share, f"{used.rss_shared_once_mb:.0f}", f"{used.cpu_s:.0f}"]
         rows.append([name, *numbers, used.version, used.settings])
     return f"Servers\n{_aligned(rows, words=2)}"
 

@@ -21,7 +21,7 @@ Length = Callable[[int], Mapping[str, Any]]
 """The fields of a request whose answer has exactly so many tokens."""
 
 ROOT = Path(__file__).resolve().parents[3]
-_READY_WITHIN_S = 300.0
+_READY_WITHIN_S = 600.0
 ANSWERED_WITHIN_S = 300.0
 _WARM_UP_CLIENTS, _WARM_UP_TOKENS = 4, 8
 # One machine, one kind of processor: nobody takes a GPU that may be there.
@@ -73,7 +73,12 @@ def at_least(tokens: int) -> Mapping[str, Any]:
 
 
 class Running:
-    """A server's process. ready_s: from its start to the first word of a first answer."""
+    """A server's process, and what it has used as far as was looked.
+
+    ready_s: from its start to the first word of a first answer. cpu_s: with its children.
+    peak_rss_mb: the most that each of its processes had, together: what they share counts in each.
+    rss_shared_once_mb: the most that was seen after a case, files that they share counted once.
+    """
 
     def __init__(
         self, server: Server, *, logs: Path, environment: Mapping[str, str] = MappingProxyType({})
@@ -84,8 +89,7 @@ class Running:
         pairs = [f"{name}={value}" for name, value in told.items()]
         command = ["env", "-C", ROOT, *pairs, *server.command]
         self._program = Program(server.name, command, logs / f"{server.name}.log")
-        self.ready_s = 0.0
-        self._cpu_s = self._peak_rss_mb = 0.0
+        self.ready_s = self.cpu_s = self.peak_rss_mb = self.rss_shared_once_mb = 0.0
 
     def start(self) -> None:
         """Start it, wait for a first answer, and warm it up. Raises: NotStarted."""
@@ -134,33 +138,28 @@ class Running:
             process = psutil.Process(self._program.pid) if self._program.pid else None
             tree = [process, *process.children(recursive=True)] if process else []
             used = [each.cpu_times() for each in tree]
-            peak_mb = sum(_peak_rss_mb(each.pid) for each in tree)
-        except (psutil.NoSuchProcess, OSError, StopIteration):
+            memory = [_memory_mb(each.pid) for each in tree]
+        except (psutil.NoSuchProcess, OSError, KeyError):
             return
         if used:
-            self._cpu_s = sum(each.user + each.system for each in used)
-            self._cpu_s += used[0].children_user + used[0].children_system
-            self._peak_rss_mb = max(self._peak_rss_mb, peak_mb)
-
-    @property
-    def cpu_s(self) -> float:
-        """That it has used since its start, with its children, as far as was looked."""
-        return self._cpu_s
-
-    @property
-    def peak_rss_mb(self) -> float:
-        """The most that its processes had in memory; what they share counts in each."""
-        return self._peak_rss_mb
+            self.cpu_s = sum(each.user + each.system for each in used)
+            self.cpu_s += used[0].children_user + used[0].children_system
+            peak_mb = sum(each["VmHWM"] for each in memory)
+            own_mb = sum(each["RssAnon"] for each in memory)
+            shared_mb = max(each["RssFile"] + each["RssShmem"] for each in memory)
+            self.peak_rss_mb = max(self.peak_rss_mb, peak_mb)
+            self.rss_shared_once_mb = max(self.rss_shared_once_mb, own_mb + shared_mb)
 
     def stop(self) -> None:
         """End it, paused or not."""
         self._program.stop()
 
 
-def _peak_rss_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 / 1e6
+def _memory_mb(pid: int) -> dict[str, float]:
+    """What the kernel tells of a process's memory, by its own names."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    words = [line.split() for line in lines if line.endswith(" kB")]
+    return {name.rstrip(":"): int(kib) * 1024 / 1e6 for name, kib, _ in words}
 
 
 def cores() -> list[int]:

@@ -14,7 +14,14 @@ def outcome(speed: float, *, failed: int = 0) -> Outcome:
 
 
 def used(rss_mb: float) -> Used:
-    return Used("1.0", "as shipped", ready_s=10.0, peak_rss_mb=rss_mb, cpu_s=60.0)
+    return Used(
+        "1.0",
+        "as shipped",
+        ready_s=10.0,
+        peak_rss_mb=rss_mb,
+        rss_shared_once_mb=rss_mb / 2,
+        cpu_s=60.0,
+    )
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_what_a_server_has_used_is_known_after_it_is_gone(running: Running) -> N
         pass
     running.stop()
     running.look()
-    assert running.peak_rss_mb > 5
+    assert min(running.peak_rss_mb, running.rss_shared_once_mb) > 5
     assert running.cpu_s > 0
     assert running.ready_s > 0
 
