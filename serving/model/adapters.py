@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from serving.model.adapter_folder import read_short
 from serving.model.adapter_names import adapter_key
 from serving.model.expressions import expect_ending
+from serving.model.layers import Layers, layers_of
 from serving.weights.marker import Marker, read_marker
 from tasks.contract.continuing import PLAIN_INITS, other_base
 from tasks.contract.errors import AdapterMismatch
@@ -46,7 +47,7 @@ def load_adapters(
     Without sources the model itself. Raises: AdapterMismatch.
     """
     for source in sources:
-        check_adapter(source, model, marker=read_marker(weights_dir))
+        check_adapter(source, layers_of(model), marker=read_marker(weights_dir))
     adapted: PreTrainedModel | PeftModel = model
     for source in sources:
         adapted = add_adapter(adapted, source)
@@ -106,20 +107,18 @@ def weights_digest(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_adapter(
-    source: AdapterSource, model: "PreTrainedModel", *, marker: Marker | None
-) -> None:
-    """Nothing when the adapter was made for this base model.
+def check_adapter(source: AdapterSource, layers: Layers, *, marker: Marker | None) -> None:
+    """Nothing when the adapter was made for the base model that has these layers.
 
     Raises: AdapterMismatch, naming the adapter, its base and the first weight that does not fit.
     """
     config = adapter_config(source)
     _check_base(source, config, marker)
-    shapes = _weight_shapes(source)
+    shapes = weight_shapes(source)
     for key, shape in shapes.items():
-        _check_weight(source, key, shape, model)
+        _check_weight(source, key, shape, layers)
     _check_ranks(source, config, shapes)
-    expect_ending(source.name, config, (name for name, _ in model.named_modules()))
+    expect_ending(source.name, config, layers)
 
 
 def check_mixes(source: AdapterSource) -> None:
@@ -129,7 +128,7 @@ def check_mixes(source: AdapterSource) -> None:
     """
     config = adapter_config(source)
     asked = [name for name, nothing in _UNMIXABLE.items() if config.get(name) not in nothing]
-    strange = [key for key in _weight_shapes(source) if not key.endswith(_LORA_WEIGHTS)]
+    strange = [key for key in weight_shapes(source) if not key.endswith(_LORA_WEIGHTS)]
     if asked or strange:
         what = ", ".join(asked) or f"the weight {strange[0]}"
         raise AdapterMismatch(
@@ -181,13 +180,13 @@ def _check_base(source: AdapterSource, config: dict[str, Any], marker: Marker | 
     )
 
 
-def _weight_shapes(source: AdapterSource) -> dict[str, tuple[int, ...]]:
+def weight_shapes(source: AdapterSource) -> dict[str, tuple[int, ...]]:
     """Tensor name to shape, out of the file's header alone."""
     from safetensors import SafetensorError, safe_open
 
     path = source.path / _WEIGHTS
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise AdapterMismatch(
@@ -198,22 +197,20 @@ def _weight_shapes(source: AdapterSource) -> dict[str, tuple[int, ...]]:
 
 
 def _check_weight(
-    source: AdapterSource, key: str, shape: tuple[int, ...], model: "PreTrainedModel"
+    source: AdapterSource, key: str, shape: tuple[int, ...], layers: Layers
 ) -> None:
     """Match `base_model.model.LAYER.lora_A.weight` [r, in] and `lora_B` [out, r] with LAYER."""
     layer_name, _, kind = key.removeprefix("base_model.model.").partition(".lora_")
     if kind not in ("A.weight", "B.weight"):
         return
-    try:
-        layer: Any = model.get_submodule(layer_name)
-    except AttributeError:
+    if layer_name not in layers:
         raise AdapterMismatch(
             f"adapter {source.name} changes the layer {layer_name}",
             "the base model has none of that name",
             "serve it over the model it was tuned on",
-        ) from None
+        )
     side, ours = (shape[1], "in_features") if kind[0] == "A" else (shape[0], "out_features")
-    expected = getattr(layer, ours, None)
+    expected = layers[layer_name][0 if kind[0] == "A" else 1]
     if expected is not None and expected != side:
         raise AdapterMismatch(
             f"adapter {source.name} expects {side} {ours} in {layer_name}",

@@ -1,4 +1,4 @@
-"""A model and its tokenizer in memory, for the server and the trainer alike.
+"""A model in memory, for the server and the trainer alike.
 
 Safetensors only, nothing from the network, never code out of a model's folder.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from serving.model.gpus import asked_device
 from tasks.contract.errors import ModelNotSupported, WeightsUnavailable
@@ -18,7 +18,7 @@ from tasks.estimate.processor import cpu_has_bf16
 from tasks.skus import has_bf16
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +70,6 @@ def find_device(device: str = "auto") -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def load_tokenizer(weights_dir: Path) -> "PreTrainedTokenizerBase":
-    """The folder's tokenizer with its chat template; it always has a padding token."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        weights_dir, local_files_only=True, trust_remote_code=False
-    )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def expect_plain_weights(weights_dir: Path, *, asked: str) -> None:

@@ -7,13 +7,11 @@ what it says alone; in bfloat16 a batch rounds otherwise, which can turn a near 
 """
 
 import copy
-import json
 import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +40,19 @@ from serving.model.gpus import require_gpus
 from serving.model.loading import (
     find_device,
     load_base_model,
-    load_tokenizer,
     preferred_dtype,
     quiet_libraries,
 )
+from serving.model.tokenizer import load_tokenizer
+from serving.tokens.blends import blend_parts
+from serving.tokens.defaults import generation_defaults
+from serving.tokens.grammars import Grammars
+from serving.tokens.prompts import Prompts
 from serving.transformers_engine.batch import Batch
 from serving.transformers_engine.capacity import cache_tokens, context_tokens
 from serving.transformers_engine.faults import free_frames, told
 from serving.transformers_engine.forward import Forward
-from serving.transformers_engine.grammar import Grammars
 from serving.transformers_engine.hot_adapters import HotAdapters
-from serving.transformers_engine.prompts import Prompts
 from serving.transformers_engine.rows import Row, Writer
 from serving.transformers_engine.scheduling import Scheduler
 from tasks.contract.errors import KaitoflowError, WeightsUnavailable
@@ -83,7 +83,8 @@ class TransformersEngine:
         longest = max(map(len, tokenizer.get_vocab()), default=1)
         self.context_characters = self.context_tokens * longest
         self.most_rows = config.max_concurrency + config.max_queue
-        stop_ids, self.default_sampling = _generation_defaults(config.weights_dir, tokenizer)
+        defaults = generation_defaults(config.weights_dir, tokenizer)
+        stop_ids, self.default_sampling = defaults.stop_ids, defaults.sampling
         own_tokenizer = copy.deepcopy(tokenizer)  # this thread's own: see Prompts
         self._grammars = Grammars(
             own_tokenizer, vocabulary_tokens=self.vocabulary_tokens, stop_ids=stop_ids
@@ -162,7 +163,7 @@ class TransformersEngine:
         self._adapters.load(source)
 
     def blend(self, parts: Sequence[Part], folder: Path) -> None:
-        self._adapters.blend(parts, folder)
+        blend_parts(parts, folder, prompts=self._prompts)
 
     def unload_adapter(self, name: str) -> "Future[None]":
         return self._adapters.unload(name)
@@ -249,23 +250,6 @@ class TransformersEngine:
 
 def _models_of(rows: Sequence[Row]) -> frozenset[str]:
     return frozenset(row.generation.model for row in rows)
-
-
-def _generation_defaults(
-    weights_dir: Path, tokenizer: PreTrainedTokenizerBase
-) -> tuple[frozenset[int], Sampling]:
-    """The tokens that end a text, and the sampling that the model's authors recommend."""
-    path = weights_dir / "generation_config.json"
-    fields = json.loads(path.read_text()) if path.is_file() else {}
-    ends = fields.get("eos_token_id")
-    stop_ids = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
-    known = {
-        key: fields[key]
-        for key in ("temperature", "top_p", "top_k", "repetition_penalty")
-        if fields.get(key) is not None
-    }
-    sampling = replace(Sampling(temperature=1.0), **known)
-    return frozenset(stop_ids - {None}), sampling
 
 
 def load_engine(

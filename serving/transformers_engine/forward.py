@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from serving.model.adapter_names import adapter_key
 from serving.model.adapters import add_adapter, check_adapter, check_mixes, remove_adapter
+from serving.model.layers import layers_of
 from serving.weights.marker import Marker
 from tasks.contract.programs.serving import AdapterSource
 
@@ -49,7 +50,7 @@ class Forward:
 
         Raises: AdapterMismatch.
         """
-        check_adapter(source, self._model, marker=marker)
+        check_adapter(source, layers_of(self._model), marker=marker)
         check_mixes(source)
 
     def add(self, source: AdapterSource) -> None:

@@ -5,25 +5,19 @@ Any thread asks for a change; the engine's own makes it between two steps, once 
 
 import functools
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers.cache_utils import DynamicCache
 
-from serving.engine import AdapterTakenError, ModelGoneError, Part, Served, StoppingError
+from serving.engine import AdapterTakenError, ModelGoneError, Served, StoppingError
 from serving.model.adapter_names import adapter_key
 from serving.model.adapters import weights_digest
-from serving.model.blending import blend
-from serving.transformers_engine.as_trained import (
-    as_trained_of,
-    expect_same_ids,
-    expect_same_scores,
-)
+from serving.tokens.as_trained import as_trained_of, expect_same_ids, expect_same_scores
+from serving.tokens.prompts import Prompts
 from serving.transformers_engine.forward import Forward, left_padded
-from serving.transformers_engine.prompts import Prompts
 from serving.weights.marker import read_marker
 from tasks.contract.as_trained import AsTrained
 from tasks.contract.errors import AdapterMismatch
@@ -129,28 +123,8 @@ class HotAdapters:
             )
         _expect_numbers(source, scores)
         if trained:
-            expect_same_scores(source, trained, scores, dtype=self._forward.dtype)
-
-    def blend(self, parts: Sequence[Part], folder: Path) -> None:
-        """Write the sum of adapters as one. Raises: as `Engine.blend`."""
-        names = ", ".join(part.source.name for part in parts)
-        if changed := [p for p in parts if weights_digest(p.source.path) != p.digest]:
-            raise AdapterMismatch(
-                f"{names} were to be blended",
-                f"the files of {changed[0].source.name} are others than those that were loaded",
-                "load it again (load_inplace)",
-            )
-        sources = [part.source for part in parts]
-        template, *others = {self._prompts.template_of(source) for source in sources}
-        if others:
-            raise AdapterMismatch(
-                f"{names} were to be blended",
-                "they were tuned with different chat templates",
-                "blend adapters of one template",
-            )
-        blend(sources, folder)
-        if template:
-            (folder / "chat_template.jinja").write_text(template)
+            logprobs = _likeliest(trained, scores)
+            expect_same_scores(source, trained, logprobs, dtype=self._forward.dtype)
 
     def unload(self, name: str) -> "Future[None]":
         """Have an adapter no more, once nothing is of it. Raises: ModelGoneError."""
@@ -204,6 +178,15 @@ class HotAdapters:
             changes, self._changes = self._changes, []
         for change in changes:
             change.done.set_exception(error)
+
+
+def _likeliest(trained: AsTrained, scores: torch.Tensor) -> list[dict[int, float]]:
+    """The log probabilities that scores [prompts, vocabulary] give to what was likely."""
+    logprobs = torch.log_softmax(scores.float(), -1)
+    return [
+        {token: float(here[token]) for token, _ in seen.likeliest}
+        for here, seen in zip(logprobs, trained.seen, strict=True)
+    ]
 
 
 def _expect_numbers(source: AdapterSource, scores: torch.Tensor) -> None:

@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from serving.engine import FinishReason, Generation, Piece, Scored, Stream
 from serving.metrics import Metrics
-from serving.transformers_engine.grammar import Grammars
-from serving.transformers_engine.sampling import Choice, Ranked
-from serving.transformers_engine.spelling import Spelling
-from serving.transformers_engine.text import TextStream
+from serving.tokens.grammars import Grammars
+from serving.tokens.spelling import Ranked, Spelling
+from serving.tokens.text import TextStream
+from serving.transformers_engine.grammar import Held
+from serving.transformers_engine.sampling import Choice
 
 
 @dataclass(eq=False)
@@ -85,7 +86,7 @@ class Writer:
                 generation.prompt_ids,
                 random.Random(seed),
                 top_logprobs=generation.top_logprobs,
-                held=self._grammars.held_to(generation.schema) if generation.schema else None,
+                held=Held(self._grammars.matcher(generation.schema)) if generation.schema else None,
             ),
             text=TextStream(
                 functools.partial(self._decode, shows_special=generation.shows_special),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from serving.engine import Sampling
+from serving.tokens.spelling import Ranked
 from serving.transformers_engine.grammar import Held
 
 # Sorting a whole vocabulary at every step costs more than a small model's step; the likeliest
@@ -17,14 +18,6 @@ from serving.transformers_engine.grammar import Held
 _CANDIDATES = 1024
 # Below, chance has no say, and scores divided by it are no numbers any more.
 _COLDEST = 1e-4
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """The logarithms of probabilities that a token and the likeliest ones had, before any rule."""
-
-    logprob: float
-    top: tuple[tuple[int, float], ...]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import LlamaForCausalLM
 
 from serving.metrics import Metrics
-from serving.model.loading import load_tokenizer
+from serving.model.tokenizer import load_tokenizer
 from serving.transformers_engine.engine import load_engine
 from tasks.contract.as_trained import FILE, LIKELIEST, PROMPTS, read_as_trained
 from tasks.contract.errors import AdapterInvalid, ServedDiffers

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from serving.model.adapters import load_adapters
-from serving.model.loading import load_base_model, load_tokenizer
+from serving.model.loading import load_base_model
+from serving.model.tokenizer import load_tokenizer
 from tasks.contract.errors import AdapterMismatch, ModelNotSupported, WeightsUnavailable
 from tasks.contract.programs.serving import AdapterSource
 from tests.serving import toy

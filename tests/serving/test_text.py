@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.transformers_engine.text import TextStream
+from serving.tokens.text import TextStream
 
 
 def decode(ids: list[int]) -> str:

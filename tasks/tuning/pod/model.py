@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from serving.model.loading import find_device, load_base_model, load_tokenizer, preferred_dtype
+from serving.model.loading import find_device, load_base_model, preferred_dtype
+from serving.model.tokenizer import load_tokenizer
 from tasks.chat.template import read_chat_template
 from tasks.contract.errors import InvalidTuningConfig
 from tasks.contract.modules import check_other_names, check_targets, excluded, find_targets

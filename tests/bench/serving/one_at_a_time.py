@@ -19,10 +19,10 @@ from transformers import AsyncTextIteratorStreamer
 from serving.model.loading import (
     find_device,
     load_base_model,
-    load_tokenizer,
     preferred_dtype,
     quiet_libraries,
 )
+from serving.model.tokenizer import load_tokenizer
 
 
 def main(weights: Path, port: int) -> None:

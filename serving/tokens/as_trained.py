@@ -5,10 +5,9 @@ them looks wrong. Asked after each load, of what the trainer left beside the ada
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 
-import torch
-
-from serving.transformers_engine.prompts import Prompts
+from serving.tokens.prompts import Prompts
 from tasks.contract.as_trained import FILE, AsTrained, read_as_trained
 from tasks.contract.errors import AdapterInvalid, ServedDiffers
 from tasks.contract.programs.serving import AdapterSource
@@ -51,16 +50,20 @@ def expect_same_ids(source: AdapterSource, trained: AsTrained, prompts: Prompts)
 
 
 def expect_same_scores(
-    source: AdapterSource, trained: AsTrained, scores: torch.Tensor, *, dtype: str
+    source: AdapterSource,
+    trained: AsTrained,
+    logprobs: Sequence[Mapping[int, float]],
+    *,
+    dtype: str,
 ) -> None:
     """Nothing if the tokens that were likely are as likely here, or strength is not whole.
 
-    Args: scores: [prompts, vocabulary] behind the very ids of `trained`.
+    Args: logprobs: behind the very ids of each prompt of `trained`, of the tokens that were likely.
     Raises: ServedDiffers.
     """
     if source.strength != 1.0:
         return
-    apart = distance(trained, scores)
+    apart = distance(trained, logprobs)
     dtypes = {trained.dtype, dtype}
     allowed = max(_TOLERANCES.get(each, _TOLERANCES[_COARSEST]) for each in dtypes)
     log.info("as trained adapter=%s apart=%.4f allowed=%.2f", source.name, apart, allowed)
@@ -77,11 +80,10 @@ def expect_same_scores(
     )
 
 
-def distance(trained: AsTrained, scores: torch.Tensor) -> float:
+def distance(trained: AsTrained, logprobs: Sequence[Mapping[int, float]]) -> float:
     """The mean distance of the log probabilities that the likeliest tokens had and have."""
-    logprobs = torch.log_softmax(scores.float(), -1)
     apart = [
-        abs(float(here[token]) - there)
+        abs(here[token] - there)
         for here, seen in zip(logprobs, trained.seen, strict=True)
         for token, there in seen.likeliest
     ]

@@ -5,18 +5,26 @@ A token may be part of a character, which no text shows: then its bytes tell wha
 
 import functools
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenizers import pre_tokenizers
 
 from serving.engine import Scored
-from serving.transformers_engine.sampling import Ranked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _KEPT_TOKENS = 65536
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # of tokenizers that fall back to bytes
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The logarithms of probabilities that a token and the likeliest ones had, before any rule."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 class Spelling:
