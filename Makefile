@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune bench-tuning bench-serving images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
+.PHONY: help setup demo test test-slow test-vllm slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune bench-tuning bench-serving images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,6 +34,10 @@ slow-working:
 # They wait for deadlines, one after the other, and leave the cores to those above meanwhile.
 slow-waiting:
 	$(BIN)/python -m pytest -m "slow and not e2e and waits"
+
+test-vllm: setup prepare-tests ## Run what holds for both engines against a real vLLM on the CPU (6 GB into build/vllm)
+	@vllm="$$($(BIN)/python -m tests.serving.real_vllm)" && \
+		KAITOFLOW_TEST_VLLM="$$vllm" $(BIN)/python -m pytest -m both_engines tests/serving
 
 prepare-tests: setup ## Build what tests run against, once: a registry, Kubernetes, a small model, a browser
 	@$(BIN)/python tests/cluster/build.py
@@ -88,8 +92,8 @@ cluster-up: prepare-$(if $(NODE),nodes,tests) ## Start a Kubernetes control plan
 cluster-down: ## Stop it and remove what it kept
 	@$(BIN)/python -m tests.cluster.background down
 
-images: ## Build both images by docker, podman or buildah; make images PUSH=REGISTRY sends them there
-	@PUSH="$(PUSH)" ENGINE="$(ENGINE)" BUILD_ARGS="$(BUILD_ARGS)" deployments/images/build.sh
+images: ## Build the images by docker, podman or buildah; make images PUSH=REGISTRY sends them there
+	@IMAGES="$(IMAGES)" PUSH="$(PUSH)" ENGINE="$(ENGINE)" BUILD_ARGS="$(BUILD_ARGS)" deployments/images/build.sh
 
 lock: setup ## Write the locks anew; make lock UPGRADE=1 takes newer versions
 	$(BIN)/python requirements/lock.py .tools/bin/uv $(if $(UPGRADE),--upgrade)
@@ -97,7 +101,7 @@ lock: setup ## Write the locks anew; make lock UPGRADE=1 takes newer versions
 audit: setup ## Ask which locked packages have known vulnerabilities
 	@$(BIN)/python requirements/audit.py
 
-sbom: setup ## Write what is in both images into build/, as CycloneDX
+sbom: setup ## Write what is in the images into build/, as CycloneDX
 	@$(BIN)/python requirements/sbom.py build
 
 clean: ## Remove what was installed, built or cached in this checkout

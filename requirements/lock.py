@@ -3,10 +3,11 @@
     all.txt      everything that a checkout needs: both sides and the development tools
     control.txt  the control side alone
     pods.txt     the pod image alone
+    vllm.txt     the image in which vLLM serves
     uv.txt       uv itself, for the first step of an installation
 
 all.txt is solved first, within floors.txt, and constrains the others, so that one package has one
-version everywhere.
+version everywhere; but vllm.txt, since vLLM wants other versions of what the trainer has.
 No file names an index address. Run as: `python requirements/lock.py UV [--upgrade]`, or `--check`.
 """
 
@@ -21,11 +22,13 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 PYPROJECT = FOLDER.parent / "pyproject.toml"
-NAMES = ("all.txt", "control.txt", "pods.txt", "uv.txt")
+NAMES = ("all.txt", "control.txt", "pods.txt", "uv.txt", "vllm.txt")
 COMPILE = (
     *("pip", "compile", "--quiet", "--universal", "--generate-hashes"),
-    *("--no-header", "--no-annotate", "--python-version", "3.11"),
+    *("--no-header", "--no-annotate"),
 )
+_PYTHON = ("--python-version", "3.11")
+_PYTHON_OF_THE_IMAGE = ("--python-version", "3.12")
 
 
 def stale_locks(pyproject: Path, folder: Path) -> list[str]:
@@ -46,12 +49,16 @@ def write_locks(uv: str, *, upgrade: bool) -> None:
     pods = "\n".join(project["project"]["optional-dependencies"]["pods"])
     extras = ("--upgrade",) if upgrade else ()
     everything = ("--constraints", str(FOLDER / "all.txt"))
+    vllm = "\n".join(project["dependency-groups"]["vllm"])
     source = str(PYPROJECT)
     floors = ("--constraints", str(FOLDER / "floors.txt"))
-    _compile(uv, "all.txt", header, (source, "--extra=pods", "--group=dev", *floors, *extras))
-    _compile(uv, "control.txt", header, (source, *everything))
-    _compile(uv, "pods.txt", header, ("-", *everything), stdin=pods)
-    _compile(uv, "uv.txt", header, ("-", *everything), stdin="uv")
+    wanted = (source, "--extra=pods", "--group=dev", *floors, *extras, *_PYTHON)
+    _compile(uv, "all.txt", header, wanted)
+    _compile(uv, "control.txt", header, (source, *everything, *_PYTHON))
+    _compile(uv, "pods.txt", header, ("-", *everything, *_PYTHON), stdin=pods)
+    _compile(uv, "uv.txt", header, ("-", *everything, *_PYTHON), stdin="uv")
+    alone = ("-", *floors, *extras, *_PYTHON_OF_THE_IMAGE)
+    _compile(uv, "vllm.txt", header, alone, stdin=vllm)
 
 
 def _compile(uv: str, name: str, header: str, arguments: Sequence[str], *, stdin: str = "") -> None:

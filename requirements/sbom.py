@@ -1,4 +1,4 @@
-"""Writes what is in each image: sbom-control.cdx.json and sbom-pods.cdx.json, CycloneDX 1.6.
+"""Writes what is in each image: sbom-control.cdx.json, -pods and -vllm, CycloneDX 1.6.
 
 From the hashed locks, which are all that an image takes beside its base: what of them is for other
 systems or Pythons is left out. The base image is named and not opened; its packages are in the
@@ -21,7 +21,11 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 # An image, the folder of its description, its lock.
-IMAGES = (("control", "control", "control.txt"), ("pods", "pod", "pods.txt"))
+IMAGES = (
+    ("control", "control", "control.txt"),
+    ("pods", "pod", "pods.txt"),
+    ("vllm", "vllm", "vllm.txt"),
+)
 _BASE = re.compile(r"^ARG BASE=(\S+?):(\S+)$", re.MULTILINE)
 _PYTHON = re.compile(r"^(\d+\.\d+)")
 

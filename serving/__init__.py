@@ -2,6 +2,7 @@
 
 `app.py` puts the door together: `door/` says who may ask, `routes/` has the endpoints, `api/` what
 they take and give, `versions.py` which adapter a name means. `engine.py` is the seam: the words of
-both sides; `transformers_engine/` stands behind it. `tokens/` makes tokens of texts and texts of tokens
-for any engine. `model/` and `weights/` are a model in memory and on disk, for other programs too.
+both sides; `transformers_engine/` and `vllm_engine/` stand behind it. `tokens/` makes tokens of
+texts and texts of tokens for both. `model/` and `weights/` are a model in memory and on disk, for
+other programs too.
 """

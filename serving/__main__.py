@@ -18,6 +18,7 @@ from serving.api.answers import prove
 from serving.app import create_app
 from serving.departure import FAREWELL_S, WAITING_CONNECTIONS, DepartingServer
 from serving.door.connections import ACCEPTED_AT_ONCE, bounded
+from serving.engine import Engine
 from serving.metrics import Metrics
 from serving.model.cpus import share_cpus
 from serving.server import Server
@@ -33,7 +34,8 @@ def main(config: ServerConfig) -> ServerResult:
 
     Raises: PortInUse, WeightsUnavailable, AdapterMismatch, ServedDiffers, InvalidWorkspace.
     """
-    share_cpus()
+    if config.engine == "transformers":
+        share_cpus()
     _check_names(config)
     with listen(config.host, config.port) as listener:
         try:
@@ -123,6 +125,8 @@ async def _serve(config: ServerConfig, listener: socket.socket) -> None:
             shared.engine.close()
     if loading.done() and not loading.cancelled():
         loading.result()
+    if shared.engine is not None and shared.engine.fault:
+        raise shared.engine.fault
 
 
 def _url(config: ServerConfig, listener: socket.socket) -> str:
@@ -147,13 +151,22 @@ async def _load(shared: Server, *, url: str) -> None:
 def _load_in_thread(shared: Server, future: "asyncio.Future[Any]") -> None:
     loop = future.get_loop()
     try:
-        from serving.transformers_engine.engine import load_engine
-
-        engine = load_engine(shared.config, metrics=shared.metrics)
+        engine = _load_engine(shared.config, shared.metrics)
     except Exception as error:  # noqa: BLE001 - raised again in the event loop
         _hand_over(loop, future.set_exception, error)
     else:
         _hand_over(loop, future.set_result, engine)
+
+
+def _load_engine(config: ServerConfig, metrics: Metrics) -> Engine:
+    """The engine that is asked for; the other one's libraries are not loaded."""
+    if config.engine == "vllm":
+        from serving.vllm_engine.engine import start_engine
+
+        return start_engine(config, metrics=metrics)
+    from serving.transformers_engine.engine import load_engine
+
+    return load_engine(config, metrics=metrics)
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, put: Any, outcome: Any) -> None:

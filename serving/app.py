@@ -58,12 +58,19 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
         """200 once a token has been generated, and for as long as that works."""
         engine = server.ready_engine()
         if engine.is_broken:
-            raise ApiError(503, "generation keeps failing; the log says why", code="broken")
+            raise ApiError(503, "nothing is generated now; the log says why", code="broken")
         return JSONResponse({"status": "Healthy"})
+
+    @app.get("/live", include_in_schema=False)
+    async def live() -> JSONResponse:
+        """200 for as long as the server answers, also while its engine is started (again)."""
+        return JSONResponse({"status": "Alive"})
 
     @app.get("/metrics", response_class=PlainTextResponse, description="For Prometheus.")
     async def metrics() -> Response:
-        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+        own = await server.engine.own_metrics() if server.engine else ""
+        text = server.metrics.text() + own.encode()
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/models/", include_in_schema=False)
     @app.get("/v1/models", **described(gives=ModelsAnswer, said="The names that may be asked."))

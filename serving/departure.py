@@ -32,11 +32,14 @@ class DepartingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to close now; asked ten times a second."""
+        engine = self._shared.engine
+        if engine is not None and engine.fault:
+            self.should_exit = True  # nothing can be answered any more
         return await super().on_tick(counter) and await self._has_ended()
 
     async def _has_ended(self) -> bool:
         engine, now_s = self._shared.engine, asyncio.get_running_loop().time()
-        if engine is None or self.force_exit:
+        if engine is None or engine.fault or self.force_exit:
             return True
         if not self._shared.is_leaving:
             self._shared.is_leaving = True

@@ -4,13 +4,14 @@ A request becomes a `Generation`; `Engine.submit` answers at once with a `Stream
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from serving.tool_calls import ToolForm
+from tasks.contract.errors import KaitoflowError
 from tasks.contract.programs.serving import AdapterSource
 
 FinishReason = Literal["stop", "length"]
@@ -184,6 +185,10 @@ class StoppingError(GenerationFailedError):
     """This request ended because the server goes."""
 
 
+class RestartingError(GenerationFailedError):
+    """This request ended, or cannot begin, because the engine has died and is started again."""
+
+
 class Stream:
     """The pieces of one request as they come, until every continuation has finished.
 
@@ -195,6 +200,7 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         self._unfinished = n
+        self._stop: Callable[[], None] = lambda: None
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         return self._read()
@@ -212,7 +218,13 @@ class Stream:
 
     def cancel(self) -> None:
         """Say that nobody reads any more; the engine stops within a step."""
-        self.cancelled = True
+        if not self.cancelled:
+            self.cancelled = True
+            self._stop()
+
+    def when_cancelled(self, stop: Callable[[], None]) -> None:
+        """Have an engine told at once, in the thread that cancels, once nobody reads any more."""
+        self._stop = stop
 
     def deliver(self, piece: Piece | Exception) -> None:
         """Hand a piece over, from any thread; a loop that is gone reads nothing."""
@@ -249,7 +261,11 @@ class Engine(Protocol):
 
     @property
     def is_broken(self) -> bool:
-        """Whether it has stopped being able to generate."""
+        """Whether it cannot generate now."""
+
+    @property
+    def fault(self) -> KaitoflowError | None:
+        """Why it will never generate again, so that the server ends; None = it may."""
 
     def encode_chat(
         self, messages: Sequence[Message], *, model: str, form: ChatForm = ASKED
@@ -303,6 +319,9 @@ class Engine(Protocol):
 
     def load(self) -> Load:
         """How busy it is."""
+
+    async def own_metrics(self) -> str:
+        """What it tells Prometheus beside what the server counts; empty where that is nothing."""
 
     def close(self) -> None:
         """Stop; requests in work fail."""

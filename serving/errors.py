@@ -91,6 +91,16 @@ def stopping() -> ApiError:
     )
 
 
+def restarting() -> ApiError:
+    """What is said of a request that comes, or is under way, when the engine has died."""
+    return ApiError(
+        503,
+        "the engine has ended and is started again; ask again in a few seconds",
+        code="restarting",
+        headers={"Retry-After": "10"},
+    )
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the app, the framework's own too, come in the one shape."""
 

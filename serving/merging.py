@@ -41,6 +41,7 @@ def main(config: MergeConfig) -> MergeResult:
 def _write(config: MergeConfig, folder: Path) -> None:
     from serving.model.adapter_names import adapter_key
     from serving.model.adapters import add_adapter, check_adapter
+    from serving.model.layers import layers_of
     from serving.model.loading import load_base_model, quiet_libraries, stored_dtype
 
     quiet_libraries()
@@ -48,7 +49,7 @@ def _write(config: MergeConfig, folder: Path) -> None:
     model = load_base_model(
         config.weights_dir, dtype=stored_dtype(config.weights_dir), device="cpu"
     )
-    check_adapter(config.adapter, model, marker=read_marker(config.weights_dir))
+    check_adapter(config.adapter, layers_of(model), marker=read_marker(config.weights_dir))
     emit("progress", {"phase": "merge"})
     adapted = add_adapter(model, config.adapter)
     # PEFT itself sums in float32 and rounds once; it refuses sums that are no numbers.

@@ -15,8 +15,15 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from serving.engine import AdapterTakenError, Engine, Part, Served, StoppingError
-from serving.errors import ApiError, shown, stopping
+from serving.engine import (
+    AdapterTakenError,
+    Engine,
+    Part,
+    RestartingError,
+    Served,
+    StoppingError,
+)
+from serving.errors import ApiError, restarting, shown, stopping
 from serving.metrics import Metrics
 from serving.model.adapter_folder import adapter_folder
 from serving.model.adapter_names import adapter_key
@@ -149,6 +156,8 @@ class Residents:
             ) from error
         except StoppingError as error:
             raise stopping() from error
+        except RestartingError as error:
+            raise restarting() from error
         log.info("adapter loaded version=%s path=%s", version, said)
 
     async def _add(self, source: AdapterSource) -> None:
@@ -176,6 +185,8 @@ class Residents:
                 raise ApiError(503, str(error), param="model", code=code) from error
             except StoppingError as error:
                 raise stopping() from error
+            except RestartingError as error:
+                raise restarting() from error
             if self._engine.models[version].digest != loaded.served.digest:
                 await self._let_go(version)
                 raise ApiError(

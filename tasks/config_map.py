@@ -1,6 +1,11 @@
-"""The ConfigMap that a tuning Workspace names, in KAITO's form."""
+"""The ConfigMap that a Workspace names, in KAITO's form: of its tuning or of its server."""
 
 from tasks.contract.errors import ConfigMapNotFound
+from tasks.contract.inference_config import (
+    INFERENCE_CONFIG_KEY,
+    InferenceConfig,
+    parse_inference_config,
+)
 from tasks.contract.workspace import Workspace
 from tasks.platform.current import current_platform
 
@@ -18,22 +23,41 @@ async def read_training_config_text(workspace: Workspace) -> str | None:
     return config_map_text(await current_platform().read_config_map(workspace, name), name)
 
 
-def config_map_text(data: object, name: str) -> str:
-    """The text of training_config.yaml in a ConfigMap's data.
+async def read_inference_config(workspace: Workspace) -> InferenceConfig:
+    """What the ConfigMap of a server asks for.
+
+    Raises: ConfigMapNotFound; InvalidWorkspace, naming what of it cannot be.
+    """
+    name = workspace.inference.config if workspace.inference else None
+    if not name:
+        return InferenceConfig()
+    return inference_config(await current_platform().read_config_map(workspace, name), name)
+
+
+def inference_config(data: object, name: str) -> InferenceConfig:
+    """What a ConfigMap's data asks of a server. Raises: as `read_inference_config`."""
+    text = config_map_text(data, name, key=INFERENCE_CONFIG_KEY, field="inference.config")
+    return parse_inference_config(text)
+
+
+def config_map_text(
+    data: object, name: str, *, key: str = TRAINING_CONFIG_KEY, field: str = "tuning.config"
+) -> str:
+    """The text of a key in a ConfigMap's data; field: of the Workspace, that names it.
 
     Raises: ConfigMapNotFound: no such ConfigMap, or it lacks the key.
     """
     if not isinstance(data, dict):
         raise ConfigMapNotFound(
-            f"tuning.config names ConfigMap {name!r}",
+            f"{field} names ConfigMap {name!r}",
             "there is none of that name",
             f"put it into the Workspace's file, after a line with ---; or, on a cluster: kubectl "
-            f"create configmap {name} --from-file={TRAINING_CONFIG_KEY} in its namespace",
+            f"create configmap {name} --from-file={key} in its namespace",
         )
-    if TRAINING_CONFIG_KEY not in data:
+    if key not in data:
         raise ConfigMapNotFound(
-            f"tuning.config names ConfigMap {name!r}",
+            f"{field} names ConfigMap {name!r}",
             f"it has the keys {sorted(data)}",
-            f"give it the key {TRAINING_CONFIG_KEY}",
+            f"give it the key {key}",
         )
-    return str(data[TRAINING_CONFIG_KEY])
+    return str(data[key])

@@ -8,7 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.adapter_start import AdapterStart, adapter_start
-from tasks.config_map import TRAINING_CONFIG_KEY, read_training_config_text
+from tasks.config_map import (
+    TRAINING_CONFIG_KEY,
+    read_inference_config,
+    read_training_config_text,
+)
 from tasks.contract.adapter_history import candidate_image
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage
 from tasks.contract.image_annotations import BASE_MODEL, BASE_REVISION
@@ -19,6 +23,7 @@ from tasks.contract.programs.serving import (
     AdapterSource,
     MergeConfig,
     ServerConfig,
+    VllmConfig,
     WeightsConfig,
 )
 from tasks.contract.programs.tuning import CheckpointsAway, TuningConfig
@@ -44,6 +49,7 @@ from tasks.contract.training_policy import (
     parse_training_policy,
 )
 from tasks.contract.workspace import BAD_ROWS_ANNOTATION, Adapter, Tuning, Workspace
+from tasks.engines import Serving, choose_serving, concurrency
 from tasks.platform.base import Address, Container, Pod, PodPaths
 from tasks.platform.current import current_platform
 from tasks.platform.namespace_rules import fitted
@@ -202,7 +208,7 @@ async def inference_pod(
     if workspace.inference and workspace.inference.template:
         return Pod(name=INFERENCE, containers=(), template=workspace.inference.template)
     preset, paths = preset_of(workspace), _paths(workspace)
-    gpus = node.gpus_for(served_gib(preset))
+    serving = await _serving(workspace, preset, node)
     pulls, adapters, volumes = [], [], {}
     for adapter in _adapters(workspace, image):
         source = adapter.source
@@ -228,12 +234,14 @@ async def inference_pod(
         default_model=default_model(workspace),
         host=address.host,
         port=address.port,
-        max_concurrency=settings().server_max_concurrency,
+        max_concurrency=concurrency(serving.engine, settings().server_max_concurrency),
         max_queue=settings().server_max_queue,
         max_context_tokens=settings().server_max_context_tokens,
         cors_origins=settings().server_cors_origins,
         drain_s=settings().server_drain_s,
-        gpus=gpus,
+        gpus=serving.gpus,
+        engine=serving.engine,
+        vllm=_vllm(serving),
         admin_key_file=paths.admin_key_file,
         max_loaded_adapters=settings().server_max_loaded_adapters,
         user_keys_file=paths.user_keys_file if settings().server_asks_for_keys else None,
@@ -253,11 +261,38 @@ async def inference_pod(
         secrets=(*secrets, *_models_secret()),
         volumes=volumes,
         hub_secret=hub_secret,
-        gpus=gpus,
+        gpus=serving.gpus,
         resources=await _within_rules(
-            workspace, serving_resources(workspace, preset, settings(), gpus=gpus)
+            workspace,
+            serving_resources(
+                workspace, preset, settings(), gpus=serving.gpus, engine=serving.engine
+            ),
         ),
         grace_s=serving_grace_s(settings()),
+        has_vllm=serving.engine == "vllm",
+    )
+
+
+async def _serving(workspace: Workspace, preset: Preset, node: Node) -> Serving:
+    """How the Workspace is served on a node. Raises: as `choose_serving`."""
+    return choose_serving(
+        workspace,
+        preset,
+        await read_inference_config(workspace),
+        gpus=node.gpus_for(served_gib(preset)),
+        gpus_there=node.gpus,
+        on_gpu=computes_on_gpu(node.gpus, settings()),
+        has_vllm=current_platform().is_cluster or bool(settings().vllm_program),
+    )
+
+
+def _vllm(serving: Serving) -> VllmConfig:
+    program = settings().vllm_program
+    return VllmConfig(
+        program=(program or "vllm", "serve"),
+        tensor_parallel=serving.tensor_parallel,
+        max_loras=serving.max_loras,
+        flags=dict(serving.flags),
     )
 
 

@@ -15,6 +15,7 @@ from tasks.contract.resources import Amount, Resources
 from tasks.contract.shapes import ModelShape
 from tasks.contract.training_config import TrainingConfig, parse_training_config
 from tasks.contract.workspace import Workspace
+from tasks.engines import Engine, concurrency
 from tasks.estimate import (
     GIB,
     checkpoint_seconds,
@@ -42,6 +43,9 @@ _LEAST_MARGIN, _MOST_MARGIN = 1.2, 1.5
 _LEAST_MEMORY_GIB = 1.0
 # Beside a GPU, this machine holds CUDA's libraries and one file of the weights at a time.
 _GPU_HOST_GIB, _WEIGHTS_FILE_GIB = 4.0, 5.0
+# vLLM's processes beside the front door: libraries, pinned buffers, adapters (4.5 GiB were seen of
+# its CPU build, with 1 GiB of cache).
+_VLLM_HOST_GIB = 4.0
 # Rows while they are trained on: 0.7 times the file as text, 8.4 times as token numbers and labels
 # (measured on 8 MB, SmolLM2's tokenizer), and a copy of the numbers that the trainer makes.
 _BYTES_PER_DATASET_BYTE = 12
@@ -176,11 +180,15 @@ def least_needed(
 
 
 def serving_resources(
-    workspace: Workspace, preset: Preset, settings: Settings, *, gpus: int
+    workspace: Workspace, preset: Preset, settings: Settings, *, gpus: int, engine: Engine
 ) -> Resources:
     """What the pod that answers asks for."""
-    on_gpu, sequences = computes_on_gpu(gpus, settings), settings.server_max_concurrency
+    on_gpu = computes_on_gpu(gpus, settings)
+    sequences = concurrency(engine, settings.server_max_concurrency)
     memory = _serving_memory(preset, sequences, on_gpu=on_gpu)
+    if engine == "vllm":
+        # Each GPU has a process of its own, and they share what lies in the memory's files.
+        memory = Amount(memory.asked + _VLLM_HOST_GIB * max(1, gpus), None)
     disk = _serving_disk(workspace, preset)
     return _resources(workspace, settings, gpus=gpus, memory=memory, disk=disk)
 

@@ -89,6 +89,12 @@ class Settings(BaseSettings):
     pod_image: str = "kaitoflow/pod:0.1.0"
     """The image with all pod programs; on a cluster."""
 
+    vllm_image: str = "kaitoflow/vllm:0.1.0"
+    """The image with vLLM and the server in front of it; on a cluster, where vLLM serves."""
+
+    vllm_program: str = ""
+    """The `vllm` that serves on this machine; empty = none does. On a cluster the image has it."""
+
     pod_image_pull_secrets: tuple[str, ...] = ()
     """Secrets with which the kubelet pulls it."""
 
@@ -164,8 +170,8 @@ class Settings(BaseSettings):
     server_ready_timeout_s: float = Field(default=300, gt=0)
     """How long the inference server may take until it answers /health."""
 
-    server_max_concurrency: int = Field(default=16, ge=1)
-    """How many continuations an inference server works at together."""
+    server_max_concurrency: int | None = Field(default=None, ge=1)
+    """How many continuations an inference server works at together; None = 16, by vLLM 256."""
 
     server_max_queue: int = Field(default=64, ge=0)
     """How many more may wait; who comes then is told to come back (429)."""

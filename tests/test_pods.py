@@ -454,3 +454,37 @@ async def test_a_pod_of_one_s_own_is_taken_as_it_is_and_answers_by_its_workspace
     assert (pod.template, pod.containers) == (template, ())
     assert endpoint_of(workspace, ADDRESS) == Endpoint(url=ADDRESS.url, model="own")
     assert endpoint_of(serving(), ADDRESS).model == "smollm2-135m-instruct"
+
+
+async def test_on_a_cluster_a_gpu_serves_by_vllm_as_the_workspace_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {"kaito.sh/performance-mode": "throughput"}
+    pod = await inference_pod(parse_workspace(manifest, source="test"), NODE, IMAGE, ADDRESS)
+    told = pod.containers[-1].config
+    assert isinstance(told, ServerConfig)
+    assert (pod.has_vllm, told.engine, told.max_concurrency) == (True, "vllm", 256)
+    # SmolLM2 has nine heads, which two GPUs cannot share.
+    assert (pod.gpus, told.gpus, told.vllm.tensor_parallel) == (1, 1, 1)
+    assert told.vllm.flags == {"performance-mode": "throughput"}
+    assert told.vllm.program == ("vllm", "serve")
+
+
+async def test_where_the_cpu_is_to_compute_our_own_engine_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAITOFLOW_POD_ENVIRONMENT", '{"KAITOFLOW_DEVICE": "cpu"}')
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    pod = await inference_pod(tuning_workspace(), NODE, IMAGE, ADDRESS)
+    told = pod.containers[-1].config
+    assert isinstance(told, ServerConfig)
+    assert (pod.has_vllm, told.engine, pod.gpus) == (False, "transformers", 2)
+
+
+async def test_one_machine_serves_by_a_vllm_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAITOFLOW_VLLM_PROGRAM", "/opt/vllm/bin/vllm")
+    told = (await inference_pod(tuning_workspace(), NODE, IMAGE, ADDRESS)).containers[-1].config
+    assert isinstance(told, ServerConfig)
+    assert (told.engine, told.vllm.program) == ("vllm", ("/opt/vllm/bin/vllm", "serve"))

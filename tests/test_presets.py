@@ -1,5 +1,7 @@
 """The model catalogue answers by name, by Hugging Face id, and refuses with near names."""
 
+from pathlib import Path
+
 import pytest
 
 from tasks.contract.errors import UnknownPreset
@@ -138,9 +140,11 @@ def test_every_model_says_what_can_be_done_with_it_and_under_which_licence() -> 
         assert preset.architecture, preset.name
         assert preset.licence, preset.name
         assert set(preset.tunes) == {"lora", "qlora"}
-        assert set(preset.serves) == {"transformers"}
+        assert set(preset.serves) == {"transformers", "vllm"}
         assert preset.why_not_served() is not None  # every word that is used has its reason
-        assert preset.shape or preset.quantized or preset.why_not_served(), preset.name
+        assert preset.why_no_adapters("vllm") is not None
+        by_ours = preset.why_not_served("transformers")
+        assert preset.shape or preset.quantized or by_ours, preset.name
 
 
 def test_an_unlisted_model_may_be_tried() -> None:
@@ -150,7 +154,9 @@ def test_an_unlisted_model_may_be_tried() -> None:
 
 
 def test_the_nearest_in_size_that_can_is_named() -> None:
-    near = near_in_size(find_preset("qwen3.5-9b"), lambda each: not each.why_not_served())
+    near = near_in_size(
+        find_preset("qwen3.5-9b"), lambda each: not each.why_not_served("transformers")
+    )
     assert near
     assert near.name == "granite-4.1-8b"
     assert near_in_size(find_preset("acme/tiny"), lambda _each: True) is None
@@ -161,3 +167,41 @@ def test_a_known_shape_is_taken_as_it_is_and_no_size_is_no_shape() -> None:
     known = find_preset("smollm2-135m-instruct")
     assert known.likely_shape == known.shape
     assert Preset(name="m", model="o/m").likely_shape is None
+
+
+# vLLM's class of an architecture of the catalogue, where its name is no other way of writing it.
+OF_VLLM = {
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+    "deepseek_v32": "DeepseekV32ForCausalLM",
+    "deepseek_v4": "DeepseekV4ForCausalLM",
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "gemma4": "Gemma4ForConditionalGeneration",
+    "gemma4_unified": "Gemma4UnifiedForConditionalGeneration",
+    "glm_moe_dsa": "GlmMoeDsaForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "kimi_k25": "KimiK25ForConditionalGeneration",
+    "llama": "LlamaForCausalLM",
+    "minimax_m2": "MiniMaxM2ForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mistral3": "Mistral3ForConditionalGeneration",
+    "mistral_large_3": "MistralLarge3ForCausalLM",
+    "nemotron_h": "NemotronHForCausalLM",
+    "nemotron_h_nano_vl_v2": "NemotronH_Nano_VL_V2",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+}
+
+
+def test_what_vllm_serves_with_and_without_adapters_is_what_it_lists() -> None:
+    lines = (Path(__file__).parent / "vllm_architectures.txt").read_text().splitlines()
+    adapts = {name: word == "lora" for name, word in (line.split() for line in lines)}
+    for preset in catalogue().values():
+        name = OF_VLLM[preset.architecture]
+        assert name in adapts, preset.name
+        assert adapts[name] is (preset.why_no_adapters("vllm") == ""), preset.name
+        # The front door makes the tokens, and needs a tokenizer without code of the model's.
+        assert bool(preset.why_not_served("vllm")) is (preset.serves["vllm"] == "own-code")

@@ -40,7 +40,8 @@ def tuned(preset: Preset = SMALL, *, gpus: int = 0, **given: Any) -> Resources:
 
 def served(preset: Preset = SMALL, *, gpus: int = 0, **given: Any) -> Resources:
     asked, settings = given.pop("asked", workspace()), Settings(**given.pop("settings", {}))
-    return serving_resources(asked, preset, settings, gpus=gpus)
+    engine = given.pop("engine", "transformers")
+    return serving_resources(asked, preset, settings, gpus=gpus, engine=engine)
 
 
 def amounts(resources: Resources) -> tuple[Amount, ...]:

@@ -26,7 +26,7 @@ PROMISED = {
     "gate_command_timeout_s": 3600,
     "allow_commands": False,
     "server_ready_timeout_s": 300,
-    "server_max_concurrency": 16,
+    "server_max_concurrency": None,
     "server_max_queue": 64,
     "server_max_context_tokens": None,
     "server_max_loaded_adapters": None,

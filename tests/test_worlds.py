@@ -77,3 +77,13 @@ def test_the_control_lock_has_no_learning_library() -> None:
 def test_the_pod_lock_has_no_orchestrator() -> None:
     assert "torch" in locked("pods.txt")
     assert not locked("pods.txt") & ORCHESTRATION
+
+
+def test_the_lock_of_vllm_has_what_serves_and_no_orchestrator() -> None:
+    assert {"vllm", "aiohttp", "fastapi", "llguidance", "peft"} <= locked("vllm.txt")
+    assert not locked("vllm.txt") & (ORCHESTRATION | {"bitsandbytes", "trl"} - {"cyclopts"})
+
+
+def test_what_talks_to_vllm_loads_nothing_of_it_and_no_learning_library() -> None:
+    loaded = loaded_by("import serving.vllm_engine.keeper, serving.vllm_engine.client")
+    assert not loaded & (LEARNING | {"vllm"})

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Build both images by docker, podman or buildah, and push them where PUSH says: see `make images`.
+# Build the images by docker, podman or buildah, and push them where PUSH says: see `make images`.
 # The chart finds them there with image.registry=PUSH. The last lines say what was pushed, by digest.
 #   PUSH=registry.example.com/team   where they go; empty = they stay here
+#   IMAGES="control pod"             which of control, pod and vllm; empty = all
 #   ENGINE=podman                    which program builds; empty = the first that is usable
 #   BUILD_ARGS="--build-arg BASE=…"  what the Containerfiles' first lines offer
 set -euo pipefail
@@ -38,7 +39,7 @@ fi
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 pushed=()
-for name in control pod; do
+for name in ${IMAGES:-control pod vllm}; do
   image=${push:+$push/}kaitoflow/$name:$version
   echo "building $image by $engine" >&2
   "$engine" build --file "deployments/images/$name/Containerfile" --tag "$image" "${build_args[@]}" . >&2

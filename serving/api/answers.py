@@ -18,10 +18,11 @@ from serving.engine import (
     ModelGoneError,
     Piece,
     QueueFullError,
+    RestartingError,
     StoppingError,
     Stream,
 )
-from serving.errors import ApiError, stopping
+from serving.errors import ApiError, restarting, stopping
 
 Answer = TypeVar("Answer")
 
@@ -74,6 +75,8 @@ def submit(engine: Engine, *generations: Generation) -> Stream:
         ) from error
     except StoppingError as error:
         raise stopping() from error
+    except RestartingError as error:
+        raise restarting() from error
     except ModelGoneError as error:
         raise ApiError(
             404, f"model {error} has just been unloaded; ask another", code="model_not_found"
@@ -102,6 +105,8 @@ async def collect(stream: Stream) -> list[Piece]:
 def _failed(error: GenerationFailedError) -> ApiError:
     if isinstance(error, StoppingError):
         return stopping()
+    if isinstance(error, RestartingError):
+        return restarting()
     if isinstance(error, DeviceFullError):
         return ApiError(
             503,

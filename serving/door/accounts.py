@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
 # What probes, Prometheus and a browser ask without a key, and what asks for the admin's instead.
-_OPEN = {"/", "/health", "/metrics", "/favicon.ico", "/openapi.json"}
+_OPEN = {"/", "/health", "/live", "/metrics", "/favicon.ico", "/openapi.json"}
 _ADMINS = {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
 

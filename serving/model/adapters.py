@@ -126,17 +126,24 @@ def check_mixes(source: AdapterSource) -> None:
 
     Raises: AdapterMismatch, naming what it has besides.
     """
-    config = adapter_config(source)
-    asked = [name for name, nothing in _UNMIXABLE.items() if config.get(name) not in nothing]
-    strange = [key for key in weight_shapes(source) if not key.endswith(_LORA_WEIGHTS)]
-    if asked or strange:
-        what = ", ".join(asked) or f"the weight {strange[0]}"
+    if what := beyond_plain_lora(source):
         raise AdapterMismatch(
             f"adapter {source.name} was to be loaded beside others",
             f"it has {what}, whose rows share no batch with other adapters' or which changes more"
             " than layers",
             "name it in the Workspace, so that it is there from the start, or tune plain LoRA",
         )
+
+
+def beyond_plain_lora(source: AdapterSource) -> str:
+    """What the adapter has besides plain LoRA, by name; empty = nothing.
+
+    Raises: AdapterMismatch: its files cannot be read.
+    """
+    config = adapter_config(source)
+    asked = [name for name, nothing in _UNMIXABLE.items() if config.get(name) not in nothing]
+    strange = [key for key in weight_shapes(source) if not key.endswith(_LORA_WEIGHTS)]
+    return ", ".join(asked) or (f"the weight {strange[0]}" if strange else "")
 
 
 def adapter_config(source: AdapterSource) -> dict[str, Any]:
@@ -196,9 +203,7 @@ def weight_shapes(source: AdapterSource) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
-def _check_weight(
-    source: AdapterSource, key: str, shape: tuple[int, ...], layers: Layers
-) -> None:
+def _check_weight(source: AdapterSource, key: str, shape: tuple[int, ...], layers: Layers) -> None:
     """Match `base_model.model.LAYER.lora_A.weight` [r, in] and `lora_B` [out, r] with LAYER."""
     layer_name, _, kind = key.removeprefix("base_model.model.").partition(".lora_")
     if kind not in ("A.weight", "B.weight"):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 Sides = tuple[int | None, int | None]
 Layers = Mapping[str, Sides]
 
+
 def layers_of(model: "PreTrainedModel") -> Layers:
     """The layers of a model in memory, by name."""
     return {

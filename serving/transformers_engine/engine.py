@@ -28,7 +28,6 @@ from serving.engine import (
     Message,
     ModelGoneError,
     Part,
-    Sampling,
     Served,
     StoppingError,
     Stream,
@@ -66,6 +65,8 @@ _STOPPING = "the server is stopping"
 
 class TransformersEngine:
     """An `Engine`; made by `load_engine`."""
+
+    fault: KaitoflowError | None = None  # what breaks it passes, or the health check ends the pod
 
     def __init__(
         self,
@@ -151,6 +152,9 @@ class TransformersEngine:
             running_models=_models_of(running),
             waiting_models=_models_of(waiting),
         )
+
+    async def own_metrics(self) -> str:
+        return ""
 
     def expect_as_trained(self) -> None:
         """Nothing if the adapters of the beginning answer as where they were tuned.

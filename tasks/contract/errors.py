@@ -54,6 +54,7 @@
         ├── NothingLearned             the adapter makes answers no better, or worse
         ├── BudgetSpent                the time or money that a training may take is spent
         ├── ServerNotReady             the inference server did not come up in time
+        ├── EngineEnded                what generates behind the server ended by itself
         ├── NodeNotReady               no node that fits was there in time
         ├── NodeClaimNotReady          a node that was claimed is not there yet
         ├── NodeLimitReached           this installation may not claim more nodes
@@ -379,6 +380,12 @@ class BudgetSpent(Failed):
 
 class ServerNotReady(Failed):
     """The inference server did not answer /health in time."""
+
+    may_pass = True
+
+
+class EngineEnded(Failed):
+    """What generates behind the inference server ended by itself, and could not be kept running."""
 
     may_pass = True
 

@@ -35,6 +35,7 @@ from tasks.plan import (
     needs,
     nodes,
     resource,
+    serving,
     start,
     swap,
     together,
@@ -94,6 +95,7 @@ def make_plan(
     )
     checks = [
         *_of_the_workspace(workspace, world, findings, known),
+        *_of_the_server(workspace, run, world, offers),
         *told,
         *_of_this_machine(run, world, memory_gib),
     ]
@@ -218,6 +220,14 @@ def _of_candidates(workspace: Workspace, world: World, findings: Findings) -> It
     command = gate_command_or_none(workspace.metadata.annotations) if workspace.tuning else None
     if command:
         yield checked("gate", partial(gate.gate, command, findings))
+
+
+def _of_the_server(
+    workspace: Workspace, run: Run | None, world: World, offers: Sequence[Offer]
+) -> Iterator[Check]:
+    """A line on what serves, if something does and its model is known."""
+    if run and workspace.is_served:
+        yield checked("engine", lambda: serving.engine(workspace, world, run, offers))
 
 
 def _judge(workspace: Workspace) -> Judge | None:

@@ -9,11 +9,13 @@ from tasks.contract.modules import check_other_names, check_targets
 from tasks.contract.training_config import TrainingConfig, parse_training_config
 from tasks.contract.training_policy import POLICY_ANNOTATION, expect_evaluated
 from tasks.contract.workspace import SERVE_ANNOTATION, Workspace
+from tasks.engines import engines_asked
 from tasks.plan.check import from_error
 from tasks.plan.findings import Findings
 from tasks.platform.base import World
 from tasks.presets import Preset, find_preset, near_in_size
 from tasks.presets.modules import modules_of_preset
+from tasks.settings import settings
 
 
 def base_model(
@@ -33,7 +35,7 @@ def base_model(
             "apply it to a cluster",
         )
     preset = seen if isinstance(seen, Preset) else find_preset(workspace.preset.name)
-    _expect_supported(preset, workspace)
+    _expect_supported(preset, workspace, has_vllm=_has_vllm(world))
     size = f", {preset.parameters / 1e6:,.0f}M parameters" if preset.parameters else ""
     licence = f", licence {preset.licence}" if preset.licence else ""
     detail = f"{preset.at_revision}{size}{licence}"
@@ -55,12 +57,19 @@ def base_model(
     )
 
 
-def _expect_supported(preset: Preset, workspace: Workspace) -> None:
-    """Nothing, if our trainer and our server can do with the model what is asked for."""
-    use, why = _unsupported(preset, workspace)
+def _has_vllm(world: World) -> bool:
+    """Whether vLLM may serve: on a cluster its image has it, elsewhere a person says so."""
+    return world.is_cluster or bool(settings().vllm_program)
+
+
+def _expect_supported(preset: Preset, workspace: Workspace, *, has_vllm: bool) -> None:
+    """Nothing, if our trainer and one of our servers can do with the model what is asked for."""
+    use, why = _unsupported(preset, workspace, has_vllm=has_vllm)
     if not why:
         return
-    other = near_in_size(preset, lambda each: not _unsupported(each, workspace)[1])
+    other = near_in_size(
+        preset, lambda each: not _unsupported(each, workspace, has_vllm=has_vllm)[1]
+    )
     fix = f"choose a model that can be{f', such as {other.name}' if other else ''}"
     if use == "tuned by qlora" and not preset.why_not_tuned("lora"):
         fix = f"use method lora, or {fix}"
@@ -71,12 +80,15 @@ def _expect_supported(preset: Preset, workspace: Workspace) -> None:
     )
 
 
-def _unsupported(preset: Preset, workspace: Workspace) -> tuple[str, str]:
+def _unsupported(preset: Preset, workspace: Workspace, *, has_vllm: bool) -> tuple[str, str]:
     """What of that which is asked for cannot be done with the model, and why; "" = nothing."""
     method = workspace.tuning.method if workspace.tuning else ""
     if method and (why := preset.why_not_tuned(method)):
         return f"tuned by {method}", why
-    return "served", preset.why_not_served() if workspace.is_served else ""
+    if not workspace.is_served:
+        return "served", ""
+    engines = engines_asked(workspace, has_vllm=has_vllm)
+    return "served", preset.why_not_served(*engines)
 
 
 def _has_token(workspace: Workspace, world: World) -> bool:

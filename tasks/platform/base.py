@@ -55,6 +55,7 @@ class Pod:
         is of the Workspace as it is asked for, and its status speaks of what it does.
     grace_s: that it has to end well once it is asked to.
     template: a pod template of the user's own, instead of containers.
+    has_vllm: whether its programs need the image that has vLLM.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Pod:
     candidate: int | None = None
     grace_s: float = 30.0
     template: Mapping[str, Any] | None = None
+    has_vllm: bool = False
 
     def container(self, name: str) -> Container:
         """The container of that name."""

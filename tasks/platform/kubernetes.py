@@ -510,6 +510,7 @@ class KubernetesPlatform:
     def _pod_settings(self) -> PodSettings:
         return PodSettings(
             image=self._settings.pod_image,
+            vllm_image=self._settings.vllm_image,
             job_timeout_s=self._settings.job_timeout_s,
             image_pull_secrets=self._settings.pod_image_pull_secrets,
             environment=tuple(sorted(self._settings.pod_environment.items())),

@@ -102,7 +102,8 @@ _SECURITY = {
 class PodSettings:
     """What an installation says of its pods.
 
-    image: has all pod programs. environment: variables of every container (a hub mirror, ...).
+    image: has all pod programs. vllm_image: has vLLM, and what serves in front of it.
+    environment: variables of every container (a hub mirror, ...).
     job_timeout_s: how long a Job may take in all, with waiting and every new try.
     labels, annotations: of every pod; a Workspace's own win, and those that a pod has by itself.
     priority_class, runtime_class: of every pod whose Workspace names none; "" = none.
@@ -113,6 +114,7 @@ class PodSettings:
 
     image: str
     job_timeout_s: float
+    vllm_image: str = ""
     image_pull_secrets: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -351,7 +353,7 @@ def _server_template(workspace: Workspace, pod: Pod, settings: PodSettings) -> O
         return _from_users_template(workspace, pod, settings)
     template = _template(workspace, pod, settings)
     *first, last = [_container(workspace, pod, each, settings) for each in pod.containers]
-    template["spec"] |= {"initContainers": first, "containers": [last | _serving()]}
+    template["spec"] |= {"initContainers": first, "containers": [last | _serving(pod)]}
     return template
 
 
@@ -512,8 +514,9 @@ def _container(
     if isinstance(container.config, CommandConfig):
         return _users_command(pod, container, container.config, settings)
     environment: list[Object] = []
-    if _has_gpus(pod, container):
+    if _has_gpus(pod, container) and not pod.has_vllm:
         # PyTorch's allocator then grows its blocks in place: fewer holes that nothing fits into.
+        # vLLM shares memory between GPUs in a way that such blocks do not allow.
         # The first of the list, so that an installation's own word comes later and counts.
         environment.append({"name": "PYTORCH_ALLOC_CONF", "value": "expandable_segments:True"})
     environment += [{"name": name, "value": value} for name, value in settings.environment]
@@ -528,7 +531,7 @@ def _container(
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     return {
         "name": container.name,
-        "image": settings.image,
+        "image": settings.vllm_image if pod.has_vllm else settings.image,
         "command": ["python", "-m", container.program],
         "args": [str(PATHS["config_dir"] / f"{container.name}.json")],
         "env": environment,
@@ -600,14 +603,16 @@ def amounts(resources: Resources) -> tuple[Object, Object]:
     return requests, limits
 
 
-def _serving() -> Object:
+def _serving(pod: Pod) -> Object:
     probe = {"httpGet": {"path": "/health", "port": SERVER_PORT}}
+    # vLLM is started again by the server in front of it, which says that it is not ready meanwhile.
+    alive = {"httpGet": {"path": "/live", "port": SERVER_PORT}} if pod.has_vllm else probe
     return {
         "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
         # Large weights take long to load: half an hour until the server has to answer.
         "startupProbe": probe | {"periodSeconds": 2, "failureThreshold": 900},
         "readinessProbe": probe | {"periodSeconds": 5, "failureThreshold": 2},
-        "livenessProbe": probe | {"periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
+        "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
     }
 
 

@@ -29,7 +29,9 @@ class Preset(BaseModel):
     """One base model.
 
     revision: a commit where a public source names one, else resolved to one at the first fetch.
-    tunes: by method, serves: by engine: `works`, or a reason's name; empty = not known.
+    tunes: by method, serves: by engine, adapts: by engine, with adapters: `works`, or a reason's
+    name; empty = not known.
+    predicts_ahead: whether it brings layers that guess the tokens behind the next one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +49,8 @@ class Preset(BaseModel):
     runs_on_cpu: bool = False
     tunes: dict[str, str] = Field(default_factory=dict)
     serves: dict[str, str] = Field(default_factory=dict)
+    adapts: dict[str, str] = Field(default_factory=dict)
+    predicts_ahead: bool = False
     shape: ModelShape | None = None
     wheel: str | None = None
     wheel_sha256: str | None = None
@@ -81,10 +85,17 @@ class Preset(BaseModel):
             "experts and embeddings, stay in 16 bits"
         )
 
-    def why_not_served(self) -> str:
-        """Why no engine of ours can serve it; empty = one can, or nobody knows."""
-        told = [_reason(each) for each in self.serves.values()]
+    def why_not_served(self, *engines: str) -> str:
+        """Why none of these engines, or of all there are, can serve it; empty = one can.
+
+        So it is where nobody knows.
+        """
+        told = [_reason(self.serves.get(each, _WORKS)) for each in engines or self.serves]
         return told[0] if told and all(told) else ""
+
+    def why_no_adapters(self, engine: str) -> str:
+        """Why the engine cannot serve it with adapters; empty = it can, or nobody knows."""
+        return _reason(self.adapts.get(engine, _WORKS))
 
     @property
     def likely_shape(self) -> ModelShape | None:

@@ -43,6 +43,7 @@ VARIANTS: dict[str, Object] = {
             "pullSecrets": ["mirror"],
             "control": {"digest": DIGEST},
             "pod": {"digest": DIGEST},
+            "vllm": {"digest": DIGEST},
             "postgresql": {"digest": DIGEST},
         },
         "pods": {"environment": {"HF_ENDPOINT": "https://hub.example.com"}},

@@ -226,10 +226,12 @@ def test_no_password_stands_in_a_pod(variant: str) -> None:
 def test_air_gapped_every_image_is_the_mirrors_by_digest() -> None:
     objects = render(VARIANTS["air-gapped"])
     images = {container["image"] for _, container in containers(objects)}
-    images.add(environment(objects, "worker")["KAITOFLOW_POD_IMAGE"])
+    told = environment(objects, "worker")
+    images |= {told["KAITOFLOW_POD_IMAGE"], told["KAITOFLOW_VLLM_IMAGE"]}
     assert images == {
         f"mirror.example.com/kaitoflow/kaitoflow/control@{DIGEST}",
         f"mirror.example.com/kaitoflow/kaitoflow/pod@{DIGEST}",
+        f"mirror.example.com/kaitoflow/kaitoflow/vllm@{DIGEST}",
         f"mirror.example.com/kaitoflow/library/postgres@{DIGEST}",
     }
     assert "docker.io" not in render_text(VARIANTS["air-gapped"])
@@ -244,7 +246,9 @@ def test_no_image_is_taken_as_the_latest() -> None:
 def test_the_images_have_the_chart_s_version() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     objects = render()
-    assert environment(objects, "worker")["KAITOFLOW_POD_IMAGE"] == f"kaitoflow/pod:{version}"
+    told = environment(objects, "worker")
+    assert told["KAITOFLOW_POD_IMAGE"] == f"kaitoflow/pod:{version}"
+    assert told["KAITOFLOW_VLLM_IMAGE"] == f"kaitoflow/vllm:{version}"
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
 
 

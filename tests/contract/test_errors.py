@@ -62,11 +62,10 @@ InvalidWorkspace JudgeUnusable ModelDoesNotFit ModelNotSupported NameTaken Names
 NoRoomToTune PortInUse RegistryDenied SecretNotFound SecretUnusable ServedDiffers StepUnknown
 TagTaken UnknownInstanceType UnknownPreset VolumeUnusable WeightsUnavailable""".split()
 FAILED = """BudgetSpent CloudDenied ContainerCrashLoopBackOff ContainerOOMKilled ContainerStartError
-DeadlineExceeded DiskFull GateCommandFailed GpuIncompatible HomeUnusable ImagePullError
-InternalError JudgeUnavailable
-KubernetesRefused LeadershipLost LogNotFound NothingLearned OutOfMemory PodForbidden
-PodsNotTogether PrefectUnavailable RunInProgress RunSuperseded ServerNotReady StateUnreadable
-TrainingDiverged WorkerNameTaken""".split()
+DeadlineExceeded DiskFull EngineEnded GateCommandFailed GpuIncompatible HomeUnusable
+ImagePullError InternalError JudgeUnavailable KubernetesRefused LeadershipLost LogNotFound
+NothingLearned OutOfMemory PodForbidden PodsNotTogether PrefectUnavailable RunInProgress
+RunSuperseded ServerNotReady StateUnreadable TrainingDiverged WorkerNameTaken""".split()
 EXIT_CODES = (
     [(reason, 75) for reason in RETRYABLE]
     + [(reason, 3) for reason in REFUSED]
@@ -76,14 +75,14 @@ EXIT_CODES = (
 
 # What the world may mend without an edit of the Workspace: it is looked at again. Not what a person
 # has to correct, and not what costs a training each time to find out.
-MAY_PASS = """CloudDenied CloudUnavailable ConfigMapNotFound ContainerStartError DatasetUnreachable
-DownloadFailed GpuNotReady ImagePullError InsufficientCapacity InsufficientQuota InvalidPriceTable
-KubernetesRefused KubernetesUnavailable NameTaken NoOfferLeft NoRoomToTune NodeClaimNotReady
-NodeDiskPressure NodeLaunchTimedOut NodeLimitReached NodeLost NodeMemoryPressure NodeNotReady
-NodeRegistrationTimedOut OfferUnavailable PodEvicted PodForbidden PodPreempted PodRejected
-QuotaExceeded RegistryDenied RegistryUnavailable SecretNotFound SecretUnusable ServerNotReady
-SkuNotAvailable TagTaken
-Unschedulable VolumeMountFailed VolumeUnusable WeightsUnavailable""".split()
+MAY_PASS = """CloudDenied CloudUnavailable ConfigMapNotFound ContainerStartError
+DatasetUnreachable DownloadFailed EngineEnded GpuNotReady ImagePullError InsufficientCapacity
+InsufficientQuota InvalidPriceTable KubernetesRefused KubernetesUnavailable NameTaken NoOfferLeft
+NoRoomToTune NodeClaimNotReady NodeDiskPressure NodeLaunchTimedOut NodeLimitReached NodeLost
+NodeMemoryPressure NodeNotReady NodeRegistrationTimedOut OfferUnavailable PodEvicted PodForbidden
+PodPreempted PodRejected QuotaExceeded RegistryDenied RegistryUnavailable SecretNotFound
+SecretUnusable ServerNotReady SkuNotAvailable TagTaken Unschedulable VolumeMountFailed
+VolumeUnusable WeightsUnavailable""".split()
 
 
 def test_what_may_pass_by_itself_is_told_from_what_a_person_has_to_edit() -> None:

@@ -183,7 +183,7 @@ def test_what_has_a_meaning_or_is_somebody_else_s_passes(name: str, value: str) 
 
 def test_what_has_no_effect_is_told_with_the_reason() -> None:
     manifest = tuning_manifest()
-    manifest["metadata"]["annotations"] = {"kaito.sh/runtime": "vllm"}
+    manifest["metadata"]["annotations"] = {"kaito.sh/disable-benchmark": "true"}
     manifest["metadata"]["labels"] = {"kaito.sh/upgrade-to-version": "0.13"}
     manifest["resource"]["preferredNodes"] = ["a", "b"]
     manifest["tuning"]["preset"]["accessMode"] = "private"
@@ -192,7 +192,7 @@ def test_what_has_no_effect_is_told_with_the_reason() -> None:
         "resource.preferredNodes",
         "resource.preferredNodes",
         "tuning.preset.accessMode",
-        "annotation kaito.sh/runtime",
+        "annotation kaito.sh/disable-benchmark",
         "label kaito.sh/upgrade-to-version",
     ]
 

@@ -64,6 +64,13 @@ def tuned(name: str, method: str, **annotations: str) -> Workspace:
     return parse_workspace(manifest, source="test")
 
 
+def ours(workspace: Workspace) -> Workspace:
+    """The same, to be served by our own engine."""
+    annotations = {**workspace.metadata.annotations, "kaito.sh/runtime": "transformers"}
+    metadata = workspace.metadata.model_copy(update={"annotations": annotations})
+    return workspace.model_copy(update={"metadata": metadata})
+
+
 HYBRID, STORED = "qwen3.5-9b", "qwen3-8b-awq"
 NOT_SERVED = 'kaito.sh/serve: "false"'
 
@@ -71,15 +78,15 @@ NOT_SERVED = 'kaito.sh/serve: "false"'
 @pytest.mark.parametrize(
     ("workspace", "use", "fix"),
     [
-        (served(HYBRID), "served", "choose a model that can be, such as granite-4.1-8b ("),
+        (ours(served(HYBRID)), "served", "choose a model that can be, such as granite-4.1-8b ("),
         (
-            tuned(HYBRID, "qlora"),
+            ours(tuned(HYBRID, "qlora")),
             "served",
             f"choose a model that can be, such as granite-4.1-8b, or annotate {NOT_SERVED} (",
         ),
         (tuned(STORED, "lora"), "tuned by lora", "choose a model that can be, such as phi-"),
         (tuned(STORED, "qlora"), "tuned by qlora", "choose a model that can be, such as phi-"),
-        (served(STORED), "served", "choose a model that can be, such as phi-"),
+        (ours(served(STORED)), "served", "choose a model that can be, such as phi-"),
     ],
 )
 def test_a_model_that_cannot_do_it_is_refused_with_one_that_can(
@@ -89,6 +96,13 @@ def test_a_model_that_cannot_do_it_is_refused_with_one_that_can(
         base_model(workspace, CLUSTER)
     assert refused.value.asked.endswith(f" is to be {use}")
     assert refused.value.fix.startswith(fix)
+
+
+@pytest.mark.parametrize("name", [HYBRID, STORED])
+def test_what_our_own_engine_cannot_serve_is_vllms_on_a_cluster(name: str) -> None:
+    assert base_model(served(name), CLUSTER)
+    with pytest.raises(ModelNotSupported, match="is to be served"):
+        base_model(served(name), replace(CLUSTER, is_cluster=False))
 
 
 def test_a_model_that_is_tuned_and_not_served_needs_no_server() -> None:

@@ -529,11 +529,11 @@ def test_an_annotation_that_means_nothing_is_refused(name: str, value: str, fix:
 
 
 def test_words_without_effect_are_told_in_the_plan_and_at_the_acceptance() -> None:
-    asked = workspace(annotations={"kaito.sh/performance-mode": "throughput"})
+    asked = workspace(annotations={"kaito.sh/node-class-name": "mine"})
     plan = make_plan(asked, CLUSTER, MADE)
     told = row(plan, "words")
     assert told.result == "warn"
-    assert "annotation kaito.sh/performance-mode: it is a flag of vLLM" in told.detail
+    assert "annotation kaito.sh/node-class-name: the installation's provisioner" in told.detail
     assert told.detail in acceptance(plan)
 
 

@@ -643,3 +643,23 @@ def test_users_keys_are_mounted_where_the_server_asks_for_them() -> None:
         one for one in containers(spec)["serve"]["volumeMounts"] if one["name"] == "user-keys"
     ]
     assert mount["mountPath"] == "/mnt/users"
+
+
+def test_where_vllm_serves_its_image_runs_all_of_the_pod() -> None:
+    settings = replace(SETTINGS, vllm_image="registry.example.com/vllm:1")
+    pod = replace(SERVING, has_vllm=True, gpus=2)
+    spec = pod_spec(stateful_set(workspace(), pod, settings))
+    assert {each["image"] for each in containers(spec).values()} == {"registry.example.com/vllm:1"}
+    server = containers(spec)["serve"]
+    assert server["livenessProbe"]["httpGet"]["path"] == "/live"
+    assert server["readinessProbe"]["httpGet"]["path"] == "/health"
+    assert {"name": "dshm", "mountPath": "/dev/shm"} in server["volumeMounts"]
+    assert {"name": "dshm", "emptyDir": {"medium": "Memory"}} in spec["volumes"]
+    # Blocks that grow in place cannot be shared between GPUs.
+    assert "PYTORCH_ALLOC_CONF" not in str(server["env"])
+
+
+def test_where_it_does_not_the_pods_image_does() -> None:
+    server = containers(pod_spec(stateful_set(workspace(), SERVING, SETTINGS)))["serve"]
+    assert server["image"] == SETTINGS.image
+    assert server["livenessProbe"]["httpGet"]["path"] == "/health"

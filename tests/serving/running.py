@@ -1,11 +1,14 @@
 """The server's real app on a real socket, for tests to talk to."""
 
 import asyncio
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx2
 import torch
@@ -15,17 +18,22 @@ from serving.api.answers import prove
 from serving.app import create_app
 from serving.metrics import Metrics
 from serving.server import Server
-from serving.transformers_engine.engine import TransformersEngine, load_engine
-from tasks.contract.programs.serving import ServerConfig
+from serving.transformers_engine.engine import load_engine
+from serving.vllm_engine.engine import start_engine
+from tasks.contract.programs.serving import ServerConfig, VllmConfig
+
+# A real `vllm`, where `make test-vllm` runs the tests; else the fake stands in its place.
+REAL_VLLM = os.environ.get("KAITOFLOW_TEST_VLLM", "")
+FAKE_VLLM = (sys.executable, "-m", "tests.serving.fake_vllm")
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server under test: where it listens and the engine behind it."""
+    """A server under test: where it listens, and the engine behind it, into which tests look."""
 
     url: str
     config: ServerConfig
-    engine: TransformersEngine
+    engine: Any
     client: httpx2.Client
 
     def chat(self, text: str, **fields: object) -> httpx2.Response:
@@ -35,11 +43,30 @@ class Running:
         return self.client.post("/v1/chat/completions", json=body)
 
 
+def vllm_config(**fields: Any) -> VllmConfig:
+    """How vLLM is started for a test: the real one small, since it is on a CPU."""
+    if not REAL_VLLM:
+        return VllmConfig(program=FAKE_VLLM, **fields)
+    small = {"enforce-eager": None, "dtype": "float32", "max-num-batched-tokens": "4096"}
+    return VllmConfig(program=(REAL_VLLM, "serve"), flags=small, **fields)
+
+
+def by(engine: str, config: ServerConfig) -> ServerConfig:
+    """The same server with another engine behind it: `transformers` or `vllm`."""
+    if engine == "transformers":
+        return config
+    return replace(config, engine="vllm", vllm=vllm_config())
+
+
 @contextmanager
 def serve(config: ServerConfig) -> Iterator[Running]:
     """The real app on a real socket, in float32 so that a batch rounds as a single row does."""
     shared = Server(config, Metrics())
-    engine = load_engine(config, metrics=shared.metrics, dtype=torch.float32)
+    engine: Any
+    if config.engine == "vllm":
+        engine = start_engine(config, metrics=shared.metrics)
+    else:
+        engine = load_engine(config, metrics=shared.metrics, dtype=torch.float32)
     asyncio.run(prove(engine, *engine.models))
     most = config.max_loaded_adapters
     shared.metrics.watch(engine, model=config.served_model_name, max_loaded_adapters=most)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.serving.running import Running
 
+pytestmark = pytest.mark.both_engines
+
 SHORT = {"max_new_tokens": 8}
 UNSUPPORTED = (
     "generate_kwargs.num_beams was asked for, this server does not support it; leave it out"

@@ -6,6 +6,8 @@ import pytest
 
 from tests.serving.running import Running
 
+pytestmark = pytest.mark.both_engines
+
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "the cat"}]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "the cat"}]}]
 

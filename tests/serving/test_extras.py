@@ -7,6 +7,8 @@ import pytest
 from tests.serving.running import Running
 from tests.serving.toy import SPECIAL
 
+pytestmark = pytest.mark.both_engines
+
 TEXT = {"model": "toy", "prompt": "the cat sat", "temperature": 0, "max_tokens": 8}
 
 

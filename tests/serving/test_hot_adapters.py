@@ -20,6 +20,7 @@ from tests.serving.running import Running, serve
 ENDLESS = r"((([a-z]|_|\.|\d)*)*)*"
 
 
+@pytest.mark.both_engines
 def test_vllms_clients_load_and_unload(hot: Running) -> None:
     loaded = load(hot, "first", "first")
     assert (loaded.status_code, loaded.text) == (
@@ -42,6 +43,7 @@ def test_an_adapter_that_came_later_answers_as_one_that_was_there_from_the_start
         assert text(hot.chat("the cat", model=mine)) == text(server.chat("the cat", model=theirs))
 
 
+@pytest.mark.both_engines
 def test_the_base_says_the_same_before_beside_and_after_an_adapter(hot: Running) -> None:
     before = text(hot.chat("the dog", model="toy"))
     load(hot, "first", "first")
@@ -69,6 +71,7 @@ def test_every_answer_says_which_weights_gave_it(hot: Running) -> None:
     assert second.headers["x-kaitoflow-generation"] != "mine"
 
 
+@pytest.mark.both_engines
 def test_a_request_under_way_ends_on_the_adapter_that_it_began_on(
     hot: Running, until: Callable[..., None]
 ) -> None:
@@ -185,6 +188,7 @@ def test_messages_that_a_template_does_not_end_for_are_a_400(hot: Running) -> No
     assert hot.chat("the cat", model="mine").status_code == 200
 
 
+@pytest.mark.both_engines
 def test_weights_that_are_no_numbers_are_refused(hot: Running) -> None:
     before = text(hot.chat("the cat"))
     path = root(hot) / "first" / "adapter_model.safetensors"

@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 from tests.serving.running import Running
 from tests.serving.test_openai import events_of
 
+pytestmark = pytest.mark.both_engines
+
 TEXT = {"model": "toy", "prompt": "the cat sat", "temperature": 0, "max_tokens": 5}
 
 IDS = [100, 101, 102]

@@ -13,6 +13,8 @@ from openai.types.chat import ChatCompletionMessage
 
 from tests.serving.running import Running
 
+pytestmark = pytest.mark.both_engines
+
 LONG = {"max_tokens": 3000, "min_tokens": 3000}
 
 

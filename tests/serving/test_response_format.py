@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from tests.serving.running import Running
 from tests.serving.test_openai import events_of
 
+pytestmark = pytest.mark.both_engines
+
 SCHEMA = {
     "type": "object",
     "properties": {"cat": {"enum": ["yes", "no"]}, "legs": {"enum": [3, 4]}},

@@ -19,6 +19,8 @@ from tests.chat.conversations import TOOL
 from tests.serving.running import Running
 from tests.serving.test_tool_calls import CALL, HERMES, SAID, tools_of
 
+pytestmark = pytest.mark.both_engines
+
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 FUNCTION = {"type": "function", **TOOL["function"]}  # type: ignore[dict-item]
 CALLED = {"type": "function_call", "call_id": "1", "name": "lookup", "arguments": "{}"}

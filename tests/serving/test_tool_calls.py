@@ -18,6 +18,8 @@ from tests.chat.families import source_of, teacher_of
 from tests.serving import toy
 from tests.serving.running import Running, serve
 
+pytestmark = pytest.mark.both_engines
+
 HERMES, LLAMA, MISTRAL = "qwen 2.5", "llama 3.1", "mistral nemo"
 CALL = {"name": "lookup", "arguments": {"key": "<b>"}}
 SAID = {

@@ -1,6 +1,6 @@
 """What the server and the weights program are told, and what the latter answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +80,29 @@ class AdapterSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VllmConfig:
+    """How `vllm serve` is started behind a server.
+
+    program: what is run, before its flags.
+    tensor_parallel: the GPUs that hold the model together.
+    max_loras: adapters whose rows may be in one step; 0 = none is ever served.
+    max_lora_rank: of those that come later; those that the server begins with raise it.
+    flags: more of its flags, by name, which go before those that follow from the rest; None = a
+        flag without a value.
+    restarts: how often in a row it is started again after it has ended by itself.
+    silence_s: how long nothing may come of any request that is in work, before it counts as hung.
+    """
+
+    program: tuple[str, ...] = ("vllm", "serve")
+    tensor_parallel: int = 1
+    max_loras: int = 4
+    max_lora_rank: int = 16
+    flags: dict[str, str | None] = field(default_factory=dict)
+    restarts: int = 3
+    silence_s: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerConfig:
     """One inference server.
 
@@ -90,6 +113,7 @@ class ServerConfig:
     cors_origins: web pages that may ask and read answers, besides the server's own; `*` = all.
     drain_s: that answers under way have to end once the server is told to stop.
     gpus: how many the pod was given; a server that cannot use them all does not start.
+    engine: what generates behind the front door; vllm: how that one is started.
     user_keys_file: keys of those who may ask, one a line (`serving.door.accounts`); None = all may.
 
     Of adapters that come while it serves:
@@ -115,6 +139,8 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     drain_s: float = 5.0
     gpus: int = 0
+    engine: Literal["transformers", "vllm"] = "transformers"
+    vllm: VllmConfig = field(default_factory=VllmConfig)
     user_keys_file: Path | None = None
     admin_key_file: Path | None = None
     max_loaded_adapters: int | None = None
