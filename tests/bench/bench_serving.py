@@ -54,6 +54,8 @@ _WHOLE = {
 }
 _QUICK = {"clients": [1, 16], "tokens": 16, "repetitions": 1, "prefix_requests": 5, "minutes": 5.0}
 
+_LEAST_STREAMED = 32  # tokens, so that streams still run while a long prompt is read
+
 
 def main() -> None:
     """Start all, measure, print, write."""
@@ -142,9 +144,10 @@ def _started(
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     prompts = Prompts(options.weights)
+    streamed = max(2 * options.tokens, _LEAST_STREAMED)
     return [
         *(clients_at_once(n, tokens=options.tokens, prompts=prompts) for n in options.clients),
-        long_prompt_joins(tokens=2 * options.tokens, prompts=prompts, without=WITH_ADAPTERS),
+        long_prompt_joins(tokens=streamed, prompts=prompts, without=WITH_ADAPTERS),
         known_prefix(requests=options.prefix_requests, prompts=prompts, without=WITH_ADAPTERS),
     ]
 
