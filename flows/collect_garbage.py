@@ -11,7 +11,7 @@ from prefect import flow
 from flows.prefect_api import PrefectApi
 from tasks.contract.happenings import leak_body
 from tasks.events import tell
-from tasks.nodes.current import current_collector
+from tasks.nodes.current import current_collector, show_quotas
 
 if TYPE_CHECKING:
     # It knows the API server's client, whose import takes a second.
@@ -48,6 +48,7 @@ async def collect_garbage() -> None:
     ):
         if collector is None:
             return
+        await show_quotas()
         removed = await collector.collect()
         kept = await collector.leaks()
     known = {leak.name for done in _done for leak in done.kept}

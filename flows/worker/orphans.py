@@ -5,11 +5,13 @@ A worker proves to be alive by its heartbeats on the work pool. Its earlier star
 """
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -33,6 +35,7 @@ logger = get_logger("kaitoflow.worker")  # ours would go to a run's log
 
 _PAGE = 200
 _LOCK_LEASE_S = 60.0
+_FORGOTTEN_AFTER_S = 5 * _LOCK_LEASE_S
 _HELD_STATES = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
@@ -44,6 +47,7 @@ class Orphans:
         self._pool = pool
         self._owner = owner
         self._leases = Leases(lease_s)
+        self._locked_since_s: float | None = None
 
     async def take_over(self, held: Callable[[], Collection[UUID]]) -> list[FlowRun]:
         """Schedule orphans again; those that were being cancelled are now this worker's to end.
@@ -107,7 +111,11 @@ class Orphans:
 
     @contextlib.asynccontextmanager
     async def _lock(self) -> AsyncIterator[bool]:
-        """Be the only worker of the pool that takes runs over; False when another one does."""
+        """Be the only worker of the pool that takes runs over; False when another one does.
+
+        A slot that stays taken far longer than that takes is nobody's: Prefect's server keeps its
+        holder in memory, and forgets it when it starts anew.
+        """
         name = f"take-over-{self._pool}"
         await self._client.upsert_global_concurrency_limit_by_name(name, 1)
         try:
@@ -117,13 +125,24 @@ class Orphans:
         except httpx.HTTPStatusError as error:
             if error.response.status_code != httpx.codes.LOCKED:
                 raise
+            await self._free_if_forgotten(name)
             yield False
             return
+        self._locked_since_s = None
         lease_id = UUID(answer.json()["lease_id"])
         try:
             yield True
         finally:
             await self._client.release_concurrency_slots_with_lease(lease_id)
+
+    async def _free_if_forgotten(self, name: str) -> None:
+        now_s = time.monotonic()
+        self._locked_since_s = self._locked_since_s or now_s
+        if now_s - self._locked_since_s > _FORGOTTEN_AFTER_S:
+            logger.warning("slot freed, which nobody gave back limit=%s", name)
+            free = GlobalConcurrencyLimitUpdate(active_slots=0)
+            await self._client.update_global_concurrency_limit(name, free)
+            self._locked_since_s = None
 
     async def _schedule_again(self, orphans: list[FlowRun]) -> list[FlowRun]:
         cancelling = []

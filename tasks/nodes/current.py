@@ -23,6 +23,7 @@ from tasks.skus.prices import price_table
 
 if TYPE_CHECKING:
     from tasks.nodes.aks.agent_pools import AgentPools
+    from tasks.nodes.aks.room import QuotaRoom
     from tasks.platform.kubernetes import KubernetesPlatform
 
 
@@ -108,7 +109,34 @@ def _claiming(platform: "KubernetesPlatform", kind: str) -> ClaimingProvisioner:
         ),
         max_nodes=chosen.max_nodes,
         node_class=chosen.node_class,
+        room=_room() if kind == "aks" else None,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _room() -> "QuotaRoom | None":
+    """The room of the subscription's quota; None where nobody says whose it is."""
+    chosen = settings()
+    if not (chosen.azure_subscription_id and chosen.azure_location):
+        return None
+    from tasks.nodes.aks.login import compute_client
+    from tasks.nodes.aks.quota import Quotas, read_quotas
+    from tasks.nodes.aks.room import QuotaRoom
+    from tasks.nodes.aks.shown_quota import show_quota
+
+    async def read() -> Quotas:
+        async with compute_client(chosen) as client:
+            return await read_quotas(client, chosen.azure_location)
+
+    return QuotaRoom(read, show=show_quota)
+
+
+async def show_quotas() -> None:
+    """Have Prefect show what the cloud's quotas have room for; nothing where there are none."""
+    if settings().platform == "local" or settings().provisioner != "aks":
+        return
+    if room := _room():
+        await room.show_all(await Ledger(_cluster().api).claims())
 
 
 @contextlib.asynccontextmanager

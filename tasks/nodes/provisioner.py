@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tasks.contract.artifacts import Node
 from tasks.contract.held_cost import HeldMachine
 from tasks.contract.workspace import Workspace
-from tasks.nodes.offers import CapacityType
+from tasks.nodes.offers import CapacityType, Offer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,16 @@ class Fulfiller(Protocol):
 
     async def discard(self, machine: Machine) -> None:
         """Have a machine without a claim removed; one that is not ours, or gone, is left alone."""
+
+
+class Room(Protocol):
+    """What a cloud lets be claimed, besides what is claimed already."""
+
+    async def lack(self, offer: Offer, count: int, claims: Sequence[Mapping[str, Any]]) -> str:
+        """Why so many more machines of a kind may not be claimed now; empty = they may.
+
+        Args: claims: all that there are of this installation.
+        """
 
 
 class Provisioner(Protocol):

@@ -1,7 +1,7 @@
 """Nodes are claimed, followed against deadlines and given back, on a real API server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -16,14 +16,15 @@ from tasks.nodes.claims.claiming import ClaimingProvisioner
 from tasks.nodes.claims.deadlines import Deadlines
 from tasks.nodes.claims.karpenter import KarpenterFulfiller
 from tasks.nodes.claims.ledger import Ledger
-from tasks.nodes.claims.node_claim import CLAIM, is_leaving, node_claim
+from tasks.nodes.claims.node_claim import CLAIM, is_leaving, node_claim, offer_of
 from tasks.nodes.claims.unavailable import NAME as REFUSED_OFFERS
 from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.held_gpus import GpuHolder
 from tasks.nodes.offers import Offer
-from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting
+from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Room, Waiting
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.node_affinity import owner_labels
 from tests.nodes.arm import Arm, running_arm
 from tests.nodes.azure import Azure
 from tests.nodes.karpenter import Conduct, Karpenter
@@ -81,7 +82,7 @@ class Cluster:
         return self.workspaces
 
     def provisioner(
-        self, deadlines: Deadlines = PATIENT, *, max_nodes: int = 100
+        self, deadlines: Deadlines = PATIENT, *, max_nodes: int = 100, room: Room | None = None
     ) -> ClaimingProvisioner:
         return ClaimingProvisioner(
             Ledger(self.connected),
@@ -96,6 +97,7 @@ class Cluster:
             list_workspaces=self.all_workspaces,
             deadlines=deadlines,
             max_nodes=max_nodes,
+            room=room,
         )
 
     async def ensure(
@@ -104,8 +106,8 @@ class Cluster:
         async def tell(waiting: Waiting) -> None:
             self.told.append(waiting)
 
-        max_nodes = changes.pop("max_nodes", 100)
-        provisioner = self.provisioner(replace(PATIENT, **changes), max_nodes=max_nodes)
+        max_nodes, room = changes.pop("max_nodes", 100), changes.pop("room", None)
+        provisioner = self.provisioner(replace(PATIENT, **changes), max_nodes=max_nodes, room=room)
         return await provisioner.ensure_nodes(workspace, need, on_waiting=tell)
 
     async def claims(self) -> list[str]:
@@ -116,6 +118,19 @@ class Cluster:
         assert self.actor
         while await self.claims() or await self.actor.machines():
             await asyncio.sleep(0.1)
+
+
+class Quota:
+    """A cloud that has room for so many machines of a kind, and for all of others."""
+
+    def __init__(self, instance_type: str, most: int) -> None:
+        self.instance_type, self.most = instance_type, most
+
+    async def lack(self, offer: Offer, count: int, claims: Sequence[Mapping[str, Any]]) -> str:
+        if offer.instance_type != self.instance_type:
+            return ""
+        used = sum(offer_of(claim).instance_type == self.instance_type for claim in claims)
+        return f"{used} of {self.most} are used" if used + count > self.most else ""
 
 
 @pytest.fixture(params=["karpenter", "aks"])
@@ -234,6 +249,41 @@ async def test_no_more_nodes_are_claimed_than_the_installation_may(
     with pytest.raises(NoOfferLeft, match="at most 1; delete Workspaces"):
         await cluster.ensure(wanting(GOOD), replace(NEED, nodes=2), max_nodes=1, capacity_s=1)
     assert actor.made == {}
+
+
+async def test_what_the_quota_has_no_room_for_is_not_claimed_and_waits_until_it_has(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor, room = cluster.play(), Quota(GOOD, most=1)
+    provisioner, told = cluster.provisioner(room=room), list[Waiting]()
+
+    async def tell(waiting: Waiting) -> None:
+        told.append(waiting)
+
+    async def ensure(name: str) -> ReadyNodes:
+        workspace = wanting(GOOD, name=name, uid=f"{name}-uid")
+        need = replace(NEED, labels=owner_labels(workspace.metadata))
+        return await provisioner.ensure_nodes(workspace, need, on_waiting=tell)
+
+    runs = [asyncio.create_task(ensure(name)) for name in ("first", "second")]
+    async with asyncio.timeout(60):
+        await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        while not any("waits for quota: 1 of 1 are used" in each.message for each in told):
+            await asyncio.sleep(0.05)
+    assert [each.reason for each in told if each.is_in_vain] == ["InsufficientQuota"]
+    assert actor.made == {GOOD: 1}
+    room.most = 2
+    await asyncio.gather(*runs)
+    assert actor.made == {GOOD: 2}
+    assert await cluster.api.get("ConfigMap", "default", REFUSED_OFFERS) is None  # nothing rests
+
+
+async def test_where_the_first_offer_s_quota_has_no_room_the_next_one_is_claimed(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor = cluster.play()
+    await cluster.ensure(wanting(BAD, GOOD), room=Quota(BAD, most=0))
+    assert actor.made == {GOOD: 1}
 
 
 async def test_released_twice_nothing_is_left(cluster: Cluster, wanting: Wanting) -> None:

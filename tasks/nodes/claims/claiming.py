@@ -15,6 +15,7 @@ from typing import Any
 from tasks.contract.errors import (
     CloudUnavailable,
     InsufficientCapacity,
+    InsufficientQuota,
     KubernetesUnavailable,
     NodeClaimNotReady,
     NodeLimitReached,
@@ -44,7 +45,14 @@ from tasks.nodes.claims.owners import open_nodes, own_nodes
 from tasks.nodes.claims.unavailable import Refusals, UnavailableOffers
 from tasks.nodes.held_gpus import HolderLister, in_the_way
 from tasks.nodes.offers import Offer, offers_of
-from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Waiting, WaitingListener
+from tasks.nodes.provisioner import (
+    Fulfiller,
+    NodeNeed,
+    ReadyNodes,
+    Room,
+    Waiting,
+    WaitingListener,
+)
 from tasks.nodes.selection import Selection, select_nodes
 from tasks.platform.leaving import sign_of_leaving
 from tasks.platform.node_affinity import owner_labels
@@ -75,11 +83,13 @@ class ClaimingProvisioner:
         deadlines: Deadlines,
         max_nodes: int,
         node_class: str = "",
+        room: Room | None = None,
     ) -> None:
         """Claim at most `max_nodes` for all Workspaces together, which bounds any mistake.
 
-        Args: node_class: see `node_claim`.
+        Args: node_class: see `node_claim`. room: None = nobody says what the cloud has room for.
         """
+        self._room, self._one_claims = room, asyncio.Lock()
         self._node_class = node_class
         self._ledger, self._fulfiller, self._unavailable = ledger, fulfiller, unavailable
         self._list_nodes, self._list_workspaces = list_nodes, list_workspaces
@@ -249,34 +259,50 @@ class ClaimingProvisioner:
                 f"{gone.over[offers[0]].message}; after two such machines no third is bought",
                 f"have Kubernetes count their GPUs, then forget it: {self._unavailable.forgetting}",
             )
-        offer = next((each for each in left if each not in gone.resting), None)
-        if offer is None:
+        free = [each for each in left if each not in gone.resting]
+        if not free:
             return _nothing_left(need, {each: gone.resting[each] for each in left})
-        there = len(await self._ledger.claims())
-        if there + len(slots) > self._max_nodes:
-            return Waiting(
-                reason=NodeLimitReached.__name__,
-                message=f"{_asked(need, offer)}; {there} nodes are claimed already, of at most "
-                f"{self._max_nodes}; delete Workspaces, or raise KAITOFLOW_MAX_NODES",
-                are_claims_ready=False,
-                is_in_vain=True,
-            )
-        for slot in slots:
-            claim = node_claim(
-                workspace,
-                offer,
-                slot=slot,
-                disk_gib=need.disk_gib,
-                finalizers=self._fulfiller.finalizers,
-                node_class=self._node_class,
-            )
-            if await self._ledger.want(claim):
-                claimed[name_of(claim)] = offer
+        async with self._one_claims:  # what another run is about to claim is claimed by then
+            claims = await self._ledger.claims()
+            if len(claims) + len(slots) > self._max_nodes:
+                return Waiting(
+                    reason=NodeLimitReached.__name__,
+                    message=f"{_asked(need, free[0])}; {len(claims)} nodes are claimed already, of "
+                    f"at most {self._max_nodes}; delete Workspaces, or raise KAITOFLOW_MAX_NODES",
+                    are_claims_ready=False,
+                    is_in_vain=True,
+                )
+            offer, lacks = await self._first_with_room(free, len(slots), claims)
+            if offer is None:
+                return _no_room(need, lacks)
+            for slot in slots:
+                claim = node_claim(
+                    workspace,
+                    offer,
+                    slot=slot,
+                    disk_gib=need.disk_gib,
+                    finalizers=self._fulfiller.finalizers,
+                    node_class=self._node_class,
+                )
+                if await self._ledger.want(claim):
+                    claimed[name_of(claim)] = offer
         return Waiting(
             reason=NodeClaimNotReady.__name__,
             message=f"{_asked(need, offer)}; it is claimed; wait for the machine",
             are_claims_ready=False,
         )
+
+    async def _first_with_room(
+        self, offers: Sequence[Offer], count: int, claims: Sequence[Seen]
+    ) -> tuple[Offer | None, Mapping[Offer, str]]:
+        """The first offer that the cloud has room for; and why it has none for those before."""
+        lacks: dict[Offer, str] = {}
+        for offer in offers:
+            lack = await self._room.lack(offer, count, claims) if self._room else ""
+            if not lack:
+                return offer, lacks
+            lacks[offer] = lack
+        return None, lacks
 
     async def release(
         self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
@@ -358,6 +384,18 @@ def _nothing_left(need: NodeNeed, resting: Mapping[Offer, Refusals]) -> Waiting:
         message=f"{need.nodes} node(s) of {offers} asked for; {why}; tried again at "
         f"{first.rests_until:%H:%M} UTC; other instance types may be named by annotation "
         "kaitoflow.io/instance-types",
+        are_claims_ready=False,
+        is_in_vain=True,
+    )
+
+
+def _no_room(need: NodeNeed, lacks: Mapping[Offer, str]) -> Waiting:
+    """That nothing is claimed before the cloud's quota has room for it."""
+    return Waiting(
+        reason=InsufficientQuota.__name__,
+        message=f"{need.nodes} node(s) of {', '.join(map(str, lacks))} asked for; waits for quota: "
+        f"{'; '.join(dict.fromkeys(lacks.values()))}; ask the cloud for more, or name other "
+        "instance types by annotation kaitoflow.io/instance-types",
         are_claims_ready=False,
         is_in_vain=True,
     )

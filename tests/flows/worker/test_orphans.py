@@ -46,6 +46,10 @@ class Server:
         self.lock_is_held = True
         return httpx.Response(200, json={"lease_id": str(uuid4())}, request=request)
 
+    async def update_global_concurrency_limit(self, _name: str, changed: Any) -> None:
+        assert changed.active_slots == 0
+        self.is_locked = False
+
     async def release_concurrency_slots_with_lease(self, _lease: UUID) -> None:
         self.lock_is_held = False
 
@@ -95,6 +99,23 @@ async def test_what_another_worker_held_is_taken_when_its_lease_is_over(run: Flo
     await look(server)
     assert server.scheduled == []
     await look(server, lease_s=ALL_GONE_S)
+    assert server.scheduled == [run.id]
+
+
+async def test_a_lock_that_stays_taken_far_too_long_is_nobody_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server(run := run_of("me/1"))
+    server.is_locked, now_s = True, 1000.0
+    monkeypatch.setattr("flows.worker.orphans.time.monotonic", lambda: now_s)
+    orphans = Orphans(cast("PrefectClient", server), "pool", ME, lease_s=NONE_GONE_S)
+    for later_s in (0, 200, 90):
+        now_s += later_s
+        await orphans.take_over(list)
+        assert server.is_locked
+    now_s += 20
+    for _ in range(2):
+        await orphans.take_over(list)
     assert server.scheduled == [run.id]
 
 
