@@ -24,11 +24,18 @@ def main() -> None:
     parser.add_argument("--batch-size", default="auto")
     parser.add_argument("--include-path", help="a folder with tasks of your own")
     asked = parser.parse_args()
-    scores = {
-        model: scores_of(evaluated(asked, adapter), asked.metric)
+    print(json.dumps(scores_by_model(asked)))
+
+
+def scores_by_model(asked: argparse.Namespace) -> dict[str, list[float]]:
+    """The score of each question, by each model that the gate names."""
+    from lm_eval.tasks import TaskManager
+
+    known = TaskManager(include_path=asked.include_path)  # which reads thousands of files
+    return {
+        model: scores_of(evaluated(asked, adapter, known), asked.metric)
         for model, adapter in models().items()
     }
-    print(json.dumps(scores))
 
 
 def models() -> dict[str, str | None]:
@@ -38,19 +45,20 @@ def models() -> dict[str, str | None]:
     return {**there, "base": None}
 
 
-def evaluated(asked: argparse.Namespace, adapter: str | None) -> Samples:
+def evaluated(asked: argparse.Namespace, adapter: str | None, known: Any) -> Samples:
     """What lm-eval keeps of each question of each task."""
     import lm_eval
-    from lm_eval.tasks import TaskManager
+    import torch
 
     model = {"pretrained": os.environ["KAITOFLOW_GATE_WEIGHTS"]}
     results = lm_eval.simple_evaluate(
         model="hf",
         model_args=model | ({"peft": adapter} if adapter else {}),
         tasks=asked.tasks,
-        task_manager=TaskManager(include_path=asked.include_path),
+        task_manager=known,
         limit=asked.limit,
         batch_size=asked.batch_size,
+        device="cuda" if torch.cuda.is_available() else "cpu",
         log_samples=True,
         bootstrap_iters=0,
     )
