@@ -66,6 +66,8 @@ class Installation:
     prefect_api: str
     settings: dict[str, str] = field(default_factory=dict)
     """Of both programs, beside those that all tests have."""
+    module: str = "flows"
+    """That both are run from."""
     urls: dict[str, str] = field(default_factory=dict)
     """Where a program finds the API server, if not where it is."""
     programs: dict[str, Program] = field(default_factory=dict)
@@ -89,7 +91,7 @@ class Installation:
         settings |= self.settings | instead
         told = [f"{key}={value}" for key, value in settings.items()]
         name = name or component
-        command = ["env", *told, sys.executable, "-m", "flows", component, *arguments]
+        command = ["env", *told, sys.executable, "-m", self.module, component, *arguments]
         self.programs[name] = Program(name, command, self.folder / f"{name}.log")
         self.ports[name] = settings["KAITOFLOW_WATCHER_PORT"]
         self.programs[name].start()
