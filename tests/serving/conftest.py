@@ -16,6 +16,8 @@ from tests.models import smollm2  # noqa: E402
 from tests.serving import toy  # noqa: E402
 from tests.serving.running import REAL_VLLM, Running, by, serve  # noqa: E402
 
+collect_ignore = [] if REAL_VLLM else ["vllm_engine/test_real.py"]
+
 # Of a test that holds what is true of any engine: it runs with each.
 BOTH = "both_engines"
 

@@ -47,6 +47,7 @@ def vllm_config(**fields: Any) -> VllmConfig:
     """How vLLM is started for a test: the real one small, since it is on a CPU."""
     if not REAL_VLLM:
         return VllmConfig(program=FAKE_VLLM, **fields)
+    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     small = {"enforce-eager": None, "dtype": "float32", "max-num-batched-tokens": "4096"}
     return VllmConfig(program=(REAL_VLLM, "serve"), flags=small, **fields)
 

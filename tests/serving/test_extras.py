@@ -27,7 +27,8 @@ def refused(server: Running, path: str = "/v1/completions", **fields: Any) -> di
 def test_a_bias_brings_a_token_and_keeps_one_away(server: Running) -> None:
     (token, *_) = server.engine.encode_text("fog", adds=False)
     assert complete(server, logit_bias={str(token): 100}) == 8 * server.engine.decode([token])
-    two = {"allowed_token_ids": server.engine.encode_text("ab", adds=False), "max_tokens": 1}
+    letters = [server.engine.encode_text(letter, adds=False)[0] for letter in "ab"]
+    two = {"allowed_token_ids": letters, "max_tokens": 1}
     first = complete(server, **two)
     (kept_away,) = server.engine.encode_text(first, adds=False)
     other = complete(server, **two, logit_bias={str(kept_away): -100})
@@ -66,7 +67,7 @@ def test_special_tokens_are_shown_where_that_is_asked_for(server: Running) -> No
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"logit_bias": {"9999": 1}}, "logit_bias"),
+        ({"logit_bias": {"9999999": 1}}, "logit_bias"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1"),
         ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),

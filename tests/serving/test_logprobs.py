@@ -76,7 +76,7 @@ def test_a_text_told_back_has_the_models_own_probabilities(server: Running) -> N
     choice = complete(server, echo=True, logprobs=1, max_tokens=1)
     assert choice["text"].startswith("the cat sat")
     told, ids = choice["logprobs"], server.engine.encode_text("the cat sat")
-    model = AutoModelForCausalLM.from_pretrained(server.config.weights_dir)
+    model = AutoModelForCausalLM.from_pretrained(server.config.weights_dir, dtype=torch.float32)
     with torch.inference_mode():
         scores = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
     wanted = [float(scores[at, one]) for at, one in enumerate(ids[1:])]
