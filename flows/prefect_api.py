@@ -131,6 +131,11 @@ class PrefectApi:
         found = await self._runs({"id": {"any_": [str(run_id)]}})
         return found[0] if found else None
 
+    async def said_by(self, run: Run) -> list[str]:
+        """What each of a run's states said of itself, from its first one on."""
+        states = await self._ask("GET", f"/flow_run_states/?flow_run_id={run.id}")
+        return [str(each.get("message") or "") for each in states]
+
     async def schedules(self, deployment: UUID) -> list[dict[str, Any]]:
         """A deployment's schedules: of each its id, its slug and the body that Prefect has."""
         found = await self._ask("GET", f"/deployments/{deployment}/schedules")

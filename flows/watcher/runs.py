@@ -22,13 +22,8 @@ _CANCEL_TIMEOUT_S = 60.0
 _LOOK_AGAIN_S = 0.5
 # Runs that are created at once: the server is no faster with more, and all would wait for the last.
 _CREATIONS_AT_ONCE = 4
-# What a run says that was ended here before it began; of others a person thought better.
-_ENDED_HERE = "its Workspace was stopped, changed or deleted before it began"
-
-
-def was_cancelled_by_a_person(run: Run) -> bool:
-    """Whether somebody ended the run in Prefect, which then is not begun again."""
-    return run.state_type == "CANCELLED" and run.said != _ENDED_HERE
+# What a run is told that is ended here; of others a person thought better.
+_ENDED_HERE = "its Workspace was stopped, changed or deleted"
 
 
 class WorkspaceRuns:
@@ -111,7 +106,17 @@ class WorkspaceRuns:
         if run.state_type == "SCHEDULED":
             await self._prefect.set_state(run, "CANCELLED", message=_ENDED_HERE)
         elif run.state_type != "CANCELLING":
-            await self._prefect.set_state(run, "CANCELLING")
+            await self._prefect.set_state(run, "CANCELLING", message=_ENDED_HERE)
+
+    async def was_cancelled_by_a_person(self, run: Run) -> bool:
+        """Whether somebody ended the run in Prefect, which then is not begun again.
+
+        The last state is its worker's word, the one before says who asked for it: a stop that was
+        taken back while no watcher was there has ended its run all the same.
+        """
+        if run.state_type != "CANCELLED":
+            return False
+        return _ENDED_HERE not in await self._prefect.said_by(run)
 
     def tell_soon(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Have Prefect's feed tell of it, which nothing waits for, and which may be away."""

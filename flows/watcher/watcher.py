@@ -35,7 +35,7 @@ from flows.watcher.decide import (
 from flows.watcher.freshness import Freshness
 from flows.watcher.metrics import WatcherMetrics
 from flows.watcher.owned import Around, as_seen, departures
-from flows.watcher.runs import WorkspaceRuns, was_cancelled_by_a_person
+from flows.watcher.runs import WorkspaceRuns
 from flows.watcher.settings import WatcherSettings
 from flows.watcher.surroundings import Owner, Surroundings, owner_of
 from tasks.contract.errors import InvalidWorkspace
@@ -202,7 +202,7 @@ class Watcher:
         status, now = status_of(found), datetime.now(UTC)
         if found is None or has_run(status, generation=meta.generation, attempt=attempt):
             return True
-        if was_cancelled_by_a_person(run):
+        if await self._runs.was_cancelled_by_a_person(run):
             ended = cancelled(status, generation=meta.generation, now=now)
             await self._write(meta, ended, before=status, version=_version(found))
             logger.info("run cancelled workspace=%s attempt=%d", meta, attempt)

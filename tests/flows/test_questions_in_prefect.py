@@ -98,3 +98,14 @@ async def test_runs_of_a_command_are_ended_whatever_their_state(
         "1": ("CANCELLED", "stopped by the user"),
         "2": ("COMPLETED", ""),
     }
+
+
+async def test_who_ended_a_run_is_told_after_its_worker_has_had_the_last_word(
+    api: PrefectApi, prefect_home: str
+) -> None:
+    (begun,) = await asked(api, waiting())
+    set_state(prefect_home, begun, type="RUNNING", name="Running")
+    await api.set_state(begun, "CANCELLING", message="stopped here")
+    set_state(prefect_home, begun, type="CANCELLED", name="Cancelled", message="by its worker")
+    said = await api.said_by(begun)
+    assert said[-2:] == ["stopped here", "by its worker"]

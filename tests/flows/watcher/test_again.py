@@ -72,22 +72,28 @@ class Prefect:
     def __init__(self, *states: str) -> None:
         self.runs = {f"there {n}": self._run(state) for n, state in enumerate(states)}
         self.asked: list[Mapping[str, Any]] = []
-        self.next_state, self.next_said = "SCHEDULED", ""
+        self.next_state = "SCHEDULED"
+        self.said = defaultdict[UUID, list[str]](list)
 
-    def _run(self, state: str, said: str = "") -> Run:
-        told = {"message": said}
-        return Run(id=uuid4(), name="run", state_type=state, state_name=state, state=told)
+    def _run(self, state: str) -> Run:
+        return Run(id=uuid4(), name="run", state_type=state, state_name=state)
 
     async def deployment_id(self, _flow: str, _name: str) -> UUID:
         return uuid4()
 
     async def create_run(self, _deployment: UUID, body: Mapping[str, Any]) -> Run:
         self.asked.append(body)
-        made = self._run(self.next_state, self.next_said)
+        made = self._run(self.next_state)
         return self.runs.setdefault(body["idempotency_key"], made)
 
     async def set_state(self, run: Run, kind: str, *, message: str = "") -> None:
-        run.state_type, run.state = kind, {"message": message}
+        run.state_type = kind
+        self.said[run.id].append(message)
+        if kind == "CANCELLING":  # its worker ends it, and says so in words of its own
+            await self.set_state(run, "CANCELLED", message="The run was cancelled.")
+
+    async def said_by(self, run: Run) -> list[str]:
+        return self.said[run.id]
 
     async def runs_with(self, _tags: Sequence[str]) -> list[Run]:
         return [*self.runs.values()]
@@ -145,13 +151,15 @@ async def test_a_run_that_has_ended_without_a_word_is_planned_again(state: str) 
     assert (status.state, status.attempt) == ("Running", 1)
 
 
-async def test_a_run_that_was_ended_here_before_it_began_is_planned_again() -> None:
-    api, prefect = ApiServer(workspace(a_status(State.RUNNING))), Prefect("SCHEDULED")
+@pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "RUNNING"])
+async def test_a_run_that_was_ended_here_and_told_nothing_is_planned_again(state: str) -> None:
+    api, prefect = ApiServer(workspace(a_status(State.RUNNING))), Prefect()
+    prefect.next_state = state
     watcher = watcher_of(api, prefect)
-    await watcher._runs.cancel(ObjectMeta.model_validate(api.manifest["metadata"]))
-    [ended] = prefect.runs.values()
-    prefect.next_state, prefect.next_said = str(ended.state_type), ended.said
     await watcher.look(api.manifest)
+    await watcher._runs.cancel(ObjectMeta.model_validate(api.manifest["metadata"]))
+    assert [run.state_type for run in prefect.runs.values()] == ["CANCELLED"]
+    await watcher_of(api, prefect).look(api.manifest)  # a watcher that has seen none of it
     status = WorkspaceStatus.model_validate(api.manifest["status"])
     assert (status.state, status.attempt) == ("Running", 1)
 
