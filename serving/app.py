@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from serving import errors
-from serving.api.answer_models import Health, ModelAnswer, ModelsAnswer
+from serving.api.answer_models import Health, Life, ModelAnswer, ModelsAnswer
 from serving.api.described import REFUSAL, described
 from serving.door import accounts, pages
 from serving.errors import ApiError
@@ -61,7 +61,7 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
             raise ApiError(503, "nothing is generated now; the log says why", code="broken")
         return JSONResponse({"status": "Healthy"})
 
-    @app.get("/live", include_in_schema=False)
+    @app.get("/live", **described(gives=Life, said="Whether the server answers at all."))
     async def live() -> JSONResponse:
         """200 for as long as the server answers, also while its engine is started (again)."""
         return JSONResponse({"status": "Alive"})

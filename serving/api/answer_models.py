@@ -35,6 +35,12 @@ class Health(Answer):
     status: Literal["Healthy"]
 
 
+class Life(Answer):
+    """A server that answers, whatever its engine does."""
+
+    status: Literal["Alive"]
+
+
 class ModelAnswer(Answer):
     """A name that may be asked; root: the version behind it, or an adapter's base."""
 

@@ -9,6 +9,7 @@ from flows.commands.models import show_models
 from tasks.contract.errors import UnknownPreset
 
 HYBRID, DENSE = "qwen3.5-4b", "granite-4.1-8b"
+ITS_OWN_CODE = "kimi-k2.7-code"
 
 
 def shown(capsys: pytest.CaptureFixture[str], *names: str, output: str = "table") -> str:
@@ -25,20 +26,24 @@ def test_each_use_names_a_machine_of_that_cloud_or_why_there_is_none(
 ) -> None:
     model = told(capsys, HYBRID)
     assert model["tunes"]["qlora"] == {"cheapest": "Standard_NC4as_T4_v3"}
-    assert "linear attention" in model["serves"]["whyNot"]
+    assert model["serves"] == {"cheapest": "Standard_NC4as_T4_v3"}
+    for use in (told(capsys, ITS_OWN_CODE)["serves"], *told(capsys, ITS_OWN_CODE)["tunes"].values()):
+        assert set(use) == {"whyNot"}
+        assert use["whyNot"]
     assert set(told(capsys, DENSE)["serves"]) == {"cheapest"}
 
 
 def test_a_table_says_no_and_a_wide_one_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    heads, line = shown(capsys, HYBRID).splitlines()
+    heads, can, cannot = shown(capsys, HYBRID, ITS_OWN_CODE).splitlines()
     assert heads.split()[0] == "NAME"
-    assert line.split() == [
+    assert can.split() == [
         *(HYBRID, "8.7", "GiB", "256k", "apache-2.0"),
-        *("Standard_NC4as_T4_v3", "Standard_NC4as_T4_v3", "no"),
+        *["Standard_NC4as_T4_v3"] * 3,
     ]
-    wide = shown(capsys, HYBRID, output="wide").splitlines()[1]
-    assert "linear attention" in wide
-    assert told(capsys, HYBRID)["revision"][:12] in wide
+    assert cannot.split()[-3:] == ["no", "no", "no"]
+    wide = shown(capsys, ITS_OWN_CODE, output="wide").splitlines()[1]
+    assert told(capsys, ITS_OWN_CODE)["serves"]["whyNot"] in wide
+    assert told(capsys, HYBRID)["revision"][:12] in shown(capsys, HYBRID, output="wide")
 
 
 def test_an_unknown_name_is_refused_with_near_ones() -> None:

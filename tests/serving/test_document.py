@@ -131,7 +131,7 @@ def test_what_it_says_is_not_taken_is_refused_in_the_shape_that_it_tells(
     assert not faults(document, schema_of(told["responses"]["4XX"]), refused.json())
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/first"])
+@pytest.mark.parametrize("path", ["/health", "/live", "/v1/models", "/v1/models/first"])
 def test_what_is_read_is_answered_so(server: Running, document: Document, path: str) -> None:
     named = path.replace("first", "{name}")
     schema = schema_of(document["paths"][named]["get"]["responses"]["200"])
