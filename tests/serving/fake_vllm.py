@@ -185,9 +185,9 @@ class FakeVllm:
         if fault.get("fault") == "refuse":
             return _refusal(400, "refused, as a test asked for")
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-        await answer.prepare(request)
         told = 0
         try:
+            await answer.prepare(request)
             async for event, tokens in self._events(asked):
                 told += tokens
                 await answer.write(f"data: {json.dumps(event)}\n\n".encode())
