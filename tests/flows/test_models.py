@@ -27,7 +27,10 @@ def test_each_use_names_a_machine_of_that_cloud_or_why_there_is_none(
     model = told(capsys, HYBRID)
     assert model["tunes"]["qlora"] == {"cheapest": "Standard_NC4as_T4_v3"}
     assert model["serves"] == {"cheapest": "Standard_NC4as_T4_v3"}
-    for use in (told(capsys, ITS_OWN_CODE)["serves"], *told(capsys, ITS_OWN_CODE)["tunes"].values()):
+    for use in (
+        told(capsys, ITS_OWN_CODE)["serves"],
+        *told(capsys, ITS_OWN_CODE)["tunes"].values(),
+    ):
         assert set(use) == {"whyNot"}
         assert use["whyNot"]
     assert set(told(capsys, DENSE)["serves"]) == {"cheapest"}
