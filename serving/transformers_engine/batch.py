@@ -1,4 +1,4 @@
-"""The continuations in work: their prompts are read (prefill), then each step adds a token to all.
+"""The continuations in work: while prompts of some are read, each step adds a token to all others.
 
 Belongs to the engine's thread alone; others may look at `rows`.
 """
@@ -8,37 +8,50 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from transformers.cache_utils import DynamicCache
 
 from serving.engine import Piece
 from serving.transformers_engine.faults import free_frames, is_out_of_memory, told
-from serving.transformers_engine.forward import Forward, left_padded
+from serving.transformers_engine.forward import Forward
 from serving.transformers_engine.kv_cache import RowCache
+from serving.transformers_engine.reading import Reader
 from serving.transformers_engine.rows import Row, Writer
-from serving.transformers_engine.sampling import choose, rank
+from serving.transformers_engine.sampling import choose
 
 log = logging.getLogger(__name__)
 
+# Prompt tokens in one go while nobody waits for a next token, padding counted.
+_ALONE_TOKENS = 4096
+
 
 class Batch:
-    """Rows that are computed together; they join and leave between steps."""
+    """Rows that are computed together; they join and leave between steps.
 
-    def __init__(self, forward: Forward, writer: Writer) -> None:
+    rows: first those in the cache, in its order, then those whose prompts are to be read.
+    """
+
+    def __init__(
+        self, forward: Forward, reader: Reader, writer: Writer, *, part_tokens: int
+    ) -> None:
+        """Have no rows. part_tokens: of a prompt in one go, while others wait for a next token."""
         self._forward = forward
+        self._reader = reader
         self._writer = writer
+        self._part_tokens = part_tokens
         self._cache = RowCache()
+        self._crowded: set[Row] = set()  # which did not fit into memory together
         self.rows: list[Row] = []
 
     @property
     def tokens(self) -> int:
         """How many tokens of the cache they take; every row is as wide as the widest."""
-        rows = list(self.rows)
-        return len(rows) * max((row.length for row in rows), default=0)
+        return self._cache.rows * self._cache.width
 
     def clear(self) -> None:
         """Have no rows and an empty cache, whatever has become of them."""
         self.rows = []
         self._cache = RowCache()
+        self._crowded.clear()
+        self._reader.start_again()
 
     def drop_cancelled(self) -> None:
         """Leave those out for which nobody waits any more."""
@@ -48,85 +61,83 @@ class Batch:
         """Take rows out of the batch and its cache."""
         if not leaving:
             return
-        gone = set(map(id, leaving))
-        for at in range(len(self.rows) - 1, -1, -1):
-            if id(self.rows[at]) in gone:
+        gone, count = set(map(id, leaving)), self._cache.rows
+        read = self.rows[:count]
+        for at in range(count - 1, -1, -1):
+            if id(read[at]) in gone:
                 self._cache.remove(at)
-                self.rows[at] = self.rows[-1]
-                self.rows.pop()
-        self._cache.fit([row.length for row in self.rows])
+                read[at] = read[-1]
+                read.pop()
+        self.rows = [*read, *(row for row in self.rows[count:] if id(row) not in gone)]
+        self._cache.fit([row.length for row in read])
 
-    def join(self, joining: Sequence[Row]) -> None:
-        """Read the prompts of rows that have just joined and choose their first tokens.
+    def turn(self) -> None:
+        """Read on in the prompts of rows that have joined, and one more token for all others."""
+        unread = self.rows[self._cache.rows :]
+        if unread:
+            self._read_on(unread)
+        if self._cache.rows:
+            self._step()
+
+    def _read_on(self, unread: Sequence[Row]) -> None:
+        """Read some prompts, or a part of one, and choose first tokens once one is at its end.
 
         What the memory does not hold together is read one by one; a prompt that it does not hold
         alone ends its own row, and the others go on.
         """
+        at_once = self._part_tokens if self._cache.rows else _ALONE_TOKENS
+        rows = self._reader.next_rows(unread, at_once=at_once)
+        rows = rows[:1] if rows[0] in self._crowded else rows
         try:
-            cache, logits = self._read(joining)
-            self._cache.reserve(cache)
+            read = self._reader.read(rows, at_once=at_once)
+            if read is None:
+                return
+            self._cache.reserve(read.cache)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self._join_apart(joining, error)
+            self._make_room(rows, error)
             return
-        self._cache.add(cache)
-        for row in joining:
+        self._cache.add(read.cache)
+        for row in rows:
             row.length = len(row.generation.prompt_ids)
-        self._continue(joining, logits)
+        self._crowded.difference_update(rows)
+        self._reader.keep(read)
+        if read.scored:
+            row = rows[0]
+            row.stream.deliver(Piece(index=row.index, text="", tokens=0, scored=read.scored))
+        self._continue(rows, read.logits)
 
-    def _join_apart(self, joining: Sequence[Row], error: Exception) -> None:
-        """Have rows join one by one after they did not together; one alone has had its try."""
-        self.rows = [row for row in self.rows if row not in joining]
+    def _make_room(self, rows: Sequence[Row], error: Exception) -> None:
+        """Have rows read again after memory was freed or apart; one that had all ends."""
         free_frames(error)
-        if len(joining) == 1:
-            self._end_badly(joining[0], error)
+        if self._reader.start_again():
             return
-        for row in joining:
-            self.rows = [*self.rows, row]
-            self.join([row])
+        self._crowded.update(rows)
+        if len(rows) == 1:
+            self._crowded.discard(rows[0])
+            self._end_badly(rows[0], error)
+            self._leave(rows)
 
-    def _read(self, joining: Sequence[Row]) -> tuple[DynamicCache, torch.Tensor]:
-        if joining[0].generation.scores_prompt:
-            return self._read_with_scores(joining[0])
-        prompts = [row.generation.prompt_ids for row in joining]
-        cache = DynamicCache()
-        logits = self._forward(
-            left_padded(prompts),
-            lengths=[len(prompt) for prompt in prompts],
-            cache=cache,
-            models=[row.generation.model for row in joining],
-        )
-        return cache, logits
-
-    def _read_with_scores(self, row: Row) -> tuple[DynamicCache, torch.Tensor]:
-        """Read a prompt that is told token by token how likely it was."""
-        ids, cache = list(row.generation.prompt_ids), DynamicCache()
-        count = row.generation.top_logprobs or 0
-        scored, after, last = [self._writer.scored(ids[0], None)], 1, None
-        for scores in self._forward.each(ids, cache=cache, model=row.generation.model):
-            following, last = ids[after : after + len(scores)], scores[-1:]
-            if following:
-                logprobs = torch.log_softmax(scores[: len(following)], -1)
-                ranks = rank(following, logprobs, count=count)
-                scored += map(self._writer.scored, following, ranks)
-            after += len(scores)
-        assert last is not None
-        row.stream.deliver(Piece(index=row.index, text="", tokens=0, scored=tuple(scored)))
-        return cache, last
-
-    def step(self) -> None:
-        """One more token for every row."""
-        logits = self._forward(
-            [[row.token] for row in self.rows],
-            lengths=[row.length + 1 for row in self.rows],
-            cache=self._cache,
-            models=[row.generation.model for row in self.rows],
-        )
+    def _step(self) -> None:
+        """One more token for every row whose prompt has been read."""
+        rows = self.rows[: self._cache.rows]
+        try:
+            logits = self._forward(
+                [[row.token] for row in rows],
+                lengths=[row.length + 1 for row in rows],
+                cache=self._cache,
+                models=[row.generation.model for row in rows],
+            )
+        except Exception as error:
+            if not (is_out_of_memory(error) and self._reader.start_again()):
+                raise
+            free_frames(error)  # the next turn writes the same column again
+            return
         self._cache.advance()
-        for row in self.rows:
+        for row in rows:
             row.length += 1
-        self._continue(self.rows, logits)
+        self._continue(rows, logits)
 
     def _continue(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         for row in rows:

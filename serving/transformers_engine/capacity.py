@@ -8,6 +8,8 @@ from serving.model.free_memory import free_memory_bytes
 from tasks.contract.programs.serving import ServerConfig
 
 _CACHE_SHARE_OF_FREE_MEMORY = 0.6
+_KEPT_SHARE = 0.25
+_MOST_KEPT_TOKENS = 2**15
 
 
 def context_tokens(config: ServerConfig, model: Any) -> int:
@@ -24,6 +26,12 @@ def cache_tokens(model: Any) -> int:
     numbers = 2 * sum(_kv_width(layer) for layer in layers)
     bytes_per_token = numbers * model.dtype.itemsize
     return int(_free_bytes(model) * _CACHE_SHARE_OF_FREE_MEMORY / bytes_per_token)
+
+
+def shares(tokens: int) -> tuple[int, int]:
+    """Of the tokens that fit: those for beginnings that are kept, and those for what is in work."""
+    kept = min(int(tokens * _KEPT_SHARE), _MOST_KEPT_TOKENS)
+    return kept, tokens - kept
 
 
 def _kv_width(layer: Any) -> int:

@@ -1,9 +1,10 @@
 """Continuous batching over any transformers causal language model, on CPU and GPU.
 
-One thread owns the model. Each turn it takes waiting requests in (one padded prefill) or makes one
-step for all rows together; rows join and leave between steps. Rows of different adapters share a
-batch. Each row has its own positions, mask and random numbers, so that in exact arithmetic it says
-what it says alone; in bfloat16 a batch rounds otherwise, which can turn a near tie.
+One thread owns the model. Each turn it reads on in the prompts of rows that have joined, in parts,
+and makes one step for all other rows together; rows join and leave between steps. Rows of different
+adapters share a batch. Each row has its own positions, mask and random numbers, so that in exact
+arithmetic it says what it says alone; in bfloat16 a batch rounds otherwise, which can turn a near
+tie.
 """
 
 import copy
@@ -48,10 +49,12 @@ from serving.tokens.defaults import generation_defaults
 from serving.tokens.grammars import Grammars
 from serving.tokens.prompts import Prompts
 from serving.transformers_engine.batch import Batch
-from serving.transformers_engine.capacity import cache_tokens, context_tokens
+from serving.transformers_engine.capacity import cache_tokens, context_tokens, shares
 from serving.transformers_engine.faults import free_frames, told
 from serving.transformers_engine.forward import Forward
 from serving.transformers_engine.hot_adapters import HotAdapters
+from serving.transformers_engine.prefixes import Prefixes
+from serving.transformers_engine.reading import Reader
 from serving.transformers_engine.rows import Row, Writer
 from serving.transformers_engine.scheduling import Scheduler
 from tasks.contract.errors import KaitoflowError, WeightsUnavailable
@@ -60,6 +63,9 @@ from tasks.contract.programs.serving import AdapterSource, ServerConfig
 log = logging.getLogger(__name__)
 
 _BROKEN_AFTER_FAILURES = 3
+# Of a prompt in one go, while others wait for a next token: about a fifth of a second of a small
+# model on two cores, and what a GPU needs to be busy.
+_PART_TOKENS_CPU, _PART_TOKENS_GPU = 128, 2048
 _STOPPING = "the server is stopping"
 
 
@@ -79,7 +85,7 @@ class TransformersEngine:
         self._metrics = metrics
         self._prompts = Prompts(tokenizer, adapters=config.adapters)
         self.vocabulary_tokens = int(model.get_input_embeddings().weight.shape[0])
-        self._cache_tokens = cache_tokens(model)
+        kept_tokens, self._cache_tokens = shares(cache_tokens(model))
         self.context_tokens = min(context_tokens(config, model), self._cache_tokens)
         longest = max(map(len, tokenizer.get_vocab()), default=1)
         self.context_characters = self.context_tokens * longest
@@ -94,7 +100,13 @@ class TransformersEngine:
             own_tokenizer, grammars=self._grammars, stop_ids=stop_ids, metrics=metrics
         )
         forward = Forward(model, base=config.served_model_name)
-        self._batch = Batch(forward, self._writer)
+        self._prefixes = Prefixes(most_tokens=kept_tokens, identity=forward.identity)
+        self._batch = Batch(
+            forward,
+            Reader(forward, self._prefixes, self._writer),
+            self._writer,
+            part_tokens=_PART_TOKENS_CPU if model.device.type == "cpu" else _PART_TOKENS_GPU,
+        )
         self._scheduler = Scheduler(
             max_concurrency=config.max_concurrency,
             max_queue=config.max_queue,
@@ -154,7 +166,7 @@ class TransformersEngine:
         )
 
     async def own_metrics(self) -> str:
-        return ""
+        return self._prefixes.metrics()
 
     def expect_as_trained(self) -> None:
         """Nothing if the adapters of the beginning answer as where they were tuned.
@@ -227,10 +239,7 @@ class TransformersEngine:
         with self._wake:  # a row that is seen elsewhere waits or is in work, at every moment
             joining = self._scheduler.admit(self._batch.rows)
             self._batch.rows = [*self._batch.rows, *joining]
-        if joining:
-            self._batch.join(joining)
-        elif self._batch.rows:
-            self._batch.step()
+        self._batch.turn()
 
     def _fail(self, error: Exception) -> None:
         """Give every row in work up, and start clean: what the cache holds cannot be trusted."""

@@ -3,6 +3,7 @@
 Knows nothing of requests. Belongs to one thread, which also adds and removes adapters.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ class Forward:
         self._mixes = self._find_mixes()
         self._vocabulary = int(self._model.get_input_embeddings().weight.shape[0])
         self._active: str | None = ""
+        self._times_added = Counter[str]()
 
     @property
     def dtype(self) -> str:
@@ -56,6 +58,7 @@ class Forward:
     def add(self, source: AdapterSource) -> None:
         """Have one adapter more, between two steps. Raises: AdapterMismatch."""
         self._active = ""  # PEFT switches layers as it loads
+        self._times_added[source.name] += 1
         self._peft = add_adapter(self._peft or self._model, source)
         self._mixes = self._find_mixes()
 
@@ -65,6 +68,10 @@ class Forward:
         self._active = ""
         remove_adapter(self._peft, name)
         self._mixes = self._find_mixes()
+
+    def identity(self, model: str) -> str:
+        """What tells a model from those that had its name before it."""
+        return f"{self._times_added[model]} {model}"
 
     def can_mix(self, models: Collection[str]) -> bool:
         """Whether rows of these models may share a batch."""

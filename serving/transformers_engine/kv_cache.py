@@ -76,6 +76,16 @@ class RowCache(Cache):
         self._window = _Window()
         self._own: list[_Layer] = []
 
+    @property
+    def rows(self) -> int:
+        """How many rows it holds."""
+        return self._window.rows
+
+    @property
+    def width(self) -> int:
+        """How many columns each row has, as the widest."""
+        return self._window.width
+
     def add(self, prefilled: DynamicCache) -> None:
         """Take the rows of a prefilled cache in, behind those that are there."""
         self.reserve(prefilled)

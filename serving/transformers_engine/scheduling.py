@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Sequence
 from serving.engine import QueueFullError
 from serving.transformers_engine.rows import Row
 
-_PREFILL_TOKENS = 4096  # in one go, padding counted: bounds how long a join holds the others up
-
 
 class Scheduler:
     """The continuations that wait, in the order they came."""
@@ -63,12 +61,8 @@ class Scheduler:
 
     def _may_join(self, row: Row, joining: Sequence[Row], in_work: Sequence[Row]) -> bool:
         together = [*in_work, *joining, row]
-        longest = max(len(each.generation.prompt_ids) for each in [*joining, row])
         return (
             len(together) <= self._max_concurrency
-            and not any(each.generation.scores_prompt for each in joining)
-            and not (joining and row.generation.scores_prompt)
-            and (not joining or longest * (len(joining) + 1) <= _PREFILL_TOKENS)
             and len(together) * max(each.reserved_tokens for each in together) <= self._cache_tokens
             and self._can_mix({each.generation.model for each in together})
         )

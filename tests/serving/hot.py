@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from serving.engine import GenerationFailedError
-from tests.serving.running import Running
+from tests.serving.running import Running, compute_by
 
 KEY = {"Authorization": "Bearer open-sesame"}
 
@@ -52,18 +52,19 @@ def generation(response: httpx2.Response) -> str:
 
 def break_weights(server: Running, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each answer of a version fail, and no other's."""
-    batch = server.engine._batch
-    forward = batch._forward
 
     class Broken:
         """The model's place, where one adapter's rows fail."""
 
+        def __init__(self, forward: Any) -> None:
+            self._forward = forward
+
         def __getattr__(self, name: str) -> Any:
-            return getattr(forward, name)
+            return getattr(self._forward, name)
 
         def __call__(self, *arguments: Any, models: Any, **keywords: Any) -> Any:
             if version in models:
                 raise GenerationFailedError("broken weights")
-            return forward(*arguments, models=models, **keywords)
+            return self._forward(*arguments, models=models, **keywords)
 
-    monkeypatch.setattr(batch, "_forward", Broken())
+    compute_by(server.engine, Broken, monkeypatch)

@@ -5,12 +5,13 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
+import pytest
 import torch
 import uvicorn
 
@@ -41,6 +42,14 @@ class Running:
         messages = [{"role": "user", "content": text}]
         body = {"messages": messages, "temperature": 0, "max_tokens": 12} | fields
         return self.client.post("/v1/chat/completions", json=body)
+
+
+def compute_by(engine: Any, wrap: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put something around the model that our own engine computes with; what was put there."""
+    wrapped = wrap(engine._batch._forward)
+    for user in (engine._batch, engine._batch._reader):
+        monkeypatch.setattr(user, "_forward", wrapped)
+    return wrapped
 
 
 def vllm_config(**fields: Any) -> VllmConfig:

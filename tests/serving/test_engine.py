@@ -16,7 +16,7 @@ from serving.engine import (
     QueueFullError,
     Stream,
 )
-from tests.serving.running import Running
+from tests.serving.running import Running, compute_by
 
 
 async def text_of(stream: Stream) -> str:
@@ -98,8 +98,8 @@ def test_an_answer_that_the_memory_does_not_hold_is_a_503_and_leaves_nothing_beh
     *,
     stream: bool,
 ) -> None:
-    device = FullDevice(server.engine._batch._forward, said)
-    monkeypatch.setattr(server.engine._batch, "_forward", device)
+    server.engine._prefixes.clear()
+    device = compute_by(server.engine, lambda model: FullDevice(model, said), monkeypatch)
     refused = server.chat("the cat", model="toy", max_tokens=2, stream=stream)
     assert "out_of_memory" in refused.text
     if not stream:
@@ -119,7 +119,9 @@ class SmallDevice:
         self._most_tokens = most_tokens
 
     def __call__(self, tokens: list[list[int]], **keywords: Any) -> Any:
-        if len(tokens) * len(tokens[0]) > self._most_tokens:
+        is_read = len(tokens[0]) > 1
+        held = keywords["cache"].get_seq_length()
+        if is_read and len(tokens) * (held + len(tokens[0])) > self._most_tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return self._forward(tokens, **keywords)
 
@@ -131,7 +133,7 @@ async def test_prompts_that_the_memory_does_not_hold_end_alone(
     engine = server.engine
     kept = Generation(model="toy", prompt_ids=engine.encode_text("the cat"), max_tokens=200)
     alone = await text_of(engine.submit(kept))
-    monkeypatch.setattr(engine._batch, "_forward", SmallDevice(engine._batch._forward, 150))
+    compute_by(engine, lambda model: SmallDevice(model, 150), monkeypatch)
     beside = asyncio.create_task(text_of(engine.submit(kept)))
     for _ in range(5):
         large = Generation(model="toy", prompt_ids=[5] * 160, max_tokens=4)
@@ -148,7 +150,8 @@ async def test_prompts_that_do_not_fit_together_are_read_one_by_one(
     prompts = [[token] * 100 for token in (5, 6)]
     asked = [Generation(model="toy", prompt_ids=ids, max_tokens=8) for ids in prompts]
     alone = [await text_of(engine.submit(each)) for each in asked]
-    monkeypatch.setattr(engine._batch, "_forward", SmallDevice(engine._batch._forward, 150))
+    engine._prefixes.clear()
+    compute_by(engine, lambda model: SmallDevice(model, 150), monkeypatch)
     large = Generation(model="toy", prompt_ids=[7] * 160, max_tokens=8)
     together = [asyncio.create_task(text_of(engine.submit(each))) for each in [*asked, large]]
     told = await asyncio.gather(*together, return_exceptions=True)
@@ -159,6 +162,6 @@ async def test_prompts_that_do_not_fit_together_are_read_one_by_one(
 def test_another_fault_of_the_device_is_a_500(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = FullDevice(server.engine._batch._forward, RuntimeError("device-side assert triggered"))
-    monkeypatch.setattr(server.engine._batch, "_forward", device)
+    said = RuntimeError("device-side assert triggered")
+    compute_by(server.engine, lambda model: FullDevice(model, said), monkeypatch)
     assert server.chat("the cat", model="toy", max_tokens=2).status_code == 500
