@@ -15,11 +15,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 Rights = dict[str, set[str]]
 
 WATCHER: Rights = {
-    "workspaces.kaito.sh": {"get", "list", "watch", "patch"},
+    "workspaces.kaito.sh": {"get", "list", "watch", "create", "patch", "delete"},
     "workspaces/status.kaito.sh": {"patch"},
+    "inferencesets.kaito.sh": {"get", "list", "watch"},
+    "inferencesets/status.kaito.sh": {"patch"},
+    "inferencesets/finalizers.kaito.sh": {"update"},
     "pods": {"list", "watch"},
     "configmaps": {"list", "watch"},
-    "services": {"list", "watch"},
+    "services": {"get", "list", "watch", "create", "patch"},
     "persistentvolumeclaims": {"list", "watch"},
     "resourcequotas": {"list", "watch"},
     "limitranges": {"list", "watch"},
@@ -62,12 +65,18 @@ NODES: Rights = {
     "resourceclaims.resource.k8s.io": {"list"},
 }
 # Of other namespaces, when those of Workspaces are named.
-SEEN_BY_WATCHER: Rights = {"workspaces.kaito.sh": {"list", "watch"}}
+SEEN_BY_WATCHER: Rights = {
+    "workspaces.kaito.sh": {"list", "watch"},
+    "inferencesets.kaito.sh": {"list", "watch"},
+}
 SEEN_BY_WORKER: Rights = {"jobs.batch": {"list", "watch"}, "pods": {"list", "watch"}}
 
+# The watcher has members of InferenceSets go, which takes the right; the worker never does.
+FORBIDDEN_TO_WORKER = [("delete", "workspaces.kaito.sh")]
 FORBIDDEN = [
-    ("delete", "workspaces.kaito.sh"),
     ("deletecollection", "workspaces.kaito.sh"),
+    ("create", "inferencesets.kaito.sh"),
+    ("delete", "inferencesets.kaito.sh"),
     ("list", "secrets"),
     ("watch", "secrets"),
     ("create", "secrets"),
@@ -197,7 +206,7 @@ def test_neither_may_take_more_than_it_was_given(installation: Installation) -> 
     granted = [
         (name, verb, resource)
         for name in ("watcher", "worker")
-        for verb, resource in FORBIDDEN
+        for verb, resource in [*FORBIDDEN, *(FORBIDDEN_TO_WORKER if name == "worker" else ())]
         if may(installation, name, verb, resource, installation.workspaces)
     ]
     assert granted == []
@@ -219,7 +228,10 @@ def test_the_hooks_may_do_what_they_do_while_they_are_there_and_nothing_else(
         "secrets kaitoflow-prefect-auth": {"get"},
     }
     assert own_rights(installation, "uninstall", home) == {"jobs.batch": {"get"}}
-    assert own_rights(installation, "uninstall", elsewhere) == {"workspaces.kaito.sh": verbs}
+    assert own_rights(installation, "uninstall", elsewhere) == {
+        "workspaces.kaito.sh": verbs,
+        "inferencesets.kaito.sh": verbs,
+    }
     assert own_rights(installation, "passwords", elsewhere) == {}
 
 
@@ -253,4 +265,5 @@ def test_who_may_edit_a_namespace_may_edit_its_workspaces(
     while found.get("workspaces.kaito.sh") != verbs and time.monotonic() < deadline_s:
         found = rights(kubernetes, user, installation.workspaces)
     assert found["workspaces.kaito.sh"] == verbs
-    assert "workspaces/status.kaito.sh" not in found
+    assert found["inferencesets.kaito.sh"] == found["inferencesets/scale.kaito.sh"] == verbs
+    assert not {"workspaces/status.kaito.sh", "inferencesets/status.kaito.sh"} & found.keys()
