@@ -8,7 +8,7 @@ from tasks.contract.errors import DeadlineExceeded
 from tasks.contract.status import status_of
 from tasks.contract.workspace import STOPPED_ANNOTATION, Workspace
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import workspace_labels
+from tasks.platform.manifests.labels import workspace_labels
 from tasks.platform.wire import Object, name_of
 from tasks.settings import settings
 

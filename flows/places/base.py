@@ -18,7 +18,7 @@ from tasks.contract.programs.serving import MergeResult
 from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.workspace import Adapter, Manifests, Workspace
 from tasks.platform.base import World
-from tasks.platform.manifests import admin_key_secret
+from tasks.platform.manifests.naming import admin_key_secret
 from tasks.platform.named_objects import admin_key_in, docker_config_of, secret_faults
 from tasks.platform.store import StoredWorkspace
 from tasks.settings import settings

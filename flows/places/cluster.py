@@ -50,7 +50,7 @@ from tasks.plan.look import look
 from tasks.plan.rehearsal import rehearse
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
-from tasks.platform.manifests import admin_key_secret, stateful_set_name
+from tasks.platform.manifests.naming import admin_key_secret, stateful_set_name
 from tasks.platform.named_objects import admin_key_in
 from tasks.platform.store import StoredWorkspace
 from tasks.platform.wire import Object

@@ -9,7 +9,12 @@ from tasks.contract.errors import KubernetesRefused, KubernetesUnavailable
 from tasks.contract.steps import INFERENCE, PODS
 from tasks.contract.workspace import Workspace
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL, pod_number, workspace_labels
+from tasks.platform.manifests.labels import (
+    GENERATION_LABEL,
+    POD_LABEL,
+    pod_number,
+    workspace_labels,
+)
 from tasks.platform.wire import Object
 
 _LOOK_AGAIN_S = 1.0

@@ -26,7 +26,7 @@ from tasks.nodes.claims.ledger import owner_uid
 from tasks.nodes.claims.node_claim import CLAIM
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY, POD_LABEL, WORKSPACE_LABEL
+from tasks.platform.manifests.labels import MANAGED_BY, POD_LABEL, WORKSPACE_LABEL
 from tasks.platform.node_affinity import OWNER_LABEL, OWNER_NAMESPACE_LABEL
 from tasks.platform.ownership import controller_uid, fields_digest
 from tasks.platform.served_revision import REVISION

@@ -7,7 +7,7 @@ from tasks.contract.quantity import parse_quantity
 from tasks.contract.steps import INFERENCE
 from tasks.contract.workspace import Workspace
 from tasks.nodes.provisioner import NodeNeed
-from tasks.platform.manifests import GENERATION_LABEL, MANAGED_BY, POD_LABEL, WORKSPACE_LABEL
+from tasks.platform.manifests.labels import GENERATION_LABEL, MANAGED_BY, POD_LABEL, WORKSPACE_LABEL
 from tasks.platform.wire import GPU, Seen, name_of
 
 _ENDED_PHASES = {"Succeeded", "Failed"}

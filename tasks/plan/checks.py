@@ -48,7 +48,7 @@ from tasks.plan.findings import Findings
 from tasks.plan.rehearsal import cluster_rules
 from tasks.plan.size import Range, Run, memory_here_gib, seconds_here, seconds_on
 from tasks.platform.base import World
-from tasks.platform.manifests import admin_key_secret
+from tasks.platform.manifests.naming import admin_key_secret
 from tasks.platform.ownership import name_taken
 from tasks.platform.passed_on import pod_annotations, pod_labels
 from tasks.platform.tolerations import own_tolerations

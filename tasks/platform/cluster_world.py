@@ -10,7 +10,7 @@ from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import World
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import admin_key_secret, object_names
+from tasks.platform.manifests.naming import admin_key_secret, object_names
 from tasks.platform.named_objects import (
     admin_key_in,
     claims_of,

@@ -29,7 +29,7 @@ from tasks.platform.diagnosis import (
 )
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import EVENT_NONCE_ANNOTATION
+from tasks.platform.manifests.pod_template import EVENT_NONCE_ANNOTATION
 from tasks.platform.wire import Object, container_status, has_failed, is_complete
 
 logger = logging.getLogger(__name__)

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 
 from tasks.contract.steps import CANDIDATE, TAGGING, TUNING
 from tasks.platform.base import Pod
-from tasks.platform.manifests import (
-    CANDIDATE_LABEL,
-    GENERATION_LABEL,
-    candidate_config_map_name,
-    job_name,
-    job_names,
-)
+from tasks.platform.manifests.labels import CANDIDATE_LABEL, GENERATION_LABEL
+from tasks.platform.manifests.naming import candidate_config_map_name, job_name, job_names
 from tasks.platform.own_objects import OwnObjects
 from tasks.platform.ownership import controller_uid
 from tasks.platform.wire import Object, has_ended, has_failed, is_complete, name_of

@@ -33,27 +33,21 @@ from tasks.platform.informer import Informer
 from tasks.platform.jobs import OF_JOBS, Jobs
 from tasks.platform.kube_api import PATIENCE_S, KubeApi, connect
 from tasks.platform.leaving import leave_nodes
-from tasks.platform.manifests import (
+from tasks.platform.manifests.config_map import config_map
+from tasks.platform.manifests.job import job_of
+from tasks.platform.manifests.labels import (
     CANDIDATE_LABEL,
     GENERATION_LABEL,
-    JUDGE_KEY_FILE,
     MANAGED_BY,
     POD_LABEL,
-    SERVER_PORT,
     WORKSPACE_LABEL,
-    PodSettings,
-    admin_key_secret,
-    config_map,
-    docker_config_path,
-    job_of,
-    peers_service,
     pod_number,
-    pod_paths,
-    server_digest,
-    service_url,
-    services,
-    stateful_set,
 )
+from tasks.platform.manifests.naming import admin_key_secret, service_url
+from tasks.platform.manifests.paths import JUDGE_KEY_FILE, docker_config_path, pod_paths
+from tasks.platform.manifests.pod_settings import PodSettings
+from tasks.platform.manifests.serving import SERVER_PORT, server_digest, services, stateful_set
+from tasks.platform.manifests.several_nodes import peers_service
 from tasks.platform.named_objects import admin_key_in
 from tasks.platform.namespace_rules import NamespaceRules
 from tasks.platform.outbox import Outbox, status_patch

@@ -12,7 +12,7 @@ from tasks.contract.errors import KubernetesRefused
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import LONGEST_GRACE_S
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import POD_LABEL, workspace_labels
+from tasks.platform.manifests.labels import POD_LABEL, workspace_labels
 from tasks.platform.ownership import controller_uid, is_in_the_way, is_of, name_taken
 from tasks.platform.wire import Object, name_of
 

@@ -13,7 +13,8 @@ from tasks.platform.base import Pod
 from tasks.platform.cluster_world import namespace_rules
 from tasks.platform.diagnosis import Diagnosis, diagnose_refusal
 from tasks.platform.kube_api import KubeApi, is_of_roles
-from tasks.platform.manifests import POD_LABEL, made_pod, workspace_labels
+from tasks.platform.manifests.labels import POD_LABEL, workspace_labels
+from tasks.platform.manifests.pod_template import made_pod
 from tasks.platform.namespace_rules import refusals
 from tasks.platform.ownership import is_of
 from tasks.platform.wire import Object

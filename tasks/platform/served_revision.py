@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.contract.workspace import Workspace, parse_workspace
-from tasks.platform.manifests import revision_of
+from tasks.platform.manifests.serving import revision_of
 from tasks.platform.wire import Object, Seen, name_of
 
 REVISION = "ControllerRevision"

@@ -20,14 +20,10 @@ from tasks.platform.diagnosis import describe_waiting, diagnose_pod, diagnosed_e
 from tasks.platform.following import Key
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import (
-    CONFIG_DIGEST_ANNOTATION,
-    GENERATION_LABEL,
-    POD_LABEL,
-    SERVER_DIGEST_ANNOTATION,
-    stateful_set_name,
-    workspace_labels,
-)
+from tasks.platform.manifests.labels import GENERATION_LABEL, POD_LABEL, workspace_labels
+from tasks.platform.manifests.naming import stateful_set_name
+from tasks.platform.manifests.pod_template import CONFIG_DIGEST_ANNOTATION
+from tasks.platform.manifests.serving import SERVER_DIGEST_ANNOTATION
 from tasks.platform.own_objects import OwnObjects
 from tasks.platform.ownership import controller_uid, fields_digest
 from tasks.platform.readiness import tell_of_server

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # this file is started by its path
 
 from tasks.platform.kube_api import KubeApi  # noqa: E402
-from tasks.platform.manifests import MANAGED_BY  # noqa: E402
+from tasks.platform.manifests.labels import MANAGED_BY  # noqa: E402
 from tests.bench.installation import Installation, running_installation  # noqa: E402
 from tests.bench.workspaces import NAMESPACE, apply, connected, folder_of_logs  # noqa: E402
 

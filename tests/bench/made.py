@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.nodes.claims.ledger import owner_uid
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 
 
 @dataclass

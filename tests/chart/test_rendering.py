@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings
 
 from flows.watcher.settings import WatcherSettings
 from flows.worker.settings import WorkerSettings
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.settings import Settings
 from tests.chart.rendering import (
     CHART,

@@ -22,7 +22,7 @@ from kubernetes.aio import client, config
 
 from tasks.contract.errors import KaitoflowError
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import POD_NUMBER_LABEL
+from tasks.platform.manifests.labels import POD_NUMBER_LABEL
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,8 @@ from tasks.contract.workspace import Workspace, parse_manifests, parse_workspace
 from tasks.dataset.pod import messages, shapes
 from tasks.nodes import need, offers
 from tasks.nodes.claims import node_claim
-from tasks.platform import manifests, tolerations
+from tasks.platform import passed_on, tolerations
+from tasks.platform.manifests import pod_template, serving
 from tasks.settings import Settings
 from tests.builders import tuning_manifest
 
@@ -47,9 +48,9 @@ OF_EVERY_OBJECT = {"apiVersion", "kind", "metadata.name"}
 
 # Of pods and claims: programs of ours write and read them.
 OF_OUR_OWN = {
-    manifests.CONFIG_DIGEST_ANNOTATION,
-    manifests.EVENT_NONCE_ANNOTATION,
-    manifests.SERVER_DIGEST_ANNOTATION,
+    pod_template.CONFIG_DIGEST_ANNOTATION,
+    pod_template.EVENT_NONCE_ANNOTATION,
+    serving.SERVER_DIGEST_ANNOTATION,
     node_claim.SLOT_ANNOTATION,
     node_claim.WORKSPACE_UID_ANNOTATION,
 }
@@ -104,8 +105,8 @@ def test_each_annotation_that_is_read_is_in_the_table() -> None:
     read = {
         value
         for module in (
-            *(offers, manifests, tolerations, contract_workspace, node_claim, need, retuning),
-            resources,
+            *(offers, pod_template, serving, passed_on, tolerations),
+            *(contract_workspace, node_claim, need, retuning, resources),
         )
         for name, value in vars(module).items()
         if name.strip("_").endswith("_ANNOTATION")

@@ -17,7 +17,7 @@ from tasks.evaluation.candidate_pod import candidate_pod
 from tasks.platform.base import Address, Pod
 from tasks.platform.current import current_platform, local_platform
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import GENERATION_LABEL, POD_LABEL
+from tasks.platform.manifests.labels import GENERATION_LABEL, POD_LABEL
 from tasks.pods import inference_pod, tuning_pod
 from tasks.settings import settings
 from tests.builders import tuning_manifest, tuning_workspace

@@ -7,7 +7,7 @@ from azure.mgmt.containerservice.aio import ContainerServiceClient
 
 from tasks.nodes.aks.agent_pools import AgentPools, AksCluster
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tests.nodes.arm import CLUSTER, GROUP, Arm, Object, counts_gpus
 from tests.nodes.karpenter import Conduct, join
 

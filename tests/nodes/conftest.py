@@ -10,7 +10,7 @@ from kubernetes.aio import client, config
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.nodes.claims.node_claim import CLAIM
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane
 from tests.nodes.karpenter import claims_crd

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tasks.nodes.claims.node_claim import CLAIM, offer_of
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.wire import Object
 from tests.cluster.build import module_source
 

@@ -18,7 +18,7 @@ from tasks.nodes.held_gpus import GpuHolder, gpu_holders
 from tasks.nodes.need import need_of
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.provisioner import ReadyNodes
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import node_affinity
 from tasks.platform.wire import GPU, name_of
 

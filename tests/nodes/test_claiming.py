@@ -23,7 +23,7 @@ from tasks.nodes.held_gpus import GpuHolder
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Room, Waiting
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import owner_labels
 from tests.nodes.arm import Arm, running_arm
 from tests.nodes.azure import Azure

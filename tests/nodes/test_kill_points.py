@@ -24,7 +24,7 @@ from tasks.nodes.claims.node_claim import CLAIM
 from tasks.nodes.garbage.collector import GarbageCollector
 from tasks.nodes.garbage.leaks import LeakKind
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import OWNER_LABEL
 from tasks.skus.prices import price_table
 from tests.cluster.control_plane import ControlPlane

@@ -11,7 +11,7 @@ from tasks.contract.steps import TUNING
 from tasks.contract.workspace import Workspace
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.leaving import sign_of_leaving
-from tasks.platform.manifests import (
+from tasks.platform.manifests.labels import (
     GENERATION_LABEL,
     POD_LABEL,
     POD_NUMBER_LABEL,

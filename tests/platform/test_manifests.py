@@ -14,24 +14,24 @@ from tasks.contract.resources import Amount, Resources
 from tasks.contract.steps import CANDIDATE, INFERENCE, TAGGING, TUNING
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.platform.base import Container, Pod
-from tasks.platform.manifests import (
-    CONFIG_DIGEST_ANNOTATION,
-    JUDGE_KEY_FILE,
-    PATHS,
-    SERVER_DIGEST_ANNOTATION,
-    PodSettings,
+from tasks.platform.manifests.config_map import config_map
+from tasks.platform.manifests.job import job_of
+from tasks.platform.manifests.naming import (
     candidate_config_map_name,
-    config_map,
     job_name,
-    job_of,
     object_names,
-    peers_service,
-    pod_paths,
+    stateful_set_name,
+)
+from tasks.platform.manifests.paths import JUDGE_KEY_FILE, PATHS, pod_paths
+from tasks.platform.manifests.pod_settings import PodSettings
+from tasks.platform.manifests.pod_template import CONFIG_DIGEST_ANNOTATION
+from tasks.platform.manifests.serving import (
+    SERVER_DIGEST_ANNOTATION,
     server_digest,
     services,
     stateful_set,
-    stateful_set_name,
 )
+from tasks.platform.manifests.several_nodes import peers_service
 from tasks.platform.passed_on import PRIORITY_CLASS_ANNOTATION, QUEUE_LABEL
 from tasks.platform.tolerations import TOLERATIONS_ANNOTATION
 from tests.builders import tuning_manifest

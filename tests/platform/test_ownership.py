@@ -9,7 +9,8 @@ from tasks.contract.errors import InvalidWorkspace, RunSuperseded
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.plan.checks import make_plan
 from tasks.platform.base import World
-from tasks.platform.manifests import object_names, owner_reference
+from tasks.platform.manifests.naming import object_names
+from tasks.platform.manifests.owned import owner_reference
 from tasks.platform.ownership import expect_asked, is_in_the_way, is_of
 from tests.builders import tuning_manifest
 

@@ -17,7 +17,7 @@ from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.platform.base import Container, Pod
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
-from tasks.platform.manifests import workspace_labels
+from tasks.platform.manifests.labels import workspace_labels
 from tasks.settings import Settings
 from tests.builders import tuning_manifest
 from tests.chart.rendering import CRDS

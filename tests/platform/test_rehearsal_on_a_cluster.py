@@ -12,7 +12,7 @@ from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
 from tasks.platform.diagnosis import Diagnosis
 from tasks.platform.kubernetes import KubernetesPlatform
-from tasks.platform.manifests import workspace_labels
+from tasks.platform.manifests.labels import workspace_labels
 from tasks.platform.namespace_rules import fitted
 from tests.cluster.control_plane import ControlPlane
 from tests.platform.test_ownership_on_a_cluster import platform, reachable, toy, workspace

@@ -17,7 +17,7 @@ from tasks.nodes.claims.node_claim import (
 from tasks.nodes.provisioner import Fulfiller
 from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import owner_labels
 from tasks.platform.wire import Object
 

@@ -14,7 +14,7 @@ from tasks.contract.resource_rules import fitting_labels
 from tasks.contract.units import utc_moment
 from tasks.contract.workspace import Workspace
 from tasks.nodes.offers import CapacityType, Offer
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import owner_labels
 from tasks.platform.wire import Object, condition, is_condition
 from tasks.skus import catalogue

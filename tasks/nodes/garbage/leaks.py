@@ -25,7 +25,7 @@ from tasks.nodes.claims.node_claim import (
 )
 from tasks.nodes.offers import CapacityType
 from tasks.nodes.provisioner import Machine
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import OWNER_LABEL, OWNER_NAMESPACE_LABEL
 from tasks.platform.wire import Seen, is_condition, name_of
 

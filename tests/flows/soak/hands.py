@@ -5,7 +5,7 @@ import random
 
 from tasks.contract.workspace import STOPPED_ANNOTATION
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.manifests import MANAGED_BY
+from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import OWNER_NAMESPACE_LABEL
 from tasks.platform.ownership import controller_uid
 from tasks.platform.wire import Object, name_of
