@@ -7,7 +7,8 @@ import torch
 
 from tasks.contract.training_config import parse_training_config
 from tasks.tuning.pod.batches import plan_batches
-from tasks.tuning.pod.trainer import RunPlan, sft_arguments
+from tasks.tuning.pod.planning import RunPlan
+from tasks.tuning.pod.trainer import sft_arguments
 
 
 @pytest.mark.filterwarnings("ignore:.*removed in v6:FutureWarning")

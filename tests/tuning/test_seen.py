@@ -10,7 +10,7 @@ from serving.metrics import Metrics
 from serving.transformers_engine.engine import load_engine
 from tasks.contract.as_trained import FILE, read_as_trained
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
-from tasks.tuning.pod import seen
+from tasks.tuning.pod import comparing
 from tasks.tuning.pod.train import main
 from tests.tuning.runs import Runs
 
@@ -43,7 +43,7 @@ def test_a_fault_of_it_costs_no_adapter(runs: Runs, monkeypatch: pytest.MonkeyPa
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("nothing was seen")
 
-    monkeypatch.setattr(seen, "keep_as_trained", fail)
+    monkeypatch.setattr(comparing, "keep_as_trained", fail)
     result = main(runs.config(DatasetConfig=SPLIT, training={"max_steps": 1}))
     assert result["held_out"]
     assert not (Path(result["adapter"]) / FILE).exists()

@@ -32,7 +32,7 @@ from tasks.contract.podlog import Stopped
 from tasks.contract.programs.tuning import AS_SERVED, EVALUATION_FILE, HeldOut, WeightCounts
 from tasks.contract.training_config import DatasetSettings, TrainingConfig
 from tasks.contract.training_policy import TrainingPolicy
-from tasks.tuning.pod import heldout, memory, trainer
+from tasks.tuning.pod import heldout, planning, trainer
 from tasks.tuning.pod.data import tokenise
 from tasks.tuning.pod.split import split_rows
 from tasks.tuning.pod.train import main
@@ -370,7 +370,7 @@ def test_a_chat_template_that_is_no_file_is_refused(runs: Runs) -> None:
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available_memory_gib", lambda **_: 0.5)
+    monkeypatch.setattr(planning, "available_memory_gib", lambda **_: 0.5)
     with pytest.raises(ModelDoesNotFit) as raised:
         main(runs.config())
     assert "needs about 1.0 GiB; 0.5 GiB are available; use method qlora" in str(raised.value)

@@ -6,6 +6,7 @@ backward pass these are more than what is in use once activations are recomputed
 """
 
 import ctypes
+import gc
 import logging
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,14 @@ def give_back_freed_blocks() -> None:
 def give_back_holes() -> None:
     """Give back what is free in the heap now, such as what loading a model has left."""
     _calls("malloc_trim", 0)
+
+
+def give_back_unused() -> None:
+    """Give back what nothing refers to any more, and what torch keeps of the GPU's memory."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _calls(name: str, *arguments: int) -> bool:

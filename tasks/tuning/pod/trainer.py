@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import isclose
 from pathlib import Path
@@ -28,12 +28,13 @@ from tasks.contract.training_config import TrainingConfig
 from tasks.contract.training_policy import TrainingPolicy
 from tasks.tuning.pod.answer_loss import NO_LOSS, has_plain_head, summed_answer_loss
 from tasks.tuning.pod.away import send
-from tasks.tuning.pod.batches import BatchPlan, RowsByLength, SharedRows
+from tasks.tuning.pod.batches import RowsByLength, SharedRows
 from tasks.tuning.pod.checkpoints import drop_oldest, keep_latest, seal
 from tasks.tuning.pod.data import Example
 from tasks.tuning.pod.generators import generators_now, put_back
 from tasks.tuning.pod.guard import Guard
 from tasks.tuning.pod.interruption import SaveInTime, StepEnd, StopNow
+from tasks.tuning.pod.planning import RunPlan
 from tasks.tuning.pod.progress import TellProgress
 from tasks.tuning.pod.ranks import Ranks
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS_KEPT = 2
 # Up to this many steps every one is told; more, every tenth.
 _STEPS_TOLD_SINGLY = 200
 # The first step of a warm-up has the rate 0: of a short run that is a step thrown away.
@@ -51,37 +51,6 @@ _STEPS_WORTH_WARMING_UP_FOR = 100
 _EVAL_STEPS = 500
 # By how much two ways to one loss may differ, by the bytes of a number.
 _LOSS_TOLERANCE = {2: 0.01, 4: 0.001}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunPlan:
-    """What is settled about a run before the trainer is built.
-
-    course: what decides where the run is after each step; checkpoints of another are not resumed.
-    checkpoints_kept: the latest so many.
-    device: cpu, or cuda:N, the GPU of this process.
-    dtype: what matrix products are computed in.
-    """
-
-    course: Mapping[str, Any]
-    checkpoints_dir: Path
-    checkpoints_kept: int
-    batches: BatchPlan
-    device: str
-    dtype: torch.dtype
-    gradient_checkpointing: bool
-
-    def smaller(self, *, may_recompute: bool) -> "RunPlan | None":
-        """The same steps in passes of half the rows, or else with activations recomputed.
-
-        None = there is nothing smaller.
-        """
-        rows = self.batches.rows_per_pass
-        if rows > 1:
-            return replace(self, batches=self.batches.with_rows(rows // 2))
-        if may_recompute and not self.gradient_checkpointing:
-            return replace(self, gradient_checkpointing=True)
-        return None
 
 
 class AnswerTrainer(SFTTrainer):
