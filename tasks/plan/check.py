@@ -26,6 +26,17 @@ def not_told(name: str, error: KaitoflowError, *, before: str = "") -> Check:
     return check.model_copy(update={"detail": f"{before}; {check.detail}"}) if before else check
 
 
+def not_seen(
+    name: str, error: KaitoflowError, *, before: str, fix: str, how: str = "was not asked"
+) -> Check:
+    """A warning of what cannot be looked at from here, and can from where the run needs it.
+
+    Args: before: what is known all the same. how: it was not looked at.
+    """
+    detail = f"{before}; {error.asked}, and {how} from here"
+    return Check(name=name, result="warn", detail=detail, fix=fix)
+
+
 def from_diagnosis(name: str, told: Diagnosis, *, stops: bool) -> Check:
     """A line that shows what is wrong with an object, and whether it stops the run."""
     return Check(

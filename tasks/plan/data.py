@@ -13,7 +13,7 @@ from tasks.contract.errors import (
 from tasks.contract.image_reference import parse_reference
 from tasks.contract.workspace import DataSource, Workspace
 from tasks.plan.addresses import expect_address, file_path, is_file, is_web
-from tasks.plan.check import not_told
+from tasks.plan.check import not_seen, not_told
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
 
@@ -38,12 +38,8 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
     files = f"{len(source.urls)} file(s)"
     found = findings.dataset
     if isinstance(found, AddressForbidden) and world.is_cluster:
-        return Check(
-            name=_NAME,
-            result="warn",
-            detail=f"{files}; {found.asked}, and was not asked from here",
-            fix="its pod asks, where KAITOFLOW_ALLOW_LOCAL_ADDRESSES lets it",
-        )
+        fix = "its pod asks, where KAITOFLOW_ALLOW_LOCAL_ADDRESSES lets it"
+        return not_seen(_NAME, found, before=files, fix=fix)
     if isinstance(found, KaitoflowError):
         return not_told(_NAME, found, before=files)
     if found and found.web_pages:

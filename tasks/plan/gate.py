@@ -8,7 +8,7 @@ from tasks.contract.errors import (
     RegistryDenied,
 )
 from tasks.contract.gate_command import GATE_COMMAND_ANNOTATION, GateCommand
-from tasks.plan.check import not_told
+from tasks.plan.check import not_seen, not_told
 from tasks.plan.findings import Findings
 
 _NAME = "gate"
@@ -22,10 +22,11 @@ def gate(command: GateCommand, findings: Findings) -> Check | str:
     found = findings.has_gate_image
     if isinstance(found, AddressForbidden | RegistryDenied):
         # A kubelet reaches registries inside, and has logins of its own.
-        return Check(
-            name=_NAME,
-            result="warn",
-            detail=f"{command}; {found.asked}, and could not be seen from here",
+        return not_seen(
+            _NAME,
+            found,
+            before=str(command),
+            how="could not be seen",
             fix="see that the nodes may pull it, or that tuning.output.imagePushSecret may",
         )
     if isinstance(found, KaitoflowError):

@@ -10,7 +10,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.image_reference import parse_reference
 from tasks.contract.workspace import Workspace
-from tasks.plan.check import not_told
+from tasks.plan.check import not_seen, not_told
 from tasks.plan.findings import Findings
 from tasks.plan.needs import ALL, Needs
 from tasks.platform.base import World
@@ -45,12 +45,8 @@ def image(workspace: Workspace, world: World, findings: Findings) -> Check | str
     detail = f"{reference}, pushed with {output.image_push_secret}"
     found = findings.may_push
     if isinstance(found, AddressForbidden):
-        return Check(
-            name=_NAME,
-            result="warn",
-            detail=f"{detail}; {found.asked}, and was not asked from here",
-            fix="see that the Secret's user may push there: the pod tries it after the training",
-        )
+        fix = "see that the Secret's user may push there: the pod tries it after the training"
+        return not_seen(_NAME, found, before=detail, fix=fix)
     if isinstance(found, KaitoflowError):
         return not_told(_NAME, found, before=detail)
     return f"{detail}, proved by an upload that was begun and given up" if found else detail

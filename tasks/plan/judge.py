@@ -4,7 +4,7 @@ from tasks.contract.artifacts import Check
 from tasks.contract.errors import AddressForbidden, KaitoflowError
 from tasks.contract.judge import Judge, judge_key_secret
 from tasks.contract.workspace import Workspace
-from tasks.plan.check import not_told
+from tasks.plan.check import not_seen, not_told
 from tasks.plan.findings import Findings
 from tasks.platform.base import World
 
@@ -16,12 +16,8 @@ def judge(workspace: Workspace, asked: Judge, world: World, findings: Findings) 
     """Who judges, and whether it is there."""
     found, key = findings.judge, f"Secret {judge_key_secret(workspace.metadata.name)}"
     if isinstance(found, AddressForbidden) and world.is_cluster:
-        return Check(
-            name=_NAME,
-            result="warn",
-            detail=f"{asked}; {found.asked}, and was not asked from here",
-            fix="its pod asks, where KAITOFLOW_ALLOW_LOCAL_ADDRESSES lets it",
-        )
+        fix = "its pod asks, where KAITOFLOW_ALLOW_LOCAL_ADDRESSES lets it"
+        return not_seen(_NAME, found, before=str(asked), fix=fix)
     if isinstance(found, KaitoflowError):
         return not_told(_NAME, found, before=str(asked))
     if found is None:

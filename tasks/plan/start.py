@@ -17,7 +17,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.image_annotations import adapter_of
 from tasks.contract.workspace import Workspace
-from tasks.plan.check import not_told
+from tasks.plan.check import not_seen, not_told
 from tasks.plan.findings import Findings
 from tasks.plan.model import config_or_none, preset_or_none
 from tasks.platform.base import World
@@ -50,10 +50,11 @@ def start(workspace: Workspace, world: World, findings: Findings) -> Check | str
     found = findings.start
     if isinstance(found, AddressForbidden | RegistryDenied):
         # Pods reach registries inside, and have the logins of the dataset as well.
-        return Check(
-            name=_NAME,
-            result="warn",
-            detail=f"{name}; {found.asked}, and could not be read from here",
+        return not_seen(
+            _NAME,
+            found,
+            before=name,
+            how="could not be read",
             fix="see that a Secret of the Workspace may pull it: its pod does before it trains",
         )
     if isinstance(found, KaitoflowError):
