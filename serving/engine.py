@@ -232,12 +232,43 @@ class Stream:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
 
+class Encoder(Protocol):
+    """Conversations and texts as token ids, and back, for every model that is served."""
+
+    def encode_chat(
+        self, messages: Sequence[Message], *, model: str, form: ChatForm = ASKED
+    ) -> list[int]:
+        """Token ids of a conversation, by default up to where the assistant answers.
+
+        Raises: ApiError when the model has no chat template or it does not take these messages.
+        """
+
+    def has_chat_template(self, model: str) -> bool:
+        """Whether the model takes messages."""
+
+    def tools_of(self, model: str) -> Tools:
+        """How the model calls tools. Raises: ApiError: it does not, or in a way unknown here."""
+
+    def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
+        """Token ids of a text as it is, behind those that the model begins with if it adds them."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones included."""
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary has it."""
+
+
 class Engine(Protocol):
     """Models that continue prompts, many at once."""
 
     @property
     def models(self) -> Mapping[str, Served]:
         """The models that may be asked now, by name; the base first."""
+
+    @property
+    def prompts(self) -> Encoder:
+        """How each of them reads texts."""
 
     @property
     def context_tokens(self) -> int:
@@ -267,31 +298,8 @@ class Engine(Protocol):
     def fault(self) -> KaitoflowError | None:
         """Why it will never generate again, so that the server ends; None = it may."""
 
-    def encode_chat(
-        self, messages: Sequence[Message], *, model: str, form: ChatForm = ASKED
-    ) -> list[int]:
-        """Token ids of a conversation, by default up to where the assistant answers.
-
-        Raises: ApiError when the model has no chat template or it does not take these messages.
-        """
-
-    def has_chat_template(self, model: str) -> bool:
-        """Whether the model takes messages."""
-
-    def tools_of(self, model: str) -> Tools:
-        """How the model calls tools. Raises: ApiError: it does not, or in a way unknown here."""
-
     def check_schema(self, schema: str) -> None:
         """Nothing when answers can be held to a JSON schema. Raises: ApiError."""
-
-    def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
-        """Token ids of a text as it is, behind those that the model begins with if it adds them."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, special ones included."""
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Each token as the vocabulary has it."""
 
     def submit(self, *generations: Generation) -> Stream:
         """Start or queue a request; its continuations are numbered through.

@@ -155,7 +155,7 @@ async def _hang_up(request: Request) -> None:
 async def prove(engine: Engine, *models: str) -> None:
     """Generate one token with each model. Raises: GenerationFailedError."""
     for name in models:
-        prompt_ids = engine.encode_text("Hello")
+        prompt_ids = engine.prompts.encode_text("Hello")
         await collect(engine.submit(Generation(model=name, prompt_ids=prompt_ids, max_tokens=1)))
 
 

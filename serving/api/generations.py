@@ -71,7 +71,7 @@ async def from_chat(
     """
     prompt_ids = await asyncio.to_thread(encode_conversation, engine, asked, model)
     await check_schema(engine, asked)
-    tools = engine.tools_of(model) if asked.may_call else None
+    tools = engine.prompts.tools_of(model) if asked.may_call else None
     generation = from_openai(
         engine,
         asked,
@@ -93,7 +93,10 @@ async def check_schema(engine: Engine, asked: GenerateRequest) -> None:
 def _bad_words(engine: Engine, words: Sequence[str]) -> Iterator[tuple[int, ...]]:
     """The tokens of each word, at a text's beginning and within it."""
     for word in words:
-        forms = (engine.encode_text(f"{before}{word.lstrip()}", adds=False) for before in ("", " "))
+        forms = (
+            engine.prompts.encode_text(f"{before}{word.lstrip()}", adds=False)
+            for before in ("", " ")
+        )
         yield from {tuple(ids) for ids in forms if ids}
 
 
@@ -134,9 +137,9 @@ def encode_conversation(engine: Engine, asked: Conversation, model: str) -> list
     """Token ids of a conversation as it asks to be rendered. Raises: ApiError."""
     check_length(engine, asked.characters, param="messages")
     if asked.needs_tools:
-        engine.tools_of(model)
+        engine.prompts.tools_of(model)
     messages = [message.for_template() for message in asked.messages]
-    return engine.encode_chat(messages, model=model, form=asked.form)
+    return engine.prompts.encode_chat(messages, model=model, form=asked.form)
 
 
 def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None, *, param: str) -> int:
@@ -213,14 +216,14 @@ def _kaito_prompt_ids(engine: Engine, asked: ChatRequest, model: str) -> list[in
     if asked.messages is None:
         text = f"{prefix}{asked.prompt}"
         check_length(engine, len(text), param="prompt")
-        if not engine.has_chat_template(model):
-            return engine.encode_text(text)
-        return engine.encode_chat([{"role": "user", "content": text}], model=model)
+        if not engine.prompts.has_chat_template(model):
+            return engine.prompts.encode_text(text)
+        return engine.prompts.encode_chat([{"role": "user", "content": text}], model=model)
     check_length(engine, sum(len(each.content) for each in asked.messages), param="messages")
     if any(message.is_of_tools for message in asked.messages):
-        engine.tools_of(model)
+        engine.prompts.tools_of(model)
     messages: list[Message] = [message.for_template() for message in asked.messages]
-    return engine.encode_chat(messages, model=model)
+    return engine.prompts.encode_chat(messages, model=model)
 
 
 def kaito_result(asked: ChatRequest, text: str) -> str:

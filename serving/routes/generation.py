@@ -94,7 +94,7 @@ async def completions(
         for prompt in asked.prompt
     ]
     echoed = [prompt for prompt in asked.prompt for _ in range(asked.n)] if asked.echo else ()
-    echoes = [each if isinstance(each, str) else engine.decode(each) for each in echoed]
+    echoes = [each if isinstance(each, str) else engine.prompts.decode(each) for each in echoed]
     shape = TextShape(who, echoes=echoes)
     telling = chunks_of(asked, generations, shape)
     return await answer(request, engine, generations, shape=shape, telling=telling)
@@ -106,4 +106,4 @@ async def _encode(engine: Engine, prompt: str | list[int]) -> Sequence[int]:
         check_token_ids(engine, prompt, param="prompt")
         return prompt
     check_length(engine, len(prompt), param="prompt")
-    return await asyncio.to_thread(engine.encode_text, prompt)
+    return await asyncio.to_thread(engine.prompts.encode_text, prompt)

@@ -66,7 +66,7 @@ def install(app: FastAPI, server: Server) -> None:
             "count": len(ids),
             "max_model_len": engine.context_tokens,
             "tokens": ids,
-            "token_strs": engine.tokens(ids) if asked.return_token_strs else None,
+            "token_strs": engine.prompts.tokens(ids) if asked.return_token_strs else None,
         }
 
     @app.post(
@@ -78,11 +78,11 @@ def install(app: FastAPI, server: Server) -> None:
         engine = server.ready_engine()
         server.ready_versions().version_of(asked.model)
         check_token_ids(engine, asked.tokens, param="tokens")
-        return {"prompt": await asyncio.to_thread(engine.decode, asked.tokens)}
+        return {"prompt": await asyncio.to_thread(engine.prompts.decode, asked.tokens)}
 
 
 def _encode(engine: Engine, asked: TokenizeText | TokenizeChat, version: str) -> list[int]:
     if isinstance(asked, TokenizeText):
         check_length(engine, len(asked.prompt), param="prompt")
-        return engine.encode_text(asked.prompt, adds=asked.add_special_tokens)
+        return engine.prompts.encode_text(asked.prompt, adds=asked.add_special_tokens)
     return encode_conversation(engine, asked, version)

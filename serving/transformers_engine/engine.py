@@ -21,18 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from serving.engine import (
-    ASKED,
-    ChatForm,
     Generation,
     GenerationFailedError,
     Load,
-    Message,
     ModelGoneError,
     Part,
     Served,
     StoppingError,
     Stream,
-    Tools,
 )
 from serving.metrics import Metrics
 from serving.model.adapters import load_adapters
@@ -83,7 +79,7 @@ class TransformersEngine:
         metrics: Metrics,
     ) -> None:
         self._metrics = metrics
-        self._prompts = Prompts(tokenizer, adapters=config.adapters)
+        self.prompts = Prompts(tokenizer, adapters=config.adapters)
         self.vocabulary_tokens = int(model.get_input_embeddings().weight.shape[0])
         kept_tokens, self._cache_tokens = shares(cache_tokens(model))
         self.context_tokens = min(context_tokens(config, model), self._cache_tokens)
@@ -117,7 +113,7 @@ class TransformersEngine:
         self._closing = False
         self._wake = threading.Condition()
         self._adapters = HotAdapters(
-            config, forward=forward, prompts=self._prompts, wake=self._wake, used=self._used
+            config, forward=forward, prompts=self.prompts, wake=self._wake, used=self._used
         )
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -130,28 +126,8 @@ class TransformersEngine:
     def is_broken(self) -> bool:
         return self._failures >= _BROKEN_AFTER_FAILURES or not self._thread.is_alive()
 
-    def encode_chat(
-        self, messages: Sequence[Message], *, model: str, form: ChatForm = ASKED
-    ) -> list[int]:
-        return self._prompts.encode_chat(messages, model=model, form=form)
-
-    def has_chat_template(self, model: str) -> bool:
-        return self._prompts.has_chat_template(model)
-
-    def tools_of(self, model: str) -> Tools:
-        return self._prompts.tools_of(model)
-
     def check_schema(self, schema: str) -> None:
         self._grammars.check(schema)
-
-    def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
-        return self._prompts.encode_text(text, adds=adds)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._prompts.decode(ids)
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        return self._prompts.tokens(ids)
 
     def load(self) -> Load:
         usage = self._batch.tokens / self._cache_tokens
@@ -179,7 +155,7 @@ class TransformersEngine:
         self._adapters.load(source)
 
     def blend(self, parts: Sequence[Part], folder: Path) -> None:
-        blend_parts(parts, folder, prompts=self._prompts)
+        blend_parts(parts, folder, prompts=self.prompts)
 
     def unload_adapter(self, name: str) -> "Future[None]":
         return self._adapters.unload(name)

@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serving.engine import (
-    ASKED,
-    ChatForm,
     Generation,
     GenerationFailedError,
     Load,
-    Message,
     ModelGoneError,
     Part,
     QueueFullError,
@@ -32,7 +29,6 @@ from serving.engine import (
     Served,
     StoppingError,
     Stream,
-    Tools,
 )
 from serving.metrics import Metrics
 from serving.model.tokenizer import load_tokenizer
@@ -76,7 +72,7 @@ class VllmEngine:
         self._base = config.served_model_name
         self._model_config = _model_config(config.weights_dir)
         self._longest = max(map(len, tokenizer.get_vocab()), default=1)
-        self._prompts = Prompts(tokenizer, adapters=config.adapters)
+        self.prompts = Prompts(tokenizer, adapters=config.adapters)
         self.vocabulary_tokens = _vocabulary_tokens(self._model_config, tokenizer)
         self.context_tokens = config.max_context_tokens or 0  # vLLM's word, once it is there
         self.most_rows = config.max_concurrency + config.max_queue
@@ -97,7 +93,7 @@ class VllmEngine:
         self._keeping: asyncio.Task[None] | None = None
         self._adapters = HotAdapters(
             config,
-            prompts=self._prompts,
+            prompts=self.prompts,
             dtype=_dtype(config, self._model_config),
             call=self._call,
             lock=self._lock,
@@ -122,28 +118,8 @@ class VllmEngine:
     def context_characters(self) -> int:
         return self.context_tokens * self._longest
 
-    def encode_chat(
-        self, messages: Sequence[Message], *, model: str, form: ChatForm = ASKED
-    ) -> list[int]:
-        return self._prompts.encode_chat(messages, model=model, form=form)
-
-    def has_chat_template(self, model: str) -> bool:
-        return self._prompts.has_chat_template(model)
-
-    def tools_of(self, model: str) -> Tools:
-        return self._prompts.tools_of(model)
-
     def check_schema(self, schema: str) -> None:
         self._grammars.check(schema)
-
-    def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
-        return self._prompts.encode_text(text, adds=adds)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._prompts.decode(ids)
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        return self._prompts.tokens(ids)
 
     def begin(self) -> None:
         """Have vLLM serve the base and the adapters of the beginning.
@@ -282,7 +258,7 @@ class VllmEngine:
             model=self._adapters.name_in_vllm(row.generation.model),
             turn=row.turn,
             stop_ids=row.stop_ids,
-            decode=self._prompts.decode,
+            decode=self.prompts.decode,
         )
         async with contextlib.aclosing(client.steps(asked)) as steps:
             async for step in steps:
@@ -319,7 +295,7 @@ class VllmEngine:
         self._adapters.load(source)
 
     def blend(self, parts: Sequence[Part], folder: Path) -> None:
-        blend_parts(parts, folder, prompts=self._prompts)
+        blend_parts(parts, folder, prompts=self.prompts)
 
     def unload_adapter(self, name: str) -> "Future[None]":
         return self._adapters.unload(name)

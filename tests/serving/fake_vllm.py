@@ -285,7 +285,7 @@ class FakeVllm:
         found: list[tuple[int, ...]] = []
         for word in words:
             plain, spaced = (
-                tuple(self.engine.encode_text(before + word.lstrip(), adds=False))
+                tuple(self.engine.prompts.encode_text(before + word.lstrip(), adds=False))
                 for before in ("", " ")
             )
             found.append(plain)

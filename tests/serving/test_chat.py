@@ -48,7 +48,7 @@ def test_the_full_text_begins_with_prefix_and_prompt(server: Running) -> None:
 
 def test_max_length_counts_the_prompt(server: Running) -> None:
     prompt_tokens = len(
-        server.engine.encode_chat([{"role": "user", "content": "the cat"}], model="first")
+        server.engine.prompts.encode_chat([{"role": "user", "content": "the cat"}], model="first")
     )
     longer = result_of(server, prompt="the cat", max_length=prompt_tokens + 8)
     assert longer == result_of(server, prompt="the cat", **SHORT)

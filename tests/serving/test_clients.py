@@ -112,7 +112,7 @@ def test_a_list_of_texts_is_answered_in_order(server: Running) -> None:
 
 def test_token_ids_are_a_prompt_as_their_text_is(server: Running) -> None:
     body = {"model": "toy", "temperature": 0, "max_tokens": 4}
-    ids = server.engine.encode_text("the cat")
+    ids = server.engine.prompts.encode_text("the cat")
     answers = [
         server.client.post("/v1/completions", json=body | {"prompt": prompt}).json()["choices"]
         for prompt in ("the cat", ids, [ids])
@@ -149,7 +149,7 @@ def test_a_token_may_end_the_answer_and_the_models_own_end_be_passed_over(
 
     body = {"model": "toy", "prompt": "the cat", "temperature": 0, "max_tokens": 6}
     whole = server.client.post("/v1/completions", json=body).json()["choices"][0]["text"]
-    first = server.engine.encode_text(whole)[0]
+    first = server.engine.prompts.encode_text(whole)[0]
     assert finish(stop_token_ids=[first]) == ("stop", 1)
     monkeypatch.setattr(server.engine._writer, "_stop_ids", frozenset({first}))
     assert finish() == ("stop", 1)

@@ -26,7 +26,7 @@ async def text_of(stream: Stream) -> str:
 async def test_a_rows_fault_ends_that_row_alone_and_says_nothing_of_the_engines_health(
     server: Running,
 ) -> None:
-    prompt_ids = server.engine.encode_text("the cat")
+    prompt_ids = server.engine.prompts.encode_text("the cat")
     innocent = Generation(model="toy", prompt_ids=prompt_ids, max_tokens=30)
     hostile = Generation(
         model="toy",
@@ -131,7 +131,7 @@ async def test_prompts_that_the_memory_does_not_hold_end_alone(
 ) -> None:
     """Five times in a row, so that it says nothing of the engine's health either."""
     engine = server.engine
-    kept = Generation(model="toy", prompt_ids=engine.encode_text("the cat"), max_tokens=200)
+    kept = Generation(model="toy", prompt_ids=engine.prompts.encode_text("the cat"), max_tokens=200)
     alone = await text_of(engine.submit(kept))
     compute_by(engine, lambda model: SmallDevice(model, 150), monkeypatch)
     beside = asyncio.create_task(text_of(engine.submit(kept)))

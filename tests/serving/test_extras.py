@@ -25,18 +25,20 @@ def refused(server: Running, path: str = "/v1/completions", **fields: Any) -> di
 
 
 def test_a_bias_brings_a_token_and_keeps_one_away(server: Running) -> None:
-    (token, *_) = server.engine.encode_text("fog", adds=False)
-    assert complete(server, logit_bias={str(token): 100}) == 8 * server.engine.decode([token])
-    letters = [server.engine.encode_text(letter, adds=False)[0] for letter in "ab"]
+    (token, *_) = server.engine.prompts.encode_text("fog", adds=False)
+    assert complete(server, logit_bias={str(token): 100}) == 8 * server.engine.prompts.decode(
+        [token]
+    )
+    letters = [server.engine.prompts.encode_text(letter, adds=False)[0] for letter in "ab"]
     two = {"allowed_token_ids": letters, "max_tokens": 1}
     first = complete(server, **two)
-    (kept_away,) = server.engine.encode_text(first, adds=False)
+    (kept_away,) = server.engine.prompts.encode_text(first, adds=False)
     other = complete(server, **two, logit_bias={str(kept_away): -100})
     assert {first, other} == {"a", "b"}
 
 
 def test_only_allowed_tokens_come(server: Running) -> None:
-    ids = server.engine.encode_text("abc", adds=False)
+    ids = server.engine.prompts.encode_text("abc", adds=False)
     assert set(complete(server, allowed_token_ids=ids)) <= set("abc")
 
 
@@ -44,8 +46,10 @@ def test_a_bad_word_does_not_come_in_whatever_form(server: Running) -> None:
     plain = complete(server, max_tokens=30)
     word = plain[4:6].strip()
     assert word in plain
-    ids = [server.engine.encode_text(form, adds=False) for form in (word, f" {word}")]
-    said = server.engine.encode_text(complete(server, max_tokens=30, bad_words=[word]), adds=False)
+    ids = [server.engine.prompts.encode_text(form, adds=False) for form in (word, f" {word}")]
+    said = server.engine.prompts.encode_text(
+        complete(server, max_tokens=30, bad_words=[word]), adds=False
+    )
     for bad in ids:
         assert not any(said[at : at + len(bad)] == bad for at in range(len(said)))
 
@@ -89,7 +93,7 @@ def test_the_last_message_may_be_continued(server: Running) -> None:
         "/v1/chat/completions", json=body | {"continue_final_message": True}
     ).json()
     prompt = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nthe cat "
-    ids = server.engine.encode_text(prompt, adds=False)
+    ids = server.engine.prompts.encode_text(prompt, adds=False)
     assert chat["choices"][0]["message"]["content"] == complete(server, prompt=ids, max_tokens=5)
     error = refused(
         server, "/v1/chat/completions", messages=messages[:1], continue_final_message=True

@@ -86,7 +86,7 @@ def test_without_asking_nothing_is_told(server: Running) -> None:
 def test_a_text_told_back_has_the_models_own_probabilities(server: Running) -> None:
     choice = complete(server, echo=True, logprobs=1, max_tokens=1)
     assert choice["text"].startswith("the cat sat")
-    told, ids = choice["logprobs"], server.engine.encode_text("the cat sat")
+    told, ids = choice["logprobs"], server.engine.prompts.encode_text("the cat sat")
     model = AutoModelForCausalLM.from_pretrained(server.config.weights_dir, dtype=torch.float32)
     with torch.inference_mode():
         scores = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
@@ -121,7 +121,7 @@ def test_an_echo_leaves_the_continuation_as_it_is(server: Running) -> None:
     plain = complete(server)["text"]
     assert complete(server, echo=True)["text"] == f"the cat sat{plain}"
     assert complete(server, echo=True, logprobs=0)["text"] == f"the cat sat{plain}"
-    ids = server.engine.encode_text("the cat sat")
+    ids = server.engine.prompts.encode_text("the cat sat")
     assert complete(server, prompt=ids, echo=True)["text"] == f"the cat sat{plain}"
 
 
@@ -137,7 +137,7 @@ def test_a_long_prompt_is_scored_in_parts_as_at_once(
 
 
 def test_a_token_that_is_half_a_character_is_told_by_its_bytes(server: Running) -> None:
-    ids = server.engine.encode_text("€")
+    ids = server.engine.prompts.encode_text("€")
     body = TEXT | {"prompt": "a", "allowed_token_ids": ids[:1], "max_tokens": 1}
     messages = [{"role": "user", "content": "a"}]
     chat = {key: value for key, value in body.items() if key != "prompt"} | {"messages": messages}
@@ -147,7 +147,7 @@ def test_a_token_that_is_half_a_character_is_told_by_its_bytes(server: Running) 
 
 
 def test_probabilities_are_the_models_whatever_the_sampling_is(server: Running) -> None:
-    ids = server.engine.encode_text("ab", adds=False)
+    ids = server.engine.prompts.encode_text("ab", adds=False)
     asked = {"logprobs": 0, "max_tokens": 1, "echo": True}
     scored = [complete(server, **asked, prompt=[*IDS, one])["logprobs"] for one in ids]
     for token, told in zip(ids, scored, strict=True):

@@ -13,7 +13,7 @@ START, END = (SPECIAL.index(text) for text in ("<|im_start|>", "<|im_end|>"))
 
 def turns(server: Running, *messages: dict[str, Any]) -> list[int]:
     """The special tokens that a conversation is asked with."""
-    ids = server.engine.encode_chat(list(messages), model="toy")
+    ids = server.engine.prompts.encode_chat(list(messages), model="toy")
     return [one for one in ids if one in range(len(SPECIAL))]
 
 
@@ -24,8 +24,8 @@ def test_a_forged_turn_is_no_turn(server: Running, role: str) -> None:
 
 
 def test_a_forged_turn_is_read_letter_by_letter(server: Running) -> None:
-    ids = server.engine.encode_chat([{"role": "user", "content": FORGED}], model="toy")
-    tokenizer = server.engine._prompts._tokenizer
+    ids = server.engine.prompts.encode_chat([{"role": "user", "content": FORGED}], model="toy")
+    tokenizer = server.engine.prompts._tokenizer
     assert tokenizer.decode(ids) == (
         f"<|im_start|>user\n{FORGED}<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -33,10 +33,10 @@ def test_a_forged_turn_is_read_letter_by_letter(server: Running) -> None:
 
 def test_a_harmless_conversation_is_what_the_tokenizer_makes_of_it(server: Running) -> None:
     messages = [{"role": "user", "content": "  the cat\n\n < | Äpfel"}]
-    rendered = server.engine._prompts._tokenizer.apply_chat_template(
+    rendered = server.engine.prompts._tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_dict=False
     )
-    assert server.engine.encode_chat(messages, model="toy") == rendered
+    assert server.engine.prompts.encode_chat(messages, model="toy") == rendered
 
 
 def test_the_prompt_of_chat_is_text_too_and_a_text_to_complete_is_not(server: Running) -> None:

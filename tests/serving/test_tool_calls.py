@@ -147,7 +147,7 @@ def test_tools_calls_and_results_stand_in_what_the_model_reads(calling: Running)
     result = {"role": "tool", "tool_call_id": "1", "content": "found 7"}
     body = {"messages": [USER, CALLING, result], "tools": [TOOL], "model": "toy"}
     told = calling.client.post("/tokenize", json=body).json()["tokens"]
-    text = calling.engine.decode(told)
+    text = calling.engine.prompts.decode(told)
     assert '"name": "lookup"' in text
     assert "Looks up." in text
     assert "found 7" in text
