@@ -29,7 +29,7 @@ def cache_tokens(model: Any) -> int:
 
 
 def shares(tokens: int) -> tuple[int, int]:
-    """Of the tokens that fit: those for beginnings that are kept, and those for what is in work."""
+    """How many of the tokens that fit beginnings keep, and how many what is in work may have."""
     kept = min(int(tokens * _KEPT_SHARE), _MOST_KEPT_TOKENS)
     return kept, tokens - kept
 
