@@ -30,7 +30,7 @@ from tasks.platform.diagnosis import (
 from tasks.platform.informer import Informer
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests.pod_template import EVENT_NONCE_ANNOTATION
-from tasks.platform.wire import Object, container_status, has_failed, is_complete
+from tasks.platform.wire import Object, condition, container_status, has_failed, is_complete
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 2.0, 30.0
 _RECONNECT_S, _LONGEST_RECONNECT_S = 0.5, 10.0
 _TAIL_LINES = 20
 _ASKED_TO_STOP = 143
+# Why a Job has failed where a pod's exit code says so (its podFailurePolicy).
+_BY_EXIT_CODE = "PodFailurePolicy"
 # By SIGKILL, as where memory ran out, and by SIGTERM.
 _ENDED_BY_OTHERS = (137, _ASKED_TO_STOP)
 # Of the informers: namespace, Workspace, generation, pod.
@@ -164,10 +166,12 @@ class ContainerFollower:
         while not self._newest_start():
             job, pod = self._job(), self._pod()
             is_early = now() - began_s < _FIRST_LOOK_S and not has_failed(job)
-            if self._lacks_something(job, pod, is_early=is_early):
+            # Asked before anything is made again: by then other pods may be there.
+            by_deletion = job is not None and self._failed_by_deletion(job)
+            if self._lacks_something(job, pod, is_early=is_early) or by_deletion:
                 await self._make_again()
             diagnosis = None if is_early else await self._diagnose(job, pod)
-            if job and has_failed(job):
+            if job and has_failed(job) and not by_deletion:
                 raise await self._of_another(job) or self._of_failed(job, diagnosis)
             if diagnosis and diagnosis.is_final:
                 error = diagnosed_error(diagnosis)
@@ -192,6 +196,19 @@ class ContainerFollower:
         if job is None and (had_job or (pod is None and not is_early)):
             return True
         return pod is not None and not is_early and bool(pod["spec"].get("nodeName"))
+
+    def _failed_by_deletion(self, job: Object) -> bool:
+        """Whether the pod whose exit code a Job has failed with is one that somebody has deleted.
+
+        That it was killed for it says nothing of the next one. Any other that a Job fails with is
+        kept; those that it ends itself, because of that one, are not.
+        """
+        if condition(job, "Failed").get("reason") != _BY_EXIT_CODE:
+            return False
+        numbers = range(job["spec"].get("completions") or 1)
+        keys = [(*self._key[:3], self._key[3] + other_pod(number)) for number in numbers]
+        pods = [pod for key in keys for pod in self._informers.pods.select(key)]
+        return all(pod["metadata"].get("deletionTimestamp") for pod in pods)
 
     def _of_failed(self, job: Object, diagnosis: Diagnosis | None) -> KaitoflowError:
         """Why the Job has failed: a pod's last words, unless its time was over."""

@@ -254,3 +254,66 @@ def test_what_a_pod_is_made_of_is_made_again_when_it_may_lack(
     follower = follower_of(None)
     lacks = [follower._lacks_something(job, pod, is_early=early) for job, pod, early in looks]
     assert lacks[-1] is expected
+
+
+def failed(reason: str = "PodFailurePolicy") -> dict[str, Any]:
+    """A Job of two pods that has given up."""
+    given_up = {"type": "Failed", "status": "True", "reason": reason, "message": "m"}
+    meta = {"name": "tuned-tune-1", "uid": "j"}
+    spec, status = {"completions": 2}, {"conditions": [given_up]}
+    return {"kind": "Job", "metadata": meta, "spec": spec, "status": status}
+
+
+class Remade:
+    """A Job that has failed, and the one with its pod that is made in its place."""
+
+    def __init__(self, *left: dict[str, Any]) -> None:
+        self.left, self.times_made = [*left], 0
+        self.jobs = SimpleNamespace(select=lambda _: [JOB if self.times_made else failed()])
+        self.pods = self
+
+    def select(self, key: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Of the first pod nothing is left."""
+        if self.times_made:
+            return [RUNNING]
+        return self.left if key[-1].endswith(" 1") else []
+
+    async def make_again(self) -> None:
+        self.times_made += 1
+
+    async def find(self, *_about: Any, **_options: Any) -> list[dict[str, Any]]:
+        return []
+
+    async def wait(self, _key: Any, *, timeout_s: float) -> None:
+        """Something has changed."""
+
+    async def log(self, *_about: Any, **_options: Any) -> AsyncGenerator[tuple[str, str]]:
+        for line in list[tuple[str, str]]():
+            yield line
+
+
+def follower_among(there: Remade) -> ContainerFollower:
+    api, informers = cast("KubeApi", there), cast("Informers", there)
+    return ContainerFollower(api, informers, key=KEY, container="tune", make_again=there.make_again)
+
+
+LEAVING = OVER | {"metadata": OVER["metadata"] | {"deletionTimestamp": SECOND}}
+
+
+@pytest.mark.parametrize("left", [(), (LEAVING,)], ids=["it has gone", "it is about to go"])
+async def test_a_job_that_has_failed_since_a_pod_was_deleted_is_made_again(left: Any) -> None:
+    there = Remade(*left)
+    follower = follower_among(there)
+    assert [said async for said in follower._until_started() if said["event"] != "waiting"] == []
+    assert there.times_made == 1
+
+
+async def test_a_job_that_has_failed_by_a_pod_that_is_kept_is_not() -> None:
+    there = Remade(OVER)
+    with pytest.raises(KaitoflowError, match="pod 1"):
+        await anext(follower_among(there)._until_started())
+    assert there.times_made == 0
+
+
+def test_nor_is_one_whose_time_was_over() -> None:
+    assert not follower_among(Remade())._failed_by_deletion(failed("DeadlineExceeded"))
