@@ -663,3 +663,10 @@ def test_where_it_does_not_the_pods_image_does() -> None:
     server = containers(pod_spec(stateful_set(workspace(), SERVING, SETTINGS)))["serve"]
     assert server["image"] == SETTINGS.image
     assert server["livenessProbe"]["httpGet"]["path"] == "/health"
+
+
+def test_a_server_goes_on_answering_until_it_is_known_that_it_goes() -> None:
+    made = pod_spec(stateful_set(workspace(), replace(SERVING, grace_s=30), SETTINGS))
+    waits_s = containers(made)["serve"]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert 0 < waits_s < made["terminationGracePeriodSeconds"]
+    assert "lifecycle" not in containers(made)["fetch-weights"]

@@ -24,6 +24,9 @@ LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"
 # Of a StatefulSet: what its pods are, whichever generation they are named after.
 SERVER_DIGEST_ANNOTATION = "kaitoflow.io/server-digest"
 
+# After which no Service leads to a pod that goes any more; part of the time that it has to end.
+_NEWS_TRAVELS_S = 5
+
 
 def stateful_set(
     workspace: Workspace, pod: Pod, settings: PodSettings, *, told: str = ""
@@ -108,6 +111,8 @@ def _serving(pod: Pod) -> Object:
         "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
         # Large weights take long to load: half an hour until the server has to answer.
         "startupProbe": probe | {"periodSeconds": 2, "failureThreshold": 900},
-        "readinessProbe": probe | {"periodSeconds": 5, "failureThreshold": 2},
+        "readinessProbe": probe | {"periodSeconds": 5, "failureThreshold": 2, "timeoutSeconds": 5},
         "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
+        # Each node's proxy hears a moment later that a pod goes: until then it is to answer.
+        "lifecycle": {"preStop": {"sleep": {"seconds": _NEWS_TRAVELS_S}}},
     }
