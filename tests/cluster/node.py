@@ -90,15 +90,21 @@ def running_node(
                 for name, command in _commands(folder, plan, control_plane).items()
             ),
         )
-        for started in (node.containerd, node.kubelet, node.kube_proxy):
-            running.callback(started.kill)
-            started.start()
-            if started is node.containerd:
-                started.wait_until(lambda: _answers(node), limit_s=_CONTAINERD_LIMIT_S)
-        _wait_until_ready(node, control_plane)
-        if plan.gpus:
-            claim_gpus(plan.name, plan.gpus, control_plane)
+        for program in (node.containerd, node.kubelet, node.kube_proxy):
+            running.callback(program.kill)
+        have_running(node, control_plane)
         yield node
+
+
+def have_running(node: Node, control_plane: ControlPlane) -> None:
+    """Have the node Ready, as planned, whichever of its programs do not run, or do no more."""
+    for program in (node.containerd, node.kubelet, node.kube_proxy):
+        if program.pid is None:
+            program.start()
+        if program is node.containerd:
+            program.wait_until(lambda: _answers(node), limit_s=_CONTAINERD_LIMIT_S)
+    _wait_until_ready(node, control_plane)
+    claim_gpus(node.plan.name, node.plan.gpus, control_plane)
 
 
 def _lay_cable(enclosure: Enclosure, plan: NodePlan, machine: Site) -> None:

@@ -2,76 +2,37 @@
 the GPU. One cluster is installed and one Workspace applied; each test looks at one side of it."""
 
 import json
-import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import yaml
 
-from demo.docstrings import write_docstring_dataset
-from tasks.presets import find_preset
 from tests.builders import tuning_manifest
-from tests.chart.rendering import CHART, NAMESPACE, RELEASE, helm
-from tests.cluster.cluster import Cluster
-from tests.cluster.dns import MACHINE
-from tests.cluster.node import claim_gpus
-from tests.cluster.registry import docker_config, running_registry
-from tests.serving.hub_server import Hub, running_hub
+from tests.cluster.installed import (
+    RUN_LIMIT_S,
+    TEAMS,
+    Answer,
+    Team,
+    chatting,
+    eventually,
+    failed,
+)
+from tests.cluster.node import claim_gpus, have_running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
-NAME, TEAM, IMAGE = "workspace-tuning", "team", "adapters/quickstart"
-INSTALL_LIMIT_S, RUN_LIMIT_S = 600, 1200
+NAME, TEAM, IMAGE = "workspace-tuning", TEAMS[0], "adapters/quickstart"
 ORDER = ["Accepted", "NodesReady", "ResourceReady", "JobStarted", "InferenceReady"]
-# The database's volume: the cluster has nobody who makes one.
-VOLUME = """
-apiVersion: v1
-kind: PersistentVolume
-metadata: {name: database}
-spec:
-  capacity: {storage: 8Gi}
-  accessModes: [ReadWriteOnce]
-  persistentVolumeReclaimPolicy: Retain
-  local: {path: /var/lib/database}
-  nodeAffinity:
-    required:
-      nodeSelectorTerms:
-      - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [cpu]}]
-"""
-
-
-@dataclass
-class QuickStart:
-    """A cluster on which Kaitoflow is installed, and where a Workspace's things are."""
-
-    cluster: Cluster
-    registry: str
-    dataset: str
-
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.cluster.control_plane.kubectl(*arguments, stdin=stdin)
-
-    def in_team(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.kubectl(*arguments, f"--namespace={TEAM}", stdin=stdin)
-
-    def workspace(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.in_team("get", "workspace", NAME, "--output=json"))
-        return found
 
 
 @dataclass
 class Served:
     """What was seen of the Workspace until it was served."""
 
-    start: QuickStart
+    start: Team
     turned_true: list[str]
     table: list[str]
     services: list[str]
@@ -83,87 +44,11 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def quick_start(
-    cluster: Cluster,
-    product_images: dict[str, str],
-    smollm2_weights: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[QuickStart]:
-    """Kaitoflow installed by its chart; weights, dataset and registry are on this machine."""
-    folder = tmp_path_factory.mktemp("quick-start")
-    write_docstring_dataset(folder / "rows.parquet", rows=160, seed=0)
-    files = {path.name: path.read_bytes() for path in smollm2_weights.iterdir() if path.is_file()}
-    with ExitStack() as running:
-        pinned = [find_preset("smollm2-135m-instruct").revision]
-        hub = running.enter_context(running_hub(Hub(files=files, commits=pinned)))
-        web = running.enter_context(served(folder))
-        registry = running.enter_context(running_registry(folder / "registry", auth=True))
-        host = cluster.trust_registry(registry)
-        port = cluster.expose(web).rpartition(":")[2]
-        start = QuickStart(cluster, host, f"http://{MACHINE}:{port}/rows.parquet")
-        hub_host = cluster.expose(hub.url.removeprefix("http://"))
-        install(start, product_images, values_of(host, hub_host))
-        yield start
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """HOST:PORT on loopback at which the folder's files are."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given, directory=str(folder))
-
-        def log_message(self, *_: object) -> None:
-            """Keep the tests' output free of requests."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def values_of(registry: str, hub: str) -> dict[str, Any]:
-    """The chart's values but its images: what is local here is remote elsewhere."""
-    return {
-        "namespaces": [TEAM],
-        "pods": {
-            # The node only says that it has a GPU.
-            "environment": {"HF_ENDPOINT": f"http://{hub}", "KAITOFLOW_DEVICE": "cpu"},
-            "insecureRegistries": [registry],
-            "allowLocalAddresses": True,
-        },
-    }
-
-
-def install(start: QuickStart, images: dict[str, str], values: dict[str, Any]) -> None:
-    """Install the chart and wait until all of it runs."""
-    node = next(node for node in start.cluster.nodes if node.plan.name == "cpu")
-    node.enclosure.run("mkdir", "--parents", "/var/lib/database")
-    start.kubectl("apply", "--filename=-", stdin=VOLUME)
-    for namespace in (NAMESPACE, TEAM):
-        start.kubectl("create", "namespace", namespace)
-    named = {name: image.rsplit(":", 1) for name, image in images.items()}
-    chosen = {name: {"repository": repo, "tag": tag} for name, (repo, tag) in named.items()}
-    helm(
-        *("upgrade", RELEASE, CHART, "--install", f"--namespace={NAMESPACE}", "--values=-"),
-        stdin=json.dumps(values | {"image": chosen}),
-        kubeconfig=start.cluster.control_plane.kubeconfig,
-    )
-    there = start.kubectl("get", "statefulsets,deployments", f"--namespace={NAMESPACE}", "-oname")
-    for each in there.split():
-        rollout = ("rollout", "status", each, f"--namespace={NAMESPACE}")
-        start.kubectl(*rollout, f"--timeout={INSTALL_LIMIT_S}s")
-
-
-@pytest.fixture(scope="module")
-def workspace(quick_start: QuickStart, tmp_path_factory: pytest.TempPathFactory) -> Served:
+def workspace(installed: Team, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """The quick start's Workspace with its placeholders filled in, applied and served."""
-    start, folder = quick_start, tmp_path_factory.mktemp("skopeo")
+    start, folder = installed, tmp_path_factory.mktemp("skopeo")
     start.kubectl("label", "node", "gpu", "app=tuning", "--overwrite")
-    login = f"--from-literal=.dockerconfigjson={docker_config(start.registry)}"
-    kind = "--type=kubernetes.io/dockerconfigjson"
-    start.in_team("create", "secret", "generic", "push", kind, login)
+    start.have_login("push")
     manifest = tuning_manifest(
         NAME,
         input={"urls": [start.dataset]},
@@ -175,15 +60,15 @@ def workspace(quick_start: QuickStart, tmp_path_factory: pytest.TempPathFactory)
     turned_true: list[str] = []
 
     def is_over() -> bool:
-        status = start.workspace().get("status", {})
+        status = start.status(NAME)
         for each in status.get("conditions", []):
             if each["status"] == "True" and each["type"] not in turned_true:
                 turned_true.append(each["type"])
         return status.get("state") in {"Ready", "Failed"}
 
-    eventually(is_over, limit_s=RUN_LIMIT_S, otherwise=lambda: report(start))
-    status = start.workspace()["status"]
-    assert status["state"] == "Ready", report(start)
+    eventually(is_over, limit_s=RUN_LIMIT_S, otherwise=lambda: start.report(NAME))
+    status = start.status(NAME)
+    assert status["state"] == "Ready", start.report(NAME)
     models, answer = talk(start)
     return Served(
         start,
@@ -191,7 +76,7 @@ def workspace(quick_start: QuickStart, tmp_path_factory: pytest.TempPathFactory)
         table=start.in_team("get", "workspace").splitlines(),
         services=start.in_team("get", "svc").splitlines(),
         status=status,
-        digest_by_skopeo=inspect(start, status["image"]["reference"], folder=folder),
+        digest_by_skopeo=start.digest(status["image"]["reference"], folder=folder),
         models=models,
         answer=answer,
         compiler=start.kubectl(
@@ -200,39 +85,14 @@ def workspace(quick_start: QuickStart, tmp_path_factory: pytest.TempPathFactory)
     )
 
 
-def talk(start: QuickStart) -> tuple[set[str], str]:
+def talk(start: Team) -> tuple[set[str], str]:
     """Which models the Service's cluster address has, and what the tuned one answers there."""
-    address = start.in_team("get", "service", NAME, "--output=jsonpath={.spec.clusterIP}")
-    url = f"http://{start.cluster.reach(f'{address}:80')}"
+    url = start.url(NAME)
     asked = {"prompt": "What does os.path.join do?"}
     with httpx2.Client(trust_env=False, timeout=120) as client:
         models = client.get(f"{url}/v1/models").raise_for_status().json()["data"]
         answer = client.post(f"{url}/chat", json=asked).raise_for_status().json()
     return {model["id"] for model in models}, answer["Result"]
-
-
-def inspect(start: QuickStart, image: str, *, folder: Path) -> str:
-    """The digest that skopeo reads from the registry, which is on loopback for this machine."""
-    here = f"127.0.0.1:{start.registry.rpartition(':')[2]}"
-    login = folder / "config.json"
-    login.write_text(docker_config(here))
-    options = ("--tls-verify=false", f"--authfile={login}", "--format={{.Digest}}")
-    command = ["skopeo", "inspect", *options, f"docker://{here}/{image.partition('/')[2]}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def eventually(is_so: Callable[[], bool], *, limit_s: float, otherwise: Callable[[], str]) -> None:
-    """Return once it is so."""
-    deadline_s = time.monotonic() + limit_s
-    while not is_so():
-        assert time.monotonic() < deadline_s, otherwise()
-        time.sleep(1)
-
-
-def report(start: QuickStart) -> str:
-    """What a person would look at when it does not go on."""
-    pods = start.in_team("describe", "pods")
-    return f"{json.dumps(start.workspace()['status'], indent=1)}\n{pods[-6000:]}"
 
 
 def test_its_conditions_turn_true_one_after_the_other(workspace: Served) -> None:
@@ -272,7 +132,7 @@ class Edited:
     """What was seen while the served Workspace was edited, and the edit was refused."""
 
     served: Served
-    answers: list[int]
+    answers: list[Answer]
     while_refused: dict[str, tuple[str, int]]
 
 
@@ -280,7 +140,7 @@ class Edited:
 def refused_edit(workspace: Served) -> Edited:
     """An edit that names a ConfigMap that is not there, taken back while a client goes on."""
     start = workspace.start
-    with chatting(start) as answers:
+    with chatting(start, NAME) as answers:
         wait_for(start, lambda: len(answers) > 2)
         edit(start, "is-not-there")
         wait_for(start, lambda: conditions(start)["Accepted"] == ("False", 2))
@@ -296,26 +156,33 @@ def refused_edit(workspace: Served) -> Edited:
 class Recovered:
     """What was seen after the served Workspace's node was lost."""
 
-    start: QuickStart
+    start: Team
     while_lost: dict[str, tuple[str, int]]
     models: set[str]
     answer: str
 
 
 @pytest.fixture(scope="module")
-def node_lost(refused_edit: Edited) -> Recovered:
-    """The node on which the model was served is gone, and another one has its label."""
+def node_lost(refused_edit: Edited) -> Iterator[Recovered]:
+    """The node on which the model was served is gone, and another one has its label.
+
+    At the end it is there again, for who comes after these tests.
+    """
     start = refused_edit.served.start
     gpu = next(node for node in start.cluster.nodes if node.plan.name == "gpu")
     for program in (gpu.kubelet, gpu.containerd):
         program.kill()
-    start.kubectl("delete", "node", "gpu")  # as a cloud does, whose machine is gone
-    wait_for(start, lambda: conditions(start)["ResourceReady"][0] == "False")
-    while_lost = conditions(start)
-    claim_gpus("cpu", 1, start.cluster.control_plane)
-    start.kubectl("label", "node", "cpu", "app=tuning", "--overwrite")
-    wait_for(start, lambda: is_served_on(start, "cpu"), limit_s=RUN_LIMIT_S)
-    return Recovered(start, while_lost, *talk(start))
+    try:
+        start.kubectl("delete", "node", "gpu")  # as a cloud does, whose machine is gone
+        wait_for(start, lambda: conditions(start)["ResourceReady"][0] == "False")
+        while_lost = conditions(start)
+        claim_gpus("cpu", 1, start.cluster.control_plane)
+        start.kubectl("label", "node", "cpu", "app=tuning", "--overwrite")
+        wait_for(start, lambda: is_served_on(start, "cpu"), limit_s=RUN_LIMIT_S)
+        yield Recovered(start, while_lost, *talk(start))
+    finally:
+        for node in start.cluster.nodes:
+            have_running(node, start.cluster.control_plane)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +195,7 @@ def left(node_lost: Recovered) -> list[str]:
 
 
 def test_clients_notice_nothing_of_an_edit_that_is_refused(refused_edit: Edited) -> None:
-    assert set(refused_edit.answers) == {200}
+    assert failed(refused_edit.answers) == []
 
 
 def test_what_served_before_a_refused_edit_is_shown_as_served(refused_edit: Edited) -> None:
@@ -349,53 +216,25 @@ def test_deleting_it_leaves_nothing_but_what_is_the_user_s(left: list[str]) -> N
     assert sorted(left) == ["configmap/kube-root-ca.crt", "secret/push"]
 
 
-@contextmanager
-def chatting(start: QuickStart) -> Iterator[list[int]]:
-    """A client that asks all the time; HTTP's status of each answer so far, 0 for none."""
-    address = start.in_team("get", "service", NAME, "--output=jsonpath={.spec.clusterIP}")
-    url = f"http://{start.cluster.reach(f'{address}:80')}/v1/chat/completions"
-    messages = [{"role": "user", "content": "What does os.path.join do?"}]
-    answers: list[int] = []
-    is_over = threading.Event()
-
-    def ask() -> None:
-        while not is_over.is_set():
-            try:
-                asked = {"messages": messages, "max_tokens": 4}
-                answers.append(
-                    httpx2.post(url, json=asked, timeout=60, trust_env=False).status_code
-                )
-            except httpx2.HTTPError:
-                answers.append(0)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield answers
-    finally:
-        is_over.set()
-        asking.join()
-
-
-def edit(start: QuickStart, config: str | None) -> None:
+def edit(start: Team, config: str | None) -> None:
     """Have the Workspace name another ConfigMap with its training's settings, or none."""
     patch = json.dumps({"tuning": {"config": config}})
     start.in_team("patch", "workspace", NAME, "--type=merge", f"--patch={patch}")
 
 
-def conditions(start: QuickStart) -> dict[str, tuple[str, int]]:
+def conditions(start: Team) -> dict[str, tuple[str, int]]:
     """How each condition stands, and of which generation."""
-    found = start.workspace()["status"]["conditions"]
+    found = start.status(NAME)["conditions"]
     return {each["type"]: (each["status"], each["observedGeneration"]) for each in found}
 
 
-def is_served_on(start: QuickStart, node: str) -> bool:
+def is_served_on(start: Team, node: str) -> bool:
     """Whether the Workspace is Ready, and has its pods on this node only."""
-    pods = json.loads(start.in_team("get", "pods", "--output=json"))["items"]
-    nodes = {pod["spec"].get("nodeName") for pod in pods}
-    return start.workspace()["status"]["state"] == "Ready" and nodes == {node}
+    nodes = {pod["spec"].get("nodeName") for pod in start.found("pods")["items"]}
+    is_ready: bool = start.status(NAME)["state"] == "Ready"
+    return is_ready and nodes == {node}
 
 
-def wait_for(start: QuickStart, is_so: Callable[[], bool], *, limit_s: float = 120) -> None:
+def wait_for(start: Team, is_so: Callable[[], bool], *, limit_s: float = 120) -> None:
     """Return once it is so; what a person would look at, when it is not."""
-    eventually(is_so, limit_s=limit_s, otherwise=lambda: report(start))
+    eventually(is_so, limit_s=limit_s, otherwise=lambda: start.report(NAME))
