@@ -19,11 +19,26 @@ VOLUME = {"volumeSource": {"persistentVolumeClaim": {"claimName": "kept"}}}
 TEMPLATE = {"template": {"spec": {"containers": [{"name": "own", "image": "example.com/own"}]}}}
 
 
+GATED = {"name": "phi-4", "presetOptions": {"modelAccessSecret": "other"}}
+ADAPTER = {"source": {"name": "a", "image": "r.io/a:1", "imagePullSecrets": ["push", "other"]}}
+
+
 def inference(**content: Any) -> Object:
     manifest = tuning_manifest()
     del manifest["tuning"]
     selector = {"labelSelector": {"matchLabels": {"apps": "own"}}}
     return manifest | {"inference": content, "resource": selector}
+
+
+def several(**content: Any) -> Object:
+    """An InferenceSet of such Workspaces."""
+    template = {key: inference(**content)[key] for key in ("inference", "resource")}
+    return {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "InferenceSet",
+        "metadata": {"name": "several"},
+        "spec": {"template": template},
+    }
 
 
 def judged(url: str = "https://judge.example.com/v1") -> Object:
@@ -45,10 +60,14 @@ def commanded() -> Object:
 def create(installation: Installation) -> Create:
     """Creates Workspaces as a person who may do that, read Secret `push`, and nothing else."""
     kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
-    kubernetes.define("workspaces.kaito.sh", (CRDS / "kaito.sh_workspaces.yaml").read_text())
+    for plural in ("workspaces", "inferencesets"):
+        kubernetes.define(f"{plural}.kaito.sh", (CRDS / f"kaito.sh_{plural}.yaml").read_text())
     installation.install()
     rules = {
-        "workspaces": ("--verb=create,get,update,patch", "--resource=workspaces.kaito.sh"),
+        "objects": (
+            "--verb=create,get,update,patch",
+            "--resource=workspaces.kaito.sh,inferencesets.kaito.sh",
+        ),
         "push": ("--verb=get", "--resource=secrets", "--resource-name=push"),
     }
     for name, rule in rules.items():
@@ -75,9 +94,11 @@ def test_what_a_creator_may_not_use_a_workspace_may_not_either(
     installation: Installation, create: Create
 ) -> None:
     assert "created" in create(tuning_manifest())
+    assert "created" in create(several(preset={"name": "phi-4"}))
     refused = {
         "may not create pods": [
             inference(**TEMPLATE),
+            several(**TEMPLATE),
             tuning_manifest(input=VOLUME),
             tuning_manifest(output=VOLUME),
             commanded(),
@@ -85,9 +106,9 @@ def test_what_a_creator_may_not_use_a_workspace_may_not_either(
         "Secret other was named": [
             tuning_manifest(output={"image": "r.io/a:1", "imagePushSecret": "other"}),
             tuning_manifest(input={"image": "r.io/d:1", "imagePullSecrets": ["push", "other"]}),
-            inference(
-                preset={"name": "phi-4", "presetOptions": {"modelAccessSecret": "other"}},
-            ),
+            inference(preset=GATED),
+            several(preset=GATED),
+            several(preset={"name": "phi-4"}, adapters=[ADAPTER]),
         ],
         "Secret tuned-judge-key was named": [judged()],
     }
@@ -120,6 +141,30 @@ def test_who_writes_what_is_there_already_asks_for_nothing_new(
     change = ("patch", "workspace", "tuned", "--type=merge", f"--patch={more}", "--as=a-person")
     with pytest.raises(RuntimeError, match="may not create pods"):
         kubernetes.kubectl(*change, here)
+
+
+@pytest.mark.usefixtures("create")
+def test_the_watcher_makes_what_the_creator_of_a_set_may_have(installation: Installation) -> None:
+    kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
+    watcher = f"--as=system:serviceaccount:{installation.namespace}:kaitoflow-watcher"
+    told = ("create", "--filename=-", "--dry-run=server", watcher, here)
+    alone = inference(preset=GATED)
+    with pytest.raises(RuntimeError, match="Secret other was named"):
+        kubernetes.kubectl(*told, stdin=json.dumps(alone))
+    of_a_set = {"labels": {"inferenceset.kaito.sh/created-by": "several"}}
+    member = alone | {"metadata": alone["metadata"] | of_a_set}
+    assert "created" in kubernetes.kubectl(*told, stdin=json.dumps(member))
+
+
+@pytest.mark.usefixtures("create")
+def test_who_scales_a_set_asks_for_nothing_new(installation: Installation) -> None:
+    kubernetes, here = installation.control_plane, f"--namespace={installation.workspaces}"
+    kubernetes.kubectl("create", "--filename=-", here, stdin=json.dumps(several(preset=GATED)))
+    change = ("patch", "inferenceset", "several", "--type=merge", "--as=a-person", here)
+    assert "patched" in kubernetes.kubectl(*change, '--patch={"spec": {"replicas": 3}}')
+    other = '{"spec": {"template": {"inference": {"preset": {"name": "phi-4-mini-instruct"}}}}}'
+    with pytest.raises(RuntimeError, match="Secret other was named"):
+        kubernetes.kubectl(*change, f"--patch={other}")
 
 
 def as_the_worker(installation: Installation, *arguments: str, stdin: str | None = None) -> str:
