@@ -61,6 +61,8 @@ class Batch:
         """Take rows out of the batch and its cache."""
         if not leaving:
             return
+        self._reader.drop(leaving)
+        self._crowded.difference_update(leaving)
         gone, count = set(map(id, leaving)), self._cache.rows
         read = self.rows[:count]
         for at in range(count - 1, -1, -1):
@@ -115,7 +117,6 @@ class Batch:
             return
         self._crowded.update(rows)
         if len(rows) == 1:
-            self._crowded.discard(rows[0])
             self._end_badly(rows[0], error)
             self._leave(rows)
 

@@ -10,6 +10,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from serving.engine import Scored
+from serving.transformers_engine.faults import free_frames, is_out_of_memory
 from serving.transformers_engine.forward import Forward, left_padded
 from serving.transformers_engine.prefixes import BLOCK_TOKENS, Prefixes
 from serving.transformers_engine.rows import Row, Writer
@@ -71,10 +72,21 @@ class Reader:
         return read
 
     def keep(self, read: Read) -> None:
-        """Have the beginnings of what was read for later prompts."""
-        for place, row in enumerate(read.rows):
-            asked = row.generation
-            self._prefixes.keep(asked.prompt_ids, read.cache, row=place, model=asked.model)
+        """Have the beginnings of what was read for later prompts, if the memory holds them."""
+        try:
+            for place, row in enumerate(read.rows):
+                asked = row.generation
+                self._prefixes.keep(asked.prompt_ids, read.cache, row=place, model=asked.model)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            free_frames(error)
+            self._prefixes.clear()
+
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Hold nothing of the prompts of rows that leave."""
+        if self._begun and self._begun[0] in rows:
+            self._begun = None
 
     def start_again(self) -> bool:
         """Hold nothing of any prompt; whether memory was freed by it that kept beginnings had."""

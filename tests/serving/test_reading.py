@@ -166,6 +166,19 @@ async def test_kept_beginnings_give_way_to_a_prompt_that_needs_their_memory(
     assert await told(server, asked(prompt(90, first=7)))
 
 
+async def test_a_beginning_that_the_memory_does_not_hold_is_not_kept(
+    server: Running, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(server.engine._prefixes, "keep", full)
+    texts = [await told(server, asked(prompt(200))) for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert watched.read_tokens == 400
+    assert not server.engine.is_broken
+
+
 async def test_who_hangs_up_while_a_prompt_is_read_leaves_nothing_of_it(
     server: Running, watched: Watched, until: Callable[..., None]
 ) -> None:
@@ -180,6 +193,7 @@ async def test_who_hangs_up_while_a_prompt_is_read_leaves_nothing_of_it(
     await running
     assert watched.read_tokens < 900
     until(lambda: engine.load().running == 0)
+    assert engine._batch._reader._begun is None
 
 
 def test_an_adapter_that_comes_again_under_its_name_knows_nothing_of_the_one_before(
