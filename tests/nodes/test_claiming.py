@@ -27,7 +27,7 @@ from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import owner_labels
 from tests.nodes.arm import Arm, running_arm
 from tests.nodes.azure import Azure
-from tests.nodes.karpenter import Conduct, Karpenter
+from tests.nodes.karpenter import Conduct, Karpenter, join
 from tests.nodes.test_agent_pools import client_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -326,6 +326,18 @@ async def test_the_nodes_that_are_still_used_are_not_given_back(
     assert [f"node-{name}" for name in await cluster.claims()] == [kept]
     assert held.name in await cluster.claims()
     assert await cluster.provisioner().release(workspace) == ()
+
+
+async def test_a_claim_that_does_not_say_yet_which_node_it_has_become_is_still_held(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    workspace = wanting(GOOD)
+    claim = node_claim(workspace, Offer(instance_type=GOOD), slot=0, disk_gib=100)
+    await cluster.api.create(CLAIM, None, claim)
+    await join(cluster.api, "kept", labels=claim["metadata"]["labels"], gpus=1)
+    [held] = await cluster.provisioner().release(workspace, is_final=False, keep={"kept"})
+    assert (held.name, held.node, held.until) == (claim["metadata"]["name"], "", "")
+    await cluster.api.delete("Node", None, "kept")
 
 
 async def test_a_claim_of_another_workspace_of_that_name_is_left_alone(

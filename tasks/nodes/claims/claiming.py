@@ -307,7 +307,7 @@ class ClaimingProvisioner:
     async def release(
         self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
     ) -> tuple[HeldMachine, ...]:
-        """Give claims of the Workspace back; return when no machine of them is left.
+        """Give claims of the Workspace back; what it still holds once their machines are gone.
 
         One whose node another Workspace still runs on becomes that Workspace's.
         Args: is_final, keep: see `Provisioner`.
@@ -339,8 +339,8 @@ class ClaimingProvisioner:
                 )
             await asyncio.sleep(min(self._deadlines.look_again_s, 1.0))
             claims = await self._left_of(meta, among=there, keep=keep)
-        kept = [c for c in await self._ledger.claims_of(meta) if node_name_of(c) in keep]
-        return _held(kept)
+        # Also one whose node is kept and that does not say yet which it has become: it costs.
+        return _held(await self._ledger.claims_of(meta))
 
     async def _left_of(
         self, meta: ObjectMeta, *, among: Collection[str] | None = None, keep: Collection[str]
