@@ -68,9 +68,14 @@ def installed(claiming: tuple[Installation, Azure]) -> Installation:
 
 @pytest.fixture
 def azure(claiming: tuple[Installation, Azure]) -> Azure:
-    """It has machines and quota, and was asked for nothing yet."""
-    claiming[1].forget()
-    return claiming[1]
+    """It has machines and quota, and was asked for nothing yet; what a failed test left is gone."""
+    installed, cloud = claiming
+    cloud.held.clear()
+    installed.kubectl("delete", "workspaces", "--all", "--all-namespaces")
+    wait_until(lambda: not claims_of(installed), "no claim")
+    installed.kubectl("delete", *REFUSED_OFFERS, "--ignore-not-found")
+    cloud.forget()
+    return cloud
 
 
 def quick_start(namespace: str) -> dict[str, Any]:
@@ -194,7 +199,6 @@ def refused(installed: Installation, azure: Azure) -> str:
     namespace = new_namespace(installed)
     azure.arm.fault("PUT", Fault(403, "QuotaExceeded", QUOTA_SAYS))
     azure.arm.fails_with[T4] = "AllocationFailed"
-    installed.kubectl("delete", *REFUSED_OFFERS, "--ignore-not-found")
     installed.apply(picky(namespace))
     return namespace
 

@@ -11,7 +11,6 @@ from tests.flows.watcher.conftest import new_namespace
 from tests.flows.watcher.installation import Installation, wait_until
 from tests.flows.watcher.test_aks_quick_start import (
     NAME,
-    REFUSED_OFFERS,
     T4,
     azure,
     claiming,
@@ -22,15 +21,6 @@ from tests.flows.watcher.test_aks_quick_start import (
 
 __all__ = ["azure", "claiming", "installed"]
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-@pytest.fixture(autouse=True)
-def nothing_there_yet(installed: Installation, azure: Azure) -> None:
-    """What one test's cloud did not have, the next one's has; what a failed one left is gone."""
-    azure.held.clear()
-    installed.kubectl("delete", "workspaces", "--all", "--all-namespaces")
-    wait_until(lambda: not claims_of(installed), "no claim")
-    installed.kubectl("delete", *REFUSED_OFFERS, "--ignore-not-found")
 
 
 def on_a_gpu(namespace: str, dataset: str) -> dict[str, Any]:
