@@ -4,7 +4,7 @@ Belongs to the engine's thread alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers.cache_utils import DynamicCache
@@ -31,6 +31,15 @@ class Read:
     scored: tuple[Scored, ...] = ()
 
 
+@dataclass
+class _Begun:
+    """A prompt that is read in parts: what is in the cache so far, and told of its tokens."""
+
+    row: Row
+    cache: DynamicCache
+    scored: list[Scored] = field(default_factory=list)
+
+
 class Reader:
     """Reads on in the prompts of rows that have joined."""
 
@@ -38,7 +47,7 @@ class Reader:
         self._forward = forward
         self._prefixes = prefixes
         self._writer = writer
-        self._begun: tuple[Row, DynamicCache] | None = None
+        self._begun: _Begun | None = None
 
     def next_rows(self, unread: Sequence[Row], *, at_once: int) -> Sequence[Row]:
         """The first rows of those unread, as many as are read together.
@@ -63,13 +72,7 @@ class Reader:
 
     def read(self, rows: Sequence[Row], *, at_once: int) -> Read | None:
         """Read on; None = one prompt is longer than what may be read in one go, and has begun."""
-        if len(rows) > 1:
-            read: Read | None = self._read_together(rows)
-        elif rows[0].generation.scores_prompt:
-            read = self._read_with_scores(rows[0])
-        else:
-            read = self._read_part(rows[0], at_once)
-        return read
+        return self._read_together(rows) if len(rows) > 1 else self._read_part(rows[0], at_once)
 
     def keep(self, read: Read) -> None:
         """Have the beginnings of what was read for later prompts, if the memory holds them."""
@@ -85,7 +88,7 @@ class Reader:
 
     def drop(self, rows: Sequence[Row]) -> None:
         """Hold nothing of the prompts of rows that leave."""
-        if self._begun and self._begun[0] in rows:
+        if self._begun and self._begun.row in rows:
             self._begun = None
 
     def start_again(self) -> bool:
@@ -108,33 +111,48 @@ class Reader:
         return Read(rows, cache, logits)
 
     def _read_part(self, row: Row, at_once: int) -> Read | None:
-        ids, model = row.generation.prompt_ids, row.generation.model
-        if self._begun is None or self._begun[0] is not row:
-            self._begun = row, self._prefixes.find(ids, model=model)
-        cache = self._begun[1]
-        start = cache.get_seq_length()
+        ids = row.generation.prompt_ids
+        if self._begun is None or self._begun.row is not row:
+            self._begun = _Begun(row, self._known_of(row))
+        begun = self._begun
+        start = begun.cache.get_seq_length()
         part = ids[start : start + at_once]
         end = start + len(part)
-        logits = self._forward([part], lengths=[end], cache=cache, models=[model])
+        if row.generation.scores_prompt:
+            logits = self._score(begun, part)
+        else:
+            model = row.generation.model
+            logits = self._forward([part], lengths=[end], cache=begun.cache, models=[model])
         if end < len(ids):
             return None
         self._begun = None
-        return Read([row], cache, logits)
+        return Read([row], begun.cache, logits, tuple(begun.scored))
 
-    def _read_with_scores(self, row: Row) -> Read:
-        """Read a prompt that is told token by token how likely it was."""
-        ids, cache = list(row.generation.prompt_ids), DynamicCache()
-        count = row.generation.top_logprobs or 0
-        scored, after, last = [self._writer.scored(ids[0], None)], 1, None
-        for scores in self._forward.each(ids, cache=cache, model=row.generation.model):
-            following, last = ids[after : after + len(scores)], scores[-1:]
-            if following:
+    def _known_of(self, row: Row) -> DynamicCache:
+        """What is known of a prompt; where each token's score is told, each token is read."""
+        asked = row.generation
+        if asked.scores_prompt:
+            return DynamicCache()
+        return self._prefixes.find(asked.prompt_ids, model=asked.model)
+
+    def _score(self, begun: _Begun, part: Sequence[int]) -> torch.Tensor:
+        """Read a part of a prompt that is told token by token how likely it was; its last scores.
+
+        What a token says of the one behind it, the part's last one says of the next part's first.
+        """
+        asked = begun.row.generation
+        ids, count = list(asked.prompt_ids), asked.top_logprobs or 0
+        if not begun.scored:
+            begun.scored.append(self._writer.scored(ids[0], None))
+        last = None
+        for scores in self._forward.each(part, cache=begun.cache, model=asked.model):
+            after, last = len(begun.scored), scores[-1:]
+            if following := ids[after : after + len(scores)]:
                 logprobs = torch.log_softmax(scores[: len(following)], -1)
                 ranks = rank(following, logprobs, count=count)
-                scored += map(self._writer.scored, following, ranks)
-            after += len(scores)
+                begun.scored += map(self._writer.scored, following, ranks)
         assert last is not None
-        return Read([row], cache, last, tuple(scored))
+        return last
 
 
 def _beginning(row: Row) -> tuple[str, tuple[int, ...]]:

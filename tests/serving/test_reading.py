@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ class Watched:
     def __init__(self, forward: Any) -> None:
         self._forward = forward
         self.goes: list[tuple[int, int]] = []
+        self.scored: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._forward, name)
@@ -30,6 +32,10 @@ class Watched:
     def __call__(self, tokens: list[list[int]], **keywords: Any) -> Any:
         self.goes.append((len(tokens), len(tokens[0])))
         return self._forward(tokens, **keywords)
+
+    def each(self, tokens: list[int], **keywords: Any) -> Any:
+        self.scored.append(len(tokens))
+        return self._forward.each(tokens, **keywords)
 
     @property
     def read_tokens(self) -> int:
@@ -81,6 +87,24 @@ async def test_a_long_prompt_is_read_in_parts_while_others_wait_for_a_token(
     assert parts == [PART_TOKENS] * 5 + [700 - 5 * PART_TOKENS]
     first, last = (watched.goes.index((1, tokens)) for tokens in (parts[0], parts[-1]))
     assert watched.goes[first:last] == [(1, PART_TOKENS), (1, 1)] * 5
+
+
+async def test_a_prompt_whose_tokens_are_scored_is_read_in_parts_with_the_same_scores(
+    server: Running, watched: Watched
+) -> None:
+    scored = replace(asked(prompt(300)), scores_prompt=True, top_logprobs=1)
+    alone = await pieces_of(server.engine.submit(scored))
+    watched.goes.clear()
+    beside = asyncio.create_task(told(server, asked([5, 6], max_tokens=150)))
+    while not watched.goes:
+        await asyncio.sleep(0.001)
+    in_parts = await pieces_of(server.engine.submit(scored))
+    await beside
+    assert len(in_parts[0].scored) == 300
+    for one, other in zip(in_parts[0].scored, alone[0].scored, strict=True):
+        assert one.token_id == other.token_id
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+    assert watched.scored == [300, PART_TOKENS, PART_TOKENS, 300 - 2 * PART_TOKENS]
 
 
 async def test_a_beginning_that_was_read_is_not_read_again(
