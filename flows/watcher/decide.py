@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.watcher.owned import Around, as_seen, departures, is_sound, reason_of
+from flows.watcher.owned import Around, as_seen, departures, has_server, is_sound, reason_of
 from tasks.contract.errors import InvalidWorkspace, may_pass
 from tasks.contract.repairs import Repairs
 from tasks.contract.status import (
@@ -163,7 +163,7 @@ def _refuse(
     """
     was_stopped = was_asked_to_stop(status)
     if STOPPED_ANNOTATION in unread.metadata.annotations:
-        return () if was_stopped else (Stop(workspace=unread, attempt=status.attempt),)
+        return _stop(unread, status, around)
     if was_stopped or not _tells(status, error, generation=unread.metadata.generation):
         refused = status.model_copy(deep=True)
         refused.observed_generation = unread.metadata.generation
@@ -190,7 +190,7 @@ def _ensure(
     is_current = status.observed_generation == workspace.metadata.generation
     was_stopped = was_asked_to_stop(status)
     if STOPPED_ANNOTATION in workspace.metadata.annotations:
-        return () if was_stopped else (Stop(workspace=workspace, attempt=status.attempt),)
+        return _stop(workspace, status, around)
     if is_current and was_stopped:
         again = _next_attempt(status)
         again.conditions = first_conditions(status.observed_generation)
@@ -201,6 +201,12 @@ def _ensure(
             return ()
         return _keep_true(workspace, status, now, around)
     return _start(workspace, status if is_current else WorkspaceStatus(), known, now)
+
+
+def _stop(workspace: Workspace, status: WorkspaceStatus, around: Around) -> tuple[Action, ...]:
+    """Once, and again where a server is there: made by a run that was still ending, say."""
+    is_over = was_asked_to_stop(status) and not has_server(around)
+    return () if is_over else (Stop(workspace=workspace, attempt=status.attempt),)
 
 
 def _keep_true(

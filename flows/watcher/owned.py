@@ -56,6 +56,11 @@ class Departure:
         return f"{self.what}; {self.fix}"
 
 
+def has_server(around: Around) -> bool:
+    """Whether what serves is there, ready or not; False also where that is not known."""
+    return any(kind == "StatefulSet" for kind, _ in around.objects or ())
+
+
 def departures(status: WorkspaceStatus, around: Around) -> list[Departure]:
     """What has left of a Workspace that is served; nothing while none of it is known."""
     if status.served_generation is None:

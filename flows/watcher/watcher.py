@@ -242,10 +242,11 @@ class Watcher:
         # The run that would give nodes back on being cancelled may have ended long ago.
         parameters = {"metadata": meta.redacted().model_dump(mode="json", by_alias=True)}
         await self._runs.ensure("stop-workspace", meta, stop.attempt, parameters)
+        # Before it is told: what was told is not done again by a watcher that comes after this one.
+        await self._platform.end_pods(stop.workspace)
         status = await self._status(meta)
         ended = stopped(status, generation=meta.generation, now=datetime.now(UTC))
         await self._write(meta, ended, before=status)
-        await self._platform.stop(stop.workspace)
 
     async def _release(self, release: Release, known: Known) -> None:
         """Have the way back begin; one that was lost is begun again."""

@@ -594,6 +594,10 @@ class KubernetesPlatform:
         await own.wait_until_gone()
         return stopped
 
+    async def end_pods(self, workspace: Workspace) -> None:
+        """Have the Jobs and the server of every generation go; their pods may still be ending."""
+        await (await self._own(workspace)).remove_all("Job", "StatefulSet")
+
     async def delete(self, workspace: Workspace) -> None:
         """Remove everything that was made for the Workspace; return when its pods are gone."""
         own = await self._own(workspace)

@@ -14,9 +14,10 @@ from flows.prefect_api import PrefectApi, Run
 from flows.watcher.decide import Known, Refuse, decide
 from flows.watcher.settings import WatcherSettings
 from flows.watcher.watcher import Watcher
+from tasks.contract.errors import KubernetesUnavailable
 from tasks.contract.repairs import Repairs
 from tasks.contract.status import ConditionType, State, WorkspaceStatus
-from tasks.contract.workspace import ObjectMeta
+from tasks.contract.workspace import STOPPED_ANNOTATION, ObjectMeta, Workspace
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.kubernetes import KubernetesPlatform
 from tasks.platform.ownership import fields_digest
@@ -99,9 +100,9 @@ class Prefect:
         return [*self.runs.values()]
 
 
-def watcher_of(api: ApiServer, prefect: Prefect) -> Watcher:
+def watcher_of(api: ApiServer, prefect: Prefect, platform: object = None) -> Watcher:
     return Watcher(
-        cast("KubernetesPlatform", None),
+        cast("KubernetesPlatform", platform),
         cast("KubeApi", api),
         cast("PrefectApi", prefect),
         WatcherSettings(),
@@ -200,6 +201,33 @@ async def test_a_run_that_restores_is_told_the_name_alone_and_found_like_any_oth
         "tuned",
     )
     assert {"run-workspace", "restore-workspace", "workspace-uid:1", reason} <= {*asked["tags"]}
+
+
+class Ending:
+    """Has pods end, at the second time that it is asked."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self._api = api
+        self.told_before = list[str]()
+
+    async def end_pods(self, _workspace: Workspace) -> None:
+        self.told_before.append(self._api.manifest["status"]["state"])
+        if len(self.told_before) == 1:
+            raise KubernetesUnavailable("the pods were to end", "no answer", "wait")
+
+
+async def test_a_stop_is_told_once_its_pods_were_had_end() -> None:
+    stop: Object = {"annotations": {STOPPED_ANNOTATION: "1"}}
+    api, prefect = ApiServer(workspace(served(), **stop)), Prefect("COMPLETED")
+    platform = Ending(api)
+    watcher = watcher_of(api, prefect, platform)
+    with pytest.raises(KubernetesUnavailable):
+        await watcher.look(api.manifest)
+    for _ in range(3):
+        await watcher.look(api.manifest)
+    assert platform.told_before == ["Ready", "Ready"]
+    assert api.manifest["status"]["state"] == "Stopped"
+    assert set(keys(prefect)) == {"stop-workspace 1 1 0"}
 
 
 OWNER = {"kind": "Workspace", "name": "tuned", "uid": "1", "controller": True}

@@ -201,6 +201,20 @@ def test_what_is_done_follows_from_the_situation(situation: str) -> None:
     assert told(decide(manifest, known, NOW)) == expected
 
 
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("is_read", [True, False])
+def test_what_was_stopped_and_has_a_server_is_stopped_again(
+    generation: int, *, is_read: bool
+) -> None:
+    of = workspace if is_read else broken
+    manifest = of(was_stopped(attempt=2), generation=generation, **STOPPED_BY_ANNOTATION)
+    there = Around(objects={("StatefulSet", "web"): "s"})
+    assert told(decide(manifest, Known(), NOW, there)) == [(Stop, 2)]
+    left = Around(objects={("ConfigMap", "web"): "s", ("Service", "web"): "s"})
+    for around in (left, Around()):
+        assert decide(manifest, Known(), NOW, around) == ()
+
+
 @pytest.mark.parametrize("state", [each for each in State if each.is_settled])
 def test_of_what_is_settled_nothing_is_run_until_it_is_edited(state: State) -> None:
     status = settled(state)
