@@ -16,7 +16,7 @@ from tasks.nodes.claims.claiming import ClaimingProvisioner
 from tasks.nodes.claims.deadlines import Deadlines
 from tasks.nodes.claims.karpenter import KarpenterFulfiller
 from tasks.nodes.claims.ledger import Ledger
-from tasks.nodes.claims.node_claim import CLAIM, is_leaving, node_claim, offer_of
+from tasks.nodes.claims.node_claim import CLAIM, is_leaving, node_claim, node_name_of, offer_of
 from tasks.nodes.claims.unavailable import NAME as REFUSED_OFFERS
 from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.held_gpus import GpuHolder
@@ -112,6 +112,11 @@ class Cluster:
 
     async def claims(self) -> list[str]:
         return [c["metadata"]["name"] for c in await self.api.find(CLAIM, labels=MANAGED_BY)]
+
+    async def all_say_their_nodes(self) -> None:
+        """Return when each claim tells which node it has become: some time after it was one."""
+        while not all(map(node_name_of, await self.api.find(CLAIM, labels=MANAGED_BY))):
+            await asyncio.sleep(0.05)
 
     async def none_left(self) -> None:
         """Return when neither a claim nor a machine is there."""
@@ -321,6 +326,7 @@ async def test_the_nodes_that_are_still_used_are_not_given_back(
     cluster.play()
     workspace = wanting(GOOD)
     ready = await cluster.ensure(workspace, replace(NEED, nodes=2))
+    await cluster.all_say_their_nodes()
     kept = ready.nodes[0].name
     [held] = await cluster.provisioner().release(workspace, is_final=False, keep={kept})
     assert [f"node-{name}" for name in await cluster.claims()] == [kept]
@@ -379,6 +385,7 @@ async def test_the_last_of_those_who_share_a_node_gives_it_back(
     actor = cluster.play()
     first, second = wanting(GOOD, name="first"), wanting(GOOD, name="second")
     ready = await cluster.ensure(first)
+    await cluster.all_say_their_nodes()
     running = {"state": "Ready", "workerNodes": [ready.nodes[0].name]}
     metadata = {"name": "second", "namespace": "team", "uid": second.metadata.uid}
     cluster.workspaces = [{"metadata": metadata, "status": running}]
