@@ -195,14 +195,18 @@ def _answers(node: Node) -> bool:
 
 
 def _wait_until_ready(node: Node, control_plane: ControlPlane) -> None:
+    """A kubelet that ends is started again, as by systemd: containerd answers before its CRI."""
+
     def ready() -> bool:
+        if node.kubelet.pid is None:
+            node.kubelet.start()
         path = "--output=jsonpath={.status.conditions[?(@.type=='Ready')].status}"
         try:
             return control_plane.kubectl("get", "node", node.plan.name, path) == "True"
         except RuntimeError:
             return False
 
-    node.kubelet.wait_until(ready, limit_s=_READY_LIMIT_S)
+    node.containerd.wait_until(ready, limit_s=_READY_LIMIT_S)
 
 
 def claim_gpus(node: str, gpus: int, control_plane: ControlPlane) -> None:
