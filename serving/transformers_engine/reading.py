@@ -52,19 +52,15 @@ class Reader:
     def next_rows(self, unread: Sequence[Row], *, at_once: int) -> Sequence[Row]:
         """The first rows of those unread, as many as are read together.
 
-        at_once: tokens that may be read in one go, padding counted. A row whose beginning is known,
-        or being read by one before it, is read by itself.
+        at_once: tokens that may be read in one go, padding counted. What one of them begins with is
+        known to a later one only once it has been read.
         """
-        first = unread[0].generation
-        if first.scores_prompt or self._is_known(unread[0]):
-            return unread[:1]
-        beginnings = {_beginning(unread[0])}
-        longest = len(first.prompt_ids)
-        for count, row in enumerate(unread[1:], start=1):
+        beginnings, longest = set[tuple[str, tuple[int, ...]]](), 0
+        for count, row in enumerate(unread):
             longest = max(longest, len(row.generation.prompt_ids))
-            is_read_by_itself = row.generation.scores_prompt or self._is_known(row)
-            is_too_much = longest * (count + 1) > at_once
-            if is_read_by_itself or is_too_much or _beginning(row) in beginnings:
+            if self._is_read_by_itself(row):
+                return unread[: count or 1]
+            if count and (longest * (count + 1) > at_once or _beginning(row) in beginnings):
                 return unread[:count]
             if len(row.generation.prompt_ids) >= BLOCK_TOKENS:
                 beginnings.add(_beginning(row))
@@ -96,8 +92,11 @@ class Reader:
         self._begun = None
         return self._prefixes.clear()
 
-    def _is_known(self, row: Row) -> bool:
-        return self._prefixes.knows(row.generation.prompt_ids, model=row.generation.model)
+    def _is_read_by_itself(self, row: Row) -> bool:
+        """Whether some of it is in a cache already, or each token's score is told."""
+        asked, has_begun = row.generation, self._begun is not None and self._begun.row is row
+        is_known = self._prefixes.knows(asked.prompt_ids, model=asked.model)
+        return asked.scores_prompt or has_begun or is_known
 
     def _read_together(self, rows: Sequence[Row]) -> Read:
         prompts = [row.generation.prompt_ids for row in rows]

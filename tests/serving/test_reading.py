@@ -160,6 +160,29 @@ async def test_several_answers_to_one_prompt_read_it_once(
     assert watched.read_tokens <= 300 + 2 * (300 - 300 // BLOCK_TOKENS * BLOCK_TOKENS)
 
 
+async def test_several_answers_to_a_short_prompt_are_read_in_one_go(
+    server: Running, watched: Watched
+) -> None:
+    await told(server, asked(prompt(20), n=3))
+    assert watched.goes[0] == (3, 20)
+
+
+async def test_a_prompt_that_has_begun_is_read_to_its_end_whatever_comes_behind_it(
+    server: Running, watched: Watched
+) -> None:
+    running = server.engine.submit(asked([5, 6], max_tokens=300))
+    while not watched.goes:
+        await asyncio.sleep(0.001)
+    long = asyncio.create_task(told(server, asked(prompt(600))))
+    while (1, PART_TOKENS) not in watched.goes:
+        await asyncio.sleep(0.001)
+    short = asyncio.create_task(told(server, asked(prompt(20, first=9))))
+    await asyncio.sleep(0)
+    running.cancel()  # from now on all that is left may be read in one go
+    await asyncio.gather(long, short)
+    assert watched.read_tokens == 2 + 600 + 20
+
+
 async def test_short_prompts_that_come_together_are_read_in_one_go(
     server: Running, watched: Watched
 ) -> None:
