@@ -346,6 +346,22 @@ async def test_a_claim_that_does_not_say_yet_which_node_it_has_become_is_still_h
     await cluster.api.delete("Node", None, "kept")
 
 
+@pytest.mark.parametrize("cluster", ["aks"], indirect=True)
+async def test_a_claim_of_ours_that_somebody_deletes_is_claimed_again_and_rests_no_offer(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    assert cluster.arm
+    cluster.arm.seconds = 1.0
+    cluster.play()
+    ensuring = asyncio.create_task(cluster.ensure(wanting(GOOD)))
+    while not (claims := await cluster.claims()):
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)  # it has been seen on its way
+    await cluster.api.delete(CLAIM, None, claims[0])
+    assert (await ensuring).nodes
+    assert await cluster.api.get("ConfigMap", "default", REFUSED_OFFERS) is None
+
+
 async def test_a_claim_of_another_workspace_of_that_name_is_left_alone(
     cluster: Cluster, wanting: Wanting
 ) -> None:

@@ -231,7 +231,13 @@ class ClaimingProvisioner:
         return False
 
     async def _notice_vanished(self, claims: Sequence[Seen], claimed: dict[str, Offer]) -> None:
-        """A claim that its fulfiller deleted could not be had: it is not claimed in a loop."""
+        """A claim that its fulfiller deleted could not be had: it is not claimed in a loop.
+
+        Where we fulfil claims ourselves nobody deletes one for that: a stop that was still at work,
+        or a person, has given it back.
+        """
+        if self._fulfiller.finalizers:
+            return
         there = {name_of(claim) for claim in claims if not is_leaving(claim)}
         for name in claimed.keys() - there:
             error = InsufficientCapacity(
