@@ -64,6 +64,7 @@
         │   ├── InsufficientCapacity       the cloud has no such machine free
         │   ├── SkuNotAvailable            not sold in this region, zone or subscription
         │   ├── NodeLaunchTimedOut         no machine within the launch deadline
+        │   ├── NodeClaimDeleted           who makes nodes, or a person, deleted the claim
         │   ├── NodeRegistrationTimedOut   the machine did not join the cluster in time
         │   └── GpuNotReady                its GPUs were not counted in time
         ├── CloudDenied                the cloud refuses the credentials or the call
@@ -434,6 +435,10 @@ class SkuNotAvailable(OfferUnavailable):
 
 class NodeLaunchTimedOut(OfferUnavailable):
     """No machine was made within the launch deadline."""
+
+
+class NodeClaimDeleted(OfferUnavailable):
+    """A claim was deleted by somebody else before it became a node, as Karpenter does."""
 
 
 class NodeRegistrationTimedOut(OfferUnavailable):

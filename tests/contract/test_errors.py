@@ -50,8 +50,8 @@ def test_a_part_that_is_empty_is_left_out() -> None:
 # Trying again may help. A class that is not listed is refused or has failed for good: a new one
 # has to be put into one of the three by hand.
 RETRYABLE = """CloudUnavailable ContainerKilled DownloadFailed GpuNotReady InsufficientCapacity
-InsufficientQuota JobFailed KubernetesUnavailable NoOfferLeft NodeClaimNotReady NodeDiskPressure
-NodeLaunchTimedOut NodeLimitReached NodeLost NodeMemoryPressure NodeNotReady
+InsufficientQuota JobFailed KubernetesUnavailable NoOfferLeft NodeClaimDeleted NodeClaimNotReady
+NodeDiskPressure NodeLaunchTimedOut NodeLimitReached NodeLost NodeMemoryPressure NodeNotReady
 NodeRegistrationTimedOut OfferUnavailable PodEvicted PodPreempted PodRejected QuotaExceeded
 RegistryUnavailable SkuNotAvailable Unschedulable VolumeMountFailed""".split()
 REFUSED = """AdapterInvalid AdapterMismatch AdapterNotFound AddressForbidden ConfigMapNotFound
@@ -78,10 +78,10 @@ EXIT_CODES = (
 MAY_PASS = """CloudDenied CloudUnavailable ConfigMapNotFound ContainerStartError
 DatasetUnreachable DownloadFailed EngineEnded GpuNotReady ImagePullError InsufficientCapacity
 InsufficientQuota InvalidPriceTable KubernetesRefused KubernetesUnavailable NameTaken NoOfferLeft
-NoRoomToTune NodeClaimNotReady NodeDiskPressure NodeLaunchTimedOut NodeLimitReached NodeLost
-NodeMemoryPressure NodeNotReady NodeRegistrationTimedOut OfferUnavailable PodEvicted PodForbidden
-PodPreempted PodRejected QuotaExceeded RegistryDenied RegistryUnavailable SecretNotFound
-SecretUnusable ServerNotReady SkuNotAvailable TagTaken Unschedulable VolumeMountFailed
+NoRoomToTune NodeClaimDeleted NodeClaimNotReady NodeDiskPressure NodeLaunchTimedOut NodeLimitReached
+NodeLost NodeMemoryPressure NodeNotReady NodeRegistrationTimedOut OfferUnavailable PodEvicted
+PodForbidden PodPreempted PodRejected QuotaExceeded RegistryDenied RegistryUnavailable
+SecretNotFound SecretUnusable ServerNotReady SkuNotAvailable TagTaken Unschedulable VolumeMountFailed
 VolumeUnusable WeightsUnavailable""".split()
 
 

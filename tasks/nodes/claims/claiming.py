@@ -10,13 +10,14 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import filterfalse
 from typing import Any
 
 from tasks.contract.errors import (
     CloudUnavailable,
-    InsufficientCapacity,
     InsufficientQuota,
     KubernetesUnavailable,
+    NodeClaimDeleted,
     NodeClaimNotReady,
     NodeLimitReached,
     NodeLost,
@@ -233,17 +234,17 @@ class ClaimingProvisioner:
     async def _notice_vanished(self, claims: Sequence[Seen], claimed: dict[str, Offer]) -> None:
         """A claim that its fulfiller deleted could not be had: it is not claimed in a loop.
 
-        Where we fulfil claims ourselves nobody deletes one for that: a stop that was still at work,
-        or a person, has given it back.
+        Where we fulfil claims ourselves nobody deletes one for that: a person has given it back, or
+        a stop that was still at work. The latter is known of this process only.
         """
         if self._fulfiller.finalizers:
             return
         there = {name_of(claim) for claim in claims if not is_leaving(claim)}
-        for name in claimed.keys() - there:
-            error = InsufficientCapacity(
+        for name in filterfalse(self._ledger.has_given_back, claimed.keys() - there):
+            error = NodeClaimDeleted(
                 f"a node was claimed ({claimed[name]})",
-                "who fulfils claims has deleted it",
-                "see its log, and the claim's events, for the reason",
+                f"somebody else has deleted claim {name} before it became one",
+                "see the log and the events of who makes the nodes for the reason",
             )
             await self._unavailable.remember(claimed[name], error)
 

@@ -31,6 +31,7 @@ class Ledger:
         """Connect by `api` to the cluster whose nodes they are; a look will do for `fresh_s`."""
         self._api = api
         self._all = SharedLook(self._find, fresh_s=fresh_s)
+        self._given_back = set[str]()
 
     async def claims(self) -> Sequence[Object]:
         """All of ours, oldest first; none where the cluster knows no NodeClaims."""
@@ -61,16 +62,22 @@ class Ledger:
         is_new = await (await self._api()).create(CLAIM, None, claim) is not None
         self._all.forget()
         if is_new:
+            self._given_back.discard(claim["metadata"]["name"])
             logger.info("node claimed claim=%s", claim["metadata"]["name"])
         return is_new
 
     async def give_back(self, claim: Mapping[str, Any]) -> None:
         """Have a claim deleted; it stays, marked so, until its machine is gone."""
         meta = claim["metadata"]
+        self._given_back.add(meta["name"])
         body = {"preconditions": {"uid": meta["uid"]}, "propagationPolicy": "Background"}
         if await (await self._api()).delete(CLAIM, None, meta["name"], body=body):
             logger.info("node given back claim=%s", meta["name"])
         self._all.forget()
+
+    def has_given_back(self, name: str) -> bool:
+        """Whether this process had the last claim of that name deleted."""
+        return name in self._given_back
 
     async def let_go(self, claims: Sequence[Mapping[str, Any]], fulfiller: Fulfiller) -> None:
         """Forget the claims that were given back, once their machines are gone."""
