@@ -81,8 +81,8 @@ InsufficientQuota InvalidPriceTable KubernetesRefused KubernetesUnavailable Name
 NoRoomToTune NodeClaimDeleted NodeClaimNotReady NodeDiskPressure NodeLaunchTimedOut NodeLimitReached
 NodeLost NodeMemoryPressure NodeNotReady NodeRegistrationTimedOut OfferUnavailable PodEvicted
 PodForbidden PodPreempted PodRejected QuotaExceeded RegistryDenied RegistryUnavailable
-SecretNotFound SecretUnusable ServerNotReady SkuNotAvailable TagTaken Unschedulable VolumeMountFailed
-VolumeUnusable WeightsUnavailable""".split()
+SecretNotFound SecretUnusable ServerNotReady SkuNotAvailable TagTaken Unschedulable
+VolumeMountFailed VolumeUnusable WeightsUnavailable""".split()
 
 
 def test_what_may_pass_by_itself_is_told_from_what_a_person_has_to_edit() -> None:
