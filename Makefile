@@ -31,9 +31,9 @@ test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, 
 slow-working:
 	$(BIN)/python -m pytest -m "slow and not e2e and not waits" $(call at-once,2)
 
-# They wait for deadlines, one after the other, and leave the cores to those above meanwhile.
+# They mostly wait for deadlines, and leave the cores to those above meanwhile.
 slow-waiting:
-	$(BIN)/python -m pytest -m "slow and not e2e and waits"
+	$(BIN)/python -m pytest -m "slow and not e2e and waits" $(call at-once,2)
 
 test-vllm: setup prepare-tests ## Run what holds for both engines against a real vLLM on the CPU (6 GB into build/vllm)
 	@vllm="$$($(BIN)/python -m tests.serving.real_vllm)" && \
