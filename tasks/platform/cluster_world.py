@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from itertools import chain
 
 from tasks.contract.errors import KubernetesRefused
 from tasks.contract.retuning import tries_candidates_out
@@ -22,6 +23,7 @@ from tasks.platform.namespace_rules import NamespaceRules
 from tasks.platform.outputs import Rivals, rivals, writer_of
 from tasks.platform.ownership import is_in_the_way
 from tasks.platform.wire import Object
+from tasks.settings import settings
 
 logger = logging.getLogger(__name__)
 
@@ -90,14 +92,19 @@ async def namespace_rules(api: KubeApi, workspace: Workspace) -> NamespaceRules:
 
 
 async def _rivals(api: KubeApi, workspace: Workspace) -> Rivals:
-    """Who of the namespace writes to the same; nobody, where nothing is written."""
+    """Who writes to the same; nobody, where nothing is written."""
     if not workspace.tuning:
         return Rivals()
-    try:
-        found = await api.find("Workspace", workspace.metadata.namespace)
-    except KubernetesRefused as error:
-        logger.warning("other outputs not seen workspace=%s: %s", workspace, error)
-        return Rivals()
+    found: list[Object] = []
+    # A person may see the own namespace alone; the worker sees those of the installation.
+    for namespaces in (settings().namespaces or (None,), (workspace.metadata.namespace,)):
+        try:
+            in_each = await asyncio.gather(*(api.find("Workspace", each) for each in namespaces))
+        except KubernetesRefused as error:
+            logger.warning("other outputs not seen workspace=%s: %s", workspace, error)
+            continue
+        found = list(chain.from_iterable(in_each))
+        break
     there = (each for each in found if "deletionTimestamp" not in each["metadata"])
     return rivals(workspace, map(writer_of, there))
 

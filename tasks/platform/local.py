@@ -161,7 +161,7 @@ class LocalPlatform:
         )
 
     def _rivals(self, workspace: Workspace) -> Rivals:
-        stored = self.store.list(workspace.metadata.namespace)
+        stored = self.store.list()
         return rivals(
             workspace,
             (writer(e.workspace, e.status, created=e.created.isoformat()) for e in stored),

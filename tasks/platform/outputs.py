@@ -23,6 +23,7 @@ class Writer:
     gave_way: whether it was refused, since the image is another's.
     """
 
+    namespace: str
     name: str
     created: str
     image: str = ""
@@ -33,7 +34,10 @@ class Writer:
 
 @dataclass(frozen=True, kw_only=True)
 class Rivals:
-    """Names of other Workspaces: whose the image is already, and who else writes to the claim."""
+    """Names of other Workspaces: whose the image is already, and who else writes to the claim.
+
+    One of another namespace has that before its name.
+    """
 
     image_is_of: str = ""
     claim_is_shared_with: tuple[str, ...] = ()
@@ -43,6 +47,7 @@ def writer(workspace: Workspace, status: WorkspaceStatus, *, created: str) -> Wr
     """A Workspace that was read."""
     output = workspace.tuning.output if workspace.tuning else None
     return _writer(
+        workspace.metadata.namespace,
         workspace.metadata.name,
         status,
         created=created,
@@ -55,6 +60,7 @@ def writer_of(found: Seen) -> Writer:
     """A Workspace as the API server has it; it is not read whole, since there may be hundreds."""
     output: Seen = (found.get("tuning") or {}).get("output") or {}
     return _writer(
+        str(found["metadata"].get("namespace", "")),
         name_of(found),
         status_of(found),
         created=str(found["metadata"].get("creationTimestamp", "")),
@@ -64,12 +70,19 @@ def writer_of(found: Seen) -> Writer:
 
 
 def _writer(
-    name: str, status: WorkspaceStatus, *, created: str, image: str, volume: Mapping[str, Any]
+    namespace: str,
+    name: str,
+    status: WorkspaceStatus,
+    *,
+    created: str,
+    image: str,
+    volume: Mapping[str, Any],
 ) -> Writer:
     accepted = status.condition(ConditionType.ACCEPTED)
     reference = _in_full(image)
     has_made_it = status.image is not None and _in_full(status.image.reference) == reference
     return Writer(
+        namespace=namespace,
         name=name,
         created=created,
         image=reference,
@@ -83,30 +96,36 @@ def rivals(workspace: Workspace, writers: Iterable[Writer]) -> Rivals:
     """Who else writes to what the Workspace writes to.
 
     An image is whose it is already, else that of the older Workspace; so of two that come at once
-    exactly one gives way. Args: writers: every Workspace of the namespace, this one too.
+    exactly one gives way. A registry knows no namespaces, and a volume claim is in one.
+    Args: writers: every Workspace that may be seen, this one too.
     """
-    by_name = {each.name: each for each in writers}
-    kept = by_name.pop(workspace.metadata.name, None)
+    meta = workspace.metadata
+    by_name = {(each.namespace, each.name): each for each in writers}
+    kept = by_name.pop((meta.namespace, meta.name), None)
     mine = writer(workspace, WorkspaceStatus(), created=kept.created if kept else _NOT_YET)
     if kept and kept.image == mine.image:
         mine = kept
-    others = by_name.values()
     before = [
         each
-        for each in others
+        for each in by_name.values()
         if mine.image and each.image == mine.image and not each.gave_way
         if _order(each) < _order(mine)
     ]
+    beside = [each for each in by_name.values() if each.namespace == meta.namespace]
     return Rivals(
-        image_is_of=min(before, key=_order).name if before else "",
+        image_is_of=_told(min(before, key=_order), meta.namespace) if before else "",
         claim_is_shared_with=tuple(
-            sorted(each.name for each in others if mine.claim and each.claim == mine.claim)
+            sorted(each.name for each in beside if mine.claim and each.claim == mine.claim)
         ),
     )
 
 
-def _order(each: Writer) -> tuple[bool, str, str]:
-    return (not each.has_image, each.created, each.name)
+def _order(each: Writer) -> tuple[bool, str, str, str]:
+    return (not each.has_image, each.created, each.namespace, each.name)
+
+
+def _told(other: Writer, namespace: str) -> str:
+    return other.name if other.namespace == namespace else f"{other.namespace}/{other.name}"
 
 
 def _in_full(image: str) -> str:

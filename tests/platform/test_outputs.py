@@ -24,10 +24,19 @@ def workspace(name: str, **output: str) -> Workspace:
     return parse_workspace(manifest(name, **output), source="test")
 
 
-def kept(name: str, *, at: int = 0, accepted: str = "", made: str = "", **output: str) -> Object:
+def kept(
+    name: str,
+    *,
+    namespace: str = "default",
+    at: int = 0,
+    accepted: str = "",
+    made: str = "",
+    **output: str,
+) -> Object:
     """A Workspace as the API server has it. Args: accepted: True, or the reason why it is not."""
     found = manifest(name, **output)
-    found["metadata"] |= {"creationTimestamp": f"2026-01-01T00:00:{at:02}Z"}
+    created = f"2026-01-01T00:00:{at:02}Z"
+    found["metadata"] |= {"namespace": namespace, "creationTimestamp": created}
     status: Object = {}
     if accepted:
         status["conditions"] = [
@@ -103,6 +112,17 @@ def test_exactly_one_of_many_is_not_refused() -> None:
     there = [kept(name, at=at) for name, at in zip("abcd", (3, 1, 1, 2), strict=True)]
     for order in itertools.permutations(there):
         assert [name for name in "abcd" if not owner(name, *order)] == ["b"]
+
+
+def test_an_image_is_one_for_all_namespaces_and_the_other_is_told_with_its_own() -> None:
+    elsewhere = kept("a", namespace="team-b", at=1)
+    assert owner("a", elsewhere, kept("a", at=2)) == "team-b/a"
+    assert owner("a", elsewhere, kept("a", at=0)) == ""
+
+
+def test_a_claim_of_another_namespace_is_another() -> None:
+    there = [kept("a", claim="results"), kept("b", namespace="team-b", claim="results")]
+    assert rivals(workspace("a", claim="results"), map(writer_of, there)) == Rivals()
 
 
 def test_who_writes_to_one_claim_is_told_on_both_sides() -> None:
