@@ -69,6 +69,15 @@ def test_help_answers_without_loading_either_side() -> None:
     assert not loaded_by(code) & (LEARNING | ORCHESTRATION - {"cyclopts"})
 
 
+def test_on_one_machine_workspaces_are_listed_without_a_cluster_s_libraries(tmp_path: Path) -> None:
+    code = (
+        f"import os, sys\nos.environ['KAITOFLOW_HOME'] = {str(tmp_path)!r}\n"
+        "import flows.__main__ as cli\nsys.argv = ['kaitoflow', 'get']\n"
+        "try: cli.main()\nexcept SystemExit as ended: assert not ended.code, ended.code"
+    )
+    assert not loaded_by(code) & (LEARNING | {"aiohttp", "kopf", "kubernetes"})
+
+
 def test_the_control_lock_has_no_learning_library() -> None:
     assert "prefect" in locked("control.txt")
     assert not locked("control.txt") & LEARNING
