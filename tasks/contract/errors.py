@@ -19,6 +19,7 @@
     │   ├── ServedDiffers              an adapter that would answer otherwise than when tuned
     │   ├── AdapterInvalid             a file of the adapter is missing, cut short or forbidden
     │   ├── ImageUnreadable            an image that is damaged, unsafe or has no /data
+    │   ├── FolderTaken                something is where a merged model should be written
     │   ├── PortInUse                  somebody else listens where the server should
     │   ├── UnknownInstanceType        no such machine in the catalogue
     │   ├── InstanceTypeMissing        a node is to be made, and it is not said of which kind

@@ -1,12 +1,14 @@
 """An error's class is the reason a user reads, and survives the way out of a process."""
 
 import pickle
+import re
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tasks.contract import errors
 from tasks.contract.errors import (
     DatasetUnreadable,
     DownloadFailed,
@@ -96,6 +98,11 @@ def test_every_class_is_in_the_table_once() -> None:
     ours = {name for name, kind in _tree(KaitoflowError).items() if kind.__module__ == room}
     assert sorted(ours - {"KaitoflowError", "Refused", "Failed"}) == sorted(dict(EXIT_CODES))
     assert len(EXIT_CODES) == len(dict(EXIT_CODES))
+
+
+def test_the_module_s_picture_has_each_class() -> None:
+    drawn = set(re.findall(r"[├└]── (\w+)", str(errors.__doc__)))
+    assert drawn == {"Refused", "Failed", *dict(EXIT_CODES)}
 
 
 @pytest.mark.parametrize(("reason", "exit_code"), EXIT_CODES)
