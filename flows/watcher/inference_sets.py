@@ -173,7 +173,7 @@ class InferenceSets:
         if answers(member) and not any(map(answers, others)):
             return (
                 f"Workspace {meta['name']} cannot be changed so, and no other answers meanwhile;"
-                " raise spec.replicas, or delete it"
+                " raise spec.replicas or spec.updateStrategy.rollingUpdate.maxSurge, or delete it"
             )
         await self._api.delete("Workspace", meta["namespace"], meta["name"], uid=meta["uid"])
         logger.info("member replaced name=%s/%s", meta["namespace"], meta["name"])

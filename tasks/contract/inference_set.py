@@ -1,7 +1,8 @@
 """An InferenceSet: so many Workspaces of one template, behind one Service. Pure.
 
 Members are numbered, NAME-0 and on, so that two looks make the same ones, and the highest go first.
-The template is rolled out to one member after the other: the next waits until all answer.
+The template is rolled out to one member after the other: the next waits until all answer. Where it
+surges, one more member is made first and goes last, so that as many as asked for answer meanwhile.
 """
 
 import hashlib
@@ -43,6 +44,7 @@ def changes(inference_set: Seen, members: Sequence[Seen]) -> Changes:
     """
     there = {member["metadata"]["name"]: member for member in members}
     wanted = [member_of(inference_set, number) for number in range(allowed(inference_set))]
+    wanted += _surge(inference_set, wanted, there)
     names = {each["metadata"]["name"] for each in wanted}
     missing = [each for each in wanted if each["metadata"]["name"] not in there]
     surplus = [
@@ -64,12 +66,50 @@ def changes(inference_set: Seen, members: Sequence[Seen]) -> Changes:
     return Changes(have=(*missing, *may_change), surplus=tuple(sorted(surplus, reverse=True)))
 
 
+def _surge(
+    inference_set: Seen, wanted: Sequence[Object], there: Mapping[str, Seen]
+) -> Sequence[Object]:
+    """The member beside those that are wanted, from a rollout's begin until all have taken part."""
+    if not _surges(inference_set):
+        return ()
+    extra = member_of(inference_set, len(wanted))
+    members = [there.get(each["metadata"]["name"]) for each in wanted]
+    digest = _template_of(extra)
+    is_to_begin = any(member and _template_of(member) != digest for member in members)
+    is_to_end = all(member and answers(member) for member in members)
+    beside = there.get(extra["metadata"]["name"])
+    is_needed = beside is not None and answers(beside) and not is_to_end
+    return (extra,) if is_to_begin or is_needed else ()
+
+
+def _surges(inference_set: Seen) -> bool:
+    """Whether a rollout begins with one more member.
+
+    Where nothing is said of it that is where nobody else would answer: in a set of one.
+    """
+    asked = _rolling_update(inference_set).get("maxSurge")
+    members = _room(inference_set, int(inference_set["spec"].get("replicas", 1)) + 1)
+    has_room = members > allowed(inference_set) > 0
+    return has_room and bool(allowed(inference_set) == 1 if asked is None else asked)
+
+
+def _rolling_update(inference_set: Seen) -> Seen:
+    strategy = inference_set["spec"].get("updateStrategy") or {}
+    found: Seen = strategy.get("rollingUpdate") or {}
+    return found
+
+
 def allowed(inference_set: Seen) -> int:
     """How many members there may be, by `replicas` and `nodeCountLimit`."""
+    return _room(inference_set, int(inference_set["spec"].get("replicas", 1)))
+
+
+def _room(inference_set: Seen, members: int) -> int:
+    """So many members, or as many as the nodes are for that they may have together."""
     spec = inference_set["spec"]
-    replicas, limit = int(spec.get("replicas", 1)), spec.get("nodeCountLimit")
     nodes = int((spec["template"].get("resource") or {}).get("count") or 1)
-    return min(replicas, int(limit) // nodes) if limit else replicas
+    limit = spec.get("nodeCountLimit")
+    return min(members, int(limit) // nodes) if limit else members
 
 
 def answers(member: Seen) -> bool:
@@ -150,6 +190,17 @@ def status_of_set(
         message += f"; spec.nodeCountLimit lets {may_be} be: raise it, or lower spec.replicas"
     elif not is_ready and (why := _why(members)):
         message += f"; {why}"
+    if len(members) > may_be and len(updated) < len(members) and _surges(inference_set):
+        message += (
+            f"; {meta['name']}-{may_be} is made before others are changed, and goes at the end"
+            " (spec.updateStrategy.rollingUpdate.maxSurge: 0 changes them in their places)"
+        )
+    if others := sorted(_rolling_update(inference_set).keys() - {"maxSurge"}):
+        message += (
+            "; no effect here: "
+            + ", ".join(f"spec.updateStrategy.rollingUpdate.{each}" for each in others)
+            + " (members are changed one after the other)"
+        )
     if inference_set["spec"].get("autoUpgrade"):
         message += "; no effect here: spec.autoUpgrade (servers have the installation's image)"
     told = {

@@ -111,6 +111,71 @@ def test_no_member_is_changed_while_one_is_missing() -> None:
     assert names(changes(newer, made(asked, 0, 1)).have) == ["coder-2"]
 
 
+def rolled_out(asked: Object, members: list[Object]) -> list[tuple[str, ...]]:
+    """The members that answer with each step of a rollout, and are asked for all the time."""
+    steps = list[tuple[str, ...]]()
+    for _ in range(10):
+        todo = changes(asked, members)
+        if not (todo.have or todo.surplus):
+            return steps
+        gone = {name for name, _ in todo.surplus}
+        changed = {each["metadata"]["name"] for each in todo.have}
+        numbers = [int(name.rpartition("-")[2]) for name in changed]
+        staying = [each for each in members if each["metadata"]["name"] not in gone | changed]
+        steps.append(tuple(names(staying)))
+        members = sorted([*staying, *made(asked, *numbers)], key=lambda each: str(names([each])))
+    raise AssertionError(steps)
+
+
+def test_in_a_set_of_one_another_answers_while_it_is_changed() -> None:
+    old = inference_set(replicas=1)
+    steps = rolled_out(with_another_template(old), made(old, 0))
+    assert steps == [("coder-0",), ("coder-1",), ("coder-0",)]
+
+
+def test_with_a_surge_as_many_as_asked_for_answer_all_the_time() -> None:
+    old = inference_set(replicas=2, updateStrategy={"rollingUpdate": {"maxSurge": 1}})
+    steps = rolled_out(with_another_template(old), made(old, 0, 1))
+    assert [len(step) for step in steps] == [2, 2, 2, 2]
+    assert steps[-1] == ("coder-0", "coder-1")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"replicas": 1, "updateStrategy": {"rollingUpdate": {"maxSurge": 0}}},
+        {"replicas": 1, "nodeCountLimit": 1},
+        {"replicas": 2},
+    ],
+    ids=["not wished for", "no node for it", "another answers"],
+)
+def test_else_members_are_changed_in_their_places(spec: dict[str, Any]) -> None:
+    old = inference_set(**spec)
+    [changed] = changes(with_another_template(old), made(old, *range(spec["replicas"]))).have
+    assert changed["metadata"]["name"] == "coder-0"
+
+
+def test_a_surge_that_does_not_answer_keeps_the_old_member_and_says_how_to_do_without() -> None:
+    asked = with_another_template(inference_set(replicas=1))
+    members = [*made(inference_set(replicas=1), 0), *made(asked, 1, answering=False)]
+    assert not changes(asked, members).have
+    [told] = status_of_set(asked, members, refusal="", now=NOW)["conditions"]
+    assert "coder-1 is made before others are changed" in told["message"]
+    assert "maxSurge: 0 changes them in their places" in told["message"]
+
+
+def test_a_set_of_one_begins_and_scales_without_a_surge() -> None:
+    one = inference_set(replicas=1)
+    assert names(changes(one, []).have) == ["coder-0"]
+    assert changes(one, made(one, 0, 1)).surplus == (("coder-1", "uid-1"),)
+
+
+def test_what_else_a_rolling_update_says_is_told_to_have_no_effect() -> None:
+    asked = inference_set(updateStrategy={"rollingUpdate": {"partition": 1}})
+    [told] = status_of_set(asked, made(asked, 0, 1, 2), refusal="", now=NOW)["conditions"]
+    assert "no effect here: spec.updateStrategy.rollingUpdate.partition" in told["message"]
+
+
 def test_an_answer_of_an_older_generation_counts_for_none() -> None:
     asked = inference_set()
     newer = with_another_template(asked)

@@ -247,7 +247,7 @@ async def test_what_no_workspace_may_change_is_another_workspace_one_by_one(sets
     await sets.become(is_over)
 
 
-async def test_the_only_member_that_answers_is_not_replaced(sets: Sets) -> None:
+async def test_in_a_set_of_one_another_answers_while_the_member_is_replaced(sets: Sets) -> None:
     await sets.apply(coder(replicas=1))
     await sets.have("coder-0")
     await sets.answer("coder-0")
@@ -255,7 +255,37 @@ async def test_the_only_member_that_answers_is_not_replaced(sets: Sets) -> None:
     newer = coder(replicas=1)
     newer["spec"]["template"]["inference"]["preset"]["name"] = "phi-4-mini-instruct"
     await sets.apply(newer)
-    assert "raise spec.replicas, or delete it" in await sets.told("MemberRefused")
+    await sets.have("coder-0", "coder-1")
+
+    async def preset() -> str:
+        return str((await sets.found("workspaces", "coder-0"))["inference"]["preset"]["name"])
+
+    await asyncio.sleep(1)
+    assert await preset() == "qwen2.5-coder-7b-instruct"
+    await sets.answer("coder-1")
+
+    async def is_replaced() -> bool:
+        found = await sets.found("workspaces")
+        return [e["inference"]["preset"]["name"] for e in found] == ["phi-4-mini-instruct"] * 2
+
+    await sets.become(is_replaced)
+    await sets.answer("coder-0")
+    await sets.have("coder-0")
+    await sets.told("ReplicasReady")
+
+
+async def test_the_only_member_that_answers_is_not_replaced(sets: Sets) -> None:
+    in_place = {"replicas": 1, "updateStrategy": {"rollingUpdate": {"maxSurge": 0}}}
+    await sets.apply(coder(**in_place))
+    await sets.have("coder-0")
+    await sets.answer("coder-0")
+    await sets.told("ReplicasReady")
+    newer = coder(**in_place)
+    newer["spec"]["template"]["inference"]["preset"]["name"] = "phi-4-mini-instruct"
+    await sets.apply(newer)
+    assert "raise spec.replicas or spec.updateStrategy.rollingUpdate.maxSurge" in await sets.told(
+        "MemberRefused"
+    )
     await sets.kubectl("delete", "workspace", "coder-0")
     await sets.have("coder-0")
     kept = await sets.found("workspaces", "coder-0")
