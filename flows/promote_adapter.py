@@ -20,7 +20,8 @@ from tasks.contract.errors import (
 from tasks.contract.retuning import retuning_of
 from tasks.contract.status import ConditionType, WorkspaceStatus
 from tasks.contract.workspace import ObjectMeta, Workspace
-from tasks.inference.promotion import LiveServer, Tried, try_out
+from tasks.inference.live import live_server, no_key
+from tasks.inference.promotion import Tried, try_out
 from tasks.inference.promotion import promote as move_name
 from tasks.inference.task import await_served
 from tasks.nodes.task import provision_node
@@ -145,8 +146,8 @@ async def have_answer(workspace: Workspace, chosen: AdapterRecord) -> str:
 async def _move_live(workspace: Workspace, chosen: AdapterRecord) -> str:
     """Have the server that runs answer by an adapter; why it does not, empty where it does."""
     platform, name, image = current_platform(), workspace.metadata.name, chosen.image
-    if (server := await _live_server(workspace)) is None:
-        return _no_key(workspace)
+    if (server := await live_server(workspace)) is None:
+        return no_key(workspace)
     try:
         await move_name(
             server,
@@ -173,8 +174,8 @@ async def try_beside(workspace: Workspace, candidate: AdapterRecord, canary: Can
         return Tried(verdict="passed", reason="nothing serves beside it", requests=0)
     if not status.is_true(ConditionType.INFERENCE_READY):
         await await_served(workspace)
-    if (server := await _live_server(workspace)) is None:
-        return Tried(verdict="stopped", reason=_no_key(workspace), requests=0)
+    if (server := await live_server(workspace)) is None:
+        return Tried(verdict="stopped", reason=no_key(workspace), requests=0)
     name, image = workspace.metadata.name, candidate.image
     try:
         return await try_out(
@@ -189,19 +190,6 @@ async def try_beside(workspace: Workspace, candidate: AdapterRecord, canary: Can
     except KaitoflowError as error:
         await change_status(workspace, partial(_keep_out, candidate, str(error)))
         raise
-
-
-async def _live_server(workspace: Workspace) -> LiveServer | None:
-    """The server that runs; None where it tells no address, or no key of its admin is known."""
-    platform = current_platform()
-    status, key = await platform.read_status(workspace), await platform.admin_key(workspace)
-    return LiveServer(status.endpoint.url, key) if key and status.endpoint else None
-
-
-def _no_key(workspace: Workspace) -> str:
-    secret = f"{workspace.metadata.name}-admin-key"
-    wish = f" (make Secret {secret} with one)" if current_platform().is_cluster else ""
-    return f"no admin key opens the one that ran{wish}"
 
 
 def _promote(

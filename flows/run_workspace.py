@@ -28,6 +28,7 @@ from tasks.contract.status import (
 from tasks.contract.workspace import Manifests, Workspace
 from tasks.dataset.task import download_dataset, fetch_weights
 from tasks.image.task import push_image, tag_image
+from tasks.inference.live import running_server
 from tasks.inference.task import deploy_inference, kept_server, pull_adapters
 from tasks.nodes.task import (
     as_edited,
@@ -217,17 +218,13 @@ async def serve(
     workspace: Workspace, node: Node, image: PublishedImage | None, *, port: int | None
 ) -> Endpoint:
     """The address at which the base model answers, with the tuned adapter or those it names."""
-    platform = current_platform()
-    address = await platform.server_address(workspace, port=port)
-    # What runs keeps the GPUs that it has, however many are free by now.
-    held = await platform.server_gpus(workspace)
-    running = await inference_pod(workspace, node.with_gpus(held), image, address)
-    if await platform.has_server(workspace, running):
-        return await deploy_inference(workspace, running, endpoint_of(workspace, address))
-    pod = await inference_pod(workspace, node, image, address)
-    if pod.template is None:
-        await fetch_weights(workspace, pod)
-        await pull_adapters(workspace, pod)
+    address = await current_platform().server_address(workspace, port=port)
+    pod = await running_server(workspace, node, image, address)
+    if pod is None:
+        pod = await inference_pod(workspace, node, image, address)
+        if pod.template is None:
+            await fetch_weights(workspace, pod)
+            await pull_adapters(workspace, pod)
     return await deploy_inference(workspace, pod, endpoint_of(workspace, address))
 
 

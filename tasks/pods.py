@@ -18,7 +18,7 @@ from tasks.contract.artifacts import Endpoint, Node, PublishedImage
 from tasks.contract.image_annotations import BASE_MODEL, BASE_REVISION
 from tasks.contract.image_reference import checkpoint_image, model_image
 from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns, DatasetConfig
-from tasks.contract.programs.image import PullConfig, PushConfig, TagConfig
+from tasks.contract.programs.image import PullConfig, PullsConfig, PushConfig, TagConfig
 from tasks.contract.programs.serving import (
     AdapterSource,
     MergeConfig,
@@ -33,6 +33,7 @@ from tasks.contract.steps import (
     FETCH_WEIGHTS,
     INFERENCE,
     MERGE,
+    PULL_ALL,
     PULL_DATASET,
     PULL_PREFIX,
     PUSH,
@@ -215,7 +216,7 @@ async def inference_pod(
         name = source.name or ""
         folder = _adapter_folder(workspace, paths, adapter, image)
         if source.image:
-            pulls.append(await _pull_adapter(workspace, adapter, folder, paths))
+            pulls.append(await _pull_config(workspace, adapter, folder, paths))
         if source.volume_source:
             volumes[folder] = source.volume_source
         adapters.append(AdapterSource(name=name, path=folder, strength=float(adapter.strength)))
@@ -255,7 +256,7 @@ async def inference_pod(
         name=INFERENCE,
         containers=(
             await weights_container(workspace, preset, paths),
-            *pulls,
+            *_pulled(workspace, pulls),
             Container(name=SERVE, program="serving", config=server),
         ),
         secrets=(*secrets, *_models_secret()),
@@ -310,8 +311,8 @@ async def merging_pod(workspace: Workspace, adapter: Adapter | None, folder: Pat
     if adapter and adapter.source.image:
         name, image = adapter.source.name or "", adapter.source.image
         source = AdapterSource(name, paths.adapter_dir / f"{name}+merge", float(adapter.strength))
-        pull = await _pull_adapter(workspace, adapter, source.path, paths)
-        pulls.append(replace(pull, name=f"{MERGE}-adapter"))
+        pull = await _pull_config(workspace, adapter, source.path, paths)
+        pulls.append(_pull(f"{MERGE}-adapter", pull))
     config = MergeConfig(
         weights_dir=paths.weights_dir,
         base_model=preset.model,
@@ -431,7 +432,7 @@ async def _pull_dataset(workspace: Workspace, image: str, paths: PodPaths) -> Co
         insecure=settings().insecure_registries,
         storage_hosts=settings().storage_hosts,
     )
-    return Container(name=PULL_DATASET, program="tasks.image.pod.pull", config=config)
+    return _pull(PULL_DATASET, config)
 
 
 def _dataset_config(
@@ -544,20 +545,31 @@ async def _push(
     return Container(name=PUSH, program="tasks.image.pod", config=config)
 
 
-async def _pull_adapter(
+def _pulled(workspace: Workspace, pulls: list[PullConfig]) -> list[Container]:
+    """What pulls the adapters; one container where more of them may come while the server runs."""
+    if workspace.tuning:
+        return [_pull(f"{PULL_PREFIX}{workspace.metadata.name}", each) for each in pulls]
+    if not pulls:
+        return []
+    config = PullsConfig(images=tuple(pulls))
+    return [Container(name=PULL_ALL, program="tasks.image.pod.pull_all", config=config)]
+
+
+def _pull(name: str, config: PullConfig) -> Container:
+    return Container(name=name, program="tasks.image.pod.pull", config=config)
+
+
+async def _pull_config(
     workspace: Workspace, adapter: Adapter, folder: Path, paths: PodPaths
-) -> Container:
+) -> PullConfig:
     assert adapter.source.image
-    config = PullConfig(
+    return PullConfig(
         reference=adapter.source.image,
         target_dir=folder,
         layout_dir=paths.images_dir,
         docker_configs=await _docker_configs(workspace, adapter.source.image_pull_secrets),
         insecure=settings().insecure_registries,
         storage_hosts=settings().storage_hosts,
-    )
-    return Container(
-        name=f"{PULL_PREFIX}{adapter.source.name}", program="tasks.image.pod.pull", config=config
     )
 
 

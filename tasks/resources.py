@@ -52,8 +52,9 @@ _BYTES_PER_DATASET_BYTE = 12
 _SERVED_CONTEXT_TOKENS = 4096
 # A CPU without bfloat16 computes in 32 bit, and holds weights and cache so.
 _WIDENED = 2
-# An adapter that is pulled lies there as a layer and as a folder.
-_ADAPTER_GIB = 1.0
+# An adapter that is pulled lies there as a layer and as a folder. There is room for so many at a
+# time, so that some can come while the server runs.
+_ADAPTER_GIB, _ADAPTERS_AT_A_TIME = 1.0, 4
 _UNKNOWN_DATASET_GIB, _UNKNOWN_WEIGHTS_GIB = 1.0, 5.0
 # Python with an HTTP client takes 60 MiB.
 _TAGGING_MEMORY_GIB, _TAGGING_DISK_GIB = 0.25, 0.1
@@ -334,7 +335,10 @@ def _trainable(shape: ModelShape, training: TrainingConfig) -> int:
 
 
 def _serving_disk(workspace: Workspace, preset: Preset) -> Amount:
-    adapters = len(workspace.inference.adapters) if workspace.inference else 1
+    adapters = 1
+    if workspace.inference:
+        at_a_time = _ADAPTERS_AT_A_TIME
+        adapters = at_a_time * ceil(len(workspace.inference.adapters) / at_a_time)
     taken_gib = disk_gib(weights_gib=_fetched_gib(preset)) + adapters * _ADAPTER_GIB
     return Amount(taken_gib, 2 * taken_gib if preset.size_gib is not None else None)
 

@@ -428,11 +428,11 @@ async def test_each_adapter_that_is_named_is_served_from_its_image_or_volume() -
         {"source": {"name": "two", "volumeSource": volume}, "strength": "0.5"},
     ]
     pod = await inference_pod(serving(adapters=adapters), NODE, None, ADDRESS)
-    assert named(pod) == ["fetch-weights", "pull-one", "serve"]
+    assert named(pod) == ["fetch-weights", "pull-adapters", "serve"]
     one, two = pod.container("serve").config.adapters
     assert (one.name, one.path, one.strength) == (
         "one",
-        pod.container("pull-one").config.target_dir,
+        pod.container("pull-adapters").config.images[0].target_dir,
         1.0,
     )
     assert (two.name, two.strength, dict(pod.volumes)) == ("two", 0.5, {two.path: volume})

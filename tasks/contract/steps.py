@@ -24,6 +24,7 @@ FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
 FETCH_START = "fetch-start"
 PULL_PREFIX = "pull-"
 PULL_DATASET = f"{PULL_PREFIX}dataset"
+PULL_ALL = f"{PULL_PREFIX}adapters"
 FETCH_SERVING, MEASURE, SCORE = "fetch-serving", "measure", "score"
 TAG = "tag-image"
 # Of no run: what one machine does when an adapter is to be merged.

@@ -5,7 +5,7 @@ already, is left as it is, so that a run that was killed may ask again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -107,6 +107,24 @@ async def serving_version(server: LiveServer, *, name: str) -> str | None:
     """The version that answers to a name now; None = nothing does. Raises: ServerNotReady."""
     async with _admin(server) as ask:
         return _named(await ask("GET", _STATE), name).get("version")
+
+
+async def exchange(server: LiveServer, *, load: Mapping[str, str], unload: Collection[str]) -> None:
+    """Have adapters answer to their own names, and others to none.
+
+    Args:
+        load: names to what they are to be, as `promote` has it; requests on what answers to such a
+            name already end on that.
+        unload: names whose last requests are waited for.
+    Raises: as `promote`.
+    """
+    async with _admin(server) as ask:
+        for name, adapter in load.items():
+            asked = {"lora_name": name, "lora_path": adapter, "load_inplace": True}
+            await ask("POST", "/v1/load_lora_adapter", asked)
+        there = {each["name"] for each in (await ask("GET", _STATE))["names"]}
+        for name in there.intersection(unload):
+            await ask("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
 
 async def administer(

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.contract.artifacts import Endpoint
 from tasks.contract.errors import KaitoflowError
-from tasks.contract.programs.image import PullResult
+from tasks.contract.programs.image import PullResult, PullsConfig, PullsResult
 from tasks.contract.status import SERVER_PAUSED, ConditionType, State, WorkspaceStatus
 from tasks.contract.steps import FETCH_WEIGHTS, SERVE, StepName
 from tasks.contract.workspace import Workspace
@@ -32,8 +32,10 @@ _LOOK_AGAIN_S = 15.0
 async def pull_adapters(workspace: Workspace, pod: Pod) -> None:
     """The adapters' images as folders, one after the other."""
     for container in pod.containers_between(FETCH_WEIGHTS, SERVE):
-        name = container.name
-        await run_container(workspace, pod, name, answers=PullResult, step=StepName.PULL_ADAPTERS)
+        answers = PullsResult if isinstance(container.config, PullsConfig) else PullResult
+        await run_container(
+            workspace, pod, container.name, answers=answers, step=StepName.PULL_ADAPTERS
+        )
 
 
 @task(

@@ -275,6 +275,9 @@ class Platform(Protocol):
         The Workspace as it is served; None = that is not kept, and nothing was done.
         """
 
+    async def served(self, workspace: Workspace) -> Workspace | None:
+        """The Workspace as its server was made from it; None = none, or it is not kept."""
+
     def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:
         """Wait until what serves answers, and go on restoring it; yields what it waits for.
 

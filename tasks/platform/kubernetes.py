@@ -473,6 +473,11 @@ class KubernetesPlatform:
             await self.write_status(workspace, status)
         return served
 
+    async def served(self, workspace: Workspace) -> Workspace | None:
+        """As the revision keeps it that the status names."""
+        status = await self.read_status(workspace)
+        return await (await self._server(workspace)).served(status.objects)
+
     async def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:
         """Have the pod of what is served ready, whatever is deleted meanwhile."""
         api, informers = await self._watching()

@@ -355,6 +355,10 @@ class LocalPlatform:
         """Return None: on one machine nobody looks after a server once its run has ended."""
         return None
 
+    async def served(self, workspace: Workspace) -> Workspace | None:  # noqa: ARG002
+        """Return None: on one machine a server is its generation's alone."""
+        return None
+
     async def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:  # noqa: ARG002
         """Yield nothing: nothing is restored here."""
         return

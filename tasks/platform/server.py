@@ -113,6 +113,11 @@ class Server:
         await self.own.remove(REVISION, earlier)
         return kept
 
+    async def served(self, objects: Sequence[MadeObject]) -> Workspace | None:
+        """The Workspace that it serves. Args: as of `restore`."""
+        revision = await self._revision(objects)
+        return served_workspace(revision) if revision else None
+
     async def restore(
         self, objects: Sequence[MadeObject]
     ) -> tuple[Workspace, list[MadeObject]] | None:
@@ -121,11 +126,10 @@ class Server:
         Args: objects: of which it was made. With the Workspace they come as they are by now.
         None = it was not kept, or is kept no more.
         """
-        known = {(each.kind, each.name): each.digest for each in objects}
-        name = next((name for kind, name in known if kind == REVISION), "")
-        revision = await self.own.get(REVISION, name) if name else None
+        revision = await self._revision(objects)
         if revision is None:
             return None
+        known = {(each.kind, each.name): each.digest for each in objects}
         made = []
         for manifest in served_objects(revision):
             about = manifest["kind"], name_of(manifest)
@@ -155,6 +159,10 @@ class Server:
         for each in await self.own.find("StatefulSet"):
             patch = {"metadata": {"uid": each["metadata"]["uid"]}, "spec": {"replicas": to}}
             await api.merge("StatefulSet", namespace, name_of(each), patch)
+
+    async def _revision(self, objects: Sequence[MadeObject]) -> Object | None:
+        name = next((each.name for each in objects if each.kind == REVISION), "")
+        return await self.own.get(REVISION, name) if name else None
 
     async def _stateful_set(self) -> Object | None:
         return await self.own.get("StatefulSet", stateful_set_name(self.own.workspace))

@@ -10,7 +10,9 @@ from tasks.contract.errors import (
     RegistryDenied,
     RegistryUnavailable,
 )
+from tasks.contract.programs.image import PullsConfig
 from tasks.image.pod.pull import pull_image
+from tasks.image.pod.pull_all import pull_images
 from tasks.image.pod.push import push_image
 from tests.cluster.registry import RunningRegistry, docker_config
 from tests.image.builders import (
@@ -55,6 +57,19 @@ def test_an_image_that_is_there_is_left_as_it_is(layout_dir: Path, tmp_path: Pat
     before = (tmp_path / "target").stat()
     assert pull_image(config).changed is False
     assert (tmp_path / "target").stat() == before
+
+
+def test_images_that_are_wanted_together_have_a_folder_each(
+    layout_dir: Path, tmp_path: Path
+) -> None:
+    wanted = {"one": REFERENCE, "two": OTHER}
+    configs = [
+        pull_config(image, tmp_path / name, layout_dir=layout_dir) for name, image in wanted.items()
+    ]
+    result = pull_images(PullsConfig(images=tuple(configs)))
+    assert (result.images, result.bytes > 0) == (2, True)
+    assert tree(tmp_path / "one") == {"a": "A", "f/b": "B"}
+    assert tree(tmp_path / "two") == {"a": "new", "n": "N"}
 
 
 def test_another_image_takes_the_place_of_the_older_and_files_of_others_stay(

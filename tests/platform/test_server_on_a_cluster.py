@@ -91,6 +91,16 @@ async def test_a_server_that_took_another_adapter_keeps_its_pod_and_is_that_from
         await apply(platform, workspace, other)
 
 
+async def test_what_a_server_was_made_from_is_known_whatever_is_asked_for_by_now(
+    platform: KubernetesPlatform, workspace: Workspace
+) -> None:
+    assert await platform.served(workspace) is None
+    await apply(platform, workspace)
+    served = await platform.served(workspace.of_generation(2))
+    assert served
+    assert (served.metadata.generation, served.tuning) == (1, workspace.tuning)
+
+
 async def test_the_key_of_a_server_is_what_its_secret_says(
     control_plane: ControlPlane, platform: KubernetesPlatform, workspace: Workspace
 ) -> None:

@@ -12,12 +12,13 @@ from tasks.inference import promotion
 from tasks.inference.promotion import (
     LiveServer,
     Tried,
+    exchange,
     promote,
     roll_back,
     serving_version,
     try_out,
 )
-from tests.serving.hot import break_weights, generation, load, root, state_of
+from tests.serving.hot import break_weights, generation, load, names, root, state_of
 from tests.serving.running import Running
 
 
@@ -112,6 +113,18 @@ async def test_a_canary_whose_run_is_cancelled_before_the_server_answered_ends(
     with pytest.raises(asyncio.CancelledError):
         await tries
     assert state_of(hot, "mine")["canary"]["verdict"] == "stopped"
+
+
+async def test_adapters_come_change_and_go_as_often_as_they_are_asked_to(
+    hot: Running, live: LiveServer
+) -> None:
+    await exchange(live, load={"one": "first", "two": "first"}, unload=())
+    said = hot.chat("the cat", model="two").json()["choices"]
+    for _ in range(2):  # a run that was killed asks again
+        await exchange(live, load={"two": "second", "three": "first"}, unload=["one"])
+    assert sorted(names(hot)) == ["three", "toy", "two"]
+    assert hot.chat("the cat", model="two").json()["choices"] != said
+    assert hot.chat("the cat", model="three").json()["choices"] == said
 
 
 async def test_what_the_server_refuses_is_the_error_that_it_names(

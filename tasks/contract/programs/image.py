@@ -115,3 +115,18 @@ class PullResult:
     bytes: int
     source: Literal["layout", "registry"]
     changed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullsConfig:
+    """Images whose files are wanted, each in a folder of its own."""
+
+    images: tuple[PullConfig, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullsResult:
+    """How many images have their folder now; bytes: their layers' size."""
+
+    images: int
+    bytes: int
