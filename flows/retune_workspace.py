@@ -185,6 +185,7 @@ async def tune_and_measure(
         pod,
         candidate_name=f"{name}@{begun.number}",
         serving_name=f"{name}@{serving.number}" if serving else None,
+        last_measured=before.adapters.last_measured,
     )
     beside = None
     if serving and verdict.with_serving:
@@ -206,6 +207,7 @@ async def tune_and_measure(
             machines=before.cost.machines,
         ),
         beside=beside,
+        measured_rows=verdict.rows_digest,
         tuned=utc_text(datetime.now(UTC)),
     )
     return Candidate(record=record, verdict=verdict)

@@ -15,6 +15,7 @@ from tasks.config_map import (
 )
 from tasks.contract.adapter_history import candidate_image
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage
+from tasks.contract.evaluation_data import evaluation_url
 from tasks.contract.image_annotations import BASE_MODEL, BASE_REVISION
 from tasks.contract.image_reference import checkpoint_image, model_image
 from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns, DatasetConfig
@@ -30,6 +31,7 @@ from tasks.contract.programs.tuning import CheckpointsAway, TuningConfig
 from tasks.contract.resources import Resources
 from tasks.contract.steps import (
     FETCH_DATASET,
+    FETCH_EVALUATION,
     FETCH_WEIGHTS,
     INFERENCE,
     MERGE,
@@ -84,7 +86,7 @@ async def tuning_pod(
     Args: push: also send the image to its registry; else it stays in the image layout on disk.
     dataset_gib: its rows as text; None = not known.
     candidate: number of an adapter that is made beside the one that serves, as an image of its own.
-    Raises: InvalidTuningConfig, ConfigMapNotFound, UnknownPreset.
+    Raises: InvalidTuningConfig, InvalidWorkspace, ConfigMapNotFound, UnknownPreset.
     """
     assert workspace.tuning
     tuning, preset, paths = workspace.tuning, preset_of(workspace), _paths(workspace, candidate)
@@ -118,13 +120,15 @@ async def tuning_pod(
         containers.append(start.fetch)
     if tuning.input.image:
         containers.append(await _pull_dataset(workspace, tuning.input.image, paths))
-    containers.append(
-        Container(
-            name=FETCH_DATASET,
-            program="tasks.dataset.pod",
-            config=_dataset_config(workspace, tuning, paths, training, max_bytes=max_bytes),
+    dataset = _dataset_config(workspace, tuning, paths, training, max_bytes=max_bytes)
+    containers.append(Container(name=FETCH_DATASET, program="tasks.dataset.pod", config=dataset))
+    evaluation_dir = None
+    if url := evaluation_url(workspace.metadata.annotations):
+        evaluation_dir = paths.data_dir / "evaluation"
+        evaluation = replace(dataset, urls=(url,), source_dir=None, data_dir=evaluation_dir)
+        containers.append(
+            Container(name=FETCH_EVALUATION, program="tasks.dataset.pod", config=evaluation)
         )
-    )
     config_file = paths.config_dir / TRAINING_CONFIG_KEY if text is not None else None
     policy = parse_training_policy(workspace.metadata.annotations.get(POLICY_ANNOTATION))
     if policy.budget_usd:
@@ -148,6 +152,7 @@ async def tuning_pod(
             policy=policy,
             away=away,
             start=start,
+            evaluation_dir=evaluation_dir,
         )
     )
     if image:
@@ -474,6 +479,7 @@ def _trainer(
     policy: TrainingPolicy,
     away: CheckpointsAway | None,
     start: AdapterStart | None,
+    evaluation_dir: Path | None,
 ) -> Container:
     preset = preset_of(workspace)
     config = TuningConfig(
@@ -481,6 +487,7 @@ def _trainer(
         base_model=preset.model,
         base_revision=preset.revision,
         train_file=paths.data_dir / "train.jsonl",
+        evaluation_file=evaluation_dir / "train.jsonl" if evaluation_dir else None,
         method=tuning.method,
         training_config=config_file,
         results_dir=paths.results_dir,

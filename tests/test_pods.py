@@ -1,6 +1,7 @@
 """What a Workspace's pods are told."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,20 @@ async def test_a_budget_is_the_time_that_the_node_s_price_buys() -> None:
         assert isinstance(told, TuningConfig)
         times.append(told.policy.time_s)
     assert times == [7200, None]
+
+
+async def test_rows_set_aside_are_fetched_as_the_dataset_is_and_told_to_the_trainer() -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {"kaitoflow.io/evaluation-data": "https://host/e.jsonl"}
+    workspace = parse_workspace(manifest, source="test")
+    for candidate in (None, 2):
+        pod = await tuning_pod(workspace, NODE, push=False, candidate=candidate)
+        names = [each.name for each in pod.containers]
+        assert names[1:4] == ["fetch-dataset", "fetch-evaluation", "tune"]
+        dataset, aside, trainer = (each.config for each in pod.containers[1:4])
+        assert aside.urls == ("https://host/e.jsonl",)
+        assert aside == replace(dataset, urls=aside.urls, data_dir=aside.data_dir)
+        assert trainer.evaluation_file == aside.data_dir / "train.jsonl" != trainer.train_file
 
 
 def going_on(start: str) -> Workspace:

@@ -27,6 +27,7 @@ from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.status import ConditionType
 from tasks.contract.steps import (
     FETCH_DATASET,
+    FETCH_EVALUATION,
     FETCH_SERVING,
     FETCH_START,
     FETCH_WEIGHTS,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 _REFUSED = 3
 _FOLLOW_S = 0.2
 _CONNECT_S, _ANSWER_S = 5.0, 600.0
-_FETCHES = (FETCH_WEIGHTS, FETCH_START, PULL_DATASET, FETCH_DATASET)
+_FETCHES = (FETCH_WEIGHTS, FETCH_START, PULL_DATASET, FETCH_DATASET, FETCH_EVALUATION)
 _FIRST = (*_FETCHES, TUNE, PUSH, FETCH_SERVING, MEASURE)
 _LAST = (SERVE,)
 

@@ -69,6 +69,7 @@ class AdapterRecord(_Part):
     training, data: digests of all that the training depended on, and of the dataset's bytes.
     generation: of the Workspace that it was tuned for; 0 = not known, as of earlier versions.
     beside: None = it was measured beside none, as the first one.
+    measured_rows: digest of the rows that it was measured on; empty = none, as the first one.
     by, why: who made it serve, or kept it out, and for which reason.
     answer_by: until when a person's word is waited for; empty = for as long as it takes.
     """
@@ -81,6 +82,7 @@ class AdapterRecord(_Part):
     held_out: HeldOut | None = None
     making: Making = Making()
     beside: Beside | None = None
+    measured_rows: str = ""
     tuned: str = ""
     fate: Fate = Fate.WAITING
     by: str = ""
@@ -153,6 +155,11 @@ class AdapterHistory(_Part):
             Tuned(training=r.training, generation=r.generation, image=r.image, held_out=r.held_out)
             for r in good
         ]
+
+    @property
+    def last_measured(self) -> AdapterRecord | None:
+        """The newest adapter of which it is known on which rows it was measured."""
+        return next((r for r in reversed(self.records) if r.measured_rows), None)
 
     @property
     def waiting(self) -> AdapterRecord | None:

@@ -21,7 +21,7 @@ FETCH_WEIGHTS, FETCH_DATASET, TUNE, PUSH, SERVE = (
     "push-image",
     "serve",
 )
-FETCH_START = "fetch-start"
+FETCH_START, FETCH_EVALUATION = "fetch-start", "fetch-evaluation"
 PULL_PREFIX = "pull-"
 PULL_DATASET = f"{PULL_PREFIX}dataset"
 PULL_ALL = f"{PULL_PREFIX}adapters"
@@ -57,6 +57,7 @@ _OF_TUNING = {
     FETCH_START: StepName.DOWNLOAD,
     PULL_DATASET: StepName.DOWNLOAD,
     FETCH_DATASET: StepName.DOWNLOAD,
+    FETCH_EVALUATION: StepName.DOWNLOAD,
     TUNE: StepName.TUNE,
     PUSH: StepName.PUSH,
 }

@@ -8,7 +8,13 @@ from tasks.contract.artifacts import Dataset
 from tasks.contract.programs.dataset import DatasetReport, UnusedColumn
 from tasks.contract.programs.image import PullResult
 from tasks.contract.programs.serving import WeightsResult
-from tasks.contract.steps import FETCH_DATASET, FETCH_WEIGHTS, StepName, step_of
+from tasks.contract.steps import (
+    FETCH_DATASET,
+    FETCH_EVALUATION,
+    FETCH_WEIGHTS,
+    StepName,
+    step_of,
+)
 from tasks.contract.training_config import parse_training_config
 from tasks.contract.workspace import Workspace
 from tasks.estimate.advice import advised_rank, advised_steps
@@ -52,6 +58,11 @@ async def download_dataset(workspace: Workspace, pod: Pod) -> Dataset:
             workspace, pod, FETCH_DATASET, answers=DatasetReport, step=StepName.DOWNLOAD
         )
         step.detail = _summary(report) + _advised(workspace, pod, report)
+        if pod.has(FETCH_EVALUATION):
+            aside = await run_container(
+                workspace, pod, FETCH_EVALUATION, answers=DatasetReport, step=StepName.DOWNLOAD
+            )
+            step.detail += f"; {aside.rows} rows of evaluation data ({aside.digest[:12]})"
     return Dataset(digest=report.digest, rows=report.rows, report=report)
 
 

@@ -61,8 +61,9 @@ async def candidate_pod(
         scoring.append(_scoring(command, config, answers_file=answers_file))
     measurement = Container(name=MEASURE, program="tasks.evaluation.pod", config=config)
     at = tuned.containers.index(tuned.container(TUNE))
-    before, after = tuned.containers[:at], tuned.containers[at:]
-    containers = (*before, *pulls, *after, measurement, *scoring)
+    before, (tuner, *after) = tuned.containers[:at], tuned.containers[at:]
+    tuner = replace(tuner, config=replace(told, serving=config.serving))
+    containers = (*before, *pulls, tuner, *after, measurement, *scoring)
     return replace(tuned, name=CANDIDATE, containers=containers)
 
 

@@ -1,17 +1,20 @@
 """Step `evaluate`: whether a tuned adapter is good enough to take the place of what serves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from tasks.contract.adapter_history import AdapterRecord
+from tasks.contract.evaluation_data import EVALUATION_DATA_ANNOTATION
 from tasks.contract.gate import Gate, Metric
 from tasks.contract.gate_command import GateCommand, gate_command_of
 from tasks.contract.programs.evaluation import CommandResult, EvaluationResult, Measured
 from tasks.contract.programs.image import PullResult
-from tasks.contract.steps import FETCH_DATASET, FETCH_SERVING, MEASURE, SCORE, TUNE, StepName
+from tasks.contract.steps import FETCH_SERVING, MEASURE, SCORE, StepName
 from tasks.contract.workspace import Workspace
 from tasks.evaluation.candidate_pod import gate_of
 from tasks.evaluation.sanity import faults
@@ -29,9 +32,10 @@ from tasks.steps import Limit, recorded_step, run_container
 )
 async def fetch_serving(workspace: Workspace, pod: Pod) -> None:
     """The adapter that serves as a folder of the candidate's pod; nothing where none serves."""
-    for container in pod.containers_between(FETCH_DATASET, TUNE):
-        name = container.name
-        await run_container(workspace, pod, name, answers=PullResult, step=StepName.EVALUATE)
+    if pod.has(FETCH_SERVING):
+        await run_container(
+            workspace, pod, FETCH_SERVING, answers=PullResult, step=StepName.EVALUATE
+        )
 
 
 @task(
@@ -40,11 +44,17 @@ async def fetch_serving(workspace: Workspace, pod: Pod) -> None:
     cache_policy=NO_CACHE,
 )
 async def evaluate_adapters(
-    workspace: Workspace, pod: Pod, *, candidate_name: str, serving_name: str | None = None
+    workspace: Workspace,
+    pod: Pod,
+    *,
+    candidate_name: str,
+    serving_name: str | None = None,
+    last_measured: AdapterRecord | None = None,
 ) -> Verdict:
     """The gate's verdict on the adapter that the candidate's pod has tuned, beside what serves.
 
-    Args: serving_name: None = no adapter serves.
+    Args: serving_name: None = no adapter serves. last_measured: the adapter that was measured
+    before this one; None = none was.
     Raises: InvalidWorkspace: the gate cannot be read. GateCommandFailed, GateCommandUnusable,
     DeadlineExceeded: of the gate's command.
     """
@@ -56,7 +66,13 @@ async def evaluate_adapters(
         if command:
             said = await _score(workspace, pod, command)
             result = with_scores(result, said, gate=gate, command=command)
-        verdict = verdict_on(result, gate, candidate_name=candidate_name, serving_name=serving_name)
+        result = replace(result, notes=(*result.notes, told_of_rows(workspace)))
+        verdict = as_baseline(
+            verdict_on(result, gate, candidate_name=candidate_name, serving_name=serving_name),
+            result,
+            last_measured=last_measured,
+            name=workspace.metadata.name,
+        )
         step.detail = "; ".join((verdict.reason, *result.notes))
     await acreate_markdown_artifact(
         comparison_table(result, verdict, gate),
@@ -95,6 +111,29 @@ def verdict_on(
         candidate_name=candidate_name,
         serving_name=serving_name,
         faults=faults(result.candidate.sanity, (serving or result.base).sanity),
+    )
+
+
+def as_baseline(
+    verdict: Verdict, result: EvaluationResult, *, last_measured: AdapterRecord | None, name: str
+) -> Verdict:
+    """The verdict with the rows that it is on, and that they are others than last time, if so.
+
+    Args: last_measured: None = nothing was measured before. name: the Workspace's.
+    """
+    digest, reason = result.rows_digest if result.candidate.losses else "", verdict.reason
+    if digest and last_measured and last_measured.measured_rows != digest:
+        reason += f"; measured on other rows than {name}@{last_measured.number} was: a new baseline"
+    return replace(verdict, reason=reason, rows_digest=digest)
+
+
+def told_of_rows(workspace: Workspace) -> str:
+    """Whose rows the candidate is measured on."""
+    if EVALUATION_DATA_ANNOTATION in workspace.metadata.annotations:
+        return f"measured on the rows that annotation {EVALUATION_DATA_ANNOTATION} names"
+    return (
+        "measured on rows held out of the candidate's own data, so that bad data measures itself; "
+        f"annotation {EVALUATION_DATA_ANNOTATION} names rows that stay"
     )
 
 

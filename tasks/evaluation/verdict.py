@@ -19,12 +19,14 @@ class Verdict:
 
     reason: one sentence, which names what goes on serving, or what passes.
     with_serving, with_base: None = there was nothing to compare it with.
+    rows_digest: of the rows that it was measured on; empty = there were none.
     """
 
     passed: bool
     reason: str
     with_serving: Comparison | None = None
     with_base: Comparison | None = None
+    rows_digest: str = ""
 
 
 def judge(

@@ -12,6 +12,7 @@ from tasks.contract.errors import (
     Refused,
     SecretNotFound,
 )
+from tasks.contract.evaluation_data import EVALUATION_DATA_ANNOTATION, evaluation_url
 from tasks.contract.gate_command import expect_runnable, gate_command_or_none
 from tasks.contract.judge import Judge, judge_of
 from tasks.contract.retuning import (
@@ -215,11 +216,23 @@ def _of_candidates(workspace: Workspace, world: World, findings: Findings) -> It
     """A line of each that only adapters which follow the first will need."""
     if lacks_key := _lack_of_admin_key(workspace, world):
         yield lacks_key
+    if workspace.tuning and EVALUATION_DATA_ANNOTATION in workspace.metadata.annotations:
+        yield checked("evaluation", lambda: _evaluation(workspace, world, findings))
     if asked := _judge(workspace):
         yield checked("judge", lambda: judge.judge(workspace, asked, world, findings))
     command = gate_command_or_none(workspace.metadata.annotations) if workspace.tuning else None
     if command:
         yield checked("gate", partial(gate.gate, command, findings))
+
+
+def _evaluation(workspace: Workspace, world: World, findings: Findings) -> Check:
+    """Where the rows are that a user has set aside.
+
+    Raises: InvalidWorkspace, DatasetUnreachable.
+    """
+    url = evaluation_url(workspace.metadata.annotations)
+    assert url
+    return data.evaluation(url, model.config_or_none(workspace, world), world, findings)
 
 
 def _of_the_server(
@@ -380,6 +393,7 @@ def _unchecked(
     tuning = None if known else workspace.tuning
     looks: dict[str, object] = {
         "the dataset's address": findings.dataset if tuning else None,
+        "the evaluation data's address": findings.evaluation if tuning else None,
         "permission to push": findings.may_push if tuning else None,
         "whether the tuned image is still there": findings.has_tuned_image if known else None,
         "what the cluster would refuse": findings.rehearsal,

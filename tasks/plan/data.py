@@ -1,5 +1,6 @@
 """The dataset: whether its files are where the Workspace says, and how much there is. Pure."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,14 +11,16 @@ from tasks.contract.errors import (
     InvalidWorkspace,
     KaitoflowError,
 )
+from tasks.contract.evaluation_data import EVALUATION_DATA_ANNOTATION
 from tasks.contract.image_reference import parse_reference
+from tasks.contract.training_config import TrainingConfig
 from tasks.contract.workspace import DataSource, Workspace
 from tasks.plan.addresses import expect_address, file_path, is_file, is_web
 from tasks.plan.check import not_seen, not_told
 from tasks.plan.findings import DatasetSeen, Findings
 from tasks.platform.base import World
 
-_NAME = "dataset"
+_NAME, _EVALUATION = "dataset", "evaluation"
 _MIB, _GIB = 2**20, 2**30
 # A token of English text is about four bytes; columnar files are about half the size of their text.
 _BYTES_PER_TOKEN = 4.0
@@ -33,33 +36,61 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
     source = workspace.tuning.input
     if not source.urls:
         return _without_urls(source, world)
-    for url in source.urls:
+    return _of_files(_NAME, source.urls, findings.dataset, world)
+
+
+def evaluation(url: str, config: TrainingConfig | None, world: World, findings: Findings) -> Check:
+    """Where the rows come from that adapters are measured on.
+
+    Raises: DatasetUnreachable.
+    """
+    said = _of_files(_EVALUATION, [url], findings.evaluation, world)
+    if isinstance(said, Check):
+        return said
+    told = f"adapters are measured on {said}; what they ask is trained on by none"
+    if config and config.dataset.train_test_split is not None:
+        return Check(
+            name=_EVALUATION,
+            result="warn",
+            detail=f"{told}, and DatasetConfig.train_test_split has no effect beside it",
+            fix=f"remove it, or annotation {EVALUATION_DATA_ANNOTATION}",
+        )
+    return Check(name=_EVALUATION, result="ok", detail=told)
+
+
+def _of_files(
+    name: str, urls: Sequence[str], found: DatasetSeen | KaitoflowError | None, world: World
+) -> Check | str:
+    """What is known of files at addresses.
+
+    Raises: DatasetUnreachable.
+    """
+    for url in urls:
         expect_address(url, is_cluster=world.is_cluster)
-    files = f"{len(source.urls)} file(s)"
-    found = findings.dataset
+    files = f"{len(urls)} file(s)"
     if isinstance(found, AddressForbidden) and world.is_cluster:
         fix = "its pod asks, where KAITOFLOW_ALLOW_LOCAL_ADDRESSES lets it"
-        return not_seen(_NAME, found, before=files, fix=fix)
+        return not_seen(name, found, before=files, fix=fix)
     if isinstance(found, KaitoflowError):
-        return not_told(_NAME, found, before=files)
+        return not_told(name, found, before=files)
     if found and found.web_pages:
         return Check(
-            name=_NAME,
+            name=name,
             result="warn",
             detail=f"{files}; {found.web_pages[0]} is a web page, not a file",
             fix="give the address of the file itself (the one behind Raw or Download)",
         )
-    if cut := next((url for url in source.urls if is_web(url) and "#" in url), None):
+    if cut := next((url for url in urls if is_web(url) and "#" in url), None):
         return Check(
-            name=_NAME,
+            name=name,
             result="warn",
             detail=f"{files}; nothing after the # is asked for (#{cut.partition('#')[2]})",
             fix="write %23 where the # is part of the file's name",
         )
-    told = f"{files}{_size(source, found)}, verified before training"
-    if world.is_cluster and any(urlsplit(url).password for url in source.urls):
+    told = f"{files}{_size(urls, found)}, verified before training"
+    if world.is_cluster and any(urlsplit(url).password for url in urls):
         return Check(
-            name=_NAME,
+            name=name,
             result="warn",
             detail=f"{told}; an address holds a password, which all see who see the Workspace",
             fix="give an address that is signed for a while, an image or a volume",
@@ -79,8 +110,8 @@ def _without_urls(source: DataSource, world: World) -> str:
     return f"{where}, verified before training"
 
 
-def _size(source: DataSource, found: DatasetSeen | None) -> str:
-    sizes = _bytes(source, found)
+def _size(urls: Sequence[str], found: DatasetSeen | None) -> str:
+    sizes = _bytes(urls, found)
     known = [size for size in sizes if size is not None]
     if not known:
         return ""
@@ -108,23 +139,23 @@ def dataset_gib(workspace: Workspace, findings: Findings) -> float | None:
 
 def _text_bytes(workspace: Workspace, findings: Findings) -> float | None:
     assert workspace.tuning
-    source, found = workspace.tuning.input, findings.dataset
-    sizes = _bytes(source, found if isinstance(found, DatasetSeen) else None)
+    urls, found = workspace.tuning.input.urls, findings.dataset
+    sizes = _bytes(urls, found if isinstance(found, DatasetSeen) else None)
     if not sizes or None in sizes:
         return None
     return sum(
         (size or 0) * (_PARQUET_SHRINKS if urlsplit(url).path.endswith("parquet") else 1)
-        for url, size in zip(source.urls, sizes, strict=True)
+        for url, size in zip(urls, sizes, strict=True)
     )
 
 
-def _bytes(source: DataSource, found: DatasetSeen | None) -> tuple[int | None, ...]:
+def _bytes(urls: Sequence[str], found: DatasetSeen | None) -> tuple[int | None, ...]:
     """The bytes of each file; None = not known."""
     if found:
         return found.bytes
     return tuple(
         file_path(url).stat().st_size if is_file(url) and file_path(url).is_file() else None
-        for url in source.urls
+        for url in urls
     )
 
 
@@ -138,6 +169,8 @@ def with_absolute_files(workspace: Workspace, base: Path) -> Workspace:
     annotations = dict(workspace.metadata.annotations)
     if (start := annotations.get(CONTINUE_ANNOTATION, "")).startswith("."):
         annotations[CONTINUE_ANNOTATION] = str((base / start).resolve())
+    if (url := annotations.get(EVALUATION_DATA_ANNOTATION, "")) and is_file(url):
+        annotations[EVALUATION_DATA_ANNOTATION] = _absolute(url, base)
     metadata = workspace.metadata.model_copy(update={"annotations": annotations})
     return workspace.model_copy(update={"tuning": tuning, "metadata": metadata})
 

@@ -48,6 +48,7 @@ class WeightsSeen:
 class Findings:
     """Each what was found, the error that a look ended with, or None: it was not looked for.
 
+    evaluation: of the rows that a user has set aside to measure adapters on.
     chat_template: True; one of the settings' own that cannot be used is an error.
     base_model: of a model that is in no catalogue, with what the hub says of its size.
     weights: None where base models come from the hub.
@@ -63,6 +64,7 @@ class Findings:
     base_model: Preset | KaitoflowError | None = None
     weights: WeightsSeen | KaitoflowError | None = None
     dataset: DatasetSeen | KaitoflowError | None = None
+    evaluation: DatasetSeen | KaitoflowError | None = None
     chat_template: bool | KaitoflowError | None = None
     may_push: bool | KaitoflowError | None = None
     has_tuned_image: bool | KaitoflowError | None = None

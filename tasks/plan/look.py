@@ -26,6 +26,7 @@ from tasks.contract.errors import (
     RegistryDenied,
     RegistryUnavailable,
 )
+from tasks.contract.evaluation_data import evaluation_url
 from tasks.contract.gate_command import gate_command_of
 from tasks.contract.image_reference import (
     Reference,
@@ -83,7 +84,7 @@ async def look(
     limit_s = settings.plan_timeout_s
     (
         (base_model, dataset, chat_template, may_push, has_tuned_image, start),
-        (weights, judge, has_gate_image),
+        (weights, evaluation, judge, has_gate_image),
         (nodes, holders, rehearsal, quotas),
     ) = await asyncio.gather(
         asyncio.gather(
@@ -96,6 +97,7 @@ async def look(
         ),
         asyncio.gather(
             _finding(_weights(workspace, world, settings)),
+            _finding(_evaluation(workspace, world, settings)),
             _finding(_judge(workspace, world, settings)),
             _finding(_gate_image(workspace, world, settings)),
         ),
@@ -114,6 +116,7 @@ async def look(
         may_push=may_push,
         has_tuned_image=has_tuned_image,
         start=start,
+        evaluation=evaluation,
         judge=judge,
         has_gate_image=has_gate_image,
         nodes=nodes,
@@ -210,6 +213,19 @@ async def _dataset(workspace: Workspace, world: World, settings: Settings) -> Da
     Raises: DatasetUnreachable, AddressForbidden, DownloadFailed: of the first file that has one.
     """
     urls = workspace.tuning.input.urls if workspace.tuning else []
+    return await _files_at(urls, world, settings)
+
+
+async def _evaluation(workspace: Workspace, world: World, settings: Settings) -> DatasetSeen | None:
+    """The same of the rows that adapters are measured on, where a user has set some aside.
+
+    Raises: InvalidWorkspace, DatasetUnreachable, AddressForbidden, DownloadFailed.
+    """
+    url = evaluation_url(workspace.metadata.annotations) if workspace.tuning else None
+    return await _files_at([url] if url else [], world, settings)
+
+
+async def _files_at(urls: Sequence[str], world: World, settings: Settings) -> DatasetSeen | None:
     if not any(map(is_web, urls)):
         return None
     allow_local = settings.allow_local_addresses and not world.is_cluster

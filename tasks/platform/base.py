@@ -76,6 +76,10 @@ class Pod:
         """The container of that name."""
         return next(container for container in self.containers if container.name == name)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a container of that name."""
+        return any(container.name == name for container in self.containers)
+
     def containers_between(self, first: str, last: str) -> tuple[Container, ...]:
         """The containers that run after the one and before the other."""
         names = [container.name for container in self.containers]

@@ -92,6 +92,11 @@ def _rows_left_out(result: TuningResult) -> Iterator[str]:
             f"{rows.resembling} of {rows.held_out} held-out rows were not measured: nearly the "
             "same as rows that were trained on"
         )
+    if rows.left_out:
+        yield (
+            f"{rows.left_out} rows were not trained on: the evaluation data asks the same, or has "
+            "nearly the same"
+        )
     if rows.dropped:
         of = rows.trained + rows.held_out + rows.dropped
         yield f"{rows.dropped} of {of} rows dropped: no answer within max_length"

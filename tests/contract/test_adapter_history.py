@@ -149,6 +149,15 @@ def test_of_adapters_that_wait_for_a_word_the_newest_is_asked_about() -> None:
     assert made.waiting is None
 
 
+def test_the_newest_adapter_that_was_measured_says_on_which_rows() -> None:
+    made = history(1)
+    assert made.last_measured is None
+    for number, rows in ((2, "a"), (3, "b"), (4, "")):
+        record = AdapterRecord(number=number, image=image(number), measured_rows=rows)
+        made.add(record, data(f"{number}"))
+    assert made.last_measured == made.find(3)
+
+
 def test_an_adapter_that_was_never_tuned_is_not_promoted() -> None:
     with pytest.raises(AdapterNotFound, match="known: 1, 2"):
         history(1, 2).promote(7, by="ana", why="please")

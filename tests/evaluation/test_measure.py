@@ -101,8 +101,12 @@ def test_rows_with_several_answers_are_measured_and_not_asked(
     assert (len(told.losses), told.sanity.asked) == (7, 6)
 
 
-def says(folder: Path, *, seed: int) -> Path:
-    metrics = {"settings": {"dataset": {"shuffle_seed": seed}}, "held_out_share": 0.1}
+def says(folder: Path, *, seed: int, aside: str = "") -> Path:
+    metrics = {
+        "settings": {"dataset": {"shuffle_seed": seed}},
+        "held_out_share": 0.1,
+        "evaluation_data": aside,
+    }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
@@ -121,6 +125,21 @@ def test_it_is_told_where_what_serves_may_have_learned_the_rows(
     ]
     assert [len(each) for each in notes] == [0, 1, 0]
     assert notes[1][0].startswith("what serves was tuned with other rows held out")
+
+
+def test_it_is_told_where_what_serves_was_tuned_before_the_evaluation_data_was_named(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    candidate = says(adapter(tmp_path / "a", tiny_weights), seed=1, aside="new")
+    same = says(adapter(tmp_path / "b", tiny_weights), seed=2, aside="new")
+    before = says(adapter(tmp_path / "c", tiny_weights), seed=1)
+    notes = [
+        evaluate(
+            config(tmp_path, tiny_weights, candidate=candidate, serving=serving, answers=0)
+        ).notes
+        for serving in (same, before)
+    ]
+    assert [len(each) for each in notes] == [0, 1]
 
 
 def test_of_no_rows_there_are_no_figures(tmp_path: Path, tiny_weights: Path) -> None:

@@ -1,10 +1,12 @@
 """What the step asks of its pod, and what a person reads of the answer."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tasks.contract.adapter_history import AdapterRecord
 from tasks.contract.artifacts import Node, PublishedImage
 from tasks.contract.gate import Gate, Metric
 from tasks.contract.judge import Judge
@@ -19,7 +21,7 @@ from tasks.contract.programs.image import PullConfig
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.workspace import Manifests, parse_workspace
 from tasks.evaluation.candidate_pod import candidate_pod
-from tasks.evaluation.task import comparison_table, verdict_on
+from tasks.evaluation.task import as_baseline, comparison_table, told_of_rows, verdict_on
 from tasks.platform.current import current_platform, local_platform
 from tasks.settings import settings
 from tests.builders import tuning_manifest, tuning_workspace
@@ -64,7 +66,7 @@ async def test_what_serves_is_pulled_by_its_digest() -> None:
     pull, measurement = pod.container("fetch-serving").config, pod.containers[-1].config
     assert isinstance(pull, PullConfig)
     assert pull.reference == "registry.example.com/a:1@sha256:0"
-    assert pull.target_dir == measurement.serving
+    assert pull.target_dir == measurement.serving == pod.container("tune").config.serving
 
 
 async def test_what_serves_is_fetched_before_a_training_is_spent_on_it() -> None:
@@ -181,6 +183,42 @@ def test_the_comparison_shows_all_models_under_the_verdict() -> None:
     assert "| serving | 2.330 | 0.500 | 0.500 | - | - | 8 of 8 |" in table
     assert "| candidate | 2.410 | " in table
     assert "Loss on 30 rows that none was trained on (`abcdef012345`)" in table
+
+
+def record(number: int, rows: str) -> AdapterRecord:
+    return AdapterRecord(number=number, image=SERVING, measured_rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("last_measured", "told"),
+    [
+        (None, ""),
+        (record(2, "abcdef0123456789"), ""),
+        (record(2, "other"), "; measured on other rows than a@2 was: a new baseline"),
+    ],
+)
+def test_a_measurement_on_other_rows_than_the_last_one_is_told_to_be_a_new_baseline(
+    last_measured: AdapterRecord | None, told: str
+) -> None:
+    measured = result(model(2.41))
+    verdict = verdict_on(measured, Gate(), candidate_name="a@4", serving_name="a@3")
+    based = as_baseline(verdict, measured, last_measured=last_measured, name="a")
+    assert (based.reason, based.rows_digest) == (verdict.reason + told, "abcdef0123456789")
+    assert based.passed == verdict.passed
+
+
+def test_where_no_row_was_measured_there_is_no_baseline() -> None:
+    nothing = replace(result(Measured()), serving=Measured(), base=Measured())
+    verdict = verdict_on(nothing, Gate(), candidate_name="a@4", serving_name="a@3")
+    assert as_baseline(verdict, nothing, last_measured=record(2, "other"), name="a") == verdict
+
+
+def test_whose_rows_are_measured_is_told() -> None:
+    manifest = tuning_manifest()
+    assert "rows held out of the candidate's own data" in told_of_rows(tuning_workspace())
+    manifest["metadata"]["annotations"] = {"kaitoflow.io/evaluation-data": "https://host/e.jsonl"}
+    named = told_of_rows(parse_workspace(manifest, source="test"))
+    assert named == "measured on the rows that annotation kaitoflow.io/evaluation-data names"
 
 
 def test_answers_that_loop_keep_a_candidate_out() -> None:

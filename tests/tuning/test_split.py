@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.contract.training_config import DatasetSettings
-from tasks.tuning.pod.split import MOST_MEASURED, Split, split_rows
+from tasks.tuning.pod.split import MOST_MEASURED, Split, split_beside, split_rows
 from tests.tuning.tiny import chat
 
 Row = dict[str, Any]
@@ -61,6 +61,52 @@ def test_what_was_held_out_once_is_never_trained_on_when_rows_are_added() -> Non
         now = split(rows)
         assert len(first) >= 5
         assert not [one for one in first if one in [rows[place] for place in now.trained]]
+
+
+def test_what_was_held_out_stays_so_where_rows_become_many() -> None:
+    rows: list[Row] = [{"text": prose(number, words=8)} for number in range(5010)]
+    first = split(rows[:4990])
+    grown = split_rows(rows, DatasetSettings(), share_before=first.share)
+    assert (first.share, grown.share, split(rows).share) == (0.1, 0.1, 0.02)
+    assert set(first.measured) <= set(grown.measured)
+    assert not {*range(4990)} - {*first.trained} & {*grown.trained}
+    shrunk = split_rows(rows[:4990], DatasetSettings(), share_before=split(rows).share)
+    assert {*shrunk.trained} >= {*split(rows).trained} & {*range(4990)}
+
+
+def test_what_the_user_says_to_hold_out_counts_whatever_was_before() -> None:
+    rows = [row(number) for number in range(100)]
+    told = split_rows(rows, DatasetSettings(train_test_split=0.7), share_before=0.1)
+    assert told.share == pytest.approx(0.3)
+
+
+def test_rows_that_a_user_sets_aside_are_measured_and_their_questions_not_learned() -> None:
+    rows = [row(number) for number in range(60)]
+    asked = rows[7]["messages"][0]["content"]
+    aside = [chat(asked, "Another answer."), *(row(1000 + number) for number in range(20))]
+    told = split_beside(rows, aside, DatasetSettings())
+    assert sorted(told.trained) == [place for place in range(60) if place != 7]
+    assert sorted(told.measured) == list(range(60, 81))
+    assert (told.held_out, told.left_out, told.share) == (21, 1, 0.0)
+
+
+def test_a_near_twin_of_a_row_set_aside_is_not_trained_on_and_that_row_is_measured() -> None:
+    rows = [row(number) for number in range(60)]
+    aside = [row(1000 + number) for number in range(20)]
+    asked, answer = (each["content"] for each in aside[3]["messages"])
+    told = split_beside([*rows, chat(f"Please: {asked}", answer)], aside, DatasetSettings())
+    assert 60 not in told.trained
+    assert len(told.measured) == len(aside)
+    assert (told.left_out, told.resembling) == (1, 0)
+
+
+def test_rows_set_aside_are_measured_in_one_order_wherever_they_stand_in_their_file() -> None:
+    rows, aside = [row(1)], [row(1000 + number) for number in range(20)]
+    orders = [
+        [[*rows, *given][place] for place in split_beside(rows, given, DatasetSettings()).measured]
+        for given in (aside, aside[::-1])
+    ]
+    assert orders[0] == orders[1] != aside
 
 
 def test_a_rows_side_does_not_depend_on_its_place() -> None:

@@ -1,5 +1,6 @@
 """The trainer in this process, on a tiny model: seeds, losses, evaluation, held-out rows."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from transformers import (
 
 from serving.model.loading import preferred_dtype
 from tasks.contract.errors import (
+    DatasetRowsInvalid,
     GpuIncompatible,
     InvalidTuningConfig,
     ModelDoesNotFit,
@@ -195,6 +197,41 @@ def test_rows_to_measure_adapters_on_lie_beside_the_adapter_and_were_not_trained
     kept = (config.results_dir / EVALUATION_FILE).read_text().splitlines()
     assert [json.loads(line) in chats(24) for line in kept] == [True]
     assert (result["rows"]["trained"], result["rows"]["held_out"]) == (23, 1)
+
+
+def test_rows_set_aside_are_measured_and_what_asks_the_same_is_not_learned(
+    runs: Runs, tmp_path: Path
+) -> None:
+    aside = [*chats(3), chat("Is it set aside?", "It is.")]
+    file = write_rows(tmp_path / "aside.jsonl", aside)
+    config = replace(runs.config(DatasetConfig={}, training={"max_steps": 1}), evaluation_file=file)
+    result = main(config)
+    kept = (config.results_dir / EVALUATION_FILE).read_text().splitlines()
+    assert sorted(map(str, map(json.loads, kept))) == sorted(map(str, aside))
+    rows = result["rows"]
+    assert (rows["trained"], rows["held_out"], rows["left_out"]) == (21, 4, 3)
+    assert result["held_out"]["rows"] == 4
+    digest = published(result, "metrics.json")["evaluation_data"]
+    assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    write_rows(file, aside[1:])
+    assert main(config)["rows"]["left_out"] == 2
+
+
+def test_evaluation_data_that_asks_all_that_is_to_be_learned_is_refused(
+    runs: Runs, tmp_path: Path
+) -> None:
+    file = write_rows(tmp_path / "aside.jsonl", chats(24))
+    config = replace(runs.config(DatasetConfig={}), evaluation_file=file)
+    with pytest.raises(DatasetRowsInvalid, match="asks what each of them asks"):
+        main(config)
+
+
+def test_what_serves_has_held_out_is_held_out_by_its_successor(runs: Runs) -> None:
+    before = runs.config("before", DatasetConfig={"train_test_split": 0.75})
+    main(before)
+    follows = runs.config("follows", DatasetConfig={}, training={"max_steps": 1})
+    result = main(replace(follows, serving=before.results_dir / "adapter"))
+    assert published(result, "metrics.json")["held_out_share"] == 0.25
 
 
 def test_too_few_rows_to_hold_any_out_are_told(runs: Runs, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class TuningConfig:
     weights_dir: base model, tokenizer and chat template (Hugging Face layout).
     base_model, base_revision: the names written into the adapter's config and the model card.
     train_file: normalised rows, as the dataset program leaves them (`train.jsonl`).
+    evaluation_file: normalised rows that are measured instead of some of train_file, and whose
+        questions are not learned; None = there are none.
     dataset_digest: sha256 of the dataset's bytes, for the model card; empty = as told by the
         `report.json` that the dataset program leaves beside train_file.
     training_config: the user's training_config.yaml; None = the method's default template.
@@ -51,12 +53,14 @@ class TuningConfig:
     away: where checkpoints are kept besides; None = results_dir outlives the pod.
     start: the folder of an adapter that is gone on from; None = it begins anew.
     start_name: its image or folder, as it is told of.
+    serving: the folder of the adapter that this one may follow; what that has held out stays so.
     """
 
     weights_dir: Path
     base_model: str
     base_revision: str
     train_file: Path
+    evaluation_file: Path | None = None
     dataset_digest: str = ""
     method: Literal["lora", "qlora"]
     training_config: Path | None = None
@@ -70,6 +74,7 @@ class TuningConfig:
     away: CheckpointsAway | None = None
     start: Path | None = None
     start_name: str = ""
+    serving: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +159,7 @@ class RowCounts:
 
     resembling: of those held out, nearly the same as one that is trained on, and so not measured.
         Pods of an older version tell 0.
+    left_out: not trained on, since the evaluation data asks the same, or has nearly the same row.
     """
 
     trained: int
@@ -161,6 +167,7 @@ class RowCounts:
     cut: int
     dropped: int
     resembling: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

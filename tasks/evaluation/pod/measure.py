@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # Written together, answers cost little more than one: the weights are read once a token.
 _ANSWERS_AT_ONCE = 8
 _UNEVEN = (
-    "what serves was tuned with other rows held out (another shuffle_seed or train_test_split, or "
-    "it does not say which), so it may have learned some of these"
+    "what serves was tuned with other rows held out (other evaluation data, another shuffle_seed "
+    "or train_test_split, or it does not say which), so it may have learned some of these"
 )
 _CANDIDATE, _SERVING, _BASE = "candidate", "serving", "base"
 
@@ -100,10 +100,12 @@ def _notes(config: EvaluationConfig) -> tuple[str, ...]:
     return (_UNEVEN,)
 
 
-def _held_out_by(adapter: Path) -> tuple[Any, Any] | None:
+def _held_out_by(adapter: Path) -> tuple[Any, ...] | None:
     """What decides which rows an adapter was not trained on; None = it does not say."""
     try:
         metrics = json.loads((adapter / "metrics.json").read_text("utf-8"))
+        if aside := metrics.get("evaluation_data"):
+            return (aside,)
         return metrics["settings"]["dataset"]["shuffle_seed"], metrics["held_out_share"]
     except (OSError, ValueError, LookupError, TypeError):
         return None

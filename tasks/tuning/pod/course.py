@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.training_config import TrainingConfig
-from tasks.tuning.pod.start import weights_digest
+from tasks.tuning.pod.start import evaluation_digest, share_before, weights_digest
 
 # Settings of `TrainingArguments` that no weight depends on.
 _DECIDE_NOTHING = frozenset(
@@ -43,6 +43,10 @@ def course_of(config: TuningConfig, settings: TrainingConfig) -> dict[str, Any]:
     }
     if config.start:
         course["start"] = weights_digest(config.start)
+    if config.serving:
+        course["held_out_share"] = share_before(config)
+    if digest := evaluation_digest(config):
+        course["evaluation_data"] = digest
     # As it is read back from a checkpoint.
     read_back: dict[str, Any] = json.loads(json.dumps(course))
     return read_back

@@ -7,7 +7,7 @@ from typing import Any
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.training_config import TrainingConfig
 from tasks.tuning.pod.rows import Rows
-from tasks.tuning.pod.start import HeldOutBefore, told_of_start
+from tasks.tuning.pod.start import HeldOutBefore, evaluation_digest, told_of_start
 from tasks.tuning.pod.trainer import AnswerTrainer
 from tasks.tuning.pod.weights import count_weights
 
@@ -39,12 +39,14 @@ def metrics_of(
             "resembling": rows.split.resembling,
             "cut": rows.train.cut,
             "dropped": rows.train.dropped + rows.held_out.dropped,
+            "left_out": rows.split.left_out,
         },
         "weights": asdict(count_weights(trainer.adapted)),
         "history": history,
         "versions": {name: version(name) for name in _VERSIONS},
         "held_out": None,
         "held_out_share": rows.split.share,
+        "evaluation_data": evaluation_digest(config),
         "held_out_missing": _why_missing(rows),
         **told_of_start(
             config,

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from tasks.contract.errors import DatasetRowsInvalid
+from tasks.contract.evaluation_data import EVALUATION_DATA_ANNOTATION
 from tasks.contract.programs.tuning import EVALUATION_FILE, TuningConfig
 from tasks.contract.training_config import TrainingConfig
 from tasks.estimate.positions import read_positions
 from tasks.tuning.pod.data import Examples, Row, read_rows, tokenise
 from tasks.tuning.pod.model import load_tuning_tokenizer
-from tasks.tuning.pod.split import Split, held_out_as_well, split_rows
-from tasks.tuning.pod.start import held_out_before
+from tasks.tuning.pod.split import Split, held_out_as_well, split_beside, split_rows
+from tasks.tuning.pod.start import held_out_before, share_before
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,13 @@ def rows_of_run(config: TuningConfig, settings: TrainingConfig, *, keeps: bool) 
     tokenizer = load_tuning_tokenizer(config.weights_dir, settings)
     max_length = min(settings.max_length, read_positions(config.weights_dir) or settings.max_length)
     rows = read_rows(config.train_file)
-    split = _unseen(split_rows(rows, settings.dataset), rows, config)
+    if config.evaluation_file:
+        aside = read_rows(config.evaluation_file)
+        split = _trainable(split_beside(rows, aside, settings.dataset), config)
+        rows += aside
+    else:
+        split = split_rows(rows, settings.dataset, share_before=share_before(config))
+        split = _unseen(split, rows, config)
     if keeps:
         _keep_measured(config.results_dir, [rows[place] for place in split.measured])
     compared = split.measured[:_COMPARED_ROWS]
@@ -53,10 +61,12 @@ def rows_of_run(config: TuningConfig, settings: TrainingConfig, *, keeps: bool) 
         for places in (split.trained, compared)
     )
     log.info(
-        "rows read train=%d held_out=%d resembling=%d compared=%d examples=%d cut=%d dropped=%d",
+        "rows read train=%d held_out=%d resembling=%d left_out=%d compared=%d examples=%d cut=%d"
+        " dropped=%d",
         train.rows,
         split.held_out,
         split.resembling,
+        split.left_out,
         held_out.rows,
         len(train.examples) + len(held_out.examples),
         train.cut,
@@ -69,6 +79,17 @@ def rows_of_run(config: TuningConfig, settings: TrainingConfig, *, keeps: bool) 
         held_out=held_out,
         held_out_rows=[rows[place] for place in compared],
     )
+
+
+def _trainable(split: Split, config: TuningConfig) -> Split:
+    """The split, if it leaves a row to train on."""
+    if not split.trained:
+        raise DatasetRowsInvalid(
+            f"{split.left_out} rows of {config.train_file} were to be trained on",
+            f"the evaluation data ({EVALUATION_DATA_ANNOTATION}) asks what each of them asks",
+            "name evaluation data that is apart from tuning.input, or add rows to train on",
+        )
+    return split
 
 
 def _unseen(split: Split, rows: Sequence[Row], config: TuningConfig) -> Split:

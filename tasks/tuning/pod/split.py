@@ -1,8 +1,10 @@
 """Which rows are learned from and which are held out: decided by what a row asks, not by its place.
 
 Rows with one question are on one side. The side is read off a hash of question and seed, so a row
-keeps it whatever is added, removed or moved: what was held out once is never trained on later. What
-is held out and resembles a row that is trained on is not measured.
+keeps it whatever is added, removed or moved: what was held out once is never trained on later, if
+the share that was held out is given on. What is held out and resembles a row that is trained on is
+not measured. Rows that a user has set aside are measured all the same: there it is the row to train
+on that has to go.
 """
 
 import hashlib
@@ -41,6 +43,7 @@ class Split:
 
     held_out: rows that are not trained on. resembling: of them, those that are not measured, since
         a row that is trained on is nearly the same.
+    left_out: rows that are neither, for the sake of those that a user has set aside.
     share: of the questions that are held out, all but for what chance does to a few.
     missing: why no row is measured; "" = some are, or the user wants none.
     """
@@ -50,28 +53,31 @@ class Split:
     held_out: int
     resembling: int
     share: float
+    left_out: int = 0
     missing: str = ""
 
 
-def split_rows(rows: Sequence[Row], settings: DatasetSettings) -> Split:
+def split_rows(
+    rows: Sequence[Row], settings: DatasetSettings, *, share_before: float | None = None
+) -> Split:
     """The rows' sides. One in ten questions is held out (one in fifty of 5,000 rows and more).
 
     Of ten rows and more at least one is, of fewer none; or what train_test_split leaves, about.
+    Args: share_before: that was held out so far, and is whatever the rows are now; None or 0 = none
+    was.
     """
-    share = _share(len(rows), settings.train_test_split)
+    share = _share(len(rows), settings.train_test_split, share_before)
     groups: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         groups[_question(row)].append(place)
     held_out = _held_out(groups, share=share, rows=len(rows), seed=settings.shuffle_seed)
     out = set(held_out)
     trained = [place for place in range(len(rows)) if place not in out]
-    if settings.shuffle_dataset:
-        Random(settings.shuffle_seed).shuffle(trained)
     looked_at = held_out[:MOST_MEASURED]
-    known = _resembling([rows[place] for place in looked_at], [rows[place] for place in trained])
-    measured = [place for at, place in enumerate(looked_at) if at not in known]
+    known = {place for place, _ in _twins(rows, looked_at, trained)}
+    measured = [place for place in looked_at if place not in known]
     return Split(
-        trained=trained,
+        trained=_in_order(trained, settings),
         measured=measured,
         held_out=len(held_out),
         resembling=len(known),
@@ -80,9 +86,44 @@ def split_rows(rows: Sequence[Row], settings: DatasetSettings) -> Split:
     )
 
 
-def _share(rows: int, train_test_split: float | None) -> float:
+def split_beside(rows: Sequence[Row], aside: Sequence[Row], settings: DatasetSettings) -> Split:
+    """The sides of rows and, with places behind theirs, of those that a user has set aside.
+
+    All that are set aside are held out. Of the rows none is, and those that ask the same as one of
+    these, or are nearly the same as one that may be measured, are left out.
+    """
+    questions = {_question(row) for row in aside}
+    other = [place for place, row in enumerate(rows) if _question(row) not in questions]
+    together, places = [*rows, *aside], range(len(rows), len(rows) + len(aside))
+    # By their hashes, as rows are that are held out here: the first ones are to be of all kinds.
+    ordered = sorted(
+        places, key=lambda place: _height(_question(together[place]), settings.shuffle_seed)
+    )
+    measured = ordered[:MOST_MEASURED]
+    known = {place for _, place in _twins(together, measured, other)}
+    trained = [place for place in other if place not in known]
+    return Split(
+        trained=_in_order(trained, settings),
+        measured=measured,
+        held_out=len(aside),
+        resembling=0,
+        share=0.0,
+        left_out=len(rows) - len(trained),
+    )
+
+
+def _in_order(trained: list[int], settings: DatasetSettings) -> list[int]:
+    """The places to train on in the order in which that is done."""
+    if settings.shuffle_dataset:
+        Random(settings.shuffle_seed).shuffle(trained)
+    return trained
+
+
+def _share(rows: int, train_test_split: float | None, before: float | None) -> float:
     if train_test_split is not None:
         return 1 - train_test_split
+    if before:
+        return before
     if rows < _FEWEST_ROWS:
         return 0.0
     return _SHARE if rows < _MANY_ROWS else _SHARE_OF_MANY
@@ -144,24 +185,24 @@ def _runs(row: Row) -> set[tuple[str, ...]]:
     return set(runs) or {tuple(words)}
 
 
-def _resembling(measured: Sequence[Row], trained: Sequence[Row]) -> set[int]:
-    """Places of measured rows most of whose own words stand in one row that is trained on."""
-    runs = [_runs(row) for row in measured]
+def _twins(
+    rows: Sequence[Row], measured: Sequence[int], trained: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Places of measured rows most of whose own words stand in one that is trained on; of both."""
+    runs = {place: _runs(rows[place]) for place in measured}
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, one in enumerate(runs):
+    for place, one in runs.items():
         for run in one:
             holders[run].append(place)
-    shared = [{*_runs(row)} & holders.keys() for row in trained]
+    shared = [_runs(rows[place]) & holders.keys() for place in trained]
     counts = Counter(run for one in shared for run in one)
     limit = max(_COMMON_ROWS, _COMMON_SHARE * len(trained))
     common = {run for run, count in counts.items() if count > limit}
-    own = [len(one - common) for one in runs]
-    return {
-        place
-        for one in shared
-        for place, count in Counter(_places(one - common, holders)).items()
-        if count >= _RESEMBLING * own[place]
-    }
+    own = {place: len(one - common) for place, one in runs.items()}
+    for learned, one in zip(trained, shared, strict=True):
+        for place, count in Counter(_places(one - common, holders)).items():
+            if count >= _RESEMBLING * own[place]:
+                yield place, learned
 
 
 def _places(runs: set[tuple[str, ...]], holders: dict[tuple[str, ...], list[int]]) -> Iterator[int]:

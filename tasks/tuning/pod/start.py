@@ -49,7 +49,15 @@ def start_settings(config: TuningConfig, settings: TrainingConfig) -> TrainingCo
 
 def weights_digest(folder: Path) -> str:
     """The sha256 of an adapter's weights, in hex; empty where there are none."""
-    file = folder / _WEIGHTS
+    return _digest(folder / _WEIGHTS)
+
+
+def evaluation_digest(config: TuningConfig) -> str:
+    """The sha256 of the rows that a user has set aside, in hex; empty where there are none."""
+    return _digest(config.evaluation_file) if config.evaluation_file else ""
+
+
+def _digest(file: Path) -> str:
     if not file.is_file():
         return ""
     with file.open("rb") as opened:
@@ -87,6 +95,15 @@ def put_weights(adapted: Any, config: TuningConfig) -> None:
     set_peft_model_state_dict(adapted, weights)
 
 
+def share_before(config: TuningConfig) -> float | None:
+    """The share of questions that what serves, or is gone on from, has held out; None = not known.
+
+    None of it is learned later, however many rows there are by then.
+    """
+    splits = _held_out_by(config.serving) or held_out_before(config)
+    return splits[-1].share if splits else None
+
+
 def told_of_start(config: TuningConfig, *, own: HeldOutBefore) -> dict[str, Any]:
     """What the metrics say of it; empty where the training began anew.
 
@@ -106,10 +123,14 @@ def told_of_start(config: TuningConfig, *, own: HeldOutBefore) -> dict[str, Any]
 
 def held_out_before(config: TuningConfig) -> Sequence[HeldOutBefore]:
     """How the trainings that led to the adapter have held out; empty = it does not say."""
-    if config.start is None:
+    return _held_out_by(config.start)
+
+
+def _held_out_by(adapter: Path | None) -> Sequence[HeldOutBefore]:
+    if adapter is None:
         return ()
     try:
-        metrics = json.loads((config.start / "metrics.json").read_text("utf-8"))
+        metrics = json.loads((adapter / "metrics.json").read_text("utf-8"))
         if splits := metrics.get("held_out_splits"):
             return [HeldOutBefore(seed=each["seed"], share=each["share"]) for each in splits]
         seed = metrics["settings"]["dataset"]["shuffle_seed"]
