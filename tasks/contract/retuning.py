@@ -124,6 +124,14 @@ def tries_candidates_out(workspace: Workspace) -> bool:
     return is_canary and workspace.tuning is not None and workspace.is_served
 
 
+def moves_adapters(workspace: Workspace) -> str:
+    """The word by which another adapter is to serve in the place of what does; "" = none."""
+    if workspace.tuning is None or not workspace.is_served:
+        return ""
+    moving = (PROMOTION_ANNOTATION, RETUNE_SCHEDULE_ANNOTATION, RETUNE_ON_ANNOTATION)
+    return next((each for each in moving if each in workspace.metadata.annotations), "")
+
+
 def schedule_of(annotations: Mapping[str, str]) -> RetuneSchedule | None:
     """When the data of a Workspace with these annotations is looked at; None = only if asked.
 

@@ -18,6 +18,7 @@ from tasks.contract.judge import Judge, judge_of
 from tasks.contract.retuning import (
     PROMOTION_ANNOTATION,
     expect_retunable,
+    moves_adapters,
     tries_candidates_out,
 )
 from tasks.contract.words import expect_annotations, without_effect
@@ -275,16 +276,28 @@ def _of_its_words(workspace: Workspace, world: World, findings: Findings) -> Ite
 
 
 def _lack_of_admin_key(workspace: Workspace, world: World) -> Check | None:
-    """A line where a candidate cannot be loaded beside what serves, and is to be."""
-    if world.has_admin_key or not tries_candidates_out(workspace):
+    """A line where what serves cannot load another adapter, and is to answer by one some day.
+
+    A trial cannot do without; a promotion ends the pod that serves and starts another.
+    """
+    moved_by = moves_adapters(workspace)
+    if world.has_admin_key or not moved_by:
         return None
-    secret = f"Secret {workspace.metadata.namespace}/{admin_key_secret(workspace)}"
-    error = SecretNotFound(
-        f"annotation {PROMOTION_ANNOTATION} is 'canary', for which the server loads adapters",
-        f"there is no {secret} with a key that opens its admin endpoints",
-        "make it (kubectl create secret generic NAME --from-literal=key=...), or use approve",
+    namespace, secret = workspace.metadata.namespace, admin_key_secret(workspace)
+    make = (
+        f"kubectl create secret generic {secret} --namespace {namespace} "
+        '--from-literal=key="$(openssl rand -hex 32)"'
     )
-    return from_error("words", error, result="fail")
+    lacks = f"there is no Secret {namespace}/{secret} with a key that opens its admin endpoints"
+    if tries_candidates_out(workspace):
+        asked = (
+            f"annotation {PROMOTION_ANNOTATION} is 'canary', for which the server loads adapters"
+        )
+        error = SecretNotFound(asked, lacks, f"make it ({make}), or use approve")
+        return from_error("words", error, result="fail")
+    asked = f"annotation {moved_by} has adapters promoted"
+    lacks += ", so a new pod takes the place of the one that serves, which answers nobody meanwhile"
+    return from_error("words", SecretNotFound(asked, lacks, f"make it ({make})"), result="warn")
 
 
 def _minded(check: Check) -> Check:

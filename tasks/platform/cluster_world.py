@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import chain
 
 from tasks.contract.errors import KubernetesRefused
-from tasks.contract.retuning import tries_candidates_out
+from tasks.contract.retuning import moves_adapters
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import World
@@ -64,7 +64,7 @@ async def look_around(
 
 
 async def _has_admin_key(api: KubeApi, workspace: Workspace) -> bool:
-    if not tries_candidates_out(workspace):
+    if not moves_adapters(workspace):
         return True
     namespace, name = workspace.metadata.namespace, admin_key_secret(workspace)
     return bool(admin_key_in(await api.get("Secret", namespace, name)))

@@ -237,3 +237,22 @@ def test_a_canary_without_a_key_to_load_adapters_with_is_refused(world: World) -
     assert "kubectl create secret" in check.fix
     plan = make_plan(asked, replace(on_a_cluster, has_admin_key=True))
     assert "SecretNotFound" not in [each.reason for each in plan.checks]
+
+
+@pytest.mark.parametrize(
+    "word", [{"retune-schedule": "6h"}, {"retune-on": "data-change"}, {"promotion": "approve"}]
+)
+def test_promotions_without_a_key_are_told_what_they_cost_and_the_command_that_makes_one(
+    world: World, word: dict[str, str]
+) -> None:
+    manifest = tuning_manifest()
+    manifest["metadata"]["annotations"] = {f"kaitoflow.io/{k}": v for k, v in word.items()}
+    asked = parse_workspace(manifest, source="test")
+    check = checked(asked, replace(world, is_cluster=True, has_admin_key=False), "words")
+    assert (check.result, check.reason) == ("warn", "SecretNotFound")
+    assert "answers nobody meanwhile" in check.detail
+    assert "kubectl create secret generic tuned-admin-key --namespace default" in check.fix
+    manifest["metadata"]["annotations"]["kaito.sh/serve"] = "false"
+    asked = parse_workspace(manifest, source="test")
+    plan = make_plan(asked, replace(world, is_cluster=True, has_admin_key=False))
+    assert "SecretNotFound" not in [each.reason for each in plan.checks]
