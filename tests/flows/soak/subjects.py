@@ -129,7 +129,8 @@ def after(subject: Subject, act: Act, *, is_settled: bool) -> Subject:
 
 def healed(subject: Subject) -> Subject:
     """The subject, asked to be what it can be: there, with its Secret, accepted and not stopped."""
-    return replace(subject, exists=True, has_secret=True, is_stopped=False, is_refused=False)
+    there = subject if subject.exists else after(subject, Act.RECREATE, is_settled=True)
+    return replace(there, has_secret=True, is_stopped=False, is_refused=False)
 
 
 @dataclass(frozen=True, kw_only=True)

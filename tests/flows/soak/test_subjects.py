@@ -58,6 +58,12 @@ def test_a_healed_subject_is_not_disturbed() -> None:
     assert not healed(subject).is_disturbed
 
 
+def test_one_that_was_deleted_is_trained_once_more_where_it_is_healed() -> None:
+    gone = after(SUBJECT, Act.DELETE, is_settled=True)
+    assert healed(gone).trainings == after(gone, Act.RECREATE, is_settled=True).trainings
+    assert healed(SUBJECT).trainings == SUBJECT.trainings
+
+
 def served(**changes: object) -> Seen:
     condition = {"type": "InferenceReady", "status": "True", "reason": "", "observedGeneration": 1}
     workspace = {
