@@ -156,7 +156,8 @@ async def tuning_pod(
         )
     )
     if image:
-        containers.append(await _push(workspace, image, preset, paths, push=push, away=away))
+        push_container = await _push(workspace, image, preset, paths, push=push, away=away)
+        containers.append(_within_patience(push_container, gpus=gpus))
     volumes = {
         paths.source_dir: tuning.input.volume_source,
         paths.results_dir: tuning.output.volume_source,
@@ -545,11 +546,21 @@ async def _push(
             "io.kaitoflow.run": f"{workspace} generation {meta.generation}",
         },
     )
-    if current_platform().is_cluster:
-        # A push is tried as long as the pod lives: the training must not be lost.
-        patience_s = _CLUSTER_PATIENCE_S
-        config = replace(config, patience_s=patience_s, denied_patience_s=patience_s)
     return Container(name=PUSH, program="tasks.image.pod", config=config)
+
+
+def _within_patience(push: Container, *, gpus: int) -> Container:
+    """A push as long as it is tried: on a cluster all that is not sent goes with its pod.
+
+    One that is refused waits for a person, and not for a day while it holds GPUs that are paid for.
+    """
+    if not current_platform().is_cluster:
+        return push
+    waits_s = denied_s = _CLUSTER_PATIENCE_S
+    if gpus and settings().makes_nodes:
+        denied_s = min(settings().push_denied_patience_s, waits_s)
+    config = replace(push.config, patience_s=waits_s, denied_patience_s=denied_s)
+    return replace(push, config=config)
 
 
 def _pulled(workspace: Workspace, pulls: list[PullConfig]) -> list[Container]:

@@ -159,6 +159,10 @@ class Settings(BaseSettings):
     step_silence_timeout_s: float = Field(default=7200, gt=0)
     """How long a container that has started may neither say anything nor end: it holds a GPU."""
 
+    push_denied_patience_s: float = Field(default=3600, gt=0)
+    """How long a push that its registry refuses is tried again while it holds GPUs of a node that
+    was made for it. Elsewhere on a cluster it is a day."""
+
     gate_command_timeout_s: float = Field(default=3600, gt=0)
     """How long a command of a user's own may take that scores a candidate, once it has started."""
 

@@ -116,6 +116,20 @@ async def test_a_cluster_s_pods_read_no_files_of_a_machine_bound_the_dataset_and
     ]
 
 
+@pytest.mark.parametrize(
+    ("provisioner", "gpus", "denied_s"),
+    [("byo", 1, 24 * 3600), ("aks", 0, 24 * 3600), ("aks", 1, 3600), ("karpenter", 1, 3600)],
+)
+async def test_a_push_that_is_refused_holds_gpus_that_are_paid_for_no_longer_than_is_set(
+    monkeypatch: pytest.MonkeyPatch, provisioner: str, gpus: int, denied_s: float
+) -> None:
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    monkeypatch.setattr(Settings, "makes_nodes", provisioner != "byo")
+    pod = await tuning_pod(tuning_workspace(), NODE.with_gpus(gpus), push=True)
+    push = pod.container("push-image").config
+    assert (push.patience_s, push.denied_patience_s) == (24 * 3600, denied_s)
+
+
 async def test_a_tag_is_set_again_with_the_secret_that_pushed_and_asks_nobody_where_none_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,10 @@ from tasks.plan.needs import ALL, Needs
 from tasks.platform.base import World
 
 _NAME = "image"
+_HOLDS = (
+    " and, while it is refused, holds its node's GPUs for KAITOFLOW_PUSH_DENIED_PATIENCE_S, "
+    "by default an hour"
+)
 
 
 def image(workspace: Workspace, world: World, findings: Findings) -> Check | str:
@@ -46,6 +50,8 @@ def image(workspace: Workspace, world: World, findings: Findings) -> Check | str
     found = findings.may_push
     if isinstance(found, AddressForbidden):
         fix = "see that the Secret's user may push there: the pod tries it after the training"
+        if findings.makes_nodes:
+            fix += _HOLDS
         return not_seen(_NAME, found, before=detail, fix=fix)
     if isinstance(found, KaitoflowError):
         return not_told(_NAME, found, before=detail)

@@ -210,6 +210,16 @@ def test_a_registry_that_is_not_there_is_told(adapter: Path) -> None:
         push_image(push_config(adapter, "127.0.0.1:1/phi:v1", patience_s=0.1))
 
 
+def test_a_refusal_tells_what_a_new_run_goes_on_from_where_the_pod_s_disk_goes(
+    private_registry: RunningRegistry, adapter: Path
+) -> None:
+    config = push_config(adapter, f"{private_registry.host}/kept:v1")
+    for checkpoint, told in (("r.example.com/kept:v1.checkpoint", True), ("", False)):
+        with pytest.raises(RegistryDenied) as refusal:
+            push_image(replace(config, checkpoint=checkpoint))
+        assert ("goes on from r.example.com/kept:v1.checkpoint" in refusal.value.fix) is told
+
+
 def test_a_registry_that_refuses_a_tag_is_told_in_its_words(
     registry: RunningRegistry, adapter: Path, name: str
 ) -> None:

@@ -103,6 +103,15 @@ def test_what_the_registry_said_is_told_beside_the_image(found: Any, told: Check
     assert image(tuning_workspace(), CLUSTER, Findings(may_push=found)) == told
 
 
+def test_a_registry_that_is_not_asked_says_how_long_a_refusal_holds_a_node_that_is_made() -> None:
+    inside = AddressForbidden("10.0.0.1 was to be asked", "it is private", "use a public one")
+    for provisioner, is_told in (("aks", True), ("byo", False)):
+        found = Findings(may_push=inside, provisioner=provisioner)
+        told = image(tuning_workspace(), CLUSTER, found)
+        assert isinstance(told, Check)
+        assert ("KAITOFLOW_PUSH_DENIED_PATIENCE_S" in told.fix) is is_told
+
+
 def named(*names: str) -> Workspace:
     """Serve adapters, each pulled with one of the Secrets."""
     adapters = [

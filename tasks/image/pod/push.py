@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.contract.errors import KaitoflowError, RegistryUnavailable
+from tasks.contract.errors import KaitoflowError, RegistryDenied, RegistryUnavailable
 from tasks.contract.image_annotations import CONTINUED_FROM, CONTINUED_WEIGHTS, DATASET_DIGEST
 from tasks.contract.image_reference import Reference, parse_push_reference
 from tasks.contract.programs.image import PushConfig, PushResult, TagConfig
@@ -26,7 +26,10 @@ def push_image(config: PushConfig) -> PushResult:
     reference = parse_push_reference(config.reference)
     layout = Layout(config.layout_dir)
     image = _keep_image(config, reference, layout)
-    uploaded_bytes = _send_image(config, reference, layout, image) if config.push else 0
+    try:
+        uploaded_bytes = _send_image(config, reference, layout, image) if config.push else 0
+    except RegistryDenied as error:
+        raise _given_up(config, error) from error
     if config.push and config.checkpoint:
         _remove_checkpoint(config)
     return PushResult(
@@ -50,6 +53,14 @@ def open_for_push(config: PushConfig | TagConfig, reference: Reference) -> Repos
         storage_hosts=config.storage_hosts,
         patience=Patience(config.patience_s, config.denied_patience_s),
     )
+
+
+def _given_up(config: PushConfig, error: RegistryDenied) -> RegistryDenied:
+    """The refusal, with what another run has of the training where this pod's disk goes with it."""
+    if not config.checkpoint:
+        return error
+    kept = f"then run it again: it goes on from {config.checkpoint}, if that was sent, else anew"
+    return RegistryDenied(error.asked, error.found, f"{error.fix}; {kept}")
 
 
 def _keep_image(config: PushConfig, reference: Reference, layout: Layout) -> Image:
