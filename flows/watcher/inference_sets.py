@@ -14,6 +14,7 @@ from tasks.contract.errors import KaitoflowError, KubernetesRefused
 from tasks.contract.inference_set import (
     CREATED_BY,
     answers,
+    budget_of,
     changes,
     service_of,
     status_of_set,
@@ -27,6 +28,7 @@ from tasks.platform.wire import Object, Seen, name_of
 logger = logging.getLogger(__name__)
 
 _NOT_FOUND = 404
+_BESIDE = {"Service": service_of, "PodDisruptionBudget": budget_of}
 # What the CRD says of each field that stays as it was.
 _CANNOT_BE_CHANGED = "delete the Workspace and apply a new one"
 _LOOK_FOR_CRD_S = 60.0
@@ -37,7 +39,7 @@ _SETTLES_S = 30.0
 
 
 class InferenceSets:
-    """The InferenceSets of the cluster, their members and their Services."""
+    """The InferenceSets of the cluster, their members, and what stands beside those."""
 
     def __init__(self, api: KubeApi, *, namespaces: Collection[str]) -> None:
         """Keep those of these namespaces; empty = of all."""
@@ -59,7 +61,8 @@ class InferenceSets:
 
         self._sets = informer("InferenceSet", is_set=True)
         # Watched as soon as there is a set: most clusters have none.
-        self._members, self._services = informer("Workspace"), informer("Service")
+        self._members = informer("Workspace")
+        self._beside = [(of, informer(kind)) for kind, of in _BESIDE.items()]
 
     async def keep(self) -> None:
         """Have all sets be as they ask for, for ever; a CRD that is not there is waited for."""
@@ -75,7 +78,7 @@ class InferenceSets:
                 for owner in changed:
                     await self._look_safely(owner)
         finally:
-            for each in (self._sets, self._members, self._services):
+            for each in (self._sets, self._members, *(there for _, there in self._beside)):
                 await each.stop()
 
     async def _is_known(self) -> bool:
@@ -110,7 +113,7 @@ class InferenceSets:
             self._changed_at_s.pop(owner, None)
         if inference_set is None or "deletionTimestamp" in inference_set["metadata"]:
             return  # its members go with it: the cluster sees to that
-        await asyncio.gather(self._members.start(), self._services.start())
+        await asyncio.gather(self._members.start(), *(there.start() for _, there in self._beside))
         uid = inference_set["metadata"]["uid"]
         members = [each for each in self._members.select(owner) if _is_kept(each, uid)]
         todo = changes(inference_set, members)
@@ -118,8 +121,9 @@ class InferenceSets:
             await self._api.delete("Workspace", owner[0], name, uid=member_uid)
             logger.info("member removed inference set=%s/%s member=%s", *owner, name)
         wanted = self._in_time(owner, todo.have, members)
-        if not any(_is_kept(each, uid) for each in self._services.select(owner)):
-            wanted.append(service_of(inference_set))
+        for manifest_of, there in self._beside:
+            if not any(_is_kept(each, uid) for each in there.select(owner)):
+                wanted.append(manifest_of(inference_set))
         refusals = [said for each in wanted if (said := await self._have(each, uid, members))]
         told = status_of_set(
             inference_set,
@@ -191,7 +195,7 @@ def _is_kept(seen: Seen, uid: str) -> bool:
 
 
 def _of_member(seen: Object) -> Object:
-    """What decides of a member or a Service; next to nothing of those that are no set's."""
+    """What decides of what is a set's; next to nothing of what is not."""
     meta = seen["metadata"]
     if not _set_of(seen)[1]:
         return {"metadata": {"name": name_of(seen), "creationTimestamp": meta["creationTimestamp"]}}

@@ -1,4 +1,4 @@
-"""An InferenceSet: so many Workspaces of one template, behind one Service. Pure.
+"""An InferenceSet: so many Workspaces of one template, behind one Service and one budget. Pure.
 
 Members are numbered, NAME-0 and on, so that two looks make the same ones, and the highest go first.
 The template is rolled out to one member after the other: the next waits until all answer. Where it
@@ -150,18 +150,33 @@ def member_of(inference_set: Seen, number: int) -> Object:
 
 def service_of(inference_set: Seen) -> Object:
     """The Service that leads to all members that answer."""
-    meta = inference_set["metadata"]
     ports = [{"name": "http", "port": _PORT, "targetPort": _SERVER_PORT}]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            "name": meta["name"],
-            "namespace": meta["namespace"],
-            "labels": {CREATED_BY: meta["name"]},
-            "ownerReferences": [_owner(inference_set)],
-        },
-        "spec": {"selector": {CREATED_BY: meta["name"]}, "ports": ports},
+        "metadata": _meta_beside(inference_set),
+        "spec": {"selector": {CREATED_BY: inference_set["metadata"]["name"]}, "ports": ports},
+    }
+
+
+def budget_of(inference_set: Seen) -> Object:
+    """What lets drains take one member's pod at a time: the next once that one answers again."""
+    selector = {"matchLabels": {CREATED_BY: inference_set["metadata"]["name"]}}
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _meta_beside(inference_set),
+        "spec": {"maxUnavailable": 1, "selector": selector},
+    }
+
+
+def _meta_beside(inference_set: Seen) -> Object:
+    meta = inference_set["metadata"]
+    return {
+        "name": meta["name"],
+        "namespace": meta["namespace"],
+        "labels": {CREATED_BY: meta["name"]},
+        "ownerReferences": [_owner(inference_set)],
     }
 
 

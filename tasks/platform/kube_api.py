@@ -64,6 +64,7 @@ _PATHS = {
     "NodeClaim": "apis/karpenter.sh/v1/nodeclaims",
     "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
     "Pod": "api/v1/pods",
+    "PodDisruptionBudget": "apis/policy/v1/poddisruptionbudgets",
     "ResourceClaim": "apis/resource.k8s.io/v1/resourceclaims",
     "ResourceQuota": "api/v1/resourcequotas",
     "ResourceSlice": "apis/resource.k8s.io/v1/resourceslices",

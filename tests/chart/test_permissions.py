@@ -22,6 +22,7 @@ WATCHER: Rights = {
     "inferencesets/finalizers.kaito.sh": {"update"},
     "pods": {"list", "watch"},
     "configmaps": {"list", "watch"},
+    "poddisruptionbudgets.policy": {"get", "list", "watch", "create", "patch"},
     "services": {"get", "list", "watch", "create", "patch"},
     "persistentvolumeclaims": {"list", "watch"},
     "resourcequotas": {"list", "watch"},

@@ -8,6 +8,7 @@ import pytest
 from tasks.contract.inference_set import (
     CREATED_BY,
     Object,
+    budget_of,
     changes,
     member_of,
     service_of,
@@ -196,6 +197,11 @@ def test_the_service_leads_to_the_pods_of_all_members() -> None:
     service = service_of(inference_set())
     assert service["metadata"]["name"] == "coder"
     assert service["spec"]["selector"] == {CREATED_BY: "coder"}
+
+
+def test_a_drain_may_take_one_member_at_a_time() -> None:
+    spec = budget_of(inference_set())["spec"]
+    assert spec == {"maxUnavailable": 1, "selector": {"matchLabels": {CREATED_BY: "coder"}}}
 
 
 def told(asked: Object, members: list[Object], *, refusal: str = "") -> Object:

@@ -5,7 +5,8 @@ when those are named; and what it may do with what lies in none. tests/chart hol
 # Follows Workspaces, keeps its finalizer on them, and says in their status what it did.
 - {apiGroups: [kaito.sh], resources: [workspaces], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [kaito.sh], resources: [workspaces/status], verbs: [patch]}
-# Has the members of InferenceSets, and the Service before them.
+# Has the members of InferenceSets, the Service before them, and what lets drains take one at a time.
+- {apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [get, list, watch, create, patch]}
 - {apiGroups: [kaito.sh], resources: [inferencesets], verbs: [get, list, watch]}
 - {apiGroups: [kaito.sh], resources: [inferencesets/status], verbs: [patch]}
 - {apiGroups: [kaito.sh], resources: [inferencesets/finalizers], verbs: [update]}

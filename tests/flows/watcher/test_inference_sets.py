@@ -156,18 +156,21 @@ async def test_kubectl_scale_makes_members_and_takes_the_highest(sets: Sets) -> 
     assert scale["status"]["selector"] == f"{CREATED_BY}=coder"
 
 
-async def test_a_member_or_a_service_that_is_deleted_is_there_again(sets: Sets) -> None:
+async def test_what_of_a_set_is_deleted_is_there_again(sets: Sets) -> None:
     await sets.apply(coder())
     await sets.have("coder-0", "coder-1")
     before = (await sets.found("workspaces", "coder-0"))["metadata"]["uid"]
     await sets.kubectl("delete", "workspace", "coder-0", "--wait=false")
-    await sets.kubectl("delete", "service", "coder")
+    beside = ("services", "poddisruptionbudgets")
+    for kind in beside:
+        await sets.kubectl("delete", kind, "coder")
 
     async def are_others() -> bool:
         found = {
             e["metadata"]["name"]: e["metadata"]["uid"] for e in await sets.found("workspaces")
         }
-        return found.get("coder-0", before) != before and bool(await sets.found("services"))
+        are_beside = [bool(await sets.found(kind)) for kind in beside]
+        return found.get("coder-0", before) != before and all(are_beside)
 
     await sets.become(are_others)
 
