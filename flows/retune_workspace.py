@@ -93,7 +93,7 @@ async def retune(workspace: Workspace, *, push: bool) -> Any:
         why = f"a look that was due later has ended at {adapters.told_at}"
         return Completed(name="Skipped", message=why)
     known = adapters.data
-    data = await look_at_data(workspace, settings(), is_cluster=current_platform().is_cluster)
+    data = await look_at_data(workspace, settings(), current_platform())
     if (found := compare(known, data)).is_same:
         return await skip(workspace, f"the data {found.why}")
     plan = await plan_candidate(workspace, push=push)

@@ -184,7 +184,7 @@ async def tune_and_publish(
     pod = await tuning_pod(workspace, node, push=push, dataset_gib=plan.dataset_gib)
     await fetch_weights(workspace, pod)
     # Looked at before it is read: what changes in between is seen to have changed at the next look.
-    data = await seen_data(workspace, settings(), is_cluster=current_platform().is_cluster)
+    data = await seen_data(workspace, settings(), current_platform())
     dataset = await download_dataset(workspace, pod)
     adapter, image = await tune_model(workspace, pod), None
     assert workspace.tuning

@@ -5,9 +5,12 @@ a server that never answers holds up neither the loop that all runs share nor th
 """
 
 import asyncio
+import contextlib
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -31,6 +34,19 @@ async def ask(question: Callable[[], T], *, limit_s: float) -> T:
     async with turns, asyncio.timeout(limit_s):
         # A thread that is given up gives its turn away, and ends by its connection's time-outs.
         return await asyncio.wrap_future(_begun(question))
+
+
+@contextlib.contextmanager
+def login_file(content: bytes | None) -> Iterator[Path | None]:
+    """A docker config as a file, which is gone with its folder; None where there is none."""
+    if content is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        login = Path(folder) / "docker.json"
+        login.touch(mode=0o600)
+        login.write_bytes(content)
+        yield login
 
 
 def _begun(question: Callable[[], T]) -> Future[T]:

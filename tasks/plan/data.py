@@ -13,6 +13,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.evaluation_data import EVALUATION_DATA_ANNOTATION
 from tasks.contract.image_reference import parse_reference
+from tasks.contract.retuning import asks_for_retuning
 from tasks.contract.training_config import TrainingConfig
 from tasks.contract.workspace import DataSource, Workspace
 from tasks.plan.addresses import expect_address, file_path, is_file, is_web
@@ -35,7 +36,7 @@ def dataset(workspace: Workspace, world: World, findings: Findings) -> Check | s
     assert workspace.tuning
     source = workspace.tuning.input
     if not source.urls:
-        return _without_urls(source, world)
+        return _without_urls(workspace, source, world)
     return _of_files(_NAME, source.urls, findings.dataset, world)
 
 
@@ -98,7 +99,7 @@ def _of_files(
     return told
 
 
-def _without_urls(source: DataSource, world: World) -> str:
+def _without_urls(workspace: Workspace, source: DataSource, world: World) -> Check | str:
     if not world.is_cluster:
         kind = "image" if source.image else "volumeSource"
         raise InvalidWorkspace(
@@ -107,7 +108,17 @@ def _without_urls(source: DataSource, world: World) -> str:
             "give tuning.input.urls (http, https or file:) on the local platform",
         )
     where = str(parse_reference(source.image)) if source.image else "a volume"
-    return f"{where}, verified before training"
+    told = f"{where}, verified before training"
+    if source.image or not asks_for_retuning(workspace.metadata.annotations):
+        return told
+    return Check(
+        name=_NAME,
+        result="warn",
+        detail=f"{told}; only a pod can see whether it has changed: each look that is due for a "
+        "retuning starts one, with a node for it where none is there",
+        fix="look seldom (kaitoflow.io/retune-schedule), or give the dataset as urls or an image, "
+        "which are asked without a pod",
+    )
 
 
 def _size(urls: Sequence[str], found: DatasetSeen | None) -> str:

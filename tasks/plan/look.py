@@ -5,12 +5,9 @@ are public are asked, and what is inside a private network is left to the Worksp
 """
 
 import asyncio
-import contextlib
 import os
-import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tasks.adapter_start import asked_start
@@ -39,7 +36,7 @@ from tasks.contract.words import unknown_variables
 from tasks.contract.workspace import Workspace
 from tasks.nodes.held_gpus import HolderLister
 from tasks.plan.addresses import is_web
-from tasks.plan.asking import ask
+from tasks.plan.asking import ask, login_file
 from tasks.plan.findings import DatasetSeen, Findings, JudgeSeen, WeightsSeen
 from tasks.plan.hub import HUB, look_up
 from tasks.plan.model import config_or_none, preset_or_none
@@ -362,7 +359,7 @@ async def _ask_registry(
     secret = f"Secret {workspace.push_secret}"
 
     def asked() -> T:
-        with _login(world) as login:
+        with login_file(world.docker_config) as login:
             try:
                 with Repository(
                     reference,
@@ -382,19 +379,6 @@ async def _ask_registry(
         return await ask(asked, limit_s=limit_s)
     except TimeoutError:
         raise _no_answer(RegistryUnavailable, reference.registry, limit_s) from None
-
-
-@contextlib.contextmanager
-def _login(world: World) -> Iterator[Path | None]:
-    """The docker config as a file, which is gone with its folder; None where there is none."""
-    if world.docker_config is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        login = Path(folder) / "docker.json"
-        login.touch(mode=0o600)
-        login.write_bytes(world.docker_config)
-        yield login
 
 
 def _no_answer(silence: type[KaitoflowError], whom: str, limit_s: float) -> KaitoflowError:

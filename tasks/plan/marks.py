@@ -1,11 +1,13 @@
 """Asks where a dataset lies by what it would be known again; nothing of it is downloaded.
 
-A volume cannot be looked into from here, nor an image that wants a login, nor a private network:
-their pods read them, and compare bytes.
+A volume cannot be looked into from here, nor a private network: pods read what is there, and
+compare bytes.
 """
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tasks.contract.data_marks import DataMarks, FileMark
@@ -14,11 +16,13 @@ from tasks.contract.errors import (
     DatasetUnreachable,
     DownloadFailed,
     KaitoflowError,
+    RegistryDenied,
 )
 from tasks.contract.image_reference import parse_reference
-from tasks.contract.workspace import DataSource, Workspace
+from tasks.contract.workspace import Workspace
 from tasks.plan.addresses import expect_address, file_path, is_file
-from tasks.plan.asking import ask
+from tasks.plan.asking import ask, login_file
+from tasks.platform.base import Platform
 from tasks.remote.file_server import Client, open_client, probe, shown
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
@@ -27,15 +31,19 @@ from tasks.settings import Settings
 _VOLUME = "volume"
 
 
-async def look_at_data(workspace: Workspace, settings: Settings, *, is_cluster: bool) -> DataMarks:
+async def look_at_data(workspace: Workspace, settings: Settings, platform: Platform) -> DataMarks:
     """What is known of the Workspace's dataset now, file by file.
 
     Raises: DatasetUnreachable, DownloadFailed: of the first file that has one.
     """
     assert workspace.tuning
-    source = workspace.tuning.input
+    source, is_cluster = workspace.tuning.input, platform.is_cluster
+    if source.image:
+        logins = await platform.pull_logins(workspace)
+        mark = await _of_image(source.image, settings, logins=logins, public_only=is_cluster)
+        return DataMarks(files=(mark,))
     if not source.urls:
-        return DataMarks(files=(await _of_store(source, settings),))
+        return DataMarks(files=(FileMark(name=_VOLUME),))
     for url in source.urls:
         expect_address(url, is_cluster=is_cluster)
     allow_local = settings.allow_local_addresses and not is_cluster
@@ -45,10 +53,10 @@ async def look_at_data(workspace: Workspace, settings: Settings, *, is_cluster: 
     return DataMarks(files=tuple(marks))
 
 
-async def seen_data(workspace: Workspace, settings: Settings, *, is_cluster: bool) -> DataMarks:
+async def seen_data(workspace: Workspace, settings: Settings, platform: Platform) -> DataMarks:
     """The same for who reads the dataset anyway: empty where it cannot be looked at from here."""
     try:
-        return await look_at_data(workspace, settings, is_cluster=is_cluster)
+        return await look_at_data(workspace, settings, platform)
     except KaitoflowError:
         return DataMarks()
 
@@ -83,24 +91,33 @@ def _of_file(path: Path, name: str) -> FileMark:
         ) from None
 
 
-async def _of_store(source: DataSource, settings: Settings) -> FileMark:
-    if not source.image:
-        return FileMark(name=_VOLUME)
-    reference = parse_reference(source.image)
+async def _of_image(
+    image: str, settings: Settings, *, logins: Sequence[bytes], public_only: bool
+) -> FileMark:
+    """What an image is known by to nobody in particular, or else to who has one of the logins."""
+    reference, digest = parse_reference(image), None
 
-    def asked() -> str | None:
-        with Repository(
-            reference,
-            "pull",
-            docker_config=None,
-            insecure=settings.insecure_registries,
-            patience=Patience(broken_s=0),
-            public_only=True,
-        ) as repository:
+    def asked(login: bytes | None) -> str | None:
+        with (
+            login_file(login) as docker_config,
+            Repository(
+                reference,
+                "pull",
+                docker_config=docker_config,
+                insecure=settings.insecure_registries,
+                patience=Patience(broken_s=0),
+                public_only=public_only,
+            ) as repository,
+        ):
             return repository.manifest_digest()
 
-    try:
-        digest = await ask(asked, limit_s=settings.plan_timeout_s)
-    except (TimeoutError, KaitoflowError):
-        digest = None  # its pod has the login, and the way to it
+    for login in (None, *logins):
+        try:
+            digest = await ask(partial(asked, login), limit_s=settings.plan_timeout_s)
+        except RegistryDenied:
+            continue
+        except (TimeoutError, KaitoflowError):
+            break  # its pod has the way to it
+        if digest:
+            break
     return FileMark(name=str(reference), digest=digest or "")

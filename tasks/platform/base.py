@@ -225,6 +225,12 @@ class Platform(Protocol):
     async def docker_config(self, workspace: Workspace, secret: str) -> Path | None:
         """Where the pods of the Workspace find a docker-config Secret; None when there is none."""
 
+    async def pull_logins(self, workspace: Workspace) -> Sequence[bytes]:
+        """The docker configs that the dataset's image is pulled with, as they are now.
+
+        For who asks its registry from outside a pod. One that cannot be used is left out.
+        """
+
     def hold_run(
         self, workspace: Workspace, *, adapter_run: AdapterRun | None = None
     ) -> AbstractAsyncContextManager[None]:

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.contract.artifacts import Endpoint
-from tasks.contract.errors import KaitoflowError, RunInProgress, RunSuperseded
+from tasks.contract.errors import (
+    KaitoflowError,
+    RunInProgress,
+    RunSuperseded,
+    SecretUnusable,
+)
 from tasks.contract.podlog import Event
 from tasks.contract.programs.evaluation import CommandConfig
 from tasks.contract.status import AdapterRun, Progress, WorkspaceStatus, status_of
@@ -48,7 +53,7 @@ from tasks.platform.manifests.paths import JUDGE_KEY_FILE, docker_config_path, p
 from tasks.platform.manifests.pod_settings import PodSettings
 from tasks.platform.manifests.serving import SERVER_PORT, server_digest, services, stateful_set
 from tasks.platform.manifests.several_nodes import peers_service
-from tasks.platform.named_objects import admin_key_in
+from tasks.platform.named_objects import admin_key_in, docker_config_of
 from tasks.platform.namespace_rules import NamespaceRules
 from tasks.platform.outbox import Outbox, status_patch
 from tasks.platform.own_objects import OwnObjects
@@ -218,6 +223,20 @@ class KubernetesPlatform:
     async def docker_config(self, workspace: Workspace, secret: str) -> Path | None:  # noqa: ARG002
         """Where the Secret is mounted; the checks have found it."""
         return docker_config_path(secret) if secret else None
+
+    async def pull_logins(self, workspace: Workspace) -> Sequence[bytes]:
+        """What the Secrets that `tuning.input.imagePullSecrets` names hold."""
+        assert workspace.tuning
+        names = workspace.tuning.input.image_pull_secrets
+        if not names:
+            return ()
+        api, namespace = await self.api(), workspace.metadata.namespace
+        found = [await api.get("Secret", namespace, name) for name in names]
+        logins = []
+        for secret in filter(None, found):
+            with contextlib.suppress(SecretUnusable):  # a check's to tell
+                logins.append(docker_config_of(secret))
+        return logins
 
     @contextlib.asynccontextmanager
     async def hold_run(

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -187,6 +187,10 @@ class LocalPlatform:
             write_atomically(path, docker_config_of(manifest))
             return path
         return own_docker_config()
+
+    async def pull_logins(self, workspace: Workspace) -> Sequence[bytes]:  # noqa: ARG002
+        """There are none, since no image has a dataset that is tuned on this machine."""
+        return ()
 
     async def judge_key_file(self, workspace: Workspace) -> Path | None:
         """A file for this user alone, of the Secret that came with the Workspace's file."""

@@ -65,6 +65,15 @@ def test_an_image_and_a_volume_are_a_cluster_s(source: dict[str, Any], where: st
         told(of(**source), world=HERE)
 
 
+def test_a_volume_that_a_schedule_has_looked_at_is_told_to_start_a_pod_each_time() -> None:
+    manifest = tuning_manifest(input={"volumeSource": VOLUME})
+    manifest["metadata"]["annotations"] = {"kaitoflow.io/retune-on": "data-change"}
+    said = told(parse_workspace(manifest, source="test"))
+    assert isinstance(said, Check)
+    assert (said.name, said.result) == ("dataset", "warn")
+    assert "each look that is due for a retuning starts one, with a node for it" in said.detail
+
+
 def test_an_address_inside_is_left_to_the_pod_on_a_cluster_and_refused_here() -> None:
     inside = AddressForbidden("10.0.0.1 was to be asked", "it is private", "use a public one")
     found = Findings(dataset=inside)

@@ -1,26 +1,36 @@
 """A dataset is known again by what its servers and files say of it."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tasks.contract.data_marks import DataMarks, compare
 from tasks.contract.errors import DatasetUnreachable, DownloadFailed
 from tasks.plan import marks
-from tasks.plan.marks import _of_file, look_at_data, seen_data
+from tasks.plan.marks import _of_file, _of_image, look_at_data, seen_data
+from tasks.platform.base import Platform
+from tasks.platform.kubernetes import KubernetesPlatform
+from tasks.platform.local import LocalPlatform
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
+from tests.cluster.registry import PASSWORD, USER, docker_config, running_registry
 from tests.dataset.web import running_web
 from tests.image.scripted import scripted
 
 SETTINGS = Settings(allow_local_addresses=True)
+_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
-async def look(*urls: str, is_cluster: bool = False) -> DataMarks:
+HERE, CLUSTER = LocalPlatform(SETTINGS), KubernetesPlatform(SETTINGS)
+
+
+async def look(*urls: str, platform: Platform = HERE) -> DataMarks:
     workspace = tuning_workspace(input={"urls": [*urls]})
-    return await look_at_data(workspace, SETTINGS, is_cluster=is_cluster)
+    return await look_at_data(workspace, SETTINGS, platform)
 
 
 async def test_a_server_s_file_is_known_by_what_its_headers_say() -> None:
@@ -64,20 +74,20 @@ async def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 
 async def test_an_address_inside_a_cluster_s_network_is_its_pods_to_look_at() -> None:
     with running_web() as web:
-        seen = await look(web.serve_bytes("/rows.jsonl", b"{}\n"), is_cluster=True)
+        seen = await look(web.serve_bytes("/rows.jsonl", b"{}\n"), platform=CLUSTER)
         assert web.asked == []
     assert not compare(seen, seen).is_same
 
 
 async def test_a_volume_has_to_be_read_to_know() -> None:
     workspace = tuning_workspace(input={"volumeSource": {"emptyDir": {}}})
-    seen = await look_at_data(workspace, SETTINGS, is_cluster=True)
+    seen = await look_at_data(workspace, SETTINGS, CLUSTER)
     assert not compare(seen, seen).is_same
 
 
 async def look_at(**source: object) -> DataMarks:
     workspace = tuning_workspace(input=source)
-    return await look_at_data(workspace, SETTINGS, is_cluster=True)
+    return await look_at_data(workspace, SETTINGS, CLUSTER)
 
 
 async def test_an_image_inside_is_known_by_its_name_alone_and_not_asked() -> None:
@@ -88,6 +98,29 @@ async def test_an_image_inside_is_known_by_its_name_alone_and_not_asked() -> Non
     assert (mark.name, mark.digest) == (f"{registry.host}/rows:1", "")
 
 
+async def test_an_image_behind_a_password_is_known_to_who_has_one_of_the_logins(
+    tmp_path: Path,
+) -> None:
+    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": []}
+    with running_registry(tmp_path, auth=True) as registry:
+        pushed = httpx2.put(
+            f"{registry.url}/v2/rows/manifests/1",
+            content=json.dumps(index),
+            headers={"Content-Type": _INDEX},
+            auth=(USER, PASSWORD),
+        )
+        mine, other = docker_config(registry.host).encode(), b'{"auths": {}}'
+        digests = [
+            (
+                await _of_image(
+                    f"{registry.host}/rows:1", SETTINGS, logins=logins, public_only=False
+                )
+            ).digest
+            for logins in ([], [other], [other, mine])
+        ]
+    assert digests == ["", "", pushed.headers["Docker-Content-Digest"]]
+
+
 async def test_a_volume_says_nothing_of_what_is_on_it() -> None:
     [mark] = (await look_at(volumeSource={"persistentVolumeClaim": {"claimName": "rows"}})).files
     assert (mark.digest, mark.bytes) == ("", None)
@@ -95,7 +128,7 @@ async def test_a_volume_says_nothing_of_what_is_on_it() -> None:
 
 async def test_what_cannot_be_looked_at_from_here_is_empty_for_who_reads_it_anyway() -> None:
     gone = tuning_workspace(input={"urls": ["file:/no/such/rows.jsonl"]})
-    assert await seen_data(gone, SETTINGS, is_cluster=False) == DataMarks()
+    assert await seen_data(gone, SETTINGS, HERE) == DataMarks()
 
 
 async def test_a_server_that_does_not_answer_in_time_is_told(
@@ -106,7 +139,7 @@ async def test_a_server_that_does_not_answer_in_time_is_told(
 
     monkeypatch.setattr(marks, "ask", too_late)
     with pytest.raises(DownloadFailed, match="no answer within 2 s; .*KAITOFLOW_PLAN_TIMEOUT_S"):
-        await look_at_data(tuning_workspace(), Settings(plan_timeout_s=2), is_cluster=True)
+        await look_at_data(tuning_workspace(), Settings(plan_timeout_s=2), CLUSTER)
     [mark] = (await look_at(image="registry.example.com/rows:1")).files
     assert (mark.name, mark.digest) == ("registry.example.com/rows:1", "")
 
