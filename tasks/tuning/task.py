@@ -1,6 +1,7 @@
 """Step `tune`: a LoRA adapter for the base model, trained on the dataset."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
@@ -14,7 +15,9 @@ from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatu
 from tasks.contract.steps import TUNE, StepName
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
+from tasks.platform.current import current_platform
 from tasks.steps import again_may_help, change_status, recorded_step, run_container
+from tasks.tuning.gpu_use import gpu_use
 
 
 @task(
@@ -40,7 +43,9 @@ async def tune_model(workspace: Workspace, pod: Pod) -> TunedAdapter:
             step=StepName.TUNE,
             on_progress=_ProgressArtifact(workspace).show,
         )
-        step.detail = _summary(result)
+        status = await current_platform().read_status(workspace)
+        used = gpu_use(status, pod, result, datetime.now(UTC))
+        step.detail = "; ".join(filter(None, (_summary(result), used)))
         if pod.candidate is None:
             await change_status(workspace, lambda status: _keep_held_out(status, result))
     return TunedAdapter(metrics=result)
