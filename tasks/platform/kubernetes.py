@@ -225,7 +225,7 @@ class KubernetesPlatform:
         return docker_config_path(secret) if secret else None
 
     async def pull_logins(self, workspace: Workspace) -> Sequence[bytes]:
-        """What the Secrets that `tuning.input.imagePullSecrets` names hold."""
+        """They are in the Secrets that `tuning.input.imagePullSecrets` names."""
         assert workspace.tuning
         names = workspace.tuning.input.image_pull_secrets
         if not names:
