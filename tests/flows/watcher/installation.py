@@ -241,8 +241,9 @@ def true_conditions(status: dict[str, Any]) -> set[str]:
 
 
 def workspace_manifest(namespace: str, name: str = "tuned", **changes: Any) -> dict[str, Any]:
-    """A tuning Workspace whose objects are all there."""
-    manifest = tuning_manifest(name, **changes)
+    """A tuning Workspace whose objects are all there, with an image of its own."""
+    output = {"image": f"registry.example.com/{namespace}/{name}:1", "imagePushSecret": "push"}
+    manifest = tuning_manifest(name, **{"output": output} | changes)
     manifest["metadata"]["namespace"] = namespace
     manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": "tuning"}}
     return manifest
