@@ -1,18 +1,22 @@
 """An installation on a cluster, as who may use it sees it from outside."""
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from flows.doctor import verdicts
+from flows.doctor import registries, verdicts
 from flows.doctor.prefect import ask_prefect
 from flows.watcher.lease import LEASE_NAME
 from tasks.contract.artifacts import Check
 from tasks.contract.errors import KaitoflowError, KubernetesRefused
+from tasks.contract.workspace import parse_workspace
 from tasks.plan.check import from_error
 from tasks.platform.dra_devices import counted_nodes
 from tasks.platform.kube_api import KubeApi
-from tasks.platform.wire import Object, Seen
+from tasks.platform.wire import Object, Seen, name_of
+from tasks.settings import settings
 
 _CRD = "workspaces.kaito.sh"
 _PART = {"app.kubernetes.io/part-of": "kaitoflow"}
@@ -40,6 +44,7 @@ async def examine(api: KubeApi, *, namespace: str) -> list[Check]:
         checks.append(verdicts.gpus(nodes))
     checks += await _looked("storage", _storage(api))
     checks += await _looked("clock", _clock(api, namespace))
+    checks += await _looked(registries.NAME, _registries(api, namespace))
     if "PREFECT_API_URL" in os.environ:
         checks += await ask_prefect(_POOL)
     return checks
@@ -116,6 +121,33 @@ def _review(kind: str, group: str, resource: str, namespace: str) -> Object:
 
 async def _storage(api: KubeApi) -> Sequence[Check]:
     return [verdicts.storage(await api.find("StorageClass"))]
+
+
+async def _registries(api: KubeApi, namespace: str) -> Sequence[Check]:
+    """Those of the namespace's Workspaces, with the Secrets that may be read."""
+    images = [
+        image
+        for each in await api.find("Workspace", namespace)
+        for image in registries.named_images(parse_workspace(each, source=name_of(each)))
+    ]
+    for kind in ("Deployment", "StatefulSet"):
+        workers = await api.find(kind, labels=_PART | {verdicts.COMPONENT_LABEL: "worker"})
+        images += [image for each in workers for image in _models_images(each)]
+    logins: dict[str, Object | None] = {}
+    for name in registries.secrets_of(images):
+        with contextlib.suppress(KubernetesRefused):
+            logins[name] = await api.get("Secret", namespace, name)
+    insecure = settings().insecure_registries
+    return await asyncio.to_thread(registries.look, images, logins, insecure=insecure)
+
+
+def _models_images(worker: Seen) -> Iterator[registries.Named]:
+    """An image of the registry that base models come from, where the chart names one."""
+    for container in worker["spec"]["template"]["spec"]["containers"]:
+        told = {each["name"]: each.get("value", "") for each in container.get("env") or ()}
+        if registry := told.get("KAITOFLOW_MODELS_REGISTRY"):
+            secret = told.get("KAITOFLOW_MODELS_REGISTRY_SECRET", "")
+            yield registries.Named(f"{registry}/models", secret)
 
 
 async def _clock(api: KubeApi, namespace: str) -> Sequence[Check]:

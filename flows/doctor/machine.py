@@ -13,9 +13,11 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from flows.doctor import verdicts
+from flows.doctor import registries, verdicts
 from flows.doctor.prefect import ask_prefect
 from tasks.contract.artifacts import Check
+from tasks.platform.local import own_docker_config
+from tasks.platform.store import Store
 from tasks.settings import Settings
 
 _HUB = "https://huggingface.co"
@@ -27,7 +29,8 @@ _GIB, _GB = 2**30, 10**9
 
 def examine(settings: Settings) -> list[Check]:
     """What a first run would stumble over here, a line for each thing that was looked at."""
-    return [*_room(settings.home_dir), _devices(), *_prefect(), *_hub()]
+    looks = [*_room(settings.home_dir), _devices(), *_prefect(), *_hub()]
+    return [*looks, *_registries(settings)]
 
 
 def _room(home: Path) -> Iterable[Check]:
@@ -77,6 +80,16 @@ def _prefect() -> list[Check]:
         return asyncio.run(ask_prefect(LOCAL_POOL))
     told = "PREFECT_API_URL is not set: each command has a server of this machine's own"
     return [Check(name="Prefect", result="ok", detail=told)]
+
+
+def _registries(settings: Settings) -> list[Check]:
+    """Those of the Workspaces that are kept here, and the base models' own."""
+    kept = Store(settings.home_dir).list()
+    images = [image for each in kept for image in registries.named_images(each.workspace)]
+    if settings.models_registry:
+        images.append(registries.Named(f"{settings.models_registry}/models", ""))
+    insecure = settings.insecure_registries
+    return registries.look(images, None, own=own_docker_config(), insecure=insecure)
 
 
 def _hub() -> Iterable[Check]:

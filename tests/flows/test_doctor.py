@@ -1,6 +1,7 @@
 """`kaitoflow doctor`: what each look means, and what it advises."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 import yaml
 
 from flows.doctor import machine, verdicts
+from flows.doctor.registries import Named, look, named_images
 from tasks.contract.artifacts import Check
 from tasks.settings import Settings
+from tests.builders import tuning_workspace
+from tests.cluster.registry import RunningRegistry, docker_config, running_registry
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 CRDS = Path(__file__).parents[2] / "deployments" / "crds"
@@ -199,3 +203,49 @@ def test_a_machine_without_a_way_out_is_told_so_and_still_looked_at(
     assert (checks["models"].result, checks["Prefect"].result) == ("warn", "fail")
     assert "HF_ENDPOINT" in checks["models"].fix
     assert "PREFECT_API_URL" in checks["Prefect"].fix
+
+
+@pytest.fixture(scope="module")
+def private_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    with running_registry(tmp_path_factory.mktemp("private"), auth=True) as running:
+        yield running
+
+
+def secret(registry: RunningRegistry, **login: str) -> dict[str, Any]:
+    content = base64.b64encode(docker_config(registry.host, **login).encode()).decode()
+    return {"metadata": {"name": "push"}, "data": {".dockerconfigjson": content}}
+
+
+@pytest.mark.registry
+def test_a_registry_is_asked_with_the_login_that_a_workspace_names(
+    private_registry: RunningRegistry,
+) -> None:
+    images = [Named(f"{private_registry.host}/a:{tag}", "push") for tag in ("1", "2")]
+    [right] = look(images, {"push": secret(private_registry)})
+    assert (right.result, "answers, and has not yet" in right.detail) == ("ok", True)
+    [wrong] = look(images, {"push": secret(private_registry, password="wrong")})
+    assert (wrong.result, wrong.reason) == ("fail", "RegistryDenied")
+    assert "check the password" in wrong.detail + wrong.fix
+    [gone] = look(images, {"push": None})
+    assert (gone.result, "kubectl create secret docker-registry push" in gone.fix) == ("fail", True)
+
+
+@pytest.mark.registry
+def test_a_login_that_may_not_be_read_or_a_registry_that_is_away_is_only_told(
+    private_registry: RunningRegistry,
+) -> None:
+    images = [Named(f"{private_registry.host}/a:1", "push"), Named("127.0.0.1:9/b:1", "")]
+    for logins in ({}, None):
+        unread, away = look(images, logins)
+        assert (unread.result, unread.reason) == ("warn", "RegistryDenied")
+        assert "without a login" in unread.detail
+        assert (away.result, away.reason) == ("warn", "RegistryUnavailable")
+        assert "pods may reach it all the same" in away.fix
+
+
+def test_the_images_of_a_workspace_are_those_that_it_reads_and_writes() -> None:
+    tuned = tuning_workspace(input={"image": "r/rows:1", "imagePullSecrets": ["pull"]})
+    assert [*named_images(tuned)] == [
+        Named("registry.example.com/adapters/tuned:1", "push"),
+        Named("r/rows:1", "pull"),
+    ]
