@@ -29,7 +29,7 @@ from tasks.contract.adapter_history import AdapterRecord, Beside
 from tasks.contract.adapter_history import Candidate as Begun
 from tasks.contract.artifacts import Node, Plan
 from tasks.contract.data_marks import DataMarks, compare
-from tasks.contract.errors import InvalidWorkspace, PrefectUnavailable, RunInProgress
+from tasks.contract.errors import InvalidWorkspace, PrefectUnavailable, RunInProgress, TagTaken
 from tasks.contract.retuning import expect_own_images
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.units import utc_text
@@ -42,7 +42,7 @@ from tasks.image.task import push_image
 from tasks.inference.task import kept_server, resume_server
 from tasks.nodes.task import kept_nodes
 from tasks.plan.marks import look_at_data
-from tasks.plan.task import plan_candidate
+from tasks.plan.task import free_number, plan_candidate
 from tasks.platform.base import Pod
 from tasks.platform.current import current_platform
 from tasks.report import adapters_report
@@ -147,13 +147,16 @@ async def make_candidate(
     async with kept_nodes(
         workspace, memory_gib=plan.memory_gib, server_ends=server_ends, is_candidate=True
     ):
-        status = await change_status(workspace, lambda status: _begin(status, data))
+        before = (await current_platform().read_status(workspace)).adapters
+        free = await free_number(workspace, before.next_number, push=push)
+        status = await change_status(workspace, lambda status: _begin(status, data, free))
         begun, serving = status.adapters.candidate, status.adapters.serving
         assert begun
         pod = await candidate_pod(
             workspace,
             node,
             number=begun.number,
+            begun_by=begun.begun_by,
             serving=serving.image if serving else None,
             push=push,
             dataset_gib=plan.dataset_gib,
@@ -178,7 +181,11 @@ async def tune_and_measure(
         return None
     await fetch_serving(workspace, pod)
     adapter = await tune_model(workspace, pod)
-    image = await push_image(workspace, pod)
+    try:
+        image = await push_image(workspace, pod)
+    except TagTaken:
+        await change_status(workspace, lambda status: status.adapters.give_up_candidate())
+        raise
     await change_status(workspace, lambda status: _has_read(status, data))
     verdict = await evaluate_adapters(
         workspace,
@@ -213,8 +220,8 @@ async def tune_and_measure(
     return Candidate(record=record, verdict=verdict)
 
 
-def _begin(status: WorkspaceStatus, data: DataMarks) -> None:
-    status.adapters.begin(data, run=str(flow_run.id or ""))
+def _begin(status: WorkspaceStatus, data: DataMarks, free: int) -> None:
+    status.adapters.begin(data, run=str(flow_run.id or ""), free=free)
 
 
 def _has_read(status: WorkspaceStatus, data: DataMarks) -> None:

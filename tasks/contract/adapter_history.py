@@ -22,6 +22,8 @@ from tasks.contract.units import utc_moment, utc_text
 
 # More than any annotation asks for: a status has its bounds.
 _KEPT_MAX = 50
+# The number of the adapter whose image has the Workspace's own tag.
+_FIRST = 1
 
 
 class Fate(StrEnum):
@@ -98,12 +100,14 @@ class AdapterRecord(_Part):
 class Candidate(_Part):
     """An adapter that is being made: its number, and the data that it is tuned on.
 
-    run: id of the run that has begun it.
+    run: id of the run that makes it now. begun_by: of the one that has begun it, which stays the
+    same whoever goes on with it; its image says so, too. Empty = not known.
     """
 
     number: int
     data: DataMarks
     run: str = ""
+    begun_by: str = ""
 
 
 class AdapterHistory(_Part):
@@ -111,6 +115,8 @@ class AdapterHistory(_Part):
 
     data: that an adapter was tuned from last, whatever became of it; None = it was not looked at.
     candidate: None = none is being made.
+    last_number: the highest that any has had, also one that is forgotten or came to nothing; 0 = an
+    earlier version did not note it.
     told: what the last retuning came to, and when: empty = there was none.
     told_at: that moment alone.
     """
@@ -118,6 +124,7 @@ class AdapterHistory(_Part):
     records: list[AdapterRecord] = []
     data: DataMarks | None = None
     candidate: Candidate | None = None
+    last_number: int = 0
     told: Annotated[str, AfterValidator(harmless)] = ""
     told_at: str = ""
 
@@ -134,6 +141,12 @@ class AdapterHistory(_Part):
         if not self.told_at or (self.candidate and self.candidate.run == run):
             return False
         return due < utc_moment(self.told_at)
+
+    @property
+    def next_number(self) -> int:
+        """What no adapter was ever called by; the first one of all is the Workspace's own image."""
+        begun = [self.candidate.number] if self.candidate else []
+        return max(self.last_number, *begun, *(r.number for r in self.records), 0) + 1
 
     @property
     def serving(self) -> AdapterRecord | None:
@@ -184,22 +197,28 @@ class AdapterHistory(_Part):
             )
         return found
 
-    def begin(self, data: DataMarks, *, run: str = "") -> Candidate:
+    def begin(self, data: DataMarks, *, run: str = "", free: int = 0) -> Candidate:
         """The candidate to tune from this data: the one that is being made of it, or a new one.
 
         Args: run: id of who begins it, and goes on with it, also where marks tell nothing of data.
+        free: the first number whose image is nobody's yet, as far as that is known.
         """
         begun = self.candidate
         if begun and ((run and begun.run == run) or compare(begun.data, data).is_same):
             self.candidate = begun.model_copy(update={"run": run})
             return self.candidate
-        numbers = [*(r.number for r in self.records), *([begun.number] if begun else [])]
-        self.candidate = Candidate(number=max(numbers, default=1) + 1, data=data, run=run)
+        self.last_number = max(self.next_number, free, _FIRST + 1)
+        self.candidate = Candidate(number=self.last_number, data=data, run=run, begun_by=run)
         return self.candidate
+
+    def give_up_candidate(self) -> None:
+        """Have the next look begin another one, under another number, from the same data."""
+        self.last_number, self.candidate = self.next_number - 1, None
 
     def drop_candidate(self, data: DataMarks) -> None:
         """Make no adapter from this data, which is as good as what the last one was tuned from."""
-        self.candidate, self.data = None, data
+        self.give_up_candidate()
+        self.data = data
 
     def add(self, record: AdapterRecord, data: DataMarks | None) -> None:
         """Tell of an adapter that was tuned from data; one that is known already stays as it is."""
@@ -207,6 +226,7 @@ class AdapterHistory(_Part):
             added = [*self.records, record.model_copy()]
             self.records = sorted(added, key=lambda each: each.number)
             self.data = data
+        self.last_number = max(self.last_number, record.number)
         self.candidate = None
 
     def add_candidate(self, record: AdapterRecord) -> None:
@@ -234,9 +254,16 @@ class AdapterHistory(_Part):
             self.drop_candidate(DataMarks(digest=known.data))
 
     def keep(self, limit: int = _KEPT_MAX) -> None:
-        """Forget the oldest; never what serves, may come back by a rollback or is undecided."""
+        """Forget the oldest; never the newest, what serves, may come back or is undecided.
+
+        What became of the newest would else be told to nobody.
+        """
         undecided = (self.waiting, self.on_trial)
-        needed = [r.number for r in (self.serving, self.former, *undecided) if r]
+        needed = [
+            r.number for r in (self.serving, self.former, *undecided, *self.records[-1:]) if r
+        ]
+        # Of a status of an earlier version, which has not noted it, while they are still known.
+        self.last_number = self.next_number - 1
         forgotten = [r for r in self.records if r.number not in needed]
         forgotten = forgotten[: max(0, len(self.records) - limit)]
         self.records = [r for r in self.records if r not in forgotten]
@@ -256,7 +283,7 @@ class AdapterHistory(_Part):
         image = tuned.image
         assert image
         known = next((r for r in self.records if r.image.digest == image.digest), None)
-        number = known.number if known else max((r.number for r in self.records), default=0) + 1
+        number = known.number if known else self.next_number
         moment = utc_text(now or datetime.now(UTC))
         record = known or AdapterRecord(
             number=number,

@@ -15,6 +15,8 @@ BASE_REVISION = "io.kaitoflow.base.revision"
 # Of a base model's own image: the hub's commit that its files are of.
 BASE_COMMIT = "io.kaitoflow.base.commit"
 DATASET_DIGEST = "io.kaitoflow.dataset.digest"
+# Of a candidate's image: the run that has begun it, whoever went on with it.
+CANDIDATE_OF = "io.kaitoflow.candidate-of"
 CONTINUED_FROM = "io.kaitoflow.continued-from"
 CONTINUED_WEIGHTS = "io.kaitoflow.continued-from.weights"
 # Rank, layers and scale, as JSON: by it a plan sees what can go on from the adapter.

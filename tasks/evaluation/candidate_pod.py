@@ -12,7 +12,7 @@ from tasks.contract.gate import GATE_ANNOTATION, Gate, parse_gate
 from tasks.contract.gate_command import GateCommand, environment_of, gate_command_of
 from tasks.contract.judge import judge_of
 from tasks.contract.programs.evaluation import CommandConfig, EvaluationConfig
-from tasks.contract.programs.image import PullConfig
+from tasks.contract.programs.image import PullConfig, PushConfig
 from tasks.contract.programs.tuning import EVALUATION_FILE, TuningConfig
 from tasks.contract.steps import CANDIDATE, FETCH_SERVING, MEASURE, SCORE, TUNE
 from tasks.contract.workspace import Workspace
@@ -30,6 +30,7 @@ async def candidate_pod(
     node: Node,
     *,
     number: int,
+    begun_by: str = "",
     serving: PublishedImage | None,
     push: bool,
     dataset_gib: float | None = None,
@@ -37,7 +38,8 @@ async def candidate_pod(
     """The pod that makes the adapter of a number and measures it.
 
     What serves is fetched before the training, which a registry that is away would else cost.
-    Args: serving: the image of what serves, which is measured too; None = no adapter does.
+    Args: begun_by: the run that has begun it, beside whose image none of that tag is written.
+    serving: the image of what serves, which is measured too; None = no adapter does.
     push, dataset_gib: as of `tuning_pod`.
     Raises: InvalidWorkspace: gate, judge or command cannot be read; what `tuning_pod` raises.
     """
@@ -63,8 +65,16 @@ async def candidate_pod(
     at = tuned.containers.index(tuned.container(TUNE))
     before, (tuner, *after) = tuned.containers[:at], tuned.containers[at:]
     tuner = replace(tuner, config=replace(told, serving=config.serving))
+    after = [_own(each, begun_by) for each in after]
     containers = (*before, *pulls, tuner, *after, measurement, *scoring)
     return replace(tuned, name=CANDIDATE, containers=containers)
+
+
+def _own(container: Container, begun_by: str) -> Container:
+    """The same; of a push, one that writes over no other candidate's image."""
+    if not isinstance(container.config, PushConfig):
+        return container
+    return replace(container, config=replace(container.config, candidate_of=begun_by))
 
 
 def gate_of(workspace: Workspace) -> Gate:

@@ -5,6 +5,7 @@ are public are asked, and what is inside a private network is left to the Worksp
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tasks.adapter_start import asked_start
 from tasks.chat.trial import try_chat_template
+from tasks.contract.adapter_history import candidate_image
 from tasks.contract.apart import WITHIN_S
 from tasks.contract.errors import (
     CloudUnavailable,
@@ -342,6 +344,41 @@ async def _gate_image(workspace: Workspace, world: World, settings: Settings) ->
     reference = parse_reference(command.image)
     found = await _ask_registry(
         workspace, reference, "pull", Repository.manifest_digest, world=world, settings=settings
+    )
+    return found is not None
+
+
+async def look_for_free_number(
+    workspace: Workspace, first: int, world: World, settings: Settings
+) -> int:
+    """The first number from this one on whose candidate's image is not there yet.
+
+    As of a Workspace that was made anew, or whose status was lost. A registry that cannot be asked
+    from here is asked by the push.
+    """
+    assert workspace.tuning
+    assert workspace.tuning.output.image
+    number = first
+    with contextlib.suppress(KaitoflowError):
+        while await _is_taken(
+            workspace, candidate_image(workspace.tuning.output.image, number), world, settings
+        ):
+            number += 1
+    return number
+
+
+async def _is_taken(workspace: Workspace, image: str, world: World, settings: Settings) -> bool:
+    if world.home and find_manifest(world.home / "images", image):
+        return True
+    if not world.push:
+        return False
+    found = await _ask_registry(
+        workspace,
+        parse_push_reference(image),
+        "pull",
+        Repository.manifest_digest,
+        world=world,
+        settings=settings,
     )
     return found is not None
 

@@ -14,7 +14,7 @@ from tasks.contract.steps import StepName
 from tasks.contract.workspace import Workspace
 from tasks.nodes.current import current_holder_lister, current_node_lister
 from tasks.plan.checks import acceptance, make_plan
-from tasks.plan.look import look
+from tasks.plan.look import look, look_for_free_number
 from tasks.plan.rehearsal import rehearse
 from tasks.platform.current import current_platform
 from tasks.settings import settings
@@ -45,6 +45,12 @@ async def plan_candidate(workspace: Workspace, *, push: bool) -> Plan:
     if plan.refused:
         raise _refusal(plan.refused)
     return plan
+
+
+async def free_number(workspace: Workspace, first: int, *, push: bool) -> int:
+    """The first number from this one on whose image was neither pushed nor kept by anybody yet."""
+    world = await current_platform().look_around(workspace, push=push, port=None)
+    return await look_for_free_number(workspace, first, world, settings())
 
 
 async def _plan(workspace: Workspace, *, push: bool, port: int | None, is_candidate: bool) -> Plan:

@@ -181,6 +181,45 @@ def test_no_more_is_forgotten_than_is_over_the_history_s_bound() -> None:
     assert [r.number for r in made.records] == [2, 3, 4, 5, 6]
 
 
+def test_the_newest_is_told_of_whatever_became_of_it_and_however_short_the_history() -> None:
+    made = history(1, tuned=2)
+    made.keep_out(2, by="gate", why="worse")
+    made.keep(1)
+    assert [(r.number, r.fate) for r in made.records] == [(1, "serving"), (2, "kept out")]
+
+
+def test_no_number_comes_back_whatever_was_forgotten_or_came_to_nothing() -> None:
+    made = history(1, tuned=4)
+    made.records = [r for r in made.records if r.number == 1]
+    assert made.begin(data("x"), run="a").number == 5
+    made.give_up_candidate()
+    assert made.begin(data("x"), run="b").number == 6
+    made.drop_candidate(data("x"))
+    assert made.begin(data("y"), run="c").number == 7
+    made.add_first(tuned(8), data=data("z"))
+    assert [r.number for r in made.records] == [1, 8]
+
+
+def test_a_history_that_did_not_note_its_last_number_goes_on_after_what_it_tells_of() -> None:
+    made = history(1, tuned=3)
+    made.last_number = 0
+    assert made.begin(data("x")).number == 4
+    assert AdapterHistory().begin(data("x")).number == 2
+
+
+def test_a_number_whose_image_is_somebody_else_s_is_left_out() -> None:
+    made = history(1)
+    assert made.begin(data("x"), run="a", free=4).number == 4
+    assert made.begin(data("x"), run="a", free=9).number == 4
+
+
+def test_whoever_goes_on_with_a_candidate_it_is_of_the_run_that_began_it() -> None:
+    made = history(1)
+    made.begin(data("x"), run="first")
+    begun = made.begin(data("x"), run="second")
+    assert (begun.run, begun.begun_by) == ("second", "first")
+
+
 def test_once_a_candidate_is_known_the_next_is_told_by_what_it_was_made_from() -> None:
     made = history(1)
     for _ in range(2):  # a run that was repeated

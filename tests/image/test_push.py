@@ -7,7 +7,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tasks.contract.errors import ImageReferenceInvalid, RegistryDenied, RegistryUnavailable
+from tasks.contract.errors import (
+    ImageReferenceInvalid,
+    RegistryDenied,
+    RegistryUnavailable,
+    TagTaken,
+)
 from tasks.contract.image_reference import parse_push_reference
 from tasks.contract.programs.image import PushConfig
 from tasks.image.pod.push import open_for_push, push_image
@@ -51,6 +56,20 @@ def test_a_checkpoint_goes_once_its_image_is_there(
     served_digest(registry.url, name)
     with pytest.raises(KeyError):
         served_digest(registry.url, name, "v1.checkpoint")
+
+
+def test_a_candidate_is_pushed_over_no_other_and_over_itself_again(
+    registry: RunningRegistry, adapter: Path, name: str
+) -> None:
+    image = f"{registry.host}/{name}:v1-g2"
+    first = push_image(push_config(adapter, image, candidate_of="one"))
+    assert first.annotations["io.kaitoflow.candidate-of"] == "one"
+    again = write_adapter(adapter.with_name("again"), seed=1)
+    with pytest.raises(TagTaken, match="takes the next number"):
+        push_image(push_config(again, image, candidate_of="two"))
+    assert served_digest(registry.url, name, "v1-g2") == first.digest
+    pushed = push_image(push_config(again, image, candidate_of="one"))
+    assert served_digest(registry.url, name, "v1-g2") == pushed.digest != first.digest
 
 
 def test_an_image_that_is_kept_only_is_not_pushed(adapter: Path) -> None:

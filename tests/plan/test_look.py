@@ -22,17 +22,19 @@ from tasks.contract.errors import (
     RegistryUnavailable,
 )
 from tasks.contract.workspace import Workspace
+from tasks.image.pod.push import push_image
 from tasks.plan import asking, tuned
 from tasks.plan.asking import ask
 from tasks.plan.checks import make_plan
 from tasks.plan.findings import DatasetSeen, Findings
-from tasks.plan.look import look
+from tasks.plan.look import look, look_for_free_number
 from tasks.platform.base import World
 from tasks.remote.manifest import blob_path
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
 from tests.cluster.registry import RunningRegistry, docker_config, running_registry
 from tests.dataset.web import Web, running_web
+from tests.image.builders import push_config, write_adapter
 
 HERE = World(config_maps={}, has_secret=lambda _name: True)
 ROOT = Path(__file__).parents[2]
@@ -219,6 +221,31 @@ async def test_an_image_that_was_only_kept_is_not_in_its_registry(tmp_path: Path
     image = "127.0.0.1:1/a:1"
     world = after_tuning(HERE, "r.example.com/a:1", asked=image, layout_dir=tmp_path)
     assert (await found(world, image=image)).has_tuned_image is False
+
+
+async def test_a_number_is_free_where_neither_this_machine_nor_the_registry_has_its_image(
+    tmp_path: Path,
+) -> None:
+    image = "127.0.0.1:1/a:1"
+    (tmp_path / "images").mkdir()
+    named = {"org.opencontainers.image.ref.name": f"{image}-g2"}
+    index = {"manifests": [{"digest": DIGEST, "annotations": named}]}
+    (tmp_path / "images" / "index.json").write_text(json.dumps(index))
+    workspace = asked_about(image=image)
+    for push in (False, True):  # a registry that is away is asked again by the push
+        world = replace(HERE, home=tmp_path, push=push)
+        assert await look_for_free_number(workspace, 2, world, Settings()) == 3
+
+
+async def test_a_number_that_a_registry_has_an_image_of_is_not_free(
+    registry: RunningRegistry, tmp_path: Path
+) -> None:
+    image, login = f"{registry.host}/numbered:1", tmp_path / "login.json"
+    login.write_text(docker_config(registry.host))
+    adapter = write_adapter(tmp_path / "adapter")
+    push_image(push_config(adapter, f"{image}-g2", docker_config=login))
+    world = replace(HERE, docker_config=login.read_bytes(), push=True)
+    assert await look_for_free_number(asked_about(image=image), 2, world, Settings()) == 3
 
 
 async def test_on_one_machine_the_image_is_looked_for_in_its_layout(tmp_path: Path) -> None:

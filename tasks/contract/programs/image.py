@@ -22,6 +22,8 @@ class PushConfig:
         part of the manifest's digest: same weights and same annotations give the same digest.
     patience_s: how long a registry that is down, or breaks uploads, is tried again.
     denied_patience_s: the same for one that refuses the credentials; 0 = refused at once.
+    candidate_of: the run that has begun the candidate, as its image's annotation says: an image
+        of that tag is written over only if it says the same; "" = whatever is there.
     checkpoint: an image name that is not needed any more once the image is there; "" = none.
     """
 
@@ -36,6 +38,7 @@ class PushConfig:
     annotations: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = 120.0
     denied_patience_s: float = 0.0
+    candidate_of: str = ""
     checkpoint: str = ""
 
 

@@ -6,15 +6,25 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.contract.errors import KaitoflowError, RegistryDenied, RegistryUnavailable
-from tasks.contract.image_annotations import CONTINUED_FROM, CONTINUED_WEIGHTS, DATASET_DIGEST
+from tasks.contract.errors import (
+    KaitoflowError,
+    RegistryDenied,
+    RegistryUnavailable,
+    TagTaken,
+)
+from tasks.contract.image_annotations import (
+    CANDIDATE_OF,
+    CONTINUED_FROM,
+    CONTINUED_WEIGHTS,
+    DATASET_DIGEST,
+)
 from tasks.contract.image_reference import Reference, parse_push_reference
 from tasks.contract.programs.image import PushConfig, PushResult, TagConfig
 from tasks.image.pod.adapter import adapter_files, read_adapter_config
 from tasks.image.pod.documents import Image, describe_image, image_annotations
 from tasks.image.pod.layer import pack_layer
 from tasks.image.pod.layout import Layout
-from tasks.remote.manifest import digest_of
+from tasks.remote.manifest import digest_of, read_annotations
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
 
@@ -22,7 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 def push_image(config: PushConfig) -> PushResult:
-    """What was published; doing it again changes nothing."""
+    """What was published; doing it again changes nothing.
+
+    Raises: TagTaken: a candidate's tag names another one's image.
+    """
     reference = parse_push_reference(config.reference)
     layout = Layout(config.layout_dir)
     image = _keep_image(config, reference, layout)
@@ -68,7 +81,9 @@ def _keep_image(config: PushConfig, reference: Reference, layout: Layout) -> Ima
     annotations = image_annotations(
         read_adapter_config(config.adapter_dir),
         model_name=config.model_name,
-        wanted=_origin_annotations(config.adapter_dir) | dict(config.annotations),
+        wanted=_origin_annotations(config.adapter_dir)
+        | ({CANDIDATE_OF: config.candidate_of} if config.candidate_of else {})
+        | dict(config.annotations),
         source_date_epoch=os.environ.get("SOURCE_DATE_EPOCH"),
     )
     with layout.writing() as incoming:
@@ -97,9 +112,12 @@ def _origin_annotations(adapter_dir: Path) -> dict[str, str]:
 def _send_image(config: PushConfig, reference: Reference, layout: Layout, image: Image) -> int:
     """The bytes that had to be sent; 0 = the registry had it all."""
     with open_for_push(config, reference) as repository:
-        if repository.manifest_digest() == image.digest:
+        there = repository.manifest_digest()
+        if there == image.digest:
             logger.info("image is there already reference=%s digest=%s", reference, image.digest)
             return 0
+        if there and config.candidate_of:
+            _expect_same_candidate(repository, reference, there, config.candidate_of)
         sent_bytes = len(image.manifest)
         config_digest = digest_of(image.config)
         blobs = {"push": image.layer.digest, "push config": config_digest}
@@ -111,6 +129,23 @@ def _send_image(config: PushConfig, reference: Reference, layout: Layout, image:
         expect_arrived(repository, reference, image.digest)
     logger.info("image pushed reference=%s digest=%s", reference, image.digest)
     return sent_bytes
+
+
+def _expect_same_candidate(
+    repository: Repository, reference: Reference, there: str, candidate_of: str
+) -> None:
+    """Leave alone what another candidate was pushed as: it may serve, or be needed to go back to.
+
+    Raises: TagTaken.
+    """
+    manifest = repository.read_manifest(there)
+    if read_annotations(manifest, image=str(reference)).get(CANDIDATE_OF) != candidate_of:
+        raise TagTaken(
+            f"a candidate was to be pushed as {reference}",
+            f"that tag names {there}, which another run has made",
+            "retune once more, which takes the next number; or have tuning.output.image name a tag "
+            "of its own",
+        )
 
 
 def _remove_checkpoint(config: PushConfig) -> None:
