@@ -103,7 +103,7 @@ def why_one_gpu(training: TrainingConfig) -> str:
     settings = training.training
     if settings.get("packing"):
         return "rows that are packed are put together anew for each number of GPUs"
-    if settings.get("load_best_model_at_end") or settings.get("save_strategy") == "best":
+    if training.keeps_best or settings.get("save_strategy") == "best":
         return "the best checkpoint is chosen by a loss that depends on how rows are put together"
     if settings.get("dataloader_drop_last"):
         return "which rows are dropped at an epoch's end depends on how many GPUs share a step"

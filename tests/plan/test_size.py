@@ -157,6 +157,7 @@ def test_a_run_takes_one_gpu_of_a_machine_that_others_use_unless_it_asks_for_mor
         {"dataloader_drop_last": "true"},
         {"use_cpu": "true"},
         {"save_strategy": "best", "eval_strategy": "epoch"},
+        {"eval_strategy": "epoch"},
     ],
     ids=str,
 )

@@ -1,20 +1,23 @@
 """Checkpoints leave their node, and a pod on another one goes on from them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.contract.image_reference import parse_push_reference
-from tasks.contract.podlog import parse_event
+from tasks.contract.podlog import Stopped, parse_event
 from tasks.contract.programs.tuning import CheckpointsAway
 from tasks.remote.manifest import encode
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
 from tasks.tuning.pod import away as leaving
+from tasks.tuning.pod import heldout
 from tasks.tuning.pod.away import fetch, send
+from tasks.tuning.pod.train import main
 from tests.cluster.ports import free_port
 from tests.cluster.registry import RunningRegistry, running_registry
 from tests.tuning.runs import Runs, losses
@@ -105,6 +108,34 @@ def test_what_a_stranger_left_there_is_not_taken_for_a_checkpoint(
     (told,) = fetch(tmp_path / "there", away)
     assert f"{away.reference} was to hold a checkpoint; it is something else" in told
     assert not list((tmp_path / "there").glob("checkpoint-*"))
+
+
+def test_a_pod_that_ends_while_it_compares_leaves_another_only_the_comparison(
+    runs: Runs, away: CheckpointsAway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 4  # of three to an epoch: the last one is within the second
+    asked: dict[str, Any] = {
+        "training": {"max_steps": steps},
+        "DatasetConfig": {"train_test_split": 0.5},
+    }
+    unbroken = main(runs.config("unbroken", **asked))
+    gone = replace(runs.config("gone", **asked), away=away)
+    with monkeypatch.context() as patch:
+        patch.setattr(heldout, "generate", _end)
+        with pytest.raises(Stopped):
+            main(gone)
+    result = main(replace(runs.config("elsewhere", **asked), away=away))
+    assert f"went on from step {steps} of {steps}" in result["notes"]
+    assert (result["steps"], result["held_out"]) == (steps, unbroken["held_out"])
+    assert weights(result) == weights(unbroken)
+
+
+def _end(*_: object, **__: object) -> None:
+    raise Stopped
+
+
+def weights(result: Mapping[str, Any]) -> bytes:
+    return (Path(result["adapter"]) / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.slow

@@ -216,6 +216,10 @@ class AnswerTrainer(SFTTrainer):
         # accelerate tells no sampler whose batches it both shares out and skips, as after a resume.
         if self._order is not None:
             self._order.set_epoch(kwargs["epoch"])
+        if self.state.global_step >= self.state.max_steps:
+            # Gone on from its last step, within an epoch: transformers would take one more.
+            self.control.should_training_stop = True
+            return None
         return super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
@@ -231,6 +235,9 @@ class AnswerTrainer(SFTTrainer):
             super().store_flos()
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self._away and self.control.should_training_stop:
+            # What follows may be the end of this node: another one then only compares.
+            self.control.should_save = True
         self._step_end = StepEnd.of(self.state, self._tr_loss)
         super()._maybe_log_save_evaluate(*args, **kwargs)
         self._step_end = StepEnd.of(self.state, self._tr_loss)
