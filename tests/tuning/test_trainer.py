@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from tasks.contract.training_config import DatasetSettings, TrainingConfig
 from tasks.contract.training_policy import TrainingPolicy
 from tasks.tuning.pod import heldout, planning, trainer
 from tasks.tuning.pod.data import tokenise
+from tasks.tuning.pod.planning import packed_lengths
 from tasks.tuning.pod.split import split_rows
 from tasks.tuning.pod.train import main
 from tasks.tuning.pod.trainer import without_effect
@@ -287,6 +289,25 @@ def test_packed_rows_do_not_see_each_other(runs: Runs) -> None:
     main(alone)
     main(packed)
     assert losses(packed) == pytest.approx(losses(alone), rel=1e-5)
+
+
+def test_steps_and_memory_are_planned_for_rows_as_they_are_packed(runs: Runs) -> None:
+    asked = {"packing": True, "max_length": 256, "num_train_epochs": 2}
+    result = main(runs.config(training=asked | {"per_device_train_batch_size": 1}))
+    (told,) = result["notes"]
+    planned = re.fullmatch(r"24 rows in (\d+) packed rows: (\d+) steps instead of 48", told)
+    assert planned
+    assert int(planned[2]) == result["steps"] == 2 * int(planned[1]) < 48
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"), [({"packing": True}, [200, 200]), ({}, [40, 60, 100, 200])]
+)
+def test_rows_are_packed_up_to_max_length_or_as_they_are(
+    training: dict[str, Any], expected: list[int]
+) -> None:
+    settings = TrainingConfig(method="lora", training=training | {"max_length": 200})
+    assert sorted(packed_lengths(settings, [40, 60, 100, 200])) == expected
 
 
 def test_accumulated_passes_are_one_large_one(runs: Runs) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from trl.data_utils import pack_dataset
 
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.training_config import TOKENS_PER_PASS, TOKENS_PER_PASS_ON_GPU, TrainingConfig
@@ -18,6 +20,7 @@ from tasks.tuning.pod.ranks import Ranks
 from tasks.tuning.pod.together import passes_asked_for
 
 CHECKPOINTS_KEPT = 2
+SEED = 42
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ def plan_run(
 ) -> RunPlan:
     """Batches that suit the rows and fit the memory.
 
+    lengths: tokens of each row, as `packed_lengths` has them where rows are packed.
     begun: what is gone on from. Its steps learned from so many rows in that order; so do the next.
 
     Raises: ModelDoesNotFit, WeightsUnavailable.
@@ -69,13 +73,7 @@ def plan_run(
     device = settle_device(settings)
     on_gpu = device != "cpu"
     dtype = settle_dtype(settings.model.torch_dtype, device)
-    batches = plan_batches(
-        lengths,
-        epochs=settings.training["num_train_epochs"],
-        tokens_per_pass=TOKENS_PER_PASS_ON_GPU if on_gpu else TOKENS_PER_PASS,
-        rows_per_pass=settings.rows_per_pass,
-        passes_per_step=settings.training.get("gradient_accumulation_steps"),
-    )
+    batches = wanted_batches(settings, lengths, on_gpu=on_gpu)
     if begun:
         batches = BatchPlan(
             rows_per_step=begun.rows_per_step,
@@ -106,6 +104,47 @@ def plan_run(
         dtype=dtype,
         gradient_checkpointing=fitting.gradient_checkpointing,
     )
+
+
+def wanted_batches(settings: TrainingConfig, lengths: Sequence[int], *, on_gpu: bool) -> BatchPlan:
+    """Batches that suit the rows, whatever memory there is."""
+    return plan_batches(
+        lengths,
+        epochs=settings.training["num_train_epochs"],
+        tokens_per_pass=TOKENS_PER_PASS_ON_GPU if on_gpu else TOKENS_PER_PASS,
+        rows_per_pass=settings.rows_per_pass,
+        passes_per_step=settings.training.get("gradient_accumulation_steps"),
+    )
+
+
+def packed_lengths(settings: TrainingConfig, lengths: Sequence[int]) -> list[int]:
+    """Tokens of each row that is trained on: of several together where rows are packed.
+
+    They are packed as TRL will pack them, by its own function: steps and memory follow from it.
+    """
+    if not settings.training.get("packing"):
+        return list(lengths)
+    rows = Dataset.from_dict({"input_ids": [[0] * length for length in lengths]})
+    if settings.training.get("shuffle_dataset"):
+        rows = rows.shuffle(seed=settings.training.get("seed", SEED))
+    strategy = settings.training.get("packing_strategy", "bfd")
+    packed = pack_dataset(rows, settings.max_length, strategy)
+    return [len(ids) for ids in packed["input_ids"]]
+
+
+def note_on_packing(
+    settings: TrainingConfig, lengths: Sequence[int], packed: Sequence[int], plan: RunPlan
+) -> list[str]:
+    """What is to be told of rows that are packed; nothing where none are."""
+    if not settings.training.get("packing"):
+        return []
+    alone = wanted_batches(settings, lengths, on_gpu=plan.device != "cpu")
+    steps, instead = (
+        steps_of_run(settings, rows=len(rows), rows_per_step=batches.rows_per_step)
+        for rows, batches in ((packed, plan.batches), (lengths, alone))
+    )
+    fewer = f"{steps} steps instead of {instead}" if steps != instead else f"{steps} steps"
+    return [f"{len(lengths)} rows in {len(packed)} packed rows: {fewer}"]
 
 
 def steps_of_run(settings: TrainingConfig, *, rows: int, rows_per_step: int) -> int:

@@ -34,7 +34,7 @@ from tasks.tuning.pod.data import Example
 from tasks.tuning.pod.generators import generators_now, put_back
 from tasks.tuning.pod.guard import Guard
 from tasks.tuning.pod.interruption import SaveInTime, StepEnd, StopNow
-from tasks.tuning.pod.planning import RunPlan
+from tasks.tuning.pod.planning import SEED, RunPlan
 from tasks.tuning.pod.progress import TellProgress
 from tasks.tuning.pod.ranks import Ranks
 
@@ -356,7 +356,7 @@ def sft_arguments(config: TrainingConfig, plan: RunPlan, *, steps: int) -> SFTCo
     ours: dict[str, Any] = {
         "logging_steps": 1 if steps <= _STEPS_TOLD_SINGLY else 10,
         "save_strategy": "no",
-        "seed": 42,
+        "seed": SEED,
         "per_device_eval_batch_size": plan.batches.rows_per_pass,
     }
     settled: dict[str, Any] = {

@@ -17,7 +17,13 @@ from tasks.tuning.pod.checkpoints import SEAL, Checkpoint, find_checkpoint
 from tasks.tuning.pod.course import course_of
 from tasks.tuning.pod.heap import give_back_freed_blocks, give_back_unused
 from tasks.tuning.pod.model import load_tuning_model, lora_settings
-from tasks.tuning.pod.planning import RunPlan, plan_run, steps_of_run
+from tasks.tuning.pod.planning import (
+    RunPlan,
+    note_on_packing,
+    packed_lengths,
+    plan_run,
+    steps_of_run,
+)
 from tasks.tuning.pod.progress import tell_phase
 from tasks.tuning.pod.ranks import Ranks
 from tasks.tuning.pod.rows import Rows
@@ -77,7 +83,8 @@ def _build(
 ) -> tuple[AnswerTrainer, Checkpoint | None]:
     """The trainer, and the checkpoint that it goes on from; plan: None = it is to be made."""
     expect_plain_weights(config.weights_dir, asked=f"{config.base_model} is to be tuned")
-    lengths = [len(one.input_ids) for one in rows.train.examples]
+    alone = [len(one.input_ids) for one in rows.train.examples]
+    lengths = packed_lengths(settings, alone)
     course = course_of(config, settings)
     ranks.expect_alike(course)
     begun, told = _begun(config, settings, rows=len(lengths), course=course, ranks=ranks)
@@ -111,6 +118,7 @@ def _build(
     )
     put_weights(trainer.adapted, config)
     trainer.notes += [*note_on_start(config), *notes, *told, *_shared(plan.batches)]
+    trainer.notes += note_on_packing(settings, alone, lengths, plan)
     if begun:
         log.info("run resumed checkpoint=%s", begun.path.name)
         trainer.notes.append(f"went on from step {begun.step} of {steps}")
