@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.errors import NothingLearned
 from tasks.contract.image_reference import parse_push_reference
 from tasks.contract.podlog import Stopped, parse_event
 from tasks.contract.programs.tuning import CheckpointsAway
@@ -17,6 +18,7 @@ from tasks.remote.registry import Repository
 from tasks.tuning.pod import away as leaving
 from tasks.tuning.pod import heldout
 from tasks.tuning.pod.away import fetch, send
+from tasks.tuning.pod.result import judged
 from tasks.tuning.pod.train import main
 from tests.cluster.ports import free_port
 from tests.cluster.registry import RunningRegistry, running_registry
@@ -128,6 +130,17 @@ def test_a_pod_that_ends_while_it_compares_leaves_another_only_the_comparison(
     assert f"went on from step {steps} of {steps}" in result["notes"]
     assert (result["steps"], result["held_out"]) == (steps, unbroken["held_out"])
     assert weights(result) == weights(unbroken)
+
+
+def test_an_adapter_that_is_refused_says_where_its_last_step_is_kept(
+    runs: Runs, nobody: CheckpointsAway
+) -> None:
+    held_out = {"rows": 12, "loss_before": 1.0, "loss_after": 2.0, "gain_high": -0.5}
+    config = replace(runs.config(), away=nobody)
+    with pytest.raises(NothingLearned) as refused:
+        judged({"steps": 4, "held_out": held_out}, config)
+    assert '"worse warn" (no step is trained again' in refused.value.fix
+    assert f"goes on from what {nobody.reference} keeps" in refused.value.fix
 
 
 def _end(*_: object, **__: object) -> None:

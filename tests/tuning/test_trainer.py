@@ -495,8 +495,9 @@ def test_an_adapter_that_is_worse_than_the_base_is_not_published_unless_it_may(r
     for _ in range(2):  # a second start finds what the first has made
         with pytest.raises(
             NothingLearned, match=r"which is worse than before tuning \(95 % interval"
-        ):
+        ) as refused:
             main(config)
+    assert f"the adapter lies in {config.results_dir}/adapter" in refused.value.fix
     allowed = main(replace(config, policy=TrainingPolicy(worse="warn")))
     assert allowed["held_out"]["loss_after"] > allowed["held_out"]["loss_before"]
     assert Path(allowed["adapter"]).is_dir()

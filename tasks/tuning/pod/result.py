@@ -68,6 +68,13 @@ def judged(result: Mapping[str, Any], config: TuningConfig) -> Mapping[str, Any]
             f"the loss on {held_out.rows} held-out answers is {held_out.loss_after:.3f}"
             f"{held_out.verdict}; without the adapter it is {held_out.loss_before:.3f}",
             "lower TrainingArguments.learning_rate, train more or other rows, or, to publish and "
-            f'serve it all the same, annotate {POLICY_ANNOTATION}: "worse warn"',
+            f'serve it all the same, annotate {POLICY_ANNOTATION}: "worse warn" ({_kept(config)})',
         )
     return result
+
+
+def _kept(config: TuningConfig) -> str:
+    """Why nothing is trained again for that."""
+    if config.away:
+        return f"no step is trained again: it goes on from what {config.away.reference} keeps"
+    return f"nothing is trained again: the adapter lies in {config.results_dir / 'adapter'}"
