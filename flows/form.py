@@ -24,6 +24,14 @@ _SOURCE = "the form"
 _NAME = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _HUB_ID = "^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)?$"
 _LABEL = "^([A-Za-z0-9_./-]+=[A-Za-z0-9_.-]*)?$"
+_OBJECT_NAME = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"
+# What these let through is read, and told of in words, before anything is made; they keep out what
+# can be none, where the form still is.
+_DATASET = r"^\s*((https?|file)://\S+(\s+(https?|file)://\S+)*)?\s*$"
+_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+_IMAGE = rf"^(([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PART}(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?)?$"
+_CRON = r"[0-9A-Za-z*/,-]+(\s+[0-9A-Za-z*/,-]+){4}(\s+[A-Za-z][A-Za-z0-9/_+-]*)?"
+_SCHEDULE = rf"^\s*([0-9]+[smhdw]|P[0-9TWDHMS]+|{_CRON})?\s*$"
 # Where nothing is pushed, an image needs a name alone, and no Secret is read.
 _KEPT_AS = "registry.example.com/adapters/{name}:0.0.1"
 _NO_SECRET = "none"  # noqa: S105  a name
@@ -126,6 +134,7 @@ class WorkspaceForm(BaseModel):
     )
     dataset: str = Field(
         "",
+        pattern=_DATASET,
         title="Dataset",
         description=f"{_NEEDED}The addresses of its files, one a line: https://..., or file:///... "
         "where this server runs on your own machine. Parquet, JSON, CSV, Arrow or text; its rows "
@@ -149,16 +158,19 @@ class WorkspaceForm(BaseModel):
     )
     image: str = Field(
         "",
+        pattern=_IMAGE,
         title="Image",
         description="The name under which the result is kept: registry.example.com/name:tag.",
     )
     push_secret: str = Field(
         "",
+        pattern=_OBJECT_NAME,
         title="Secret of the registry",
         description="The name of the Secret with the login to push with.",
     )
     model_secret: str = Field(
         "",
+        pattern=_OBJECT_NAME,
         title="Secret of the model",
         description="The name of the Secret whose HF_TOKEN may read a gated model.",
     )
@@ -168,6 +180,7 @@ class WorkspaceForm(BaseModel):
     )
     schedule: str = Field(
         "",
+        pattern=_SCHEDULE,
         title="Tune again",
         description="When to look for new data: a time of cron, as 0 3 * * 1 Europe/Berlin, or how "
         "often, as 6h. Empty: never by itself.",

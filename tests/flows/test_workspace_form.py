@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from flows.form import TrainingForm, WorkspaceForm, manifests_of
 from tasks.contract.errors import InvalidWorkspace
+from tasks.contract.image_reference import parse_push_reference
+from tasks.contract.retuning import parse_schedule
 from tasks.contract.training_config import parse_training_config
 from tasks.contract.workspace import Workspace
 from tasks.settings import Settings
@@ -134,6 +137,73 @@ def test_the_fields_become_the_workspace_that_a_person_would_have_written() -> N
         "kaitoflow.io/retune-schedule": "6h",
         "kaito.sh/serve": "false",
     }
+
+
+RIGHT = {
+    "dataset": ("", DATA, f"{DATA}\n https://me:pass@example.com/b?c=d\n", "file:///home/me/a.csv"),
+    "image": (
+        "",
+        "tuned",
+        "me/tuned:1",
+        "registry.example.com:5000/a/b_c:0.0.1-g2",
+        "localhost/a:v1",
+        "ME.azurecr.io/a-b.c__d:latest",
+    ),
+    "schedule": (
+        "",
+        "6h",
+        " P1D ",
+        "PT90M",
+        "0 3 * * 1 Europe/Berlin",
+        "*/15  9-17 1,15 jan-mar MON-fri",
+        "0 0 1 1 * Etc/GMT+1",
+    ),
+    "push_secret": ("", "push", "my.push-1"),
+}
+WRONG = {
+    "dataset": (
+        "a.csv",
+        "/home/me/a.csv",
+        "s3://bucket/a.parquet",
+        f"{DATA} b.csv",
+        f"{DATA},{DATA}x y",
+    ),
+    "image": (
+        "https://registry.example.com/a:1",
+        "registry.example.com/A:1",
+        "registry.example.com/a:",
+        "a b",
+        "registry.example.com/a@sha256:0",
+        "<registry>/a:1",
+    ),
+    "schedule": ("weekly", "every day", "6 h", "0 3 * *", "0 3 * * 1 Europe/Berlin now", "@daily"),
+    "push_secret": ("My Secret", "push!", "-push"),
+}
+
+
+@pytest.mark.parametrize("field", RIGHT)
+def test_what_a_field_can_be_is_taken_and_what_it_cannot_is_refused_in_the_form(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    from prefect.utilities.schema_tools import validate
+
+    form = schema(monkeypatch, platform="kubernetes", provisioner="byo")
+    filled = {"dataset": DATA, "image": "r.example.com/a:1", "push_secret": "push"}
+    for text in RIGHT[field]:
+        assert getattr(WorkspaceForm(**{field: text}), field) == text
+        assert validate(filled | {field: text}, form) == []
+    for text in WRONG[field]:
+        with pytest.raises(ValidationError, match=field):
+            WorkspaceForm(**{field: text})
+        [told] = validate(filled | {field: text}, form)
+        assert "does not match" in told.message
+
+
+def test_every_schedule_and_image_that_the_form_takes_is_one_that_our_readers_take() -> None:
+    for text in filter(None, RIGHT["schedule"]):
+        assert parse_schedule(text)
+    for text in filter(None, RIGHT["image"]):
+        assert parse_push_reference(text)
 
 
 def test_nodes_of_ones_own_are_chosen_by_their_label() -> None:
