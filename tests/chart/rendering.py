@@ -78,6 +78,7 @@ VARIANTS: dict[str, Object] = {
         "metrics": {
             "allowFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
             "serviceMonitor": {"enabled": True},
+            "podMonitor": {"enabled": True},
             "rules": {"enabled": True, "nodesUsdPerHour": 50},
             "dashboard": {"enabled": True},
         },
