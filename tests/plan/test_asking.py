@@ -1,12 +1,13 @@
 """Questions that may block are asked in threads that nobody has to wait for."""
 
 import asyncio
+import stat
 import threading
 
 import pytest
 
 from tasks.plan import asking
-from tasks.plan.asking import ask
+from tasks.plan.asking import ask, login_file
 
 
 async def test_an_answer_comes_back_and_so_does_an_error() -> None:
@@ -55,3 +56,11 @@ async def test_sixteen_are_asked_at_once_and_no_more() -> None:
 
     await asyncio.gather(*(ask(question, limit_s=60) for _ in range(48)))
     assert most == [16] * 48
+
+
+def test_a_login_is_a_file_that_nobody_else_reads_and_that_is_gone_afterwards() -> None:
+    with login_file(b"{}") as login:
+        assert login
+        assert stat.S_IMODE(login.stat().st_mode) == 0o600
+        assert login.read_bytes() == b"{}"
+    assert not login.exists()
