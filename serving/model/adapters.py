@@ -17,6 +17,7 @@ from serving.model.layers import Layers, layers_of
 from serving.weights.marker import Marker, read_marker
 from tasks.contract.continuing import PLAIN_INITS, other_base
 from tasks.contract.errors import AdapterMismatch
+from tasks.contract.plain_lora import beyond_plain
 from tasks.contract.programs.serving import AdapterSource
 
 if TYPE_CHECKING:
@@ -25,18 +26,6 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "adapter_model.safetensors"
 _LORA_WEIGHTS = (".lora_A.weight", ".lora_B.weight")
-# What keeps rows of other adapters out of an adapter's batches (PEFT mixes plain LoRA layers alone)
-# or changes more than layers, and what of it says that nothing is asked for.
-_UNMIXABLE = {
-    "use_dora": (None, False),
-    "modules_to_save": (None, []),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None, [], {}),
-    "alora_invocation_tokens": (None, []),
-    "lora_bias": (None, False),
-    "use_qalora": (None, False),
-    "bias": (None, "none"),
-}
 
 
 def load_adapters(
@@ -141,7 +130,7 @@ def beyond_plain_lora(source: AdapterSource) -> str:
     Raises: AdapterMismatch: its files cannot be read.
     """
     config = adapter_config(source)
-    asked = [name for name, nothing in _UNMIXABLE.items() if config.get(name) not in nothing]
+    asked = beyond_plain(config)
     strange = [key for key in weight_shapes(source) if not key.endswith(_LORA_WEIGHTS)]
     return ", ".join(asked) or (f"the weight {strange[0]}" if strange else "")
 

@@ -4,10 +4,9 @@ All is said here, before vLLM is told of it: it would take some and compute some
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from serving.model.adapters import (
     adapter_config,
@@ -18,10 +17,10 @@ from serving.model.adapters import (
 )
 from serving.model.blending import blend
 from serving.model.layers import Layers
-from serving.vllm_engine.flags import MOST_RANK, lora_rank
 from serving.weights.marker import Marker
 from tasks.contract.as_trained import AsTrained
 from tasks.contract.errors import AdapterMismatch
+from tasks.contract.plain_lora import MOST_RANK, highest_rank, rank_in_vllm
 from tasks.contract.programs.serving import AdapterSource
 
 _LAYER = "base_model.model."
@@ -53,21 +52,19 @@ def needed_rank(sources: Iterable[AdapterSource], *, least: int) -> int:
     needed = least
     for source in sources:
         own = rank_of(source)
-        if lora_rank(own) is None:
+        if rank_in_vllm(own) is None:
             raise AdapterMismatch(
                 f"adapter {source.name} was to be served by vLLM",
                 f"its rank is {own}, and vLLM has room for {MOST_RANK} at most",
                 f"tune it with a lower rank, {_FIX}",
             )
         needed = max(needed, own)
-    return lora_rank(needed) or MOST_RANK
+    return rank_in_vllm(needed) or MOST_RANK
 
 
 def rank_of(source: AdapterSource) -> int:
     """The highest rank of its layers. Raises: AdapterMismatch: its files cannot be read."""
-    config = adapter_config(source)
-    patterned: Mapping[str, Any] = config.get("rank_pattern") or {}
-    return max(int(config.get("r") or 8), *(int(each) for each in patterned.values()), 1)
+    return highest_rank(adapter_config(source))
 
 
 def check_for_vllm(

@@ -8,9 +8,6 @@ from tasks.contract.programs.serving import ServerConfig
 
 HOST = "127.0.0.1"
 
-# That vLLM has room for (`MaxLoRARanks` of its configuration).
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-MOST_RANK = _RANKS[-1]
 # In the CPU's memory beside those that the server began with, where no number is set: they come
 # back from their files when they are asked.
 _KEPT_ADAPTERS = 16
@@ -24,11 +21,6 @@ _ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
     "PYTHONUNBUFFERED": "1",
 }
-
-
-def lora_rank(needed: int) -> int | None:
-    """The least rank that vLLM has room for and that is enough; None = none is."""
-    return next((rank for rank in _RANKS if rank >= needed), None)
 
 
 def command(config: ServerConfig, *, port: int, max_lora_rank: int) -> list[str]:

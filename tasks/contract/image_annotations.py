@@ -21,6 +21,8 @@ CONTINUED_FROM = "io.kaitoflow.continued-from"
 CONTINUED_WEIGHTS = "io.kaitoflow.continued-from.weights"
 # Rank, layers and scale, as JSON: by it a plan sees what can go on from the adapter.
 LORA_SHAPE = "io.kaitoflow.lora"
+# What vLLM does not compute of it; not there = it computes all of it, or nothing is known.
+NOT_IN_VLLM = "io.kaitoflow.not-in-vllm"
 
 
 def told_shape(adapter: Mapping[str, Any]) -> str:

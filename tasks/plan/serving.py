@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from tasks.config_map import inference_config
 from tasks.contract.artifacts import Check
+from tasks.contract.errors import InvalidTuningConfig
 from tasks.contract.inference_config import InferenceConfig
+from tasks.contract.plain_lora import why_not_in_vllm
 from tasks.contract.workspace import Workspace
-from tasks.engines import Serving, choose_serving
+from tasks.engines import RUNTIME_ANNOTATION, Serving, choose_serving
 from tasks.nodes.offers import Offer
 from tasks.plan import nodes
 from tasks.plan.size import Run
@@ -20,7 +22,8 @@ _ENGINES = {"vllm": "vLLM", "transformers": "our own engine"}
 def engine(workspace: Workspace, world: World, run: Run, offers: Sequence[Offer]) -> Check | str:
     """The engine with its flags, on the first kind of machine that fits, or on this machine.
 
-    Raises: ConfigMapNotFound, InvalidWorkspace, ModelNotSupported: as the server's pod would.
+    Raises: ConfigMapNotFound, InvalidWorkspace, ModelNotSupported, InvalidTuningConfig: as the
+    server's pod would.
     """
     config = _config(workspace, world)
     there = _gpus(world, run, offers)
@@ -37,6 +40,8 @@ def engine(workspace: Workspace, world: World, run: Run, offers: Sequence[Offer]
         on_gpu=computes_on_gpu(taken, settings()),
         has_vllm=world.is_cluster or bool(settings().vllm_program),
     )
+    if chosen.engine == "vllm":
+        _expect_served(workspace, run, most_rank=config.number("max-lora-rank"))
     if not chosen.notes:
         return _told(chosen)
     return Check(
@@ -45,6 +50,21 @@ def engine(workspace: Workspace, world: World, run: Run, offers: Sequence[Offer]
         detail=f"{_told(chosen)}; no effect here: {'; '.join(chosen.notes)}",
         fix="remove what you do not need",
     )
+
+
+def _expect_served(workspace: Workspace, run: Run, *, most_rank: int | None) -> None:
+    """Nothing, if vLLM computes all of the adapter that is tuned.
+
+    Raises: InvalidTuningConfig: it would refuse it, once it was paid for.
+    """
+    if not workspace.tuning or run.config is None:
+        return
+    if found := why_not_in_vllm(run.config.lora, most_rank=most_rank):
+        raise InvalidTuningConfig(
+            "the adapter is to be served by vLLM",
+            f"LoraConfig asks for {found}",
+            f"tune plain LoRA of a lower rank, or annotate {RUNTIME_ANNOTATION}: transformers",
+        )
 
 
 def _config(workspace: Workspace, world: World) -> InferenceConfig:

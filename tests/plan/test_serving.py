@@ -12,6 +12,7 @@ from tasks.plan.checks import make_plan
 from tasks.plan.findings import Findings
 from tasks.platform.base import World
 from tasks.settings import settings
+from tests.builders import tuning_manifest
 
 FOUND = Findings(provisioner="karpenter")
 CLUSTER = World(config_maps={}, has_secret=lambda _name: True, is_cluster=True)
@@ -81,6 +82,25 @@ def test_a_config_map_that_is_not_there_is_told() -> None:
     told = engine(make_plan(served("mine"), CLUSTER, FOUND))
     assert (told.result, told.reason) == ("fail", "ConfigMapNotFound")
     assert "inference.config names ConfigMap 'mine'" in told.detail
+
+
+def tuned(lora: str, **annotations: str) -> Check:
+    manifest = tuning_manifest()
+    manifest["metadata"] |= {"uid": "1", "annotations": annotations}
+    manifest["resource"] = {"instanceType": "Standard_NC24ads_A100_v4"}
+    manifest["tuning"]["config"] = "mine"
+    text = f"training_config: {{LoraConfig: {{{lora}}}}}"
+    world = replace(CLUSTER, config_maps={"mine": {"training_config.yaml": text}})
+    return engine(make_plan(parse_workspace(manifest, source="test"), world, FOUND))
+
+
+@pytest.mark.parametrize("lora", ["use_dora: true", "r: 1024", "bias: all"])
+def test_an_adapter_that_vllm_would_refuse_is_refused_before_it_is_tuned(lora: str) -> None:
+    told = tuned(lora)
+    assert (told.result, told.reason) == ("fail", "InvalidTuningConfig")
+    assert "kaito.sh/runtime: transformers" in told.fix
+    assert tuned(lora, **{"kaito.sh/runtime": "transformers"}).result == "ok"
+    assert tuned("r: 16").result == "ok"
 
 
 def test_on_one_machine_our_own_engine_serves() -> None:

@@ -14,9 +14,11 @@ from tasks.contract.image_annotations import (
     CREATED,
     LORA_SHAPE,
     MODEL_NAME,
+    NOT_IN_VLLM,
     REVISION,
     told_shape,
 )
+from tasks.contract.plain_lora import why_not_in_vllm
 from tasks.contract.units import utc_text
 from tasks.image.pod.layer import Layer
 from tasks.remote.manifest import MANIFEST_TYPE, TITLE, descriptor, digest_of, encode
@@ -95,6 +97,7 @@ def image_annotations(
         REVISION: str(adapter_config.get("revision") or ""),
         CREATED: _created(source_date_epoch),
         LORA_SHAPE: told_shape(adapter_config),
+        NOT_IN_VLLM: why_not_in_vllm(adapter_config),
     }
     return {key: value for key, value in found.items() if value} | dict(wanted)
 

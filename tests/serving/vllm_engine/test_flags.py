@@ -3,9 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from serving.vllm_engine.flags import command, environment, lora_rank
+from serving.vllm_engine.flags import command, environment
 from tasks.contract.podlog import EVENT_NONCE
 from tasks.contract.programs.serving import AdapterSource, ServerConfig, VllmConfig
 
@@ -66,8 +64,3 @@ def test_its_key_is_in_its_environment_alone_and_our_events_nonce_is_not() -> No
     assert (told["PATH"], told["VLLM_API_KEY"], told["HF_HUB_OFFLINE"]) == ("/bin", "k", "1")
     assert EVENT_NONCE not in told
     assert "k" not in command(HERE, port=1, max_lora_rank=8)
-
-
-@pytest.mark.parametrize(("needed", "has"), [(1, 8), (16, 16), (24, 32), (513, None)])
-def test_a_rank_is_one_that_vllm_has_room_for(needed: int, has: int | None) -> None:
-    assert lora_rank(needed) == has
