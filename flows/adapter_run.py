@@ -16,6 +16,8 @@ from prefect.runtime import flow_run
 
 from flows.prefect_api import RUN_TAG, uid_tag
 from flows.recorded_run import as_told
+from flows.schedules import RETUNE_FLOW
+from tasks.contract.adapter_history import Outcome
 from tasks.contract.errors import KaitoflowError, RunSuperseded
 from tasks.contract.status import AdapterRun, Progress, WorkspaceStatus
 from tasks.contract.units import utc_text
@@ -24,6 +26,8 @@ from tasks.inference.task import resume_server
 from tasks.nodes.task import give_back_nodes, keep_server_nodes
 from tasks.platform.current import current_platform
 from tasks.steps import change_status
+
+_FAILED = {RETUNE_FLOW: Outcome.RETUNING_FAILED}
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +55,9 @@ async def recorded_adapter_run(workspace: Workspace, flow: str) -> AsyncIterator
             told = as_told(error)
             with contextlib.suppress(KaitoflowError):  # the run has failed already, by another
                 await _end_tuning(workspace)
-            await tell(workspace, f"failed: {told.reason}: {told}")
+            outcome = _FAILED.get(flow, Outcome.PROMOTION_FAILED)
+            said = f"{outcome}: {told.reason}: {told}"
+            await tell(workspace, said, outcome=outcome, reason=told.reason)
             await resume_server(workspace)
             await leave_only_server(workspace)
             raise
@@ -104,10 +110,15 @@ def _is_over(status: WorkspaceStatus) -> None:
     status.progress = Progress()
 
 
-async def tell(workspace: Workspace, what: str) -> None:
-    """Leave in the status what a run came to, with the moment."""
+async def tell(
+    workspace: Workspace, what: str, *, outcome: Outcome | None = None, reason: str = ""
+) -> None:
+    """Leave in the status what a run came to, with the moment; a failure's reason in a word."""
     now = datetime.now(UTC)
-    await change_status(workspace, lambda status: status.adapters.tell(what, now))
+    await change_status(
+        workspace,
+        lambda status: status.adapters.tell(what, now, outcome=outcome, reason=reason),
+    )
 
 
 async def end_candidate(flow: Any, flow_run: FlowRun, state: Any) -> None:  # noqa: ARG001

@@ -44,7 +44,8 @@ def automation_of(written: dict[str, Any], block: UUID) -> AutomationCore:
         for_each={"prefect.resource.id"},
         threshold=1,
     )
-    action = SendNotification(block_document_id=block, subject=written["subject"], body=_BODY)
+    body = "\n".join([_BODY, *([f"Read on: {written['read_on']}"] if "read_on" in written else [])])
+    action = SendNotification(block_document_id=block, subject=written["subject"], body=body)
     return AutomationCore(
         name=written["name"],
         description=written["description"],

@@ -25,7 +25,7 @@ from flows.promote_adapter import find_workspace
 from flows.questions import ask, question
 from flows.schedules import RETUNE_FLOW
 from flows.served import expect_served
-from tasks.contract.adapter_history import AdapterRecord, Beside
+from tasks.contract.adapter_history import AdapterRecord, Beside, Outcome
 from tasks.contract.adapter_history import Candidate as Begun
 from tasks.contract.artifacts import Node, Plan
 from tasks.contract.data_marks import DataMarks, compare
@@ -112,7 +112,7 @@ async def retune(workspace: Workspace, *, push: bool) -> Any:
 
 async def skip(workspace: Workspace, why: str) -> Any:
     """The end of a run that has nothing to tune from."""
-    await tell(workspace, f"skipped: {why}")
+    await tell(workspace, f"skipped: {why}", outcome=Outcome.SKIPPED)
     return Completed(name="Skipped", message=why)
 
 

@@ -7,7 +7,7 @@ rest; reasons, fixes and costs stand in the words.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tasks.contract.adapter_history import Fate
+from tasks.contract.adapter_history import Fate, Outcome
 from tasks.contract.held_cost import HeldMachine
 from tasks.contract.recorded_event import RecordedEvent
 from tasks.contract.status import ConditionType, WorkspaceStatus
@@ -22,6 +22,8 @@ _PLACES = {
     ConditionType.JOB_STARTED: "pod",
     ConditionType.INFERENCE_READY: "server",
     ConditionType.WORKSPACE_SUCCEEDED: "run",
+    "Retuning": "adapter",
+    "Promotion": "adapter",
 }
 _FATES = {
     Fate.SERVING: "promoted",
@@ -48,6 +50,7 @@ def time_line(status: WorkspaceStatus, events: Iterable[RecordedEvent]) -> list[
         *_of_machines(status.cost.machines),
         *_of_steps(status),
         *_of_adapters(status),
+        *_of_retuning(status),
     ]
     return sorted(found, key=lambda moment: moment.at)
 
@@ -57,7 +60,7 @@ def _of_event(event: RecordedEvent) -> Moment:
     times = f" (x{event.count})" if event.count > 1 else ""
     return Moment(
         at=event.at,
-        place=_PLACES[ConditionType(kind)] if kind in set(ConditionType) else "run",
+        place=_PLACES.get(kind, "run"),
         what=f"{event.reason}{times}",
         told="; ".join(event.message.splitlines()),
         is_warning=event.is_warning,
@@ -91,3 +94,10 @@ def _of_adapters(status: WorkspaceStatus) -> Iterator[Moment]:
         if each.decided and each.fate in _FATES:
             told = f"{name}, by {each.by}: {each.why}" if each.by else f"{name}: {each.why}"
             yield Moment(at=each.decided, place="adapter", what=_FATES[each.fate], told=told)
+
+
+def _of_retuning(status: WorkspaceStatus) -> Iterator[Moment]:
+    """The last look that had nothing to tune from; of a failure there is an event."""
+    adapters = status.adapters
+    if adapters.outcome is Outcome.SKIPPED:
+        yield Moment(at=adapters.told_at, place="adapter", what="retuning", told=adapters.told_what)

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from tasks.contract.errors import DeadlineExceeded
-from tasks.contract.news import news
+from tasks.contract.news import status_news
 from tasks.contract.podlog import Answer, Event, read_answer
 from tasks.contract.status import FinishedStep, Progress, WorkspaceStatus
 from tasks.contract.steps import StepName
@@ -56,7 +56,7 @@ async def change_status(
     change(status)
     await platform.write_status(workspace, status)
     tell_events(workspace, before, status)
-    for each in news(before.conditions, status.conditions):
+    for each in status_news(before, status):
         await platform.record_event(
             workspace, reason=each.reason, message=each.message, is_warning=each.is_warning
         )

@@ -40,7 +40,7 @@ from flows.watcher.settings import WatcherSettings
 from flows.watcher.surroundings import Owner, Surroundings, owner_of
 from tasks.contract.errors import InvalidWorkspace
 from tasks.contract.happenings import event_body, happenings
-from tasks.contract.news import news
+from tasks.contract.news import status_news
 from tasks.contract.retuning import asks_for_retuning
 from tasks.contract.status import Progress, WorkspaceStatus, status_of
 from tasks.contract.workspace import FINALIZER, ObjectMeta, Workspace, parse_workspace
@@ -292,7 +292,7 @@ class Watcher:
         if written is None:
             return False
         workspace = Workspace.model_construct(metadata=meta)
-        for each in news(before.conditions, status.conditions):
+        for each in status_news(before, status):
             event = event_of(workspace, each.reason, each.message, is_warning=each.is_warning)
             await send_event(self._api, event)
         if told := happenings(before, status):

@@ -36,6 +36,14 @@ class Fate(StrEnum):
     KEPT_OUT = "kept out"
 
 
+class Outcome(StrEnum):
+    """What a run that makes or moves an adapter came to, where it changed nothing."""
+
+    RETUNING_FAILED = "retuning failed"
+    PROMOTION_FAILED = "promotion failed"
+    SKIPPED = "skipped"
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -118,7 +126,8 @@ class AdapterHistory(_Part):
     last_number: the highest that any has had, also one that is forgotten or came to nothing; 0 = an
     earlier version did not note it.
     told: what the last retuning came to, and when: empty = there was none.
-    told_at: that moment alone.
+    told_at: that moment alone. outcome: None = it made an adapter, moved one, or waits for a word.
+    reason: of a failure, in a word.
     """
 
     records: list[AdapterRecord] = []
@@ -127,11 +136,21 @@ class AdapterHistory(_Part):
     last_number: int = 0
     told: Annotated[str, AfterValidator(harmless)] = ""
     told_at: str = ""
+    outcome: Outcome | None = None
+    reason: str = ""
 
-    def tell(self, what: str, now: datetime) -> None:
+    def tell(
+        self, what: str, now: datetime, *, outcome: Outcome | None = None, reason: str = ""
+    ) -> None:
         """Note what a retuning came to."""
+        self.outcome, self.reason = outcome, reason
         self.told_at = utc_text(now)
         self.told = f"{self.told_at} {what}"
+
+    @property
+    def told_what(self) -> str:
+        """What the last retuning came to, without the moment."""
+        return self.told.removeprefix(f"{self.told_at} ")
 
     def is_overtaken(self, due: datetime, *, run: str) -> bool:
         """Whether a later look than one that was due at a moment has come to its end already.

@@ -1,7 +1,6 @@
 """What happens to a Workspace, by names that are kept: of Prefect's events, and what acts on them.
 
-Each is told once, when the status turns; what stays as it is tells nothing, so no look costs one.
-Pure.
+Each is told once, when the status turns; what stays as it is tells nothing. Pure.
 """
 
 from collections.abc import Iterator
@@ -10,13 +9,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from tasks.contract.adapter_history import AdapterRecord, Fate
+from tasks.contract.adapter_history import AdapterRecord, Fate, Outcome
+from tasks.contract.errors import BudgetSpent
 from tasks.contract.status import (
     ENDED_ON_PURPOSE_REASONS,
     Condition,
     ConditionType,
     WorkspaceStatus,
 )
+from tasks.contract.training_policy import AT_MOST
 from tasks.contract.workspace import ObjectMeta
 
 PREFIX = "kaitoflow.workspace"
@@ -41,6 +42,11 @@ class Happening(StrEnum):
     WAITING = "adapter-waiting"
     PROMOTED = "adapter-promoted"
     KEPT_OUT = "adapter-kept-out"
+    ON_TRIAL = "adapter-on-trial"
+    RETUNING_FAILED = "retuning-failed"
+    RETUNING_SKIPPED = "retuning-skipped"
+    PROMOTION_FAILED = "promotion-failed"
+    BUDGET_SPENT = "budget-spent"
 
 
 _TURNED_TRUE = {
@@ -60,6 +66,12 @@ _FATES = {
     Fate.WAITING: Happening.WAITING,
     Fate.SERVING: Happening.PROMOTED,
     Fate.KEPT_OUT: Happening.KEPT_OUT,
+    Fate.ON_TRIAL: Happening.ON_TRIAL,
+}
+_OUTCOMES = {
+    Outcome.RETUNING_FAILED: Happening.RETUNING_FAILED,
+    Outcome.PROMOTION_FAILED: Happening.PROMOTION_FAILED,
+    Outcome.SKIPPED: Happening.RETUNING_SKIPPED,
 }
 
 
@@ -74,7 +86,12 @@ class Told:
 
 def happenings(before: WorkspaceStatus, after: WorkspaceStatus) -> list[Told]:
     """What has happened between two statuses of a Workspace, in the order in which it does."""
-    return [*_of_conditions(before, after), *_of_adapters(before, after)]
+    return [
+        *_of_conditions(before, after),
+        *_of_steps(before, after),
+        *_of_adapters(before, after),
+        *_of_retuning(before, after),
+    ]
 
 
 def _of_conditions(before: WorkspaceStatus, after: WorkspaceStatus) -> Iterator[Told]:
@@ -108,6 +125,23 @@ def _end(now: Condition, status: WorkspaceStatus) -> Happening | None:
         return None
     on_purpose = now.reason in ENDED_ON_PURPOSE_REASONS
     return Happening.STOPPED if on_purpose else Happening.FAILED
+
+
+def _of_steps(before: WorkspaceStatus, after: WorkspaceStatus) -> Iterator[Told]:
+    """Of a training that has ended before its end, since it may take no more."""
+    known = {(step.name, step.finished) for step in before.steps}
+    for step in after.steps:
+        if (step.name, step.finished) not in known and AT_MOST in step.detail:
+            yield Told(
+                what=Happening.BUDGET_SPENT, reason=BudgetSpent.__name__, message=step.detail
+            )
+
+
+def _of_retuning(before: WorkspaceStatus, after: WorkspaceStatus) -> Iterator[Told]:
+    told = after.adapters
+    if told.outcome and told.told != before.adapters.told:
+        reason = told.reason or told.outcome.value.capitalize()
+        yield Told(what=_OUTCOMES[told.outcome], reason=reason, message=told.told_what)
 
 
 def _of_adapters(before: WorkspaceStatus, after: WorkspaceStatus) -> Iterator[Told]:

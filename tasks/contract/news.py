@@ -14,6 +14,7 @@ from tasks.contract.status import (
     NOT_REACHED,
     NOT_YET,
     Condition,
+    WorkspaceStatus,
 )
 
 # KAITO's reason for a node whose GPUs Kubernetes does not count yet.
@@ -76,3 +77,14 @@ def _told(conditions: Sequence[Condition]) -> News:
         message=f"{types} {'is' if len(conditions) == 1 else 'are'} {last.status}: {last.message}",
         is_warning=any(map(is_trouble, conditions)),
     )
+
+
+def status_news(before: WorkspaceStatus, after: WorkspaceStatus) -> list[News]:
+    """An Event for all of that, and for a retuning or a promotion that has failed."""
+    told = after.adapters
+    found = news(before.conditions, after.conditions)
+    if told.reason and told.told != before.adapters.told:
+        what = told.told_what
+        message = what[:1].upper() + what[1:]
+        found.append(News(reason=told.reason, message=message, is_warning=True))
+    return found

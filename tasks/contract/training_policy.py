@@ -19,6 +19,9 @@ POLICY_ANNOTATION = "kaitoflow.io/training-policy"
 # keep-best: the training ends, and the adapter is the one that was the best when evaluated.
 Policy = Literal["warn", "stop", "keep-best"]
 
+# The words by which a training is told to have taken all that it may.
+AT_MOST = "a training of at most"
+
 _EXAMPLE = "divergence keep-best flat stop time 2h"
 _MAY_BE: Mapping[str, tuple[Policy, ...]] = {
     "nan": ("stop", "keep-best"),

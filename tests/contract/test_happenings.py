@@ -2,15 +2,24 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from tasks.contract.adapter_history import AdapterRecord, Fate
+from tasks.contract.adapter_history import AdapterRecord, Fate, Outcome
 from tasks.contract.artifacts import PublishedImage
 from tasks.contract.happenings import Happening, event_body, happenings, leak_body
-from tasks.contract.status import ConditionType, Progress, State, WorkspaceStatus, fresh_status
+from tasks.contract.status import (
+    ConditionType,
+    FinishedStep,
+    Progress,
+    State,
+    WorkspaceStatus,
+    fresh_status,
+)
+from tasks.contract.training_policy import AT_MOST
 from tasks.contract.workspace import ObjectMeta
 
 Change = Callable[[WorkspaceStatus], None]
@@ -93,6 +102,7 @@ IMAGE = PublishedImage(reference="registry.example.com/a:1", digest="sha256:1")
         (Fate.WAITING, Happening.WAITING),
         (Fate.SERVING, Happening.PROMOTED),
         (Fate.KEPT_OUT, Happening.KEPT_OUT),
+        (Fate.ON_TRIAL, Happening.ON_TRIAL),
     ],
 )
 def test_what_becomes_of_an_adapter_is_told_and_that_another_served_is_not(
@@ -106,6 +116,51 @@ def test_what_becomes_of_an_adapter_is_told_and_that_another_served_is_not(
         now.adapters.records += [AdapterRecord(number=2, image=IMAGE, fate=fate, by="gate")]
 
     assert told(decide, status) == [what]
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "what"),
+    [
+        (Outcome.RETUNING_FAILED, Happening.RETUNING_FAILED),
+        (Outcome.PROMOTION_FAILED, Happening.PROMOTION_FAILED),
+        (Outcome.SKIPPED, Happening.RETUNING_SKIPPED),
+    ],
+)
+def test_a_retuning_that_changes_nothing_is_told_once_each_time(
+    outcome: Outcome, what: Happening
+) -> None:
+    def come_to(now: WorkspaceStatus) -> None:
+        now.adapters.tell("it is so", NOW, outcome=outcome)
+
+    status = fresh_status(1)
+    assert told(come_to, status) == [what]
+    come_to(status)
+    assert told(come_to, status) == []
+    assert told(lambda now: now.adapters.tell("promoted: better", NOW), status) == []
+
+
+def test_a_failed_retuning_is_told_by_its_reason_and_words() -> None:
+    after = fresh_status(1)
+    said = "retuning failed: JudgeUnavailable: it is away"
+    after.adapters.tell(said, NOW, outcome=Outcome.RETUNING_FAILED, reason="JudgeUnavailable")
+    [each] = happenings(fresh_status(1), after)
+    assert (each.reason, each.message) == ("JudgeUnavailable", said)
+
+
+def test_a_training_that_ends_as_its_budget_is_spent_is_told_once_though_it_ended_well() -> None:
+    detail = f"loss 3 -> 2; ended early, it is kept: {AT_MOST} $5.00 was asked for; step 7"
+
+    def finish(now: WorkspaceStatus) -> None:
+        step = FinishedStep(name="tune", seconds=1, detail=detail, finished="2026-01-01T00:00:00Z")
+        now.steps = [step]
+
+    status = fresh_status(1)
+    assert told(finish, status) == [Happening.BUDGET_SPENT]
+    finish(status)
+    assert told(finish, status) == []
 
 
 def test_an_image_is_told_by_its_digest() -> None:

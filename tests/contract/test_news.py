@@ -1,11 +1,13 @@
 """What becomes an Event, what of it is a warning, and that every reason is documented."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.contract.adapter_history import Outcome
 from tasks.contract.errors import Failed, KaitoflowError, Refused, _tree
 from tasks.contract.news import (
     _HARMLESS_REASONS,
@@ -14,6 +16,7 @@ from tasks.contract.news import (
     is_trouble,
     known_reason,
     news,
+    status_news,
 )
 from tasks.contract.status import ConditionType, State, WorkspaceStatus, fresh_status
 
@@ -99,3 +102,17 @@ def _fate(kind: type[KaitoflowError]) -> str:
 def _meaning(kind: type[KaitoflowError]) -> str:
     assert kind.__doc__
     return kind.__doc__.splitlines()[0].removesuffix(".")
+
+
+def test_a_retuning_that_has_failed_is_a_warning_once_and_a_skipped_one_is_none() -> None:
+    now, before = datetime(2026, 1, 1, tzinfo=UTC), fresh_status(1)
+    after = before.model_copy(deep=True)
+    said = "retuning failed: JudgeUnavailable: it is away"
+    after.adapters.tell(said, now, outcome=Outcome.RETUNING_FAILED, reason="JudgeUnavailable")
+    [told] = status_news(before, after)
+    assert (told.reason, told.is_warning) == ("JudgeUnavailable", True)
+    assert told.message == "Retuning failed: JudgeUnavailable: it is away"
+    assert status_news(after, after) == []
+    later = after.model_copy(deep=True)
+    later.adapters.tell("skipped: the same", now, outcome=Outcome.SKIPPED)
+    assert status_news(after, later) == []

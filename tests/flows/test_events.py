@@ -96,7 +96,7 @@ async def test_a_failed_run_and_a_leak_reach_the_webhook_that_the_settings_name(
             await ensure_automations("custom-webhook/ours")
         made = ask("POST", f"{server}/automations/filter", json={}).json()
         names = [each["name"] for each in made if each["name"].startswith("kaitoflow ")]
-        assert len(names) == len(set(names)) == 4
+        assert len(names) == len(set(names)) == 7
         before = fresh_status(1)
         after = failed(before)
         [event] = happenings(before, after)
@@ -115,6 +115,7 @@ async def test_a_failed_run_and_a_leak_reach_the_webhook_that_the_settings_name(
             await asyncio.sleep(2)
         wait_until(lambda: "team/hooked failed" in said.told, "the other message")
         assert "team/hooked failed: OutOfMemory | the GPU is full; take a larger" in said.told
+        assert "Read on: kaitoflow explain OutOfMemory" in said.told
         assert "leaked: claim-1 | still drains" in said.told
 
 

@@ -1,6 +1,7 @@
 """A Workspace's time line: machines, nodes, steps and adapters, in the order in which they came."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from flows.commands.show import describe_workspace, print_events
 from flows.places.place import Place
 from flows.timeline import time_line
-from tasks.contract.adapter_history import AdapterRecord, Fate
+from tasks.contract.adapter_history import AdapterRecord, Fate, Outcome
 from tasks.contract.artifacts import PublishedImage
 from tasks.contract.held_cost import Cost, HeldMachine
 from tasks.contract.recorded_event import RecordedEvent
@@ -18,6 +19,7 @@ from tasks.platform.local import LocalPlatform
 from tasks.settings import Settings
 from tests.builders import tuning_workspace
 
+SKIPPED = Outcome.SKIPPED
 IMAGE = PublishedImage(reference="registry.example.com/a:1", digest="sha256:1")
 MACHINE = HeldMachine(
     name="wsa",
@@ -52,6 +54,17 @@ def whole() -> WorkspaceStatus:
         )
     ]
     return status
+
+
+def test_a_look_that_found_nothing_new_and_a_retuning_that_failed_belong_to_the_adapters() -> None:
+    status = WorkspaceStatus()
+    status.adapters.tell("skipped: the same", datetime(2026, 1, 1, tzinfo=UTC), outcome=SKIPPED)
+    failed = event("11:00:00", "JudgeUnavailable", "Retuning failed: it is away")
+    told = [(each.place, each.what, each.told) for each in time_line(status, [failed])]
+    assert told == [
+        ("adapter", "retuning", "skipped: the same"),
+        ("adapter", "JudgeUnavailable", "Retuning failed: it is away"),
+    ]
 
 
 def test_everything_is_one_line_in_its_time() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tasks.contract.errors import BudgetSpent, KaitoflowError, NothingLearned, TrainingDiverged
-from tasks.contract.training_policy import Policy, TrainingPolicy
+from tasks.contract.training_policy import AT_MOST, Policy, TrainingPolicy
 from tasks.contract.units import duration
 from tasks.tuning.pod.ranks import Ranks
 
@@ -72,7 +72,7 @@ class Guard(TrainerCallback):
             self._act(*error, state, control)
         elif self._is_late(elapsed_s):
             late = BudgetSpent(
-                f"a training of at most {self._allowed} was asked for",
+                f"{AT_MOST} {self._allowed} was asked for",
                 f"{where} was reached in {duration(elapsed_s)}",
                 "allow more, or train fewer rows or epochs",
             )
