@@ -3,7 +3,6 @@
 Talks to any `Engine`. Answers from the first moment on: 503 until the engine is there.
 """
 
-from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from serving import errors
 from serving.api.answer_models import Health, Life, ModelAnswer, ModelsAnswer
 from serving.api.described import REFUSAL, described
+from serving.chat_page import chat_page
 from serving.door import accounts, pages
 from serving.errors import ApiError
 from serving.metrics import Metrics
@@ -50,7 +50,7 @@ def _count_refusals(app: FastAPI, metrics: Metrics) -> None:
 def _add_status_routes(app: FastAPI, server: Server) -> None:
     @app.get("/", response_class=HTMLResponse, description="A page to talk to the model.")
     async def page() -> HTMLResponse:
-        return HTMLResponse(resources.files("serving").joinpath("chat.html").read_text())
+        return chat_page()
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health", **described(gives=Health, said="Whether a token has been generated."))
