@@ -152,8 +152,7 @@ def _row(told: Mapping[str, Any], whys: Sequence[str], *, is_wide: bool) -> Mapp
     }
     if is_wide:
         row["REVISION"] = told["revision"][:12]
-        whys = [told["tunes"]["qlora"], told["tunes"]["lora"], told["serves"]]
-        row["WHY NOT"] = "; ".join(dict.fromkeys(why["whyNot"] for why in whys if "whyNot" in why))
+        row["WHY NOT"] = "; ".join(_reasons([told]))
     return row
 
 

@@ -61,7 +61,8 @@ def look(
     Args: logins: the Secrets that could be read, None = there is none of that name; those that are
     not among them may not be read. None = docker's own config of this user counts. own: that one.
     """
-    checks, asked = [], set()
+    checks: list[Check] = []
+    asked: set[tuple[str, str]] = set()
     for each in images:
         try:
             host = parse_reference(each.image).registry

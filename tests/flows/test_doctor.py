@@ -235,7 +235,8 @@ def test_a_login_that_may_not_be_read_or_a_registry_that_is_away_is_only_told(
     private_registry: RunningRegistry,
 ) -> None:
     images = [Named(f"{private_registry.host}/a:1", "push"), Named("127.0.0.1:9/b:1", "")]
-    for logins in ({}, None):
+    nothing: dict[str, Any] = {}
+    for logins in (nothing, None):
         unread, away = look(images, logins)
         assert (unread.result, unread.reason) == ("warn", "RegistryDenied")
         assert "without a login" in unread.detail
