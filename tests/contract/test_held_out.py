@@ -69,3 +69,5 @@ def test_weights_are_told_in_shares_of_the_model_and_bits_only_where_some_are_qu
     adapters = "adapters on 7 layers, 25 % of the weights; 0.5 % as many are trained"
     assert str(WeightCounts(quantized=789, **counts)) == f"4-bit: 78.9 % of the weights; {adapters}"
     assert str(WeightCounts(quantized=0, **counts)) == adapters
+    told = str(WeightCounts(quantized=0, bare_experts=900, **counts))
+    assert "of the weights; none on its experts (90 % of the weights); " in told

@@ -145,6 +145,30 @@ def test_rows_with_one_question_are_on_one_side(twin: Any) -> None:
     assert told.resembling == 0
 
 
+@pytest.mark.parametrize("questions", [100, 500, 900])
+def test_no_question_that_was_trained_on_is_measured_however_many_ask_the_same(
+    questions: int,
+) -> None:
+    rows = [row(number % questions) for number in range(1000)]
+    told = split(rows)
+    asked = {place % questions for place in told.measured}
+    assert told.measured
+    assert not asked & {place % questions for place in told.trained}
+
+
+def test_where_every_row_has_its_like_in_training_none_is_measured_beside_it() -> None:
+    """Each of 64 questions is asked twice, in other words: were rows split one by one, all leak."""
+    rows = [row(number) for number in range(64)]
+    again = [chat(f"Please: {asked_of(one)}", one["messages"][1]["content"]) for one in rows]
+    told = split(rows + again)
+    assert told.held_out
+    assert not {place % 64 for place in told.measured} & {place % 64 for place in told.trained}
+
+
+def asked_of(one: Row) -> str:
+    return str(one["messages"][0]["content"])
+
+
 def test_a_held_out_row_with_a_near_twin_in_training_is_counted_and_not_measured() -> None:
     rows = [row(number) for number in range(200)]
     out = split(rows).measured

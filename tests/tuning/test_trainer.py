@@ -157,6 +157,8 @@ def test_experts_are_trained_and_compared(tmp_path: Path) -> None:
     experts = Runs(tmp_path, write_tiny_experts(tmp_path / "experts"), rows)
     result = main(experts.config(training={"max_steps": 2}, DatasetConfig={}))
     assert (result["steps"], result["held_out"]["answers"]["asked"]) == (2, 4)
+    told = str(WeightCounts(**result["weights"]))
+    assert re.search(r"none on its experts \(\d\S* % of the weights\); ", told)
 
 
 def test_a_comparison_that_fails_costs_nothing_but_its_figures(

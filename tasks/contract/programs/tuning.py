@@ -175,7 +175,8 @@ class WeightCounts:
     """What of the base model was quantised and got adapters, counted once both were done.
 
     bits: of the quantised weights. adapted: weights of the layers that have an adapter.
-    trained: weights of the adapter itself.
+    trained: weights of the adapter itself. bare_experts: weights of experts where none of them has
+        an adapter; pods of an older version tell 0.
     """
 
     total: int
@@ -184,12 +185,15 @@ class WeightCounts:
     layers: int
     adapted: int
     trained: int
+    bare_experts: int = 0
 
     def __str__(self) -> str:
         quantized = f"{self.bits}-bit: {_percent(self.quantized, self.total)} of the weights; "
+        bare = f"none on its experts ({_percent(self.bare_experts, self.total)} of the weights); "
         return (
             f"{quantized if self.quantized else ''}adapters on {self.layers} layers, "
             f"{_percent(self.adapted, self.total)} of the weights; "
+            f"{bare if self.bare_experts else ''}"
             f"{_percent(self.trained, self.total)} as many are trained"
         )
 

@@ -12,6 +12,8 @@ from tasks.contract.programs.tuning import WeightCounts
 from tasks.contract.shapes import LEAST_QUANTIZED_SHARE
 
 _QUANTIZED = (Linear4bit, Linear8bitLt)
+# What the modules of a mixture are called in transformers' architectures.
+_EXPERTS = ".experts."
 
 
 def expect_quantized(model: nn.Module, *, asked: str) -> None:
@@ -37,14 +39,21 @@ def count_weights(model: nn.Module) -> WeightCounts:
     quantized = [module for module in model.modules() if isinstance(module, _QUANTIZED)]
     adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
     sizes = {id(module.weight): _weights(module) for module in quantized}
-    own = [each for name, each in model.named_parameters() if not _is_added(name)]
+    own = {name: each for name, each in model.named_parameters() if not _is_added(name)}
+    counts = {name: sizes.get(id(each), each.numel()) for name, each in own.items()}
+    has_on_experts = any(
+        _EXPERTS in f"{name}." for name, module in model.named_modules() if module in adapted
+    )
     return WeightCounts(
-        total=sum(sizes.get(id(each), each.numel()) for each in own),
+        total=sum(counts.values()),
         quantized=sum(sizes.values()),
         bits=4 if any(isinstance(module, Linear4bit) for module in quantized) else 8,
         layers=len(adapted),
         adapted=sum(_weights(module.get_base_layer()) for module in adapted),
         trained=sum(each.numel() for each in model.parameters() if each.requires_grad),
+        bare_experts=0
+        if has_on_experts
+        else sum(count for name, count in counts.items() if _EXPERTS in name),
     )
 
 
