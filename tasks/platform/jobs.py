@@ -45,7 +45,7 @@ class Jobs:
         await self.own.wait_until_gone(names=OF_JOBS, but_of=kept)
 
     async def remove_lacking(self, pod: Pod) -> None:
-        """No Job without a container that is to be followed, as before its gate was edited."""
+        """No Job without a container that is to be followed, as before an annotation was edited."""
         job = await self._of(pod)
         if job is None:
             return

@@ -371,10 +371,11 @@ class KubernetesPlatform:
         applied = self._applied.get(run)
         if applied and applied.digest == digest:
             return applied.key
-        if pod.candidate is not None:
+        if pod.name in OF_JOBS:
             jobs = await self._jobs(workspace)
             await jobs.remove_lacking(pod)
-            await jobs.remove_outdated(candidate=pod.candidate)
+            if pod.candidate is not None:
+                await jobs.remove_outdated(candidate=pod.candidate)
         named_after, told = await self._as_made(workspace, pod)
         manifests = self._manifests(named_after, pod, told=told)
         named = [(each["kind"], name_of(each)) for each in manifests]

@@ -11,7 +11,7 @@ import yaml
 
 from tasks.contract.errors import GateCommandFailed
 from tasks.contract.programs.evaluation import CommandConfig
-from tasks.contract.steps import CANDIDATE
+from tasks.contract.steps import CANDIDATE, TUNING
 from tasks.contract.workspace import Workspace, parse_workspace
 from tasks.platform.base import Container, Pod
 from tasks.platform.kubernetes import KubernetesPlatform
@@ -105,18 +105,25 @@ async def test_a_command_that_fails_ends_the_job_and_nothing_is_trained_again(
     assert node.started[workspace.metadata.namespace, "tune"] == 1
 
 
-async def test_a_job_that_was_begun_before_the_gate_asked_for_a_command_is_begun_anew(
+@pytest.mark.parametrize(("name", "candidate"), [(CANDIDATE, 2), (TUNING, None)])
+async def test_a_job_that_was_begun_before_an_annotation_asked_for_a_container_is_begun_anew(
     control_plane: ControlPlane,
     platform: KubernetesPlatform,
     workspace: Workspace,
     node: SimulatedNode,
+    name: str,
+    candidate: int | None,
 ) -> None:
     node.scripts["score"] = Script(prints=(SCORES,))
-    await followed(platform, workspace, BEFORE)
+    before_it, with_it = (replace(pod, name=name, candidate=candidate) for pod in (BEFORE, POD))
+    await followed(platform, workspace, before_it)
     before = job(control_plane, workspace)["metadata"]["uid"]
     again = KubernetesPlatform(platform._settings)
     try:
-        assert (await followed(again, workspace, POD))[-1] == {"event": "result", "said": SCORES}
+        assert (await followed(again, workspace, with_it))[-1] == {
+            "event": "result",
+            "said": SCORES,
+        }
     finally:
         await again.close()
         await asyncio.sleep(0.25)  # aiohttp's TLS connections are closed a little later
