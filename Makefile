@@ -63,7 +63,7 @@ bench: prepare-tests ## Run every benchmark of tests/bench
 bench-control: prepare-tests ## Run the control side's benchmark alone: 200 Workspaces on a real control plane
 	@$(BIN)/python tests/bench/bench_control.py
 
-bench-settled: prepare-tests ## Measure what it costs to keep 200 Workspaces true, and how soon what is deleted is back
+bench-settled: prepare-tests ## Measure what 200 kept Workspaces cost, how soon what is deleted is told and back; fails out of bounds
 	@$(BIN)/python tests/bench/bench_settled.py
 
 bench-tuning: prepare-tests ## Measure the trainer beside TRL, well set and as it comes, and as KAITO runs it

@@ -4,7 +4,8 @@ Run as `python tests/bench/bench_settled.py [--many 200] [--harmed 20] [--quiet-
 [--logs FOLDER]`. Everything is real and runs as the chart runs it; one node plays its kubelet, and
 its pods do their work at once. All Workspaces are tuned and served first. Then nothing is done for
 a while, in which nothing may be written; then of some of them, one at a time, the Service or the
-StatefulSet is deleted. Prints the figures and writes build/bench/settled.json.
+StatefulSet is deleted. Prints the figures, writes build/bench/settled.json, and exits with 1 where
+a figure is out of its bound.
 """
 
 import argparse
@@ -13,13 +14,15 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # this file is started by its path
 
+from tasks.contract.status import ConditionType, status_of  # noqa: E402
 from tasks.platform.kube_api import KubeApi  # noqa: E402
 from tasks.platform.manifests.labels import MANAGED_BY  # noqa: E402
 from tests.bench.installation import Installation, running_installation  # noqa: E402
@@ -32,9 +35,12 @@ _DELETED = ("Service", "StatefulSet")
 # What stands where KAITO's controller does.
 _OURS = ("watcher", "worker")
 _KEPT = ("Workspace", "Job", "StatefulSet", "Service", "ConfigMap")
+# What is deleted of a Workspace is back, and its conditions have told of it, within so long; and so
+# much of a core may so many cost the watcher.
+_BOUND_S, _CORES, _OF_WORKSPACES = 5.0, 0.05, 200
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--many", type=int, default=200, help="Workspaces that are kept")
@@ -51,6 +57,9 @@ def main() -> None:
             )
         )
     _report(measured)
+    missed = out_of_bounds(measured)
+    sys.stdout.write("".join(f"out of its bound: {each}\n" for each in missed))
+    return 1 if missed else 0
 
 
 async def _measure(
@@ -63,24 +72,30 @@ async def _measure(
         ready_s = time.monotonic() - began_s
         await asyncio.sleep(_CALM_S)
         quiet = await _stay_quiet(installation, api, quiet_s)
-        back_s = dict[str, list[float]]()
+        deletions = dict[str, list[Deletion]]()
         for at, kind in enumerate(_DELETED):
             # Of each Workspace one thing: what is repaired again at once waits ever longer.
             numbers = range(at * harmed, (at + 1) * harmed)
-            back_s[kind] = [await _delete(api, kind, number) for number in numbers]
+            deletions[kind] = [await _delete(api, kind, number) for number in numbers]
         await _wait_until_ready(api, many)
     return {
         "workspaces": many,
         "all_ready_s": round(ready_s, 1),
         **quiet,
         "back_s": {
-            kind: {
-                "samples": len(each),
-                "p50": round(statistics.median(each), 2),
-                "most": round(max(each), 2),
-            }
-            for kind, each in back_s.items()
+            kind: _spread([each.back_s for each in found]) for kind, found in deletions.items()
         },
+        "told_s": {
+            kind: _spread([each.told_s for each in found]) for kind, found in deletions.items()
+        },
+    }
+
+
+def _spread(samples: Sequence[float]) -> dict[str, float]:
+    return {
+        "samples": len(samples),
+        "p50": round(statistics.median(samples), 2),
+        "most": round(max(samples), 2),
     }
 
 
@@ -120,19 +135,62 @@ async def _versions(api: KubeApi) -> dict[tuple[str, str], str]:
     return found
 
 
-async def _delete(api: KubeApi, kind: str, number: int) -> float:
-    """Seconds until another one is there in the place of what is deleted."""
+@dataclass(frozen=True, kw_only=True)
+class Deletion:
+    """How long after it another object was there, and InferenceReady was no longer True."""
+
+    back_s: float
+    told_s: float
+
+
+async def _delete(api: KubeApi, kind: str, number: int) -> Deletion:
+    """Delete an object of a Workspace, and see both."""
     name = f"kept-{number}"
     old = await api.get(kind, NAMESPACE, name)
     assert old, f"{kind} {name} is not there"
     began_s = time.monotonic()
     await api.delete(kind, NAMESPACE, name)
-    async with asyncio.timeout(_BACK_WITHIN_S):
-        while True:
-            new = await api.get(kind, NAMESPACE, name)
-            if new and new["metadata"]["uid"] != old["metadata"]["uid"]:
-                return time.monotonic() - began_s
-            await asyncio.sleep(_LOOK_S)
+    back_s, told_s = await asyncio.gather(
+        _seconds_until(began_s, lambda: _is_another(api, kind, name, old["metadata"]["uid"])),
+        _seconds_until(began_s, lambda: _tells(api, name)),
+    )
+    return Deletion(back_s=back_s, told_s=told_s)
+
+
+async def _seconds_until(began_s: float, is_so: Callable[[], Awaitable[bool]]) -> float:
+    """Since `began_s`; at most so long as is waited for it at all."""
+    while not await is_so():
+        if time.monotonic() - began_s > _BACK_WITHIN_S:
+            break
+        await asyncio.sleep(_LOOK_S)
+    return time.monotonic() - began_s
+
+
+async def _is_another(api: KubeApi, kind: str, name: str, uid: str) -> bool:
+    found = await api.get(kind, NAMESPACE, name)
+    return found is not None and found["metadata"]["uid"] != uid
+
+
+async def _tells(api: KubeApi, name: str) -> bool:
+    return not status_of(await api.get("Workspace", NAMESPACE, name)).is_true(
+        ConditionType.INFERENCE_READY
+    )
+
+
+def out_of_bounds(measured: Mapping[str, Any]) -> list[str]:
+    """Which figures are not as they have to be, each with its bound."""
+    found = [
+        f"{kind} deleted: {told} after {seconds['most']} s, to be within {_BOUND_S:.0f} s"
+        for told, figures in (("back", measured["back_s"]), ("told", measured["told_s"]))
+        for kind, seconds in figures.items()
+        if seconds["most"] > _BOUND_S
+    ]
+    if measured["writes"]:
+        found.append(f"{measured['writes']} writes while nothing happened, to be none")
+    most = _CORES * measured["workspaces"] / _OF_WORKSPACES
+    if (cores := measured["cores"]["watcher"]) >= most:
+        found.append(f"the watcher took {cores} cores, to be less than {most:.3f}")
+    return found
 
 
 def _report(measured: Mapping[str, Any]) -> None:
@@ -147,6 +205,8 @@ def _report(measured: Mapping[str, Any]) -> None:
     for kind, back in measured["back_s"].items():
         told = f"{back['p50']} (at most {back['most']})"
         rows.append((f"{kind} deleted: back after s", told))
+    for kind, told in measured["told_s"].items():
+        rows.append((f"{kind} deleted: told after s", f"{told['p50']} (at most {told['most']})"))
     sys.stdout.write("".join(f"{what:<40} {figure}\n" for what, figure in rows))
     file = ROOT / "build" / "bench" / "settled.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -154,4 +214,4 @@ def _report(measured: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
