@@ -128,7 +128,7 @@ def _end(now: Condition, status: WorkspaceStatus) -> Happening | None:
 
 
 def _of_steps(before: WorkspaceStatus, after: WorkspaceStatus) -> Iterator[Told]:
-    """Of a training that has ended before its end, since it may take no more."""
+    """Tell of a training that has ended before its end, since it may take no more."""
     known = {(step.name, step.finished) for step in before.steps}
     for step in after.steps:
         if (step.name, step.finished) not in known and AT_MOST in step.detail:

@@ -494,7 +494,7 @@ class KubernetesPlatform:
         return served
 
     async def served(self, workspace: Workspace) -> Workspace | None:
-        """As the revision keeps it that the status names."""
+        """The Workspace in the revision that the status names."""
         status = await self.read_status(workspace)
         return await (await self._server(workspace)).served(status.objects)
 
