@@ -9,7 +9,7 @@ from tasks.contract.programs.serving import ServerConfig
 
 _CACHE_SHARE_OF_FREE_MEMORY = 0.6
 _KEPT_SHARE = 0.25
-_MOST_KEPT_TOKENS = 2**15
+MOST_KEPT_TOKENS = 2**15
 
 
 def context_tokens(config: ServerConfig, model: Any) -> int:
@@ -30,7 +30,7 @@ def cache_tokens(model: Any) -> int:
 
 def shares(tokens: int) -> tuple[int, int]:
     """How many of the tokens that fit beginnings keep, and how many what is in work may have."""
-    kept = min(int(tokens * _KEPT_SHARE), _MOST_KEPT_TOKENS)
+    kept = min(int(tokens * _KEPT_SHARE), MOST_KEPT_TOKENS)
     return kept, tokens - kept
 
 

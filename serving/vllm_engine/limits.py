@@ -9,8 +9,13 @@ from collections.abc import Iterator, Mapping
 from serving.engine import Generation
 from serving.errors import ApiError
 
-_MOST_ALLOWED, _MOST_BIASES, _MOST_STOPS = 1024, 1024, 120  # beside the model's own
-_MOST_BAD_WORDS = 128  # VLLM_MAX_NUM_BAD_WORDS; each form of a word is one
+MOST_ENTRIES = {
+    "allowed_token_ids": 1024,
+    "logit_bias": 1024,
+    "stop_token_ids": 120,  # beside the model's own, and where min_tokens withholds them
+    "bad_words": 128,  # VLLM_MAX_NUM_BAD_WORDS; each form of a word is one
+}
+NOT_BESIDE_GUESSING = ("min_p", "logit_bias")
 _GUESSING = ("speculative-config", "spec-method", "spec-model", "spec-tokens")
 
 
@@ -36,16 +41,15 @@ def expect_computed(generation: Generation, *, guesses: bool) -> None:
 def _refused(generation: Generation, *, guesses: bool) -> Iterator[tuple[str, str]]:
     rules, stops = generation.sampling, generation.stop_token_ids
     sizes = {
-        "allowed_token_ids": (len(rules.allowed_token_ids or ()), _MOST_ALLOWED),
-        "logit_bias": (len(rules.logit_bias), _MOST_BIASES),
-        "stop_token_ids": (len(stops) if generation.min_tokens else 0, _MOST_STOPS),
-        "bad_words": (len(rules.bad_words), _MOST_BAD_WORDS),
+        "allowed_token_ids": len(rules.allowed_token_ids or ()),
+        "logit_bias": len(rules.logit_bias),
+        "stop_token_ids": len(stops) if generation.min_tokens else 0,
+        "bad_words": len(rules.bad_words),
     }
-    for name, (size, most) in sizes.items():
-        if size > most:
-            yield name, f"with {size} entries, and this server's engine takes {most}"
-    ahead = "this server guesses tokens ahead (speculative decoding), which does not go with it"
-    if guesses and rules.min_p > 0:
-        yield "min_p", ahead
-    if guesses and rules.logit_bias:
-        yield "logit_bias", ahead
+    for name, most in MOST_ENTRIES.items():
+        if sizes[name] > most:
+            yield name, f"with {sizes[name]} entries, and this server's engine takes {most}"
+    for name in NOT_BESIDE_GUESSING if guesses else ():
+        if getattr(rules, name):
+            why = "this server guesses tokens ahead (speculative decoding), which does not go with"
+            yield name, f"{why} it"
