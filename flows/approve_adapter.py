@@ -41,6 +41,9 @@ class Word(RunInput):
         " instead says neither: it is asked again.",
     )
     note: str = Field(default="", title="Note", description="Why, to be read in the history.")
+    name: str = Field(
+        default="", title="Your name", description="Who decides, to be read in the history."
+    )
 
 
 @flow(
@@ -73,10 +76,11 @@ async def approve_adapter(
     word = await asuspend_flow_run(wait_for_input=asked, key="word")
 
     async def decide(workspace: Workspace, candidate: AdapterRecord) -> None:
+        by = word.name.strip() or "Prefect"
         if word.approve == "yes":
-            await have_serve(workspace, candidate, by="Prefect", why=word.note or "approved")
+            await have_serve(workspace, candidate, by=by, why=word.note or "approved")
         else:
-            await keep_out(workspace, candidate, by="Prefect", why=word.note or "refused")
+            await keep_out(workspace, candidate, by=by, why=word.note or "refused")
 
     return await _carry_out(workspace.metadata, number, decide)
 

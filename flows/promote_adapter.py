@@ -1,14 +1,16 @@
 """Promotion: an adapter serves in the place of the one that did; a rollback is one, too."""
 
+from datetime import datetime
 from functools import partial
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.adapter_run import end_candidate, recorded_adapter_run, tell
 from flows.run_workspace import serve
 from flows.schedules import PROMOTE_FLOW
 from flows.served import expect_served
-from tasks.contract.adapter_history import AdapterRecord, Fate
+from tasks.contract.adapter_history import AdapterHistory, AdapterRecord, Fate
 from tasks.contract.artifacts import Node
 from tasks.contract.canary import Canary
 from tasks.contract.errors import (
@@ -19,6 +21,7 @@ from tasks.contract.errors import (
 )
 from tasks.contract.retuning import retuning_of
 from tasks.contract.status import ConditionType, WorkspaceStatus
+from tasks.contract.units import utc_moment
 from tasks.contract.workspace import ObjectMeta, Workspace
 from tasks.inference.live import live_server, no_key
 from tasks.inference.promotion import Tried, try_out
@@ -41,6 +44,7 @@ async def promote_adapter(
     namespace: str = "default",
     number: int | None = None,
     refuse: bool = False,
+    rollback: bool = False,
     by: str = "",
     note: str = "",
 ) -> int:
@@ -51,14 +55,25 @@ async def promote_adapter(
         namespace: where it is.
         number: of the adapter; empty = the one that waits for a word.
         refuse: keep it out instead, if it waits for a word.
+        rollback: have the one serve that did before; number and refuse stay empty then.
         by: who says so.
         note: why, to be read in the history.
     """
     expect_served(ObjectMeta(name=name, namespace=namespace))
     workspace = await find_workspace(namespace, name)
+    if rollback and (number or refuse):
+        raise AdapterNotFound(
+            f"{workspace} was to go back to the adapter before",
+            f"{'another was to be refused' if refuse else f'adapter {number} was named'}, too",
+            "leave number and refuse empty to roll back, or rollback to have a number serve",
+        )
     async with recorded_adapter_run(workspace, PROMOTE_FLOW):
-        status = await current_platform().read_status(workspace)
-        chosen = status.adapters.find(number) if number else status.adapters.waiting
+        adapters = (await current_platform().read_status(workspace)).adapters
+        chosen: AdapterRecord | None
+        if rollback:
+            chosen = to_go_back_to(adapters, str(workspace), due=flow_run.scheduled_start_time)
+        else:
+            chosen = adapters.find(number) if number else adapters.waiting
         if chosen is None:
             raise AdapterNotFound(
                 f"an adapter of {workspace} was to be {'refused' if refuse else 'promoted'}",
@@ -67,9 +82,21 @@ async def promote_adapter(
             )
         if refuse:
             await keep_out(workspace, chosen, by=by or "Prefect", why=note or "refused")
-        elif chosen != status.adapters.serving:
-            await have_serve(workspace, chosen, by=by or "Prefect", why=note or "promoted")
+        elif chosen != adapters.serving:
+            why = note or ("rolled back" if rollback else "promoted")
+            await have_serve(workspace, chosen, by=by or "Prefect", why=why)
     return chosen.number
+
+
+def to_go_back_to(adapters: AdapterHistory, workspace: str, *, due: datetime) -> AdapterRecord:
+    """The adapter that served before the one that did when a rollback was due; twice is once.
+
+    Raises: AdapterNotFound: none did.
+    """
+    serving = adapters.serving
+    # What came to serve since is what this run has brought back, before it was killed.
+    is_done = serving and serving.decided and due < utc_moment(serving.decided)
+    return serving if serving and is_done else adapters.before(workspace)
 
 
 async def have_serve(workspace: Workspace, chosen: AdapterRecord, *, by: str, why: str) -> None:

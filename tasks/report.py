@@ -126,7 +126,7 @@ def adapters_report(title: str, adapters: AdapterHistory) -> str:
     lines = [f"# {title}", ""]
     if adapters.told:
         lines += [_cell(adapters.told), ""]
-    lines += ["| adapter | | held-out loss | data | image | by | why |", "| --- " * 7 + "|"]
+    lines += ["| adapter | | held-out loss | cost | data | image | by | why |", "| --- " * 8 + "|"]
     for record in reversed(adapters.records):
         loss = f"{record.held_out.loss_after:.3f}" if record.held_out else ""
         image = f"`{record.image.reference}@{record.image.digest[:19]}`"
@@ -134,6 +134,7 @@ def adapters_report(title: str, adapters: AdapterHistory) -> str:
             str(record.number),
             record.fate,
             loss,
+            record.making.cost,
             record.data[:12],
             image,
             record.by,

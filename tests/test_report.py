@@ -12,7 +12,7 @@ from tasks.contract.held_cost import Cost, HeldMachine
 from tasks.contract.programs.tuning import HeldOut, LossAt, Sample
 from tasks.contract.status import FinishedStep, WorkspaceStatus
 from tasks.contract.workspace import ObjectMeta
-from tasks.report import comparison_report, lineage_report, loss_curve, run_report
+from tasks.report import adapters_report, comparison_report, lineage_report, loss_curve, run_report
 
 HISTORY = [LossAt(step=1, loss=2.0), LossAt(step=2, loss=1.5), LossAt(step=3, loss=1.0)]
 
@@ -191,3 +191,16 @@ def test_a_person_who_is_to_decide_sees_both_adapters_and_how_to_say_it() -> Non
 def test_a_candidate_beside_nothing_can_be_decided_about_too() -> None:
     text = comparison_report(ObjectMeta(name="a"), an_adapter(2), None)
     assert "|" not in text
+
+
+def test_the_adapters_of_a_workspace_have_what_each_cost() -> None:
+    image = PublishedImage(reference="r.example.com/a:1-g2", digest="sha256:2")
+    records = [
+        AdapterRecord(number=2, image=image, making=Making(price_usd=0.5)),
+        AdapterRecord(number=3, image=image),
+    ]
+    _title, _blank, heading, _line, newest, older = adapters_report(
+        "Adapters", AdapterHistory(records=records)
+    ).splitlines()
+    assert heading == "| adapter | | held-out loss | cost | data | image | by | why |"
+    assert (newest.count("$"), older.split(" | ")[3]) == (0, "$0.50")

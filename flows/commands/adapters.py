@@ -15,7 +15,6 @@ from flows.places.base import WrongUsage, find_workspace
 from flows.places.place import Place, open_objects
 from tasks.contract.adapter_diff import AdapterDiff, Row, choose, diff
 from tasks.contract.adapter_history import AdapterRecord
-from tasks.contract.errors import AdapterNotFound
 from tasks.contract.redaction import one_line
 
 
@@ -53,13 +52,7 @@ def rollback(name: str, *, note: str, namespace: str | None, place: Place) -> in
     """Have the adapter serve that did before."""
     with open_objects(place) as objects:
         stored = find_workspace(objects, name, namespace)
-        former = stored.status.adapters.former
-        if former is None:
-            raise AdapterNotFound(
-                f"{stored.workspace} was to go back to the adapter before",
-                "none has served before the one that does",
-                f"see which there are (kaitoflow history {name})",
-            )
+        former = stored.status.adapters.before(str(stored.workspace))
         note = note or "rolled back"
         objects.promote(stored.workspace, former.number, by=getpass.getuser(), note=note)
         stored = find_workspace(objects, name, namespace)
@@ -85,6 +78,7 @@ def print_history(name: str, *, namespace: str | None, place: Place) -> int:
             "TUNED": record.tuned,
             "LOSS": f"{record.held_out.loss_after:.3f}" if record.held_out else "",
             "SECONDS": f"{record.making.seconds:.0f}" if record.making.seconds else "",
+            "COST": record.making.cost,
             "DATA": record.data[:12],
             "SETTINGS": record.training[:12],
             "IMAGE": f"{record.image.reference}@{record.image.digest[:19]}",

@@ -123,7 +123,7 @@ def _facts(record: AdapterRecord) -> dict[str, str]:
         "data": record.data.removeprefix("sha256:")[:12],
         "rows": "" if making.rows is None else str(making.rows),
         "tuned for": "" if making.seconds is None else duration(making.seconds),
-        "cost": "" if making.price_usd is None else f"${making.price_usd:,.2f}",
+        "cost": making.cost,
         "image": record.image.reference,
         "digest": record.image.digest.removeprefix("sha256:")[:12],
         "by": record.by,

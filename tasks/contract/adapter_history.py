@@ -65,6 +65,11 @@ class Making(_Part):
     seconds: float | None = None
     price_usd: float | None = None
 
+    @property
+    def cost(self) -> str:
+        """What it cost, in words; empty = not known."""
+        return "" if self.price_usd is None else f"${self.price_usd:,.2f}"
+
 
 class Beside(_Part):
     """What the gate has measured of an adapter beside the one that served; number: of that one."""
@@ -215,6 +220,19 @@ class AdapterHistory(_Part):
                 f"adapter {number} was asked for", f"there is none (known: {known})", "name another"
             )
         return found
+
+    def before(self, workspace: str) -> AdapterRecord:
+        """The adapter that a rollback of a Workspace has serve.
+
+        Raises: AdapterNotFound.
+        """
+        if self.former is None:
+            raise AdapterNotFound(
+                f"{workspace} was to go back to the adapter before",
+                "none has served before the one that does",
+                "see which there are (kaitoflow history NAME)",
+            )
+        return self.former
 
     def begin(self, data: DataMarks, *, run: str = "", free: int = 0) -> Candidate:
         """The candidate to tune from this data: the one that is being made of it, or a new one.

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.cluster
 DEFAULT = "NAME INSTANCE RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE"
 WIDE = (
     "NAME INSTANCE RESOURCEREADY INFERENCEREADY WORKSPACEREADY JOBSTARTED WORKSPACESUCCEEDED "
-    "STATE PROGRESS REASON TARGETNODECOUNT AGE"
+    "STATE PROGRESS REASON RETUNED TARGETNODECOUNT AGE"
 )
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 MACHINE = "Standard_NC24ads_A100_v4"
@@ -62,6 +62,7 @@ def tuning_status() -> WorkspaceStatus:
         adapter_run=AdapterRun(flow="retune-workspace", flow_run_id="4567", since=utc_text(THEN)),
     )
     status.remember_image("sha256:1", now=THEN)
+    status.adapters.tell("skipped: the data has the same ETag", THEN)
     status.set_condition(ConditionType.ACCEPTED, status="True", reason="Accepted", now=THEN)
     status.set_condition(ConditionType.RESOURCE_READY, status="True", reason="Ready", now=THEN)
     status.set_condition(ConditionType.JOB_STARTED, status="True", reason="Started", now=THEN)
@@ -117,6 +118,7 @@ def test_wide_columns_tell_what_is_under_way_and_why(
             "STATE": "Running",
             "PROGRESS": "tune 3/10 loss 1.500 70 tokens/s ETA 2 min",
             "REASON": "Pending",
+            "RETUNED": "2026-01-01T00:00:00Z skipped: the data has the same ETag",
             "TARGETNODECOUNT": "1",
         }.items()
     )

@@ -1,13 +1,15 @@
 """What becomes of a candidate, by its gate and by who has the last word; and of a killed run."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.decide_candidate import decide, try_candidate_out
-from flows.promote_adapter import keep_out, promote
+from flows.promote_adapter import keep_out, promote, to_go_back_to
 from flows.retune_workspace import expect_tuned
+from tasks.contract.adapter_history import AdapterHistory
 from tasks.contract.errors import AdapterNotFound, InvalidWorkspace
 from tasks.contract.workspace import Manifests, parse_workspace
 from tasks.platform.local import LocalPlatform
@@ -81,6 +83,24 @@ async def test_a_run_that_was_killed_and_begins_again_promotes_once(
     for _ in range(2):
         await promote(workspace, CANDIDATE, by="gate", why="better")
     assert told(platform, workspace) == (["served", "serving"], "sha256:2")
+
+
+async def test_a_rollback_that_was_killed_and_begins_again_goes_back_once(
+    platform: LocalPlatform,
+) -> None:
+    workspace = await tuned(platform)
+    await promote(workspace, CANDIDATE, by="gate", why="better")
+    due = datetime.now(UTC) + timedelta(seconds=1)
+    for _ in range(2):
+        adapters = platform.store.read_status(workspace).adapters
+        back = to_go_back_to(adapters, str(workspace), due=due)
+        assert back.number == 1
+        adapters.promote(back.number, by="ana", why="rude", now=due + timedelta(seconds=2))
+        status = platform.store.read_status(workspace)
+        status.adapters = adapters
+        platform.store.write_status(workspace, status)
+    with pytest.raises(AdapterNotFound, match="none has served before"):
+        to_go_back_to(AdapterHistory(), str(workspace), due=due)
 
 
 async def test_the_history_keeps_to_its_bound(platform: LocalPlatform) -> None:
