@@ -1,5 +1,6 @@
 """What a weights folder says of itself, once it is complete."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,14 @@ class Marker:
     files: dict[str, int]
     digests: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+
+    @property
+    def files_digest(self) -> str:
+        """One digest of all files by their names and digests; empty where these are not known."""
+        if not self.digests:
+            return ""
+        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.digests.items()))
+        return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def read_marker(weights_dir: Path) -> Marker | None:

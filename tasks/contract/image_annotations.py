@@ -12,8 +12,12 @@ BASE_NAME = "org.opencontainers.image.base.name"
 REVISION = "org.opencontainers.image.revision"
 BASE_MODEL = "io.kaitoflow.base.model"
 BASE_REVISION = "io.kaitoflow.base.revision"
-# Of a base model's own image: the hub's commit that its files are of.
+# The hub's commit that the base model's files are of, and one digest of all of them.
 BASE_COMMIT = "io.kaitoflow.base.commit"
+BASE_FILES = "io.kaitoflow.base.files"
+# Of what made the adapter, and the loss on held-out answers before and after, as JSON.
+VERSION = "io.kaitoflow.version"
+HELD_OUT = "io.kaitoflow.held-out"
 DATASET_DIGEST = "io.kaitoflow.dataset.digest"
 # Of a candidate's image: the run that has begun it, whoever went on with it.
 CANDIDATE_OF = "io.kaitoflow.candidate-of"

@@ -85,6 +85,22 @@ def test_an_image_says_what_it_is_and_the_caller_has_the_last_word(
     }
 
 
+def test_an_image_says_what_its_adapter_was_made_from_and_what_it_came_to(adapter: Path) -> None:
+    held_out = {"rows": 12, "loss_before": 2.0, "loss_after": 1.5}
+    metrics = {
+        "dataset_digest": "d",
+        "base_commit": "c0ffee",
+        "base_files": "",
+        "versions": {"kaitoflow": "0.1.0", "torch": "2"},
+        "held_out": held_out | {"sample": None},
+    }
+    (adapter / "metrics.json").write_text(json.dumps(metrics))
+    told = push_image(push_config(adapter, REFERENCE, push=False)).annotations
+    assert json.loads(told["io.kaitoflow.held-out"]) == held_out
+    assert (told["io.kaitoflow.base.commit"], told["io.kaitoflow.version"]) == ("c0ffee", "0.1.0")
+    assert "io.kaitoflow.base.files" not in told
+
+
 def test_a_local_path_of_the_base_model_is_not_published(adapter: Path) -> None:
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/bob/phi"}')
     result = push_image(push_config(adapter, REFERENCE, push=False))

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from transformers import (
 )
 
 from serving.model.loading import preferred_dtype
+from serving.weights.marker import MARKER, Marker
 from tasks.contract.errors import (
     DatasetRowsInvalid,
     GpuIncompatible,
@@ -116,6 +119,29 @@ def test_the_adapter_names_its_base_model_and_revision(runs: Runs) -> None:
     assert config["revision"] == "abc123"
     assert config["target_modules"] == sorted(config["target_modules"])
     assert len(config["target_modules"]) == 7
+
+
+def test_the_adapter_names_the_commit_and_files_that_its_revision_stood_for(
+    runs: Runs, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(runs.weights_dir, weights)
+    marker = Marker(
+        model_id="tests/tiny",
+        revision="main",
+        source="hub",
+        files={"model.safetensors": 1},
+        digests={"model.safetensors": "aa"},
+        commit="c0ffee",
+    )
+    (weights / MARKER).write_text(json.dumps(asdict(marker)))
+    here = Runs(tmp_path, weights, runs.train_file)
+    result = main(replace(here.config(training={"max_steps": 1}), base_revision="main"))
+    metrics = published(result, "metrics.json")
+    assert (metrics["base_commit"], metrics["base_files"]) == ("c0ffee", marker.files_digest)
+    assert metrics["versions"]["kaitoflow"] == version("kaitoflow")
+    card = (Path(result["adapter"]) / "README.md").read_text()
+    assert "(revision `main`, commit `c0ffee`)" in card
 
 
 def test_the_adapter_loads_over_its_base_model_and_changes_it(runs: Runs) -> None:

@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tasks.contract.errors import (
     KaitoflowError,
@@ -13,10 +15,14 @@ from tasks.contract.errors import (
     TagTaken,
 )
 from tasks.contract.image_annotations import (
+    BASE_COMMIT,
+    BASE_FILES,
     CANDIDATE_OF,
     CONTINUED_FROM,
     CONTINUED_WEIGHTS,
     DATASET_DIGEST,
+    HELD_OUT,
+    VERSION,
 )
 from tasks.contract.image_reference import Reference, parse_push_reference
 from tasks.contract.programs.image import PushConfig, PushResult, TagConfig
@@ -104,9 +110,21 @@ def _origin_annotations(adapter_dir: Path) -> dict[str, str]:
         told = {DATASET_DIGEST: str(metrics["dataset_digest"])}
         if start := metrics.get("continued_from"):
             told |= {CONTINUED_FROM: str(start["name"]), CONTINUED_WEIGHTS: str(start["weights"])}
+        told |= {
+            BASE_COMMIT: metrics.get("base_commit") or "",
+            BASE_FILES: metrics.get("base_files") or "",
+            VERSION: metrics.get("versions", {}).get("kaitoflow", ""),
+            HELD_OUT: _told_held_out(metrics.get("held_out")),
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    return told
+    return {name: text for name, text in told.items() if text}
+
+
+def _told_held_out(held_out: Mapping[str, Any] | None) -> str:
+    if held_out is None:
+        return ""
+    return json.dumps({name: held_out[name] for name in ("rows", "loss_before", "loss_after")})
 
 
 def _send_image(config: PushConfig, reference: Reference, layout: Layout, image: Image) -> int:

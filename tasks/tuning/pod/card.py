@@ -14,8 +14,8 @@ tags: [lora, {method}, kaitoflow]
 
 # LoRA adapter for {base_model}
 
-Made by Kaitoflow from `{base_model}` (revision `{base_revision}`) with {method}, on {rows} rows
-({tokens} tokens) of the dataset `{dataset_digest}`{start}.
+Made by Kaitoflow from `{base_model}` (revision `{base_revision}`{commit}) with {method}, on
+{rows} rows ({tokens} tokens) of the dataset `{dataset_digest}`{start}.
 """
 _LOAD = """
 ## Use
@@ -42,8 +42,15 @@ def model_card(metrics: Mapping[str, Any]) -> str:
         tokens=metrics["tokens"],
         dataset_digest=metrics["dataset_digest"],
         start=_start(metrics.get("continued_from")),
+        commit=_commit(metrics),
     )
     return front + _results(metrics) + _settings(metrics["settings"]) + _LOAD.format(**facts)
+
+
+def _commit(metrics: Mapping[str, Any]) -> str:
+    """What a revision that is no commit stood for."""
+    commit = metrics.get("base_commit")
+    return f", commit `{commit}`" if commit and commit != metrics["base_revision"] else ""
 
 
 def _start(continued_from: Mapping[str, str] | None) -> str:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from serving.weights.marker import read_marker
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.training_config import TrainingConfig
 from tasks.tuning.pod.rows import Rows
@@ -12,7 +13,7 @@ from tasks.tuning.pod.trainer import AnswerTrainer
 from tasks.tuning.pod.weights import count_weights
 
 _NOT_COMPARED_YET = "the run was stopped before they were compared"
-_VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+_VERSIONS = ("kaitoflow", "torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
 def metrics_of(
@@ -25,9 +26,12 @@ def metrics_of(
         for line in trainer.state.log_history
         if "loss" in line or "eval_loss" in line
     ]
+    marker = read_marker(config.weights_dir)
     return {
         "base_model": config.base_model,
         "base_revision": config.base_revision,
+        "base_commit": marker.commit if marker else "",
+        "base_files": marker.files_digest if marker else "",
         "dataset_digest": config.dataset_digest,
         "method": settings.method,
         "settings": _settings(settings, trainer),
