@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from serving.tool_calls import ToolForm
+from serving.tool_calls import CallReader, CallSpelling, ToolForm
 from tasks.contract.errors import KaitoflowError
 from tasks.contract.programs.serving import AdapterSource
 
@@ -37,10 +37,21 @@ ASKED = ChatForm()
 
 @dataclass(frozen=True)
 class Tools:
-    """How a model's calls of tools are read; specials: texts that are none of what it says."""
+    """How a model's calls of tools are read and written.
+
+    specials: texts that are none of what it says. spelling: a call letter by letter, if it is JSON.
+    marks: the special tokens by their texts. most: the calls of an answer that count; None = all.
+    """
 
     form: ToolForm
     specials: frozenset[str]
+    spelling: CallSpelling | None = None
+    marks: Mapping[str, int] = field(default_factory=dict)
+    most: int | None = None
+
+    def reader(self) -> CallReader:
+        """What reads the calls of one answer."""
+        return CallReader(self.form, self.specials, most=self.most)
 
     @property
     def are_special(self) -> bool:
@@ -78,7 +89,8 @@ class Generation:
     prompt + max_tokens fit into the engine's context. stop: texts that end a continuation and are
     not part of it, unless shows_stop says so. stop_token_ids: besides the model's own, which
     ignore_eos passes over. shows_special: whether special tokens are part of the text.
-    schema: a JSON schema, as text, that answers are held to.
+    schema: a JSON schema, as text, that answers are held to. grammar: that they are held to
+    instead, in llguidance's words (Lark).
     top_logprobs: how many of the likeliest tokens are told beside each that is chosen; None = not
     even that one's. scores_prompt: whether the prompt's tokens are told so, too.
     """
@@ -94,6 +106,7 @@ class Generation:
     shows_stop: bool = False
     shows_special: bool = False
     schema: str | None = None
+    grammar: str | None = None
     top_logprobs: int | None = None
     scores_prompt: bool = False
     sampling: Sampling = field(default_factory=Sampling)
@@ -300,6 +313,9 @@ class Engine(Protocol):
 
     def check_schema(self, schema: str) -> None:
         """Nothing when answers can be held to a JSON schema. Raises: ApiError."""
+
+    def check_grammar(self, grammar: str) -> None:
+        """Nothing when answers can be held to a grammar of tools. Raises: ApiError."""
 
     def submit(self, *generations: Generation) -> Stream:
         """Start or queue a request; its continuations are numbered through.

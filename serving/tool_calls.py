@@ -16,6 +16,7 @@ from typing import Any
 from tasks.chat.bounds import TemplateRefusal
 from tasks.chat.template import ChatTemplate
 
+_SHOWN_NAME = "lookup"  # of the tool that a template is shown
 _ID_LETTERS = string.ascii_letters + string.digits
 _ID_LENGTH = 9  # templates of Mistral's take no other
 
@@ -97,17 +98,58 @@ FORMS = (
 )
 
 
+@dataclass(frozen=True)
+class CallSpelling:
+    """How a template spells one call: texts around what is JSON.
+
+    key: what the arguments are called beside the name; None = the name stands before the JSON.
+    """
+
+    before: str
+    key: str | None
+    after: str
+
+    def opening(self, name: str) -> str:
+        """The text before a call's JSON."""
+        return self.before if self.key else self.before.replace(_SHOWN_NAME, name)
+
+
 def find_form(template: ChatTemplate, specials: Collection[str]) -> ToolForm | None:
     """How the template's model writes calls; None = it has no tools, or writes them otherwise."""
+    said = _shown_call(template)
+    return next((form for form in FORMS if said and _reads(form, said, specials)), None)
+
+
+def find_spelling(
+    template: ChatTemplate, form: ToolForm, specials: Collection[str]
+) -> CallSpelling | None:
+    """A call letter by letter, so that an answer can be held to one; None = it is not JSON."""
+    said = _shown_call(template) or ""
+    start = said.find(form.begins)
+    json_at = said.find("{", start)
+    if start < 0 or json_at < 0:
+        return None
+    found, end = json.JSONDecoder().raw_decode(said, json_at)
+    if form.ends:
+        after = said[end : said.index(form.ends, end) + len(form.ends)]
+    else:
+        after = re.split("|".join(map(re.escape, specials)) or r"(?!)", said[end:])[0].strip()
+    key = next((key for key in ("arguments", "parameters") if key in found), None)
+    is_plain = found.get("name") == _SHOWN_NAME if key else _SHOWN_NAME in said[start:json_at]
+    return CallSpelling(said[start:json_at], key, after) if is_plain else None
+
+
+def _shown_call(template: ChatTemplate) -> str | None:
+    """What an assistant says in a template that calls a tool; None = it shows no tools."""
     tool = {
         "type": "function",
         "function": {
-            "name": "lookup",
+            "name": _SHOWN_NAME,
             "description": "Looks a key up.",
             "parameters": {"type": "object", "properties": {"key": {"type": "string"}}},
         },
     }
-    function = {"name": "lookup", "arguments": {"key": "val7"}}
+    function = {"name": _SHOWN_NAME, "arguments": {"key": "val7"}}
     call = {"id": "call00001", "type": "function", "function": function}
     talk: list[dict[str, Any]] = [
         {"role": "user", "content": "q"},
@@ -121,8 +163,7 @@ def find_form(template: ChatTemplate, specials: Collection[str]) -> ToolForm | N
     if "Looks a key up." not in asked:
         return None
     shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, told, strict=False))
-    said = told[sum(1 for _ in shared) :]
-    return next((form for form in FORMS if _reads(form, said, specials)), None)
+    return told[sum(1 for _ in shared) :]
 
 
 def _reads(form: ToolForm, said: str, specials: Collection[str]) -> bool:
@@ -130,16 +171,22 @@ def _reads(form: ToolForm, said: str, specials: Collection[str]) -> bool:
     _, calls = reader.add(said)
     calls = [*calls, *reader.finish()[1]]
     return [(call.name, json.loads(call.arguments)) for call in calls] == [
-        ("lookup", {"key": "val7"})
+        (_SHOWN_NAME, {"key": "val7"})
     ]
 
 
 class CallReader:
     """Parts the text of one answer into what is said and the calls in it, as it comes in."""
 
-    def __init__(self, form: ToolForm, specials: Collection[str]) -> None:
-        """Read calls of a form; specials: texts of special tokens, which are no part of either."""
+    def __init__(
+        self, form: ToolForm, specials: Collection[str], *, most: int | None = None
+    ) -> None:
+        """Read calls of a form, or the first of them.
+
+        specials: texts of special tokens, which are no part of either.
+        """
         self._form = form
+        self._most = most
         others = {*specials} - {form.begins, form.ends or "", "[ARGS]", "[CALL_ID]"}
         longest_first = sorted(filter(None, others), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -190,7 +237,7 @@ class CallReader:
 
     def _read(self, inner: str) -> list[ToolCall]:
         try:
-            return self._form.read(self._special.sub("", inner).strip())
+            return self._form.read(self._special.sub("", inner).strip())[: self._most]
         except (ValueError, RecursionError):
             return []  # what looks like a call and is none is said
 

@@ -234,14 +234,14 @@ class ResponseAnswer(Answer):
     max_output_tokens: int | None
     max_tool_calls: None
     metadata: dict[str, str]
-    parallel_tool_calls: Literal[True]
+    parallel_tool_calls: bool
     previous_response_id: None
     reasoning: dict[str, None]
     service_tier: Literal["default"]
     store: Literal[False]
     temperature: float
     text: dict[str, Any]
-    tool_choice: Literal["none", "auto"]
+    tool_choice: Literal["none", "auto", "required"] | dict[str, str]
     tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float

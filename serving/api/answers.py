@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from serving.api.openai_protocol import ChatCompletionRequest
 from serving.door.accounts import spend
 from serving.engine import (
     DeviceFullError,
@@ -32,17 +33,25 @@ class Answering:
     """Who answers a request: the name that it was asked under, and the version behind it.
 
     report: told once how it went, by the tokens that were generated; None = it failed.
+    unenforced: what was asked for and is left to the model.
     """
 
     name: str
     version: str
     fingerprint: str | None
     report: Callable[[int | None], None]
+    unenforced: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
         """What every answer says of its origin."""
-        return {"X-Kaitoflow-Generation": self.version}
+        told = {"X-Kaitoflow-Unenforced": self.unenforced} if self.unenforced else {}
+        return {"X-Kaitoflow-Generation": self.version} | told
+
+    def told_of(self, asked: ChatCompletionRequest, generation: Generation) -> "Answering":
+        """The same, where strict arguments are left to the model, with a word of it."""
+        is_left = asked.is_strict and generation.grammar is None
+        return replace(self, unenforced="tools.function.strict") if is_left else self
 
 
 def check_rows(engine: Engine, rows: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from serving.api.answers import Answering, Shape, Usage
 from serving.api.logprobs import chat_logprobs, text_logprobs
-from serving.api.openai_protocol import GenerateRequest
+from serving.api.openai_protocol import GenerateRequest, StreamOptions
 from serving.engine import Generation, Piece, Tools
 from serving.errors import ApiError
 from serving.tool_calls import CallReader, ToolCall
@@ -29,16 +29,18 @@ class _Chunked(Shape, Protocol):
         """What a stream says at its end, where it was asked to count."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chunks:
     """Tells an answer in chunks.
 
     count: of its continuations. counted: whether a last chunk tells what it cost.
+    so_far: what it has cost until now, where each chunk is to tell it.
     """
 
     shape: _Chunked
     count: int
     counted: bool
+    so_far: Usage | None = None
 
     def begin(self) -> Iterator[str]:
         for index in range(self.count):
@@ -46,11 +48,15 @@ class Chunks:
                 yield self._chunk(first)
 
     def go_on(self, piece: Piece) -> Iterator[str]:
+        if self.so_far:
+            tokens = self.so_far.completion_tokens + piece.tokens
+            self.so_far = replace(self.so_far, completion_tokens=tokens)
         if part := self.shape.part(piece):
             yield self._chunk(part)
 
     def _chunk(self, chunk: dict[str, Any]) -> str:
-        return _event(chunk | ({"usage": None} if self.counted else {}))
+        told = {"usage": written(self.so_far) if self.so_far else None} if self.counted else {}
+        return _event(chunk | told)
 
     def end(self, usage: Usage) -> Iterator[str]:
         if self.counted:
@@ -75,8 +81,14 @@ def chunks_of(
     """How the answer is told where a stream was asked for; None = as a whole."""
     if not asked.stream:
         return None
-    counted = asked.stream_options is not None and asked.stream_options.include_usage
-    return Chunks(shape, sum(generation.n for generation in generations), counted)
+    options = asked.stream_options or StreamOptions()
+    prompt_tokens = sum(len(generation.prompt_ids) for generation in generations)
+    return Chunks(
+        shape,
+        count=sum(generation.n for generation in generations),
+        counted=options.include_usage,
+        so_far=Usage(prompt_tokens, 0) if options.continuous_usage_stats else None,
+    )
 
 
 def written(usage: Usage) -> dict[str, int]:
@@ -121,7 +133,7 @@ class ChatShape:
         if self._tools is None:
             return piece.text, []
         if piece.index not in self._readers:
-            self._readers[piece.index] = CallReader(self._tools.form, self._tools.specials)
+            self._readers[piece.index] = self._tools.reader()
         said, calls = self._readers[piece.index].read(piece.text, is_last=bool(piece.finish_reason))
         self._calls[piece.index] += len(calls)
         return said, calls

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from serving.api.kaito_protocol import ChatRequest
 from serving.api.openai_protocol import ChatCompletionRequest, Conversation, GenerateRequest
+from serving.call_grammar import Offered, grammar_of
 from serving.engine import Engine, Generation, Message, Sampling, Tools
 from serving.errors import ApiError, shown
 
@@ -71,7 +73,7 @@ async def from_chat(
     """
     prompt_ids = await asyncio.to_thread(encode_conversation, engine, asked, model)
     await check_schema(engine, asked)
-    tools = engine.prompts.tools_of(model) if asked.may_call else None
+    tools = _tools(engine, asked, model)
     generation = from_openai(
         engine,
         asked,
@@ -81,7 +83,48 @@ async def from_chat(
         prompt_field=prompt_field,
         shows_special=tools is not None and tools.are_special,
     )
-    return generation, tools
+    if tools is None:
+        return generation, None
+    if tools.most and tools.form.ends:  # nothing more is written behind the first call
+        generation = replace(generation, stop=(*generation.stop, tools.form.ends))
+    grammar = _grammar(asked, tools)
+    if grammar is not None:
+        await asyncio.to_thread(engine.check_grammar, grammar)
+    return replace(generation, grammar=grammar), tools
+
+
+def _tools(engine: Engine, asked: ChatCompletionRequest, model: str) -> Tools | None:
+    """How calls in the answer are read, if it may call. Raises: ApiError."""
+    if not asked.may_call:
+        return None
+    tools = engine.prompts.tools_of(model)
+    return tools if asked.parallel_tool_calls else replace(tools, most=1)
+
+
+def _grammar(asked: ChatCompletionRequest, tools: Tools) -> str | None:
+    """What the answer is held to, if to anything. Raises: ApiError: it must call, and cannot."""
+    if not (asked.must_call or asked.is_strict):
+        return None
+    offered = [
+        Offered(each.name, each.parameters, is_held=asked.must_call or bool(each.strict))
+        for each in asked.callable
+    ]
+    grammar = tools.spelling and grammar_of(
+        offered,
+        form=tools.form,
+        spelling=tools.spelling,
+        marks=tools.marks,
+        must=asked.must_call,
+    )
+    if asked.must_call and grammar is None:
+        raise ApiError(
+            400,
+            "tool_choice asks for a call, and the model's chat template writes none as JSON, which"
+            " is all that an answer can be held to; leave the choice to the model (auto)",
+            param="tool_choice",
+            code="unsupported_parameter",
+        )
+    return grammar
 
 
 async def check_schema(engine: Engine, asked: GenerateRequest) -> None:

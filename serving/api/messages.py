@@ -1,7 +1,7 @@
 """The turns of a conversation and the tools in it, which OpenAI's bodies and KAITO's share."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from serving.api.protocol import Body, Neutral, nullable, taken_too, without_neutral
+from serving.api.protocol import Body, Flag, Neutral, nullable, taken_too, without_neutral
 
 # What answers of this server and of others carry beside their text: clients send them back as they
 # came (`messages.append(response.choices[0].message)`).
@@ -65,12 +65,15 @@ class CalledTool(Body):
 
 
 class Function(Body):
-    """A function that the model may call; parameters: a JSON schema."""
+    """A function that the model may call.
+
+    parameters: a JSON schema. strict: whether arguments are held to it where the model may choose.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
+    strict: Flag | None = None
 
 
 class Tool(Body):
@@ -80,13 +83,34 @@ class Tool(Body):
     function: Function
 
 
-def _left_to_the_model(choice: Any) -> Any:
-    if choice in ("auto", "none"):
+class FunctionName(Body):
+    """Which function."""
+
+    name: str
+
+
+class NamedFunction(Body):
+    """The one function that the answer is to call."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+ChoiceMode = Literal["none", "auto", "required"]
+
+
+def mode_or_name(choice: Any) -> Any:
+    """A choice of tools, if it is one of those that this server keeps."""
+    if isinstance(choice, str) and choice in get_args(ChoiceMode):
         return choice
-    raise ValueError("the model is left to choose: auto or none")
+    if isinstance(choice, NamedFunction):
+        return choice
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        return choice
+    raise ValueError("none, auto, required or one function by its name was expected")
 
 
-ToolChoice = Annotated[Literal["none", "auto"], BeforeValidator(_left_to_the_model)]
+ToolChoice = Annotated[ChoiceMode | NamedFunction, BeforeValidator(mode_or_name)]
 
 
 _PART = {

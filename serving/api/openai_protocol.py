@@ -5,11 +5,12 @@ Hints that change no text anywhere are let pass.
 
 import json
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
-from serving.api.messages import ChatMessage, Tool, ToolChoice
+from serving.api.messages import ChatMessage, Function, NamedFunction, Tool, ToolChoice
 from serving.api.protocol import (
     ONE_OR_MANY_STOPS,
     WHOLE,
@@ -40,7 +41,6 @@ _OPENAI_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": (None, []),
     "length_penalty": (None, 1),
     "modalities": (None, ["text"]),
-    "parallel_tool_calls": (None, True),
     "prediction": (None,),
     "prompt_logprobs": (None,),
     "reasoning_effort": (None, "none"),
@@ -55,6 +55,7 @@ _CHAT_NEUTRAL: Neutral = _OPENAI_NEUTRAL | {
     "echo": (None, False),
 }
 _TEXT_NEUTRAL: Neutral = _OPENAI_NEUTRAL | {
+    "parallel_tool_calls": (None, True),
     "tool_choice": (None, "none", "auto"),
     "tools": (None, []),
     "add_generation_prompt": (None, True),
@@ -77,14 +78,18 @@ OPENAI_HINTS = (
 class StreamOptions(Body):
     """What a stream brings beside its text; include_usage: a last chunk counts the tokens.
 
+    continuous_usage_stats: each chunk says what it has cost so far, where it is counted at all.
     include_obfuscation (padding against those who read sizes off the wire) changes no text.
     """
 
     include_usage: Flag = False
+    continuous_usage_stats: Flag | None = None
     include_obfuscation: Flag | None = None
 
 
 _MOST_SCHEMA_CHARACTERS = 65_536
+# What would have to come, or not to come, against what a grammar says.
+_AGAINST_A_GRAMMAR = ("allowed_token_ids", "bad_words", "ignore_eos", "min_tokens")
 TopLogprobs = Annotated[int, Field(strict=True, ge=0, le=20), WHOLE]
 Bias = Annotated[Real, Field(ge=-100, le=100)]
 Words = Annotated[
@@ -177,12 +182,12 @@ class GenerateRequest(SamplingOptions):
             return self
         if len(schema) > _MOST_SCHEMA_CHARACTERS:
             raise ValueError(f"the schema has over {_MOST_SCHEMA_CHARACTERS} characters")
-        others = ("allowed_token_ids", "bad_words", "ignore_eos", "min_tokens", "tools")
-        if given := [name for name in others if getattr(self, name, None)]:
-            raise ValueError(
-                f"an answer of a schema goes with no {given[0]}; leave one of them out"
-            )
+        self._goes_with("an answer of a schema", but=(*_AGAINST_A_GRAMMAR, "tools"))
         return self
+
+    def _goes_with(self, what: str, *, but: Sequence[str]) -> None:
+        if given := [name for name in but if getattr(self, name, None)]:
+            raise ValueError(f"{what} goes with no {given[0]}; leave one of them out")
 
     @property
     @abstractmethod
@@ -211,7 +216,34 @@ class Conversation(Body):
     @property
     def may_call(self) -> bool:
         """Whether the answer may call a tool."""
-        return bool(self.tools) and self.tool_choice == "auto"
+        return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer is a call of a tool."""
+        return self.tool_choice not in ("none", "auto")
+
+    @property
+    def callable(self) -> list[Function]:
+        """The functions that the answer may call."""
+        functions = [tool.function for tool in self.tools if self.may_call]
+        if isinstance(self.tool_choice, NamedFunction):
+            named = self.tool_choice.function.name
+            return [function for function in functions if function.name == named]
+        return functions
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether the arguments of a call are to be of a schema, whatever the model chooses."""
+        return any(function.strict for function in self.callable)
+
+    @model_validator(mode="after")
+    def _knows_what_it_must_call(self) -> Self:
+        if self.must_call and not self.callable:
+            raise ValueError("tool_choice asks for a call of a function that is not among tools")
+        if self.must_call and self.continue_final_message:
+            raise ValueError("tool_choice asks for a call; leave continue_final_message out")
+        return self
 
     @property
     def needs_tools(self) -> bool:
@@ -247,6 +279,13 @@ class ChatCompletionRequest(Conversation, GenerateRequest):
     max_completion_tokens: Count | None = None
     logprobs: Flag = False
     top_logprobs: TopLogprobs = 0
+    parallel_tool_calls: Flag = True
+
+    @model_validator(mode="after")
+    def _nothing_against_calls(self) -> Self:
+        if self.must_call or self.is_strict:
+            self._goes_with("a call that is held to a schema", but=_AGAINST_A_GRAMMAR)
+        return self
 
     @property
     def wanted_logprobs(self) -> int | None:

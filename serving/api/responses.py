@@ -12,7 +12,7 @@ from serving.api.logprobs import token_logprobs
 from serving.api.responses_protocol import ResponsesRequest
 from serving.engine import FinishReason, Piece, Sampling, Scored, Tools
 from serving.errors import ApiError
-from serving.tool_calls import CallReader, ToolCall
+from serving.tool_calls import ToolCall
 
 _Event = dict[str, Any]
 
@@ -43,15 +43,15 @@ class ResponseShape:
             "max_output_tokens": asked.max_output_tokens,
             "max_tool_calls": None,
             "metadata": asked.metadata,
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": asked.parallel_tool_calls,
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "service_tier": "default",
             "store": False,
             "temperature": sampling.temperature,
             "text": asked.text.told,
-            "tool_choice": asked.tool_choice,
-            "tools": [{"strict": False} | tool.model_dump() for tool in asked.tools],
+            "tool_choice": asked.told_choice,
+            "tools": [tool.model_dump() | {"strict": bool(tool.strict)} for tool in asked.tools],
             "top_logprobs": asked.top_logprobs,
             "top_p": sampling.top_p,
             "truncation": "disabled",
@@ -110,7 +110,7 @@ class _Items:
     """
 
     def __init__(self, tools: Tools | None) -> None:
-        self._reader = CallReader(tools.form, tools.specials) if tools else None
+        self._reader = tools.reader() if tools else None
         self.done: list[dict[str, Any]] = []
         self._message: dict[str, Any] | None = None  # that text goes on in
         self._text = ""

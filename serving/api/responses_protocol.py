@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from serving.api.messages import CalledFunction, Function, ToolChoice
+from serving.api.messages import CalledFunction, ChoiceMode, Function, mode_or_name
 from serving.api.openai_protocol import (
     OPENAI_HINTS,
     ChatCompletionRequest,
@@ -39,7 +39,6 @@ _NEUTRAL: Neutral = {
     "conversation": (None,),
     "max_tool_calls": (None,),
     "moderation": (None,),
-    "parallel_tool_calls": (None, True),
     "previous_response_id": (None,),
     "prompt": (None,),
     "reasoning": (None, {}, {"effort": None}, {"effort": "none"}),
@@ -158,6 +157,17 @@ class FunctionTool(Function):
         return {"type": "function", "function": function}
 
 
+class NamedTool(Body):
+    """The one function that the answer is to call."""
+
+    type: Literal["function"]
+    name: str
+
+    def as_chat_has_it(self) -> dict[str, Any]:
+        """The choice as chat completions take it."""
+        return {"type": "function", "function": {"name": self.name}}
+
+
 def _nested(form: Any) -> Any:
     """A schema's form as chat completions have it, one level deeper."""
     if not isinstance(form, dict) or form.get("type") != "json_schema":
@@ -229,7 +239,8 @@ class ResponsesRequest(Body):
     )
     text: TextOptions = Field(default_factory=TextOptions)
     tools: Annotated[list[FunctionTool], Field(max_length=128)] = Field(default_factory=list)
-    tool_choice: ToolChoice = "auto"
+    tool_choice: Annotated[ChoiceMode | NamedTool, BeforeValidator(mode_or_name)] = "auto"
+    parallel_tool_calls: Flag = True
     metadata: dict[str, str] = Field(default_factory=dict)
     stream: Flag = False
     stream_options: ResponseStreamOptions | None = None
@@ -244,11 +255,13 @@ class ResponsesRequest(Body):
 
     @model_validator(mode="after")
     def _is_a_chat(self) -> "ResponsesRequest":
+        choice = self.tool_choice
         scored = bool(self.top_logprobs) or "message.output_text.logprobs" in self.include
         body: dict[str, Any] = {
             "messages": self._turns(),
             "tools": [tool.as_chat_has_it() for tool in self.tools],
-            "tool_choice": self.tool_choice,
+            "tool_choice": choice.as_chat_has_it() if isinstance(choice, NamedTool) else choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
             "max_completion_tokens": self.max_output_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -268,6 +281,11 @@ class ResponsesRequest(Body):
     def chat(self) -> ChatCompletionRequest:
         """The chat completion that asks for the same."""
         return self._chat
+
+    @property
+    def told_choice(self) -> Any:
+        """The choice of tools as an answer repeats it."""
+        return self.model_dump()["tool_choice"]
 
     def _turns(self) -> list[dict[str, Any]]:
         """The input as messages; calls are part of the assistant's turn before them."""

@@ -34,7 +34,7 @@ def install(app: FastAPI, config: ServerConfig, metrics: Metrics) -> None:
             allow_origins=config.cors_origins,
             allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "X-Kaitoflow-Generation"],
+            expose_headers=["Retry-After", "X-Kaitoflow-Generation", "X-Kaitoflow-Unenforced"],
         )
 
 

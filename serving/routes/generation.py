@@ -70,7 +70,7 @@ async def chat_completions(
 ) -> Response:
     """A conversation's next turn."""
     generation, tools = await from_chat(engine, asked, who.version)
-    shape = ChatShape(who, tools=tools)
+    shape = ChatShape(who.told_of(asked, generation), tools=tools)
     telling = chunks_of(asked, [generation], shape)
     return await answer(request, engine, [generation], shape=shape, telling=telling)
 

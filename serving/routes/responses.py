@@ -38,6 +38,7 @@ async def responses(
     except ApiError as error:
         error.param = _NAMED.get(error.param or "", error.param)
         raise
+    who = who.told_of(asked.chat, generation)
     shape = ResponseShape(asked, who, sampling=generation.sampling, tools=tools)
     telling = shape if asked.stream else None
     return await answer(request, engine, [generation], shape=shape, telling=telling)

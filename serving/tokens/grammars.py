@@ -4,6 +4,7 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
+from serving.engine import Generation
 from serving.errors import ApiError
 
 if TYPE_CHECKING:
@@ -27,25 +28,35 @@ class Grammars:
 
     def check(self, schema: str) -> None:
         """Nothing when answers can be held to the schema. Raises: ApiError 400, with the reason."""
+        self._check(_grammar(schema), param="response_format", what="an answer")
+
+    def check_calls(self, grammar: str) -> None:
+        """Nothing when answers can be held to a grammar of calls. Raises: ApiError 400."""
+        self._check(grammar, param="tools", what="a call")
+
+    def _check(self, grammar: str, *, param: str, what: str) -> None:
         from llguidance import LLMatcher
 
         with self._lock:
-            fault = LLMatcher.validate_grammar(_grammar(schema), self._own)
+            fault = LLMatcher.validate_grammar(grammar, self._own)
         if fault:
             raise ApiError(
                 400,
-                f"response_format: an answer cannot be held to this schema ({fault[:200]});"
+                f"{param}: {what} cannot be held to this schema ({fault[:200]});"
                 " correct or simplify it",
-                param="response_format",
+                param=param,
                 code="invalid_value",
             )
 
-    def matcher(self, schema: str) -> Any:
-        """What follows one answer through a schema that was checked, an `LLMatcher`."""
+    def matcher(self, generation: Generation) -> Any:
+        """What follows one answer through what it is held to, an `LLMatcher`; None = nothing."""
         from llguidance import LLMatcher
 
+        grammar = _grammar(generation.schema) if generation.schema else generation.grammar
+        if grammar is None:
+            return None
         with self._lock:
-            return LLMatcher(self._own, _grammar(schema))
+            return LLMatcher(self._own, grammar)
 
     @functools.cached_property
     def _own(self) -> Any:

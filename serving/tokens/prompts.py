@@ -13,7 +13,7 @@ from serving.engine import ASKED, ChatForm, Message, Tools
 from serving.errors import ApiError, shown
 from serving.model.adapter_folder import read_short
 from serving.model.encoding import RenderedEncoder
-from serving.tool_calls import find_form
+from serving.tool_calls import find_form, find_spelling
 from tasks.chat.bounds import TemplateOverrun, TemplateRefusal
 from tasks.chat.literals import Rendered, SpecialTokenSaid, control_texts, render_literally
 from tasks.chat.template import ChatTemplate, Tool
@@ -147,7 +147,13 @@ class _Renderer:
         )
         self.encoder = RenderedEncoder(tokenizer.backend_tokenizer, self._controls)
         form = find_form(self._template, self._controls)
-        self.tools = Tools(form, self._controls) if form else None
+        spelling = find_spelling(self._template, form, self._controls) if form else None
+        marks = {
+            token.content: number
+            for number, token in tokenizer.added_tokens_decoder.items()
+            if token.special
+        }
+        self.tools = Tools(form, self._controls, spelling, marks) if form else None
 
     def render(self, messages: Sequence[Message], form: ChatForm) -> Rendered:
         """The conversation's text. Raises: ApiError, TemplateRefusal, SpecialTokenSaid."""

@@ -129,6 +129,9 @@ class TransformersEngine:
     def check_schema(self, schema: str) -> None:
         self._grammars.check(schema)
 
+    def check_grammar(self, grammar: str) -> None:
+        self._grammars.check_calls(grammar)
+
     def load(self) -> Load:
         usage = self._batch.tokens / self._cache_tokens
         with self._wake:  # a row that begins to be worked at is in one of the two

@@ -76,6 +76,7 @@ class Writer:
         rules = generation.sampling
         seed = None if rules.seed is None else rules.seed + turn
         own_stops = frozenset() if generation.ignore_eos else self._stop_ids
+        matcher = self._grammars.matcher(generation)
         return Row(
             generation=generation,
             index=index,
@@ -86,7 +87,7 @@ class Writer:
                 generation.prompt_ids,
                 random.Random(seed),
                 top_logprobs=generation.top_logprobs,
-                held=Held(self._grammars.matcher(generation.schema)) if generation.schema else None,
+                held=Held(matcher) if matcher else None,
             ),
             text=TextStream(
                 functools.partial(self._decode, shows_special=generation.shows_special),

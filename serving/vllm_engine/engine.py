@@ -121,6 +121,9 @@ class VllmEngine:
     def check_schema(self, schema: str) -> None:
         self._grammars.check(schema)
 
+    def check_grammar(self, grammar: str) -> None:
+        self._grammars.check_calls(grammar)
+
     def begin(self) -> None:
         """Have vLLM serve the base and the adapters of the beginning.
 

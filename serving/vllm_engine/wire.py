@@ -77,6 +77,8 @@ def body(
         asked["bad_words"] = sorted({decode(word).lstrip() for word in rules.bad_words} - {""})
     if generation.schema is not None:
         asked["structured_outputs"] = {"json": generation.schema}
+    elif generation.grammar is not None:
+        asked["structured_outputs"] = {"grammar": generation.grammar}
     if generation.top_logprobs is not None:
         asked |= {"logprobs": generation.top_logprobs, "return_tokens_as_token_ids": True}
         if generation.scores_prompt:

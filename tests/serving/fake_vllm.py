@@ -269,6 +269,7 @@ class FakeVllm:
             shows_stop=True,
             shows_special=not asked.get("skip_special_tokens", True),
             schema=(asked.get("structured_outputs") or {}).get("json"),
+            grammar=(asked.get("structured_outputs") or {}).get("grammar"),
             top_logprobs=wanted,
             scores_prompt=asked.get("echo", False),
             sampling=Sampling(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.serving.running import Running
+from tests.serving.test_openai import events_of
 
 pytestmark = pytest.mark.both_engines
 
@@ -76,12 +77,47 @@ VLLM_BENCH = {
     "stop_token_ids": [],
     "chat_template_kwargs": {},
 }
+VLLM_BENCH_STREAMED = VLLM_BENCH | {
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+}
+GUIDELLM = {
+    "model": "toy",
+    "messages": PARTS,
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    "max_completion_tokens": 3,
+    "stop": None,
+    "ignore_eos": True,
+}
 
 
-@pytest.mark.parametrize("body", [OPENAI_PYTHON, LANGCHAIN, OPEN_WEBUI, LITELLM, VLLM_BENCH])
+@pytest.mark.parametrize(
+    "body",
+    [
+        OPENAI_PYTHON,
+        LANGCHAIN,
+        OPEN_WEBUI,
+        LITELLM,
+        VLLM_BENCH,
+        VLLM_BENCH_STREAMED,
+        GUIDELLM,
+        LANGCHAIN | {"parallel_tool_calls": False, "tool_choice": None, "tools": None},
+    ],
+)
 def test_a_clients_body_is_answered(server: Running, body: dict[str, Any]) -> None:
     response = server.client.post("/v1/chat/completions", json=body)
     assert response.status_code == 200, response.text
+
+
+def test_each_chunk_says_what_it_has_cost_so_far_where_that_was_asked(server: Running) -> None:
+    events = events_of(server.client.post("/v1/chat/completions", json=GUIDELLM))
+    counts = [event["usage"]["completion_tokens"] for event in events]
+    assert (counts[0], counts[-1]) == (0, 3)
+    assert counts == sorted(counts)
+    assert {event["usage"]["prompt_tokens"] for event in events} == {
+        events[-1]["usage"]["prompt_tokens"]
+    }
 
 
 def test_hints_change_no_text(server: Running) -> None:

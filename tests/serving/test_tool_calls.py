@@ -1,22 +1,32 @@
 """Calls of tools in what a model says, by the forms of model families."""
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
 
+import openai
 import pytest
+from pydantic import BaseModel
 
 from serving.api.answers import Answering, Usage
 from serving.api.completions import ChatShape
 from serving.api.openai_protocol import ChatCompletionRequest
 from serving.api.protocol import parse
-from serving.engine import Piece, Tools
-from serving.tool_calls import CallReader, ToolCall, find_form
+from serving.call_grammar import Offered, grammar_of
+from serving.engine import Generation, Piece, Tools
+from serving.model.tokenizer import load_tokenizer
+from serving.tokens.grammars import Grammars
+from serving.tool_calls import CallReader, ToolCall, find_form, find_spelling
 from tasks.contract.programs.serving import ServerConfig
 from tests.chat.conversations import TOOL
 from tests.chat.families import source_of, teacher_of
 from tests.serving import toy
-from tests.serving.running import Running, serve
+from tests.serving.running import Running, by, serve
+from tests.serving.test_openai import events_of
 
 pytestmark = pytest.mark.both_engines
 
@@ -124,14 +134,14 @@ def test_a_stream_tells_each_call_with_its_place() -> None:
 
 
 @pytest.fixture(scope="module")
-def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def calling(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("calling") / "model"
     toy.make_model(folder, template=source_of(HERMES))
-    with serve(ServerConfig(weights_dir=folder, served_model_name="toy")) as running:
+    with serve(by(engine, ServerConfig(weights_dir=folder, served_model_name="toy"))) as running:
         yield running
 
 
-USER = {"role": "user", "content": "a"}
+USER: dict[str, Any] = {"role": "user", "content": "a"}
 CALLING = {"role": "assistant", "content": None} | {
     "tool_calls": [
         {
@@ -157,6 +167,28 @@ def test_tools_calls_and_results_stand_in_what_the_model_reads(calling: Running)
     assert unread["count"] < len(told)
 
 
+def function_of(tool: Any) -> dict[str, Any]:
+    return dict(tool["function"])
+
+
+def test_langchains_second_turn_with_its_tools_is_answered(calling: Running) -> None:
+    """As langchain-openai binds tools, and sends back what it was answered and what they said."""
+    message = {"role": "assistant", "content": None, "tool_calls": CALLING["tool_calls"]}
+    result = {"role": "tool", "tool_call_id": "1", "content": "found 7"}
+    body = {
+        "model": "toy",
+        "messages": [USER, message, result],
+        "tools": [{"type": "function", "function": {**function_of(TOOL), "strict": True}}],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_completion_tokens": 4,
+    }
+    answer = calling.client.post("/v1/chat/completions", json=body)
+    assert events_of(answer)[-1]["usage"]["completion_tokens"] > 0
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -180,9 +212,9 @@ def test_a_model_without_tools_refuses_them_by_name(
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"tool_choice": {"type": "function", "function": {"name": "lookup"}}}, "tool_choice"),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"tool_choice": "any"}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice"),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
     ],
@@ -192,6 +224,171 @@ def test_what_no_server_here_can_promise_is_refused_by_name(
 ) -> None:
     answer = server.client.post("/v1/chat/completions", json={"messages": [USER]} | fields)
     assert answer.json()["error"]["param"] == param
+
+
+class Paint(BaseModel):
+    """Paints a thing."""
+
+    class Color(Enum):
+        """Of a paint."""
+
+        RED = "red"
+        BLUE = "blue"
+
+    color: Color
+    coats: Literal[1, 2]
+
+
+PAINT = openai.pydantic_function_tool(Paint)
+
+
+def nonsense() -> dict[str, Any]:
+    function = {"name": "odd", "parameters": {"type": "nonsense"}}
+    return {"type": "function", "function": function}
+
+
+NAMED = {"type": "function", "function": {"name": "Paint"}}
+
+
+def client_of(running: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.mark.parametrize(("choice", "tools"), [("required", [PAINT]), (NAMED, [TOOL, PAINT])])
+def test_an_answer_that_must_call_is_a_call_by_the_tools_schema(
+    calling: Running, choice: Any, tools: Any
+) -> None:
+    answer = client_of(calling).chat.completions.parse(
+        model="toy",
+        messages=[{"role": "user", "content": "a"}],
+        tools=tools if choice == "required" else [PAINT],
+        tool_choice=choice,
+        temperature=1.5,
+        seed=3,
+        max_tokens=300,
+    )
+    calls = answer.choices[0].message.tool_calls
+    assert calls
+    (call,) = calls
+    assert isinstance(call.function.parsed_arguments, Paint)
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_one_function_of_several_is_called_by_its_name(calling: Running) -> None:
+    body = {"messages": [USER], "tools": [TOOL, PAINT], "tool_choice": NAMED, "stream": True}
+    answer = calling.client.post("/v1/chat/completions", json=body | {"max_tokens": 300})
+    choices = [event["choices"][0] for event in events_of(answer)]
+    (call,) = [call for each in choices for call in each["delta"].get("tool_calls", ())]
+    assert call["function"]["name"] == "Paint"
+    assert Paint.model_validate_json(call["function"]["arguments"]).coats in (1, 2)
+
+
+def test_responses_call_what_they_must(calling: Running) -> None:
+    tool: Any = {"type": "function", **PAINT["function"]}
+    answer = client_of(calling).responses.create(
+        model="toy",
+        input="a",
+        store=False,
+        tools=[tool],
+        tool_choice={"type": "function", "name": "Paint"},
+        parallel_tool_calls=False,
+        max_output_tokens=300,
+    )
+    (item,) = answer.output
+    assert item.type == "function_call"
+    assert Paint.model_validate_json(item.arguments).coats in (1, 2)
+    assert answer.parallel_tool_calls is False
+
+
+def test_strict_arguments_are_held_to_their_schema_and_text_stays_free(calling: Running) -> None:
+    body = {"messages": [USER], "tools": [PAINT], "max_tokens": 4}
+    answer = calling.client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert "x-kaitoflow-unenforced" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "told"),
+    [
+        ({"tool_choice": "required"}, None, "not among tools"),
+        ({"tools": [TOOL], "tool_choice": NAMED}, None, "not among tools"),
+        ({"tools": [PAINT], "tool_choice": NAMED, "min_tokens": 3}, None, "no min_tokens"),
+        ({"tools": [nonsense()], "tool_choice": "required"}, "tools", "cannot be held"),
+    ],
+)
+def test_a_call_that_cannot_be_had_is_refused(
+    calling: Running, fields: dict[str, Any], param: str | None, told: str
+) -> None:
+    answer = calling.client.post("/v1/chat/completions", json={"messages": [USER]} | fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert told in answer.json()["error"]["message"]
+
+
+def held(family: str, *, must: bool, marks: dict[str, int] | None = None) -> str | None:
+    teacher, form = teacher_of(family), tools_of(family).form
+    spelling = find_spelling(teacher.template, form, teacher.controls)
+    assert spelling
+    offered = [Offered("Paint", PAINT["function"]["parameters"], is_held=True)]
+    return grammar_of(offered, form=form, spelling=spelling, marks=marks or {}, must=must)
+
+
+@pytest.mark.parametrize("family", SAID)
+def test_a_call_that_is_held_to_a_schema_is_one_that_the_model_would_write(
+    family: str, toy_model: Path
+) -> None:
+    grammar = held(family, must=True)
+    assert grammar
+    teacher, red = teacher_of(family), {"color": "red", "coats": 2}
+    function = {"name": "Paint", "arguments": red}
+    call = {"id": "call00001", "type": "function", "function": function}
+    talk: list[dict[str, Any]] = [
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    text = teacher.template.render(talk, tools=[PAINT])
+    text = text[text.rindex(tools_of(family).form.begins if family != LLAMA else '{"name"') :]
+    written = re.split(r"<\|im_end|<\|eot_id|</s>", text)[0].replace(', "id": "call00001"', "")
+    assert takes(grammar, written, toy_model)
+    assert not takes(grammar, written.replace("red", "odd"), toy_model)
+    assert [one.name for one in read(family, written, size=3)[1]] == ["Paint"]
+
+
+@pytest.mark.parametrize("family", [HERMES, MISTRAL])
+def test_a_call_among_text_is_held_to_its_schema(family: str, toy_model: Path) -> None:
+    grammar = held(family, must=False)
+    assert grammar
+    begins = tools_of(family).form.begins
+    assert takes(grammar, "nothing { of that kind", toy_model)
+    assert not takes(grammar, f"so {begins} nothing", toy_model)
+
+
+def test_special_tokens_of_a_call_are_told_by_their_number() -> None:
+    assert "<[5]> (call_0)" in (held(MISTRAL, must=True, marks={"[TOOL_CALLS]": 5}) or "")
+
+
+def test_a_call_that_begins_like_any_object_is_left_to_the_model() -> None:
+    assert held(LLAMA, must=False) is None
+
+
+def takes(grammar: str, text: str, model: Path) -> bool:
+    tokenizer = load_tokenizer(model)
+    grammars = Grammars(tokenizer, vocabulary_tokens=len(tokenizer), stop_ids=frozenset({2}))
+    grammars.check_calls(grammar)
+    matcher = grammars.matcher(
+        Generation(model="toy", prompt_ids=(), max_tokens=1, grammar=grammar)
+    )
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())
+
+
+def test_only_the_first_call_counts_where_one_was_asked_for() -> None:
+    tools = replace(tools_of(MISTRAL), most=1)
+    text = f"[TOOL_CALLS] [{json.dumps(CALL)}, {json.dumps(CALL)}]"
+    assert len(tools.reader().read(text, is_last=True)[1]) == 1
+    ends = replace(tools_of(HERMES), most=1)
+    cut = SAID[HERMES].partition("</tool_call>")[0]  # where the text stops, which is not told
+    assert len(ends.reader().read(cut, is_last=True)[1]) == 1
 
 
 def test_arguments_that_are_no_object_are_refused_by_name(server: Running) -> None:
