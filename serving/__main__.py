@@ -99,7 +99,7 @@ async def _serve(config: ServerConfig, listener: socket.socket) -> None:
     server = DepartingServer(
         uvicorn.Config(
             create_app(shared),
-            http=bounded(),
+            http=bounded(write_s=config.write_s),
             backlog=ACCEPTED_AT_ONCE,
             lifespan="off",
             log_config=None,

@@ -12,8 +12,8 @@ from serving import errors
 from serving.api.answer_models import Health, Life, ModelAnswer, ModelsAnswer
 from serving.api.described import REFUSAL, described
 from serving.chat_page import chat_page
-from serving.door import accounts, pages
-from serving.errors import ApiError
+from serving.door import accounts, pages, requests
+from serving.errors import ApiError, broken
 from serving.metrics import Metrics
 from serving.routes import admin, document, generation, responses, tokenizing
 from serving.server import Server
@@ -33,6 +33,7 @@ def create_app(server: Server) -> FastAPI:
     document.install(app, server)
     accounts.install(app, server.config, server.metrics)
     pages.install(app, server.config, server.metrics)
+    requests.install(app)  # outermost: what others refuse has an id and a line, too
     return app
 
 
@@ -57,6 +58,8 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
     async def health() -> JSONResponse:
         """200 once a token has been generated, and for as long as that works."""
         engine = server.ready_engine()
+        if engine.fault:
+            raise broken(engine.fault.found)
         if engine.is_broken:
             raise ApiError(503, "nothing is generated now; the log says why", code="broken")
         return JSONResponse({"status": "Healthy"})

@@ -4,7 +4,7 @@ A request becomes a `Generation`; `Engine.submit` answers at once with a `Stream
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,14 +202,24 @@ class RestartingError(GenerationFailedError):
     """This request ended, or cannot begin, because the engine has died and is started again."""
 
 
+class BrokenError(GenerationFailedError):
+    """This request ended, or cannot begin, because the engine will never generate again."""
+
+
+class StalledError(GenerationFailedError):
+    """This request ended because no token came for as long as one may take."""
+
+
 class Stream:
     """The pieces of one request as they come, until every continuation has finished.
 
     Made in the event loop; an engine's thread feeds it through `deliver` and `fail`.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, idle_s: float = 0) -> None:
+        """Wait for n continuations; idle_s: for each piece at most, 0 = without end."""
         self.cancelled = False
+        self._idle_s = idle_s or None
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         self._unfinished = n
@@ -221,13 +231,20 @@ class Stream:
     async def _read(self) -> AsyncIterator[Piece]:
         try:
             while self._unfinished:
-                piece = await self._pieces.get()
+                piece = await self._next()
                 if isinstance(piece, Exception):
                     raise piece
                 self._unfinished -= piece.finish_reason is not None
                 yield piece
         finally:
             self.cancel()
+
+    async def _next(self) -> Piece | Exception:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                return await self._pieces.get()
+        except TimeoutError:
+            return StalledError(f"no token came for {self._idle_s:g} s")
 
     def cancel(self) -> None:
         """Say that nobody reads any more; the engine stops within a step."""
@@ -264,6 +281,9 @@ class Encoder(Protocol):
 
     def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
         """Token ids of a text as it is, behind those that the model begins with if it adds them."""
+
+    def exceeds(self, texts: Iterable[str], tokens: int) -> bool:
+        """Whether texts are surely of more tokens together; reads no more of them than needed."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
@@ -320,7 +340,7 @@ class Engine(Protocol):
     def submit(self, *generations: Generation) -> Stream:
         """Start or queue a request; its continuations are numbered through.
 
-        Raises: QueueFullError, ModelGoneError, StoppingError.
+        Raises: QueueFullError, ModelGoneError, StoppingError, RestartingError, BrokenError.
         """
 
     def load_adapter(self, source: AdapterSource) -> None:

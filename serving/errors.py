@@ -91,6 +91,17 @@ def stopping() -> ApiError:
     )
 
 
+def broken(reason: str) -> ApiError:
+    """What is said of a request that comes, or is under way, when the engine is at its end."""
+    return ApiError(
+        503,
+        f"nothing is generated any more ({reason}) and the server ends; ask again when another is"
+        " there",
+        code="broken",
+        headers={"Retry-After": "30"},
+    )
+
+
 def restarting() -> ApiError:
     """What is said of a request that comes, or is under way, when the engine has died."""
     return ApiError(
@@ -123,7 +134,8 @@ def install(app: FastAPI) -> None:
         return ApiError(400, str(error.errors()[0]["msg"])).response()
 
     @app.exception_handler(Exception)
-    async def defect(_request: Request, _error: Exception) -> JSONResponse:
+    async def defect(request: Request, _error: Exception) -> JSONResponse:
         # The log has the trace: uvicorn writes it. A client is told only that this is a defect.
         message = "the server failed at this request; its log says why, please report it"
-        return ApiError(500, message).response()
+        headers = {"X-Request-Id": getattr(request.state, "request_id", "")}
+        return ApiError(500, message, headers=headers).response()

@@ -64,6 +64,7 @@ from tasks.resources import (
     served_gib,
     serving_grace_s,
     serving_resources,
+    startup_s,
     tagging_resources,
     tuning_grace_s,
     tuning_resources,
@@ -246,6 +247,8 @@ async def inference_pod(
         max_context_tokens=settings().server_max_context_tokens,
         cors_origins=settings().server_cors_origins,
         drain_s=settings().server_drain_s,
+        idle_s=settings().server_idle_s,
+        write_s=settings().server_write_s,
         gpus=serving.gpus,
         engine=serving.engine,
         vllm=_vllm(serving),
@@ -276,6 +279,7 @@ async def inference_pod(
             ),
         ),
         grace_s=serving_grace_s(settings()),
+        startup_s=startup_s(preset),
         has_vllm=serving.engine == "vllm",
     )
 

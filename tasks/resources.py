@@ -55,6 +55,7 @@ _WIDENED = 2
 # An adapter that is pulled lies there as a layer and as a folder. There is room for so many at a
 # time, so that some can come while the server runs.
 _ADAPTER_GIB, _ADAPTERS_AT_A_TIME = 1.0, 4
+_LEAST_STARTUP_S, _SLOW_DISK_BYTES_PER_S = 1800.0, 50e6
 _UNKNOWN_DATASET_GIB, _UNKNOWN_WEIGHTS_GIB = 1.0, 5.0
 # Python with an HTTP client takes 60 MiB.
 _TAGGING_MEMORY_GIB, _TAGGING_DISK_GIB = 0.25, 0.1
@@ -242,6 +243,11 @@ def tuning_grace_s(
 def serving_grace_s(settings: Settings) -> float:
     """How long the server may take to end: its answers, and then itself."""
     return _grace_s(settings.server_drain_s + _FAREWELL_S)
+
+
+def startup_s(preset: Preset) -> float:
+    """How long the server may take until it answers: weights that come from a slow disk."""
+    return max(_LEAST_STARTUP_S, _fetched_gib(preset) * 2**30 / _SLOW_DISK_BYTES_PER_S + 600)
 
 
 def _grace_s(seconds: float) -> float:

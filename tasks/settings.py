@@ -202,8 +202,15 @@ class Settings(BaseSettings):
     """How many of the adapters that were loaded while an inference server serves are in its memory
     at once; the least recently used make way and come back when they are asked; None = all."""
 
-    server_drain_s: float = Field(default=5, ge=0, le=240)
+    server_drain_s: float = Field(default=30, ge=0, le=240)
     """How long answers under way may take to end when an inference server is told to stop."""
+
+    server_idle_s: float = Field(default=600, ge=0)
+    """How long an inference server's request may wait for its first or next token before it ends
+    with an error; 0 = without end."""
+
+    server_write_s: float = Field(default=60, gt=0)
+    """How long a client of an inference server may take nothing of its answer before it is cut."""
 
     plan_timeout_s: float = Field(default=3, gt=0)
     """How long a plan waits for what it asks others: dataset, registry, cluster and cloud."""

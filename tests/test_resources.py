@@ -15,6 +15,7 @@ from tasks.resources import (
     node_disk_gib,
     serving_grace_s,
     serving_resources,
+    startup_s,
     tuning_grace_s,
     tuning_resources,
 )
@@ -165,6 +166,11 @@ def test_no_pod_has_less_time_to_end_than_usual_nor_so_much_that_nobody_waits() 
 
 def test_a_server_has_time_for_its_answers() -> None:
     assert serving_grace_s(Settings(server_drain_s=100)) > 100
+
+
+def test_a_server_has_time_to_read_its_weights_off_a_slow_disk() -> None:
+    assert startup_s(SMALL) == 1800
+    assert startup_s(LARGE) > startup_s(SMALL)
 
 
 def room(*, dataset_gib: float | None = None, **given: Any) -> int:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from serving.api.openai_protocol import ChatCompletionRequest
 from serving.door.accounts import spend
 from serving.engine import (
+    BrokenError,
     DeviceFullError,
     Engine,
     Generation,
@@ -20,10 +21,11 @@ from serving.engine import (
     Piece,
     QueueFullError,
     RestartingError,
+    StalledError,
     StoppingError,
     Stream,
 )
-from serving.errors import ApiError, restarting, stopping
+from serving.errors import ApiError, broken, restarting, stopping
 
 Answer = TypeVar("Answer")
 
@@ -86,6 +88,8 @@ def submit(engine: Engine, *generations: Generation) -> Stream:
         raise stopping() from error
     except RestartingError as error:
         raise restarting() from error
+    except BrokenError as error:
+        raise broken(str(error)) from error
     except ModelGoneError as error:
         raise ApiError(
             404, f"model {error} has just been unloaded; ask another", code="model_not_found"
@@ -116,6 +120,15 @@ def _failed(error: GenerationFailedError) -> ApiError:
         return stopping()
     if isinstance(error, RestartingError):
         return restarting()
+    if isinstance(error, BrokenError):
+        return broken(str(error))
+    if isinstance(error, StalledError):
+        return ApiError(
+            503,
+            f"{error}, which is as long as a request waits here; ask again, for less, or later",
+            code="stalled",
+            headers={"Retry-After": "30"},
+        )
     if isinstance(error, DeviceFullError):
         return ApiError(
             503,
@@ -235,6 +248,7 @@ async def _events(
             yield event
         async for piece in stream:
             tokens += piece.tokens
+            spend(request, piece.tokens)  # at once: who hangs up has had it
             for event in telling.go_on(piece):
                 yield event
         for event in telling.end(Usage(prompt_tokens, tokens)):
@@ -246,4 +260,3 @@ async def _events(
             yield event
     finally:
         stream.cancel()
-        spend(request, tokens)

@@ -11,6 +11,8 @@ from serving.call_grammar import Offered, grammar_of
 from serving.engine import Engine, Generation, Message, Sampling, Tools
 from serving.errors import ApiError, shown
 
+# On average; a prompt whose tokens would have to be longer is looked at before it is read whole.
+_LONG_TOKEN_CHARACTERS = 4
 _CHAT_MAX_NEW_TOKENS = 256  # of /chat, where a request says nothing
 
 Value = TypeVar("Value")
@@ -71,7 +73,7 @@ async def from_chat(
 
     Raises: ApiError.
     """
-    prompt_ids = await asyncio.to_thread(encode_conversation, engine, asked, model)
+    prompt_ids = await asyncio.to_thread(_encode_turns, engine, asked, model, prompt_field)
     await check_schema(engine, asked)
     tools = _tools(engine, asked, model)
     generation = from_openai(
@@ -93,6 +95,12 @@ async def from_chat(
     return replace(generation, grammar=grammar), tools
 
 
+def _encode_turns(engine: Engine, asked: Conversation, model: str, param: str) -> list[int]:
+    check_length(engine, asked.texts, param=param)
+    _expect_room(engine, asked.texts, param=param)
+    return encode_conversation(engine, asked, model)
+
+
 def _tools(engine: Engine, asked: ChatCompletionRequest, model: str) -> Tools | None:
     """How calls in the answer are read, if it may call. Raises: ApiError."""
     if not asked.may_call:
@@ -109,13 +117,15 @@ def _grammar(asked: ChatCompletionRequest, tools: Tools) -> str | None:
         Offered(each.name, each.parameters, is_held=asked.must_call or bool(each.strict))
         for each in asked.callable
     ]
-    grammar = tools.spelling and grammar_of(
-        offered,
-        form=tools.form,
-        spelling=tools.spelling,
-        marks=tools.marks,
-        must=asked.must_call,
-    )
+    grammar = None
+    if tools.spelling:
+        grammar = grammar_of(
+            offered,
+            form=tools.form,
+            spelling=tools.spelling,
+            marks=tools.marks,
+            must=asked.must_call,
+        )
     if asked.must_call and grammar is None:
         raise ApiError(
             400,
@@ -160,11 +170,12 @@ def _below(min_tokens: int, max_tokens: int, *, param: str) -> int:
     )
 
 
-def check_length(engine: Engine, characters: int, *, param: str) -> None:
-    """Nothing when so much text may fit into the context; seen before a tokenizer reads it.
+def check_length(engine: Engine, texts: Sequence[str], *, param: str) -> None:
+    """Nothing when texts may fit into the context; seen before a tokenizer reads them.
 
     Raises: ApiError.
     """
+    characters = sum(map(len, texts))
     if characters > engine.context_characters:
         raise ApiError(
             400,
@@ -176,9 +187,26 @@ def check_length(engine: Engine, characters: int, *, param: str) -> None:
         )
 
 
+def _expect_room(engine: Engine, texts: Sequence[str], *, param: str) -> None:
+    """Nothing, but where texts are surely longer than the context: no more of them is read.
+
+    Raises: ApiError.
+    """
+    is_long = sum(map(len, texts)) > _LONG_TOKEN_CHARACTERS * engine.context_tokens
+    if is_long and engine.prompts.exceeds(texts, engine.context_tokens):
+        raise _too_long(engine, f"over {engine.context_tokens}", 1, param=param)
+
+
+def encode_prompt(engine: Engine, text: str) -> Sequence[int]:
+    """Token ids of a text to go on with. Raises: ApiError."""
+    check_length(engine, [text], param="prompt")
+    _expect_room(engine, [text], param="prompt")
+    return engine.prompts.encode_text(text)
+
+
 def encode_conversation(engine: Engine, asked: Conversation, model: str) -> list[int]:
     """Token ids of a conversation as it asks to be rendered. Raises: ApiError."""
-    check_length(engine, asked.characters, param="messages")
+    check_length(engine, asked.texts, param="messages")
     if asked.needs_tools:
         engine.prompts.tools_of(model)
     messages = [message.for_template() for message in asked.messages]
@@ -190,8 +218,12 @@ def _fitting(engine: Engine, prompt_tokens: int, max_tokens: int | None, *, para
     left = engine.context_tokens - prompt_tokens
     if left >= (max_tokens or 1):
         return max_tokens or left
-    wanted = f"{prompt_tokens} tokens of prompt and {max_tokens or 1} to generate"
-    raise ApiError(
+    raise _too_long(engine, prompt_tokens, max_tokens or 1, param=param)
+
+
+def _too_long(engine: Engine, prompt_tokens: int | str, max_tokens: int, *, param: str) -> ApiError:
+    wanted = f"{prompt_tokens} tokens of prompt and {max_tokens} to generate"
+    return ApiError(
         400,
         f"{wanted} were asked for, the model's context holds {engine.context_tokens} together;"
         " shorten the prompt or lower max_tokens",
@@ -258,11 +290,11 @@ def _kaito_prompt_ids(engine: Engine, asked: ChatRequest, model: str) -> list[in
     prefix = asked.prefix or ""
     if asked.messages is None:
         text = f"{prefix}{asked.prompt}"
-        check_length(engine, len(text), param="prompt")
+        check_length(engine, [text], param="prompt")
         if not engine.prompts.has_chat_template(model):
             return engine.prompts.encode_text(text)
         return engine.prompts.encode_chat([{"role": "user", "content": text}], model=model)
-    check_length(engine, sum(len(each.content) for each in asked.messages), param="messages")
+    check_length(engine, [each.content for each in asked.messages], param="messages")
     if any(message.is_of_tools for message in asked.messages):
         engine.prompts.tools_of(model)
     messages: list[Message] = [message.for_template() for message in asked.messages]

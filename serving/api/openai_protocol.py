@@ -206,12 +206,12 @@ class Conversation(Body):
     tool_choice: ToolChoice = "auto"
 
     @property
-    def characters(self) -> int:
-        """How much is said at least, for who bounds it before it is rendered."""
+    def texts(self) -> list[str]:
+        """What is said at least, for who bounds it before it is rendered."""
         calls = (call for message in self.messages for call in message.tool_calls)
         tools = (tool.model_dump_json() for tool in self.tools)
         texts = [*(message.content for message in self.messages), *tools]
-        return sum(map(len, [*texts, *(call.function.arguments for call in calls)]))
+        return [*texts, *(call.function.arguments for call in calls)]
 
     @property
     def may_call(self) -> bool:

@@ -169,7 +169,8 @@ def install(app: FastAPI, config: ServerConfig, metrics: Metrics) -> None:
 
 
 def spend(request: Request, tokens: int) -> None:
-    """Count tokens for whoever asks; nothing where the server asks for no keys."""
+    """Count tokens for the request's line in the log, and for whoever asks, if by a key."""
+    request.state.tokens = getattr(request.state, "tokens", 0) + tokens
     account: Account | None = getattr(request.state, "account", None)
     if account:
         account.spend(tokens)

@@ -34,7 +34,12 @@ def install(app: FastAPI, config: ServerConfig, metrics: Metrics) -> None:
             allow_origins=config.cors_origins,
             allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "X-Kaitoflow-Generation", "X-Kaitoflow-Unenforced"],
+            expose_headers=[
+                "Retry-After",
+                "X-Kaitoflow-Generation",
+                "X-Kaitoflow-Unenforced",
+                "X-Request-Id",
+            ],
         )
 
 

@@ -28,7 +28,7 @@ class Encoded:
 
 
 class RenderedEncoder:
-    """Encodes by one tokenizer; belongs to one thread at a time."""
+    """Encodes by one tokenizer, in several threads at once where nobody else changes it."""
 
     def __init__(self, tokenizer: Tokenizer, controls: Collection[str]) -> None:
         """Encode what a template writes; controls: as `control_texts` has them."""
@@ -40,10 +40,11 @@ class RenderedEncoder:
         if not rendered.literals:
             encoding = self._tokenizer.encode(rendered.text, add_special_tokens=False)
             return Encoded(encoding.ids, encoding.offsets)
-        written, count = self._careful.stand_ins(rendered)
-        encoding = self._careful.tokenizer.encode(written, add_special_tokens=False)
-        ids = [self._careful.ids.get(one, one) for one in encoding.ids]
-        if sum(one in self._careful.control_ids for one in ids) != count:
+        careful = self._careful  # of threads that come at once each may make its own
+        written, count = careful.stand_ins(rendered)
+        encoding = careful.tokenizer.encode(written, add_special_tokens=False)
+        ids = [careful.ids.get(one, one) for one in encoding.ids]
+        if sum(one in careful.control_ids for one in ids) != count:
             raise SpecialTokenSaid(
                 f"{rendered.text[slice(*rendered.literals[0])]} is said, a special token of the"
                 " model, which its tokenizer has no way to take for text"

@@ -36,4 +36,5 @@ def add(
     async def generated(request: Request) -> Response:
         asked = await read_body(request, takes)
         async with server.answering(request, asked.model) as who:
+            request.state.model = who.version
             return await respond(request, server.ready_engine(), asked, who)

@@ -12,9 +12,9 @@ from serving.api.body import read_body
 from serving.api.completions import ChatShape, TextShape, chunks_of
 from serving.api.described import described
 from serving.api.generations import (
-    check_length,
     check_schema,
     check_token_ids,
+    encode_prompt,
     from_chat,
     from_kaito,
     from_openai,
@@ -38,6 +38,7 @@ def install(app: FastAPI, server: Server) -> None:
         asked = await read_body(request, ChatRequest)
         engine = server.ready_engine()
         async with server.answering(request, asked.model) as who:
+            request.state.model = who.version
             generation = await asyncio.to_thread(from_kaito, engine, asked, who.version)
             stream = submit(engine, generation)
             spend(request, len(generation.prompt_ids))
@@ -105,5 +106,4 @@ async def _encode(engine: Engine, prompt: str | list[int]) -> Sequence[int]:
     if isinstance(prompt, list):
         check_token_ids(engine, prompt, param="prompt")
         return prompt
-    check_length(engine, len(prompt), param="prompt")
-    return await asyncio.to_thread(engine.prompts.encode_text, prompt)
+    return await asyncio.to_thread(encode_prompt, engine, prompt)

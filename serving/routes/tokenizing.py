@@ -83,6 +83,6 @@ def install(app: FastAPI, server: Server) -> None:
 
 def _encode(engine: Engine, asked: TokenizeText | TokenizeChat, version: str) -> list[int]:
     if isinstance(asked, TokenizeText):
-        check_length(engine, len(asked.prompt), param="prompt")
+        check_length(engine, [asked.prompt], param="prompt")
         return engine.prompts.encode_text(asked.prompt, adds=asked.add_special_tokens)
     return encode_conversation(engine, asked, version)

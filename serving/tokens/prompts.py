@@ -2,8 +2,7 @@
 
 import json
 import secrets
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,9 @@ from tasks.chat.trial import render_apart
 from tasks.contract.errors import AdapterMismatch
 from tasks.contract.programs.serving import AdapterSource
 
+# Of a text that is too long for certain: a part at a time, in which a token or two fewer may come
+# to be where it is read whole.
+_SLICE_CHARACTERS, _LOST_AT_A_CUT = 16_384, 16
 _TALK = ({"role": "user", "content": "Six?"}, {"role": "assistant", "content": "Seven."})
 
 if TYPE_CHECKING:
@@ -38,7 +40,10 @@ class Prompts:
         Raises: AdapterMismatch.
         """
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()  # a fast tokenizer cannot be borrowed twice
+        # A fast tokenizer can be read by many and changed by nobody meanwhile: what a call would
+        # change of it (no truncation, no padding) is so after the first one. Long texts are read
+        # beside each other then, and nobody waits for another's prompt.
+        tokenizer("", add_special_tokens=False)
         self._renderers: dict[str, _Renderer] = {}
         self._templates = {source.name: self.template_of(source) for source in adapters}
 
@@ -82,8 +87,7 @@ class Prompts:
         try:
             renderer = self._renderer(template)
             rendered = renderer.render(messages, form)
-            with self._lock:
-                return renderer.encoder.encode(rendered).ids
+            return renderer.encoder.encode(rendered).ids
         except (TemplateError, TemplateRefusal, SpecialTokenSaid) as error:
             raise ApiError(
                 400,
@@ -111,19 +115,27 @@ class Prompts:
 
     def encode_text(self, text: str, *, adds: bool = True) -> list[int]:
         """Token ids of a text as it is, behind the model's own first token if it adds one."""
-        with self._lock:
-            encoded: Any = self._tokenizer(text, add_special_tokens=adds)
+        encoded: Any = self._tokenizer(text, add_special_tokens=adds)
         return list(encoded["input_ids"])
+
+    def exceeds(self, texts: Iterable[str], tokens: int) -> bool:
+        """Whether texts are surely of more tokens together; reads no more of them than needed."""
+        found = 0
+        for text in texts:
+            for at in range(0, len(text), _SLICE_CHARACTERS):
+                part = text[at : at + _SLICE_CHARACTERS]
+                found += max(0, len(self.encode_text(part, adds=False)) - _LOST_AT_A_CUT)
+                if found > tokens:
+                    return True
+        return False
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
-        with self._lock:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Each token as the vocabulary has it."""
-        with self._lock:
-            return [str(each) for each in self._tokenizer.convert_ids_to_tokens(list(ids))]
+        return [str(each) for each in self._tokenizer.convert_ids_to_tokens(list(ids))]
 
     def _renderer(self, source: str | dict[str, str]) -> "_Renderer":
         """What rows were rendered with when the model was tuned."""

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from serving.engine import (
+    BrokenError,
     Generation,
     GenerationFailedError,
     Load,
@@ -53,7 +54,7 @@ from serving.transformers_engine.prefixes import Prefixes
 from serving.transformers_engine.reading import Reader
 from serving.transformers_engine.rows import Row, Writer
 from serving.transformers_engine.scheduling import Scheduler
-from tasks.contract.errors import KaitoflowError, WeightsUnavailable
+from tasks.contract.errors import EngineEnded, KaitoflowError, WeightsUnavailable
 from tasks.contract.programs.serving import AdapterSource, ServerConfig
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,6 @@ _STOPPING = "the server is stopping"
 class TransformersEngine:
     """An `Engine`; made by `load_engine`."""
 
-    fault: KaitoflowError | None = None  # what breaks it passes, or the health check ends the pod
-
     def __init__(
         self,
         model: Any,
@@ -78,6 +77,7 @@ class TransformersEngine:
         config: ServerConfig,
         metrics: Metrics,
     ) -> None:
+        self._config = config
         self._metrics = metrics
         self.prompts = Prompts(tokenizer, adapters=config.adapters)
         self.vocabulary_tokens = int(model.get_input_embeddings().weight.shape[0])
@@ -110,6 +110,7 @@ class TransformersEngine:
             can_mix=forward.can_mix,
         )
         self._failures = 0
+        self.fault: KaitoflowError | None = None
         self._closing = False
         self._wake = threading.Condition()
         self._adapters = HotAdapters(
@@ -124,7 +125,7 @@ class TransformersEngine:
 
     @property
     def is_broken(self) -> bool:
-        return self._failures >= _BROKEN_AFTER_FAILURES or not self._thread.is_alive()
+        return self.fault is not None or not self._thread.is_alive()
 
     def check_schema(self, schema: str) -> None:
         self._grammars.check(schema)
@@ -168,11 +169,13 @@ class TransformersEngine:
         return _models_of([*self._batch.rows, *self._scheduler.waiting])
 
     def submit(self, *generations: Generation) -> Stream:
-        stream = Stream(sum(generation.n for generation in generations))
+        stream = Stream(sum(each.n for each in generations), idle_s=self._config.idle_s)
         rows = self._writer.begin(generations, stream)
         with self._wake:
             if self._closing:
                 raise StoppingError(_STOPPING)
+            if self.fault:
+                raise BrokenError(self.fault.found)
             for generation in generations:
                 if generation.model not in self.models:
                     raise ModelGoneError(generation.model)
@@ -189,6 +192,19 @@ class TransformersEngine:
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
+        """Work until told to stop, or until nothing can be generated any more: then say so."""
+        try:
+            self._work()
+        except BaseException as error:
+            log.exception("the engine's thread has ended")
+            self.fault = _ended(f"its thread ended: {error!r}")
+        ending: GenerationFailedError = StoppingError(_STOPPING)
+        if self.fault:
+            ending = BrokenError(self.fault.found)
+        self._give_up(ending)
+        self._adapters.stop(StoppingError(str(ending)))
+
+    def _work(self) -> None:
         while self._wait_for_work():
             self._adapters.make_due_changes()
             try:
@@ -196,9 +212,9 @@ class TransformersEngine:
                 self._failures = 0
             except Exception as error:  # noqa: BLE001 - told to the rows; the next may do well
                 self._fail(error)
-        stopping = StoppingError(_STOPPING)
-        self._give_up(stopping)
-        self._adapters.stop(stopping)
+                if self._failures >= _BROKEN_AFTER_FAILURES:
+                    self.fault = _ended(f"{self._failures} steps in a row failed: {error!r}")
+                    return
 
     def _wait_for_work(self) -> bool:
         with self._wake:
@@ -238,6 +254,10 @@ class TransformersEngine:
             self._batch.clear()
         for row in rows:
             row.stream.deliver(error)
+
+
+def _ended(found: str) -> KaitoflowError:
+    return EngineEnded("tokens were to be computed", found, "read the trace in the server's log")
 
 
 def _models_of(rows: Sequence[Row]) -> frozenset[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serving.engine import (
+    BrokenError,
     Generation,
     GenerationFailedError,
     Load,
@@ -201,11 +202,13 @@ class VllmEngine:
     def submit(self, *generations: Generation) -> Stream:
         for generation in generations:
             expect_computed(generation, guesses=self._guesses_ahead)
-        stream = Stream(sum(generation.n for generation in generations))
+        stream = Stream(sum(each.n for each in generations), idle_s=self._config.idle_s)
         rows = self._writer.begin(generations, stream)
         with self._lock:
             if self._closing:
                 raise StoppingError(STOPPING)
+            if self.fault:
+                raise BrokenError(self.fault.found)
             if self.is_broken:
                 raise RestartingError(RESTARTING)
             for generation in generations:

@@ -54,6 +54,7 @@ class Pod:
     candidate: number of the adapter that it makes or measures beside the one that serves; None = it
         is of the Workspace as it is asked for, and its status speaks of what it does.
     grace_s: that it has to end well once it is asked to.
+    startup_s: that its server may take until it answers.
     template: a pod template of the user's own, instead of containers.
     has_vllm: whether its programs need the image that has vLLM.
     """
@@ -69,6 +70,7 @@ class Pod:
     resources: Resources | None = None
     candidate: int | None = None
     grace_s: float = 30.0
+    startup_s: float = 1800.0
     template: Mapping[str, Any] | None = None
     has_vllm: bool = False
 

@@ -17,6 +17,7 @@ import uvicorn
 
 from serving.api.answers import prove
 from serving.app import create_app
+from serving.door.connections import bounded
 from serving.metrics import Metrics
 from serving.server import Server
 from serving.transformers_engine.engine import load_engine
@@ -82,7 +83,9 @@ def serve(config: ServerConfig) -> Iterator[Running]:
     shared.metrics.watch(engine, model=config.served_model_name, max_loaded_adapters=most)
     shared.engine = engine
     listener = socket.create_server(("127.0.0.1", 0))
-    settings = uvicorn.Config(create_app(shared), lifespan="off", log_config=None)
+    settings = uvicorn.Config(
+        create_app(shared), http=bounded(write_s=config.write_s), lifespan="off", log_config=None
+    )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -112,6 +112,8 @@ class ServerConfig:
     max_context_tokens: of a prompt and its answer; None = what model and memory allow.
     cors_origins: web pages that may ask and read answers, besides the server's own; `*` = all.
     drain_s: that answers under way have to end once the server is told to stop.
+    idle_s: that a request may wait for its first or next token; 0 = without end.
+    write_s: that a client may take nothing of its answer before its connection is cut.
     gpus: how many the pod was given; a server that cannot use them all does not start.
     engine: what generates behind the front door; vllm: how that one is started.
     user_keys_file: keys of those who may ask, one a line (`serving.door.accounts`); None = all may.
@@ -137,7 +139,9 @@ class ServerConfig:
     max_queue: int = 64
     max_context_tokens: int | None = None
     cors_origins: tuple[str, ...] = ()
-    drain_s: float = 5.0
+    drain_s: float = 30.0
+    idle_s: float = 600.0
+    write_s: float = 60.0
     gpus: int = 0
     engine: Literal["transformers", "vllm"] = "transformers"
     vllm: VllmConfig = field(default_factory=VllmConfig)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from math import ceil
 
 from tasks.contract.workspace import Workspace
 from tasks.platform.base import Pod
@@ -109,8 +110,7 @@ def _serving(pod: Pod) -> Object:
     alive = {"httpGet": {"path": "/live", "port": SERVER_PORT}} if pod.has_vllm else probe
     return {
         "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
-        # Large weights take long to load: half an hour until the server has to answer.
-        "startupProbe": probe | {"periodSeconds": 2, "failureThreshold": 900},
+        "startupProbe": probe | {"periodSeconds": 2, "failureThreshold": ceil(pod.startup_s / 2)},
         "readinessProbe": probe | {"periodSeconds": 5, "failureThreshold": 2, "timeoutSeconds": 5},
         "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
         # Each node's proxy hears a moment later that a pod goes: until then it is to answer.
