@@ -1,7 +1,9 @@
 """Kaitoflow on a cluster: its two programs, with the rights that the chart gives them."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -103,6 +105,11 @@ class Installation:
     def kill(self, name: str) -> None:
         self.programs.pop(name).kill()
 
+    def crash(self, name: str) -> None:
+        """Kill a program at whatever it does, and start it again as a kubelet does."""
+        self.programs[name].kill()
+        self.programs[name].start()
+
     def stop(self) -> None:
         """Ask all programs to end."""
         for program in self.programs.values():
@@ -134,6 +141,27 @@ class Installation:
             told = (self.folder / f"{name}.log").read_text()
             [*_, port] = re.findall(r"started, listening on [^:]+:(\d+)", told)
         return httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+
+    def leaks(self) -> list[str]:
+        """What `kaitoflow leaks` lists with the worker's rights and settings, the youngest too."""
+        told = self.settings | {
+            "KUBECONFIG": str(self.kubeconfig("worker")),
+            "KAITOFLOW_PLATFORM": "kubernetes",
+            "KAITOFLOW_HOME": str(self.folder),
+            "KAITOFLOW_GARBAGE_GRACE_S": "0",
+            "PREFECT_API_URL": self.prefect_api,
+        }
+        answer = subprocess.run(
+            [sys.executable, "-m", "flows", "leaks", "--output", "json"],
+            env=os.environ | told,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = json.loads(answer.stdout or "{}").get("leaks")
+        if found is None:
+            return [f"leaks could not be told: {answer.stderr}"]
+        return [f"{each['kind']} {each['name']}" for each in found]
 
     def kubeconfig(self, component: str) -> Path:
         """That of the component's service account."""
