@@ -30,7 +30,7 @@ def apply_both(installed: Installation, namespace: str) -> None:
         manifest = on_a_gpu(namespace, name)
         manifest["metadata"]["name"] = name
         manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": "shared"}}
-        manifest["tuning"]["output"]["image"] = f"registry.example.com/{name}:1"
+        manifest["tuning"]["output"]["image"] = f"registry.example.com/{namespace}/{name}:1"
         installed.apply(manifest)
         time.sleep(_LATER_S)
 
