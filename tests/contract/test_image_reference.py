@@ -163,3 +163,18 @@ def test_a_base_model_has_one_name_in_a_registry(
 def test_a_registry_for_base_models_is_a_host_or_a_path_of_it() -> None:
     with pytest.raises(ImageReferenceInvalid, match="https"):
         model_image("https://r.io", "a/b", "main")
+
+
+@pytest.mark.parametrize(
+    ("written", "is_here"),
+    [
+        ("localhost:5000/phi", True),
+        ("registry.localhost/phi", True),
+        ("127.0.0.1:5000/phi", True),
+        ("[::1]:5000/phi", True),
+        ("registry.example.com/phi", False),
+        ("10.0.0.7:5000/phi", False),
+    ],
+)
+def test_a_registry_of_this_machine_is_known_by_its_name(written: str, is_here: bool) -> None:
+    assert parse_reference(written).is_loopback is is_here

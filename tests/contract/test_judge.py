@@ -77,3 +77,9 @@ def test_a_judge_whom_no_gate_asks_is_told_to_do_nothing(gate: str | None) -> No
     assert judge_of(workspace.metadata.annotations) is None
     told = f"annotation {JUDGE_ANNOTATION}: kaitoflow.io/gate is not judge"
     assert [*without_effect(workspace)] == [told]
+
+
+def test_a_judge_is_told_by_its_model_and_where_it_is() -> None:
+    assert str(Judge(url="https://judge.example.com/v1", model="strict-7b")) == (
+        "strict-7b at https://judge.example.com/v1"
+    )

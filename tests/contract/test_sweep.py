@@ -57,3 +57,5 @@ def test_the_lowest_loss_is_the_best_and_what_has_none_is_not() -> None:
     ]
     assert best(tried) is tried[2]
     assert best(tried[:1]) is None
+    perfect = Tried(settings={RANK: 64}, loss_before=3.0, loss=0.0)
+    assert best([Tried(settings={RANK: 4}, loss=0.5), perfect]) is perfect

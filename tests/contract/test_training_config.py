@@ -343,3 +343,13 @@ def test_every_word_of_others_that_is_called_otherwise_here_is_accepted_here() -
         section, _, name = ours.split()[0].rstrip(":,").partition(".")
         if section in _accepted():
             assert name in _accepted()[section]["accepted"], word
+
+
+@pytest.mark.parametrize("text", [None, "training_config: {TrainingArguments: {}}"])
+def test_what_recomputes_its_activations_says_so_and_nothing_else_changes(text: str | None) -> None:
+    config = parse_training_config(text, method="lora")
+    recomputing = config.recomputing()
+    assert recomputing.tuning_shape().gradient_checkpointing
+    assert config.recomputing().recomputing() == recomputing
+    kept = {k: v for k, v in recomputing.training.items() if k != "gradient_checkpointing"}
+    assert kept == {k: v for k, v in config.training.items() if k != "gradient_checkpointing"}
