@@ -1,17 +1,11 @@
 """A Workspace on this machine that was tuned, and a candidate to take its adapter's place."""
 
+import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-import flows.adapter_run
-import flows.decide_candidate
-import flows.promote_adapter
-import flows.retune_workspace
-import tasks.nodes.task
-import tasks.pods
-import tasks.steps
 from flows.retune_workspace import expect_tuned
 from tasks.contract.adapter_history import AdapterRecord, Making
 from tasks.contract.artifacts import PublishedImage, Tuned
@@ -20,6 +14,7 @@ from tasks.contract.programs.tuning import HeldOut, Sample
 from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.evaluation.verdict import Verdict
+from tasks.platform.current import current_platform
 from tasks.platform.local import LocalPlatform
 from tasks.platform.store import Store
 from tasks.settings import Settings
@@ -43,16 +38,10 @@ CANDIDATE = AdapterRecord(number=2, image=image(2), training="t", data="new")
 def work_here(home: Path, monkeypatch: pytest.MonkeyPatch) -> LocalPlatform:
     """This machine, with a home of its own, for what retuning does."""
     here = LocalPlatform(Settings(home=home))
-    for module in (
-        flows.adapter_run,
-        flows.decide_candidate,
-        flows.promote_adapter,
-        flows.retune_workspace,
-        tasks.nodes.task,
-        tasks.pods,
-        tasks.steps,
-    ):
-        monkeypatch.setattr(module, "current_platform", lambda: here)
+    ours = [m for name, m in sys.modules.items() if name.startswith(("flows.", "tasks."))]
+    for module in ours:
+        if getattr(module, "current_platform", None) is current_platform:
+            monkeypatch.setattr(module, "current_platform", lambda: here)
     return here
 
 
