@@ -62,10 +62,10 @@ async def keep_tuned(workspace: Workspace, tuned: Tuned, *, training: str) -> No
     Args: training: the digest of all that the training would depend on now.
     """
     async with recorded_step(workspace, StepName.TUNE) as step:
-        step.detail = tuned.why(training)
+        step.detail = why = tuned.why(training)
 
         def change(status: WorkspaceStatus) -> None:
-            _job_started(status, message=str(tuned))
+            _job_started(status, message=why)
             status.keep_tuned(tuned)
 
         await change_status(workspace, change)
