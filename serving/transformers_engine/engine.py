@@ -125,7 +125,7 @@ class TransformersEngine:
 
     @property
     def is_broken(self) -> bool:
-        return self.fault is not None or not self._thread.is_alive()
+        return self._failures >= _BROKEN_AFTER_FAILURES or not self._thread.is_alive()
 
     def check_schema(self, schema: str) -> None:
         self._grammars.check(schema)
@@ -212,9 +212,6 @@ class TransformersEngine:
                 self._failures = 0
             except Exception as error:  # noqa: BLE001 - told to the rows; the next may do well
                 self._fail(error)
-                if self._failures >= _BROKEN_AFTER_FAILURES:
-                    self.fault = _ended(f"{self._failures} steps in a row failed: {error!r}")
-                    return
 
     def _wait_for_work(self) -> bool:
         with self._wake:
