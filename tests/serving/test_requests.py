@@ -52,10 +52,11 @@ def test_the_log_has_one_line_of_who_asked_what_and_nothing_of_what_was_said(
 
 
 def test_probes_fill_no_log_and_a_path_breaks_no_line(
-    server: Running, caplog: pytest.LogCaptureFixture
+    server: Running, caplog: pytest.LogCaptureFixture, until: Callable[..., None]
 ) -> None:
     with caplog.at_level(logging.INFO):
         server.client.get("/health")
         server.client.get("/a%0Astatus=200")
+        until(lambda: len(lines(caplog)) == 1)
     (line,) = lines(caplog)
     assert "path=/a%0Astatus=200 status=404" in line
