@@ -153,7 +153,8 @@ def workspace(installation: Installation, name: str = "tuned") -> Object:
         *("--namespace", installation.workspaces, "--dry-run=client"),
     )
     installation.control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
-    output = {"image": f"registry.example.com/{name}:1", "imagePushSecret": "push"}
+    image = f"registry.example.com/{installation.workspaces}/{name}:1"
+    output = {"image": image, "imagePushSecret": "push"}
     manifest = tuning_manifest(name, output=output)
     manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": installation.workspaces}}
     return manifest

@@ -126,9 +126,17 @@ class Terminal:
         path.write_text(yaml.safe_dump_all(manifests))
         return str(path)
 
+    def tuning_manifest(self, name: str = "tuned", **changes: Any) -> dict[str, Any]:
+        """A tuning Workspace's manifest, with an image that no other namespace's makes."""
+        output = {
+            "image": f"registry.example.com/{self.namespace}/{name}:1",
+            "imagePushSecret": "push",
+        }
+        return tuning_manifest(name, **{"output": output} | changes)
+
     def write_tuning(self, **changes: Any) -> str:
         """A file with a Workspace and the Secret that it names."""
-        return self.write_file(tuning_manifest(**changes), SECRET)
+        return self.write_file(self.tuning_manifest(**changes), SECRET)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import pytest
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.status import State
-from tests.builders import tuning_manifest
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.enclosure import Site, forwarded, running_enclosure
 from tests.flows.cluster.conftest import CRD, Terminal, running_status, terminal_before, wait_for
@@ -143,7 +142,7 @@ def have_node(terminal: Terminal) -> None:
 
 
 def have_workspace(terminal: Terminal) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     status = running_status()
     status.state, status.endpoint = (
         State.READY,
@@ -196,7 +195,7 @@ def test_what_the_server_refuses_is_told(serving: Terminal, model: Model) -> Non
 
 
 def test_a_server_that_is_not_ready_is_told(serving: Terminal) -> None:
-    serving.create(tuning_manifest("other"))
+    serving.create(serving.tuning_manifest("other"))
     ended = serving.kaitoflow("chat", "other", "Hello?")
     assert ended.returncode == 1
     assert "its server is not running" in ended.stderr

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from tasks.contract.status import State
-from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -25,7 +24,7 @@ def pod_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def applied(terminal: Terminal) -> Terminal:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     return terminal
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import tuning_manifest
 from tests.cluster.simulated_node import DIGEST, SCRIPTS, Script
 from tests.flows.cluster.conftest import SECRET, Terminal, terminal_before, wait_for
 from tests.flows.watcher.conftest import Installation
@@ -31,7 +30,7 @@ def terminal(installed: Installation, tmp_path: Path) -> Iterator[Terminal]:
 @pytest.fixture
 def file(terminal: Terminal) -> str:
     """A Workspace for the node that there is, and its Secret."""
-    manifest = tuning_manifest()
+    manifest = terminal.tuning_manifest()
     manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": "tuning"}}
     return terminal.write_file(manifest, SECRET)
 
@@ -63,7 +62,7 @@ def test_what_was_stopped_runs_again(terminal: Terminal, file: str) -> None:
 
 
 def test_what_was_refused_runs_once_the_reason_is_gone(terminal: Terminal, file: str) -> None:
-    manifest = tuning_manifest()
+    manifest = terminal.tuning_manifest()
     manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": "tuning"}}
     refused = terminal.kaitoflow("run", terminal.write_file(manifest))
     assert refused.returncode == 3, refused.stdout + refused.stderr

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
 from tests.flows.cluster.kubelet import Kubelet, running_kubelet
 
@@ -20,7 +19,7 @@ WAITS = {"waiting": {"reason": "PodInitializing"}}
 
 @pytest.fixture
 def applied(terminal: Terminal) -> Terminal:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     terminal.write_status("tuned", running_status())
     return terminal
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import pytest
 
 from flows.cluster.installed import WORKER
-from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import SECRET, Terminal
 
 pytestmark = pytest.mark.cluster
@@ -27,14 +26,14 @@ def test_a_plan_that_is_accepted_creates_nothing(terminal: Terminal) -> None:
 
 
 def test_a_secret_of_the_cluster_counts(terminal: Terminal) -> None:
-    path = terminal.write_file(tuning_manifest())
+    path = terminal.write_file(terminal.tuning_manifest())
     assert verdicts(terminal, path)["secrets"][0] == "fail"
     terminal.create(SECRET)
     assert verdicts(terminal, path)["secrets"] == ("ok", "push")
 
 
 def test_a_rule_that_only_the_api_server_knows_refuses_the_plan(terminal: Terminal) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     path = terminal.write_tuning(preset={"name": "phi-4-mini-instruct"})
     assert terminal.kaitoflow("plan", path).returncode == 3
     result, detail = verdicts(terminal, path)["API server"]
@@ -64,7 +63,7 @@ def installed_with(terminal: Terminal, **variables: str) -> Iterator[None]:
 
 
 def test_what_the_installation_makes_nodes_of_is_read_off_its_worker(terminal: Terminal) -> None:
-    manifest = tuning_manifest()
+    manifest = terminal.tuning_manifest()
     manifest["resource"] = {"instanceType": "Standard_NC4as_T4_v3"}
     path = terminal.write_file(manifest, SECRET)
     with installed_with(terminal, KAITOFLOW_PROVISIONER="karpenter", KAITOFLOW_NAMESPACES="[]"):

@@ -7,7 +7,6 @@ import pytest
 
 from tasks.contract.artifacts import Endpoint, PublishedImage
 from tasks.contract.status import ConditionType, FinishedStep, Progress, State, WorkspaceStatus
-from tests.builders import tuning_manifest
 from tests.flows.cluster.conftest import (
     SECRET,
     Started,
@@ -46,7 +45,7 @@ def test_every_object_of_the_file_is_applied(terminal: Terminal) -> None:
         "metadata": {"name": "settings"},
         "data": {"training_config.yaml": "training_config: {}"},
     }
-    path = terminal.write_file(tuning_manifest(config="settings"), SECRET, config_map)
+    path = terminal.write_file(terminal.tuning_manifest(config="settings"), SECRET, config_map)
     run = terminal.start("run", path)
     wait_for(lambda: "applied" in run.said())
     assert terminal.object("tuned")["tuning"]["config"] == "settings"
@@ -114,7 +113,7 @@ def test_a_run_that_fails_ends_with_its_reason(terminal: Terminal, reason: str, 
 
 
 def test_what_the_api_server_refuses_exits_with_3_and_leaves_nothing(terminal: Terminal) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     path = terminal.write_tuning(preset={"name": "phi-4-mini-instruct"})
     ended = terminal.kaitoflow("run", path)
     assert ended.returncode == 3
@@ -124,7 +123,7 @@ def test_what_the_api_server_refuses_exits_with_3_and_leaves_nothing(terminal: T
 
 
 def test_a_namespace_that_is_not_there_exits_with_3(terminal: Terminal) -> None:
-    manifest = tuning_manifest()
+    manifest = terminal.tuning_manifest()
     manifest["metadata"]["namespace"] = "nowhere"
     ended = terminal.kaitoflow("run", terminal.write_file(manifest))
     assert ended.returncode == 3
@@ -132,7 +131,7 @@ def test_a_namespace_that_is_not_there_exits_with_3(terminal: Terminal) -> None:
 
 
 def test_running_again_what_is_ready_changes_nothing(terminal: Terminal) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     terminal.write_status("tuned", succeeded_status())
     ended = terminal.kaitoflow("run", terminal.write_tuning())
     assert ended.returncode == 0
@@ -141,7 +140,7 @@ def test_running_again_what_is_ready_changes_nothing(terminal: Terminal) -> None
 
 
 def test_running_what_was_stopped_lets_it_run_again(terminal: Terminal) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     terminal.write_status("tuned", succeeded_status(run="first"))
     stopped = {"metadata": {"annotations": {"kaitoflow.io/stopped": "1"}}}
     terminal.patch("workspace", "tuned", stopped)
@@ -155,7 +154,7 @@ def test_running_what_was_stopped_lets_it_run_again(terminal: Terminal) -> None:
 def test_running_what_failed_has_it_stopped_first_and_waits_for_another_run(
     terminal: Terminal,
 ) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     failed = failed_status("OutOfMemory", "too little", run="first")
     terminal.write_status("tuned", failed)
     run = terminal.start("run", terminal.write_tuning())
@@ -172,7 +171,7 @@ def test_running_what_failed_has_it_stopped_first_and_waits_for_another_run(
 
 
 def test_what_failed_stays_startable_when_there_is_no_watcher(terminal: Terminal) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     terminal.write_status("tuned", failed_status("OutOfMemory", "too little"))
     terminal.environment["KAITOFLOW_WATCHER_TIMEOUT_S"] = "1"
     ended = terminal.kaitoflow("run", terminal.write_tuning())
@@ -181,7 +180,7 @@ def test_what_failed_stays_startable_when_there_is_no_watcher(terminal: Terminal
 
 
 def test_a_server_that_is_not_ready_any_more_is_told(terminal: Terminal) -> None:
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     status = succeeded_status()
     status.state = State.NOT_READY
     status.set_condition(

@@ -9,7 +9,6 @@ import yaml
 
 from tasks.contract.held_cost import Cost, HeldMachine
 from tasks.contract.status import ConditionType
-from tests.builders import tuning_manifest
 from tests.cluster.control_plane import running_control_plane
 from tests.flows.cluster.conftest import Terminal, failed_status, running_status, wait_for
 
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture
 def applied(terminal: Terminal) -> Terminal:
     """A namespace in which a Workspace runs."""
-    terminal.create(tuning_manifest())
+    terminal.create(terminal.tuning_manifest())
     terminal.write_status("tuned", running_status())
     return terminal
 
@@ -33,7 +32,7 @@ def test_get_prints_what_kubectl_prints(applied: Terminal, output: tuple[str, ..
 
 
 def test_get_wide_tells_when_it_is_retuned_next(terminal: Terminal) -> None:
-    manifest = tuning_manifest()
+    manifest = terminal.tuning_manifest()
     manifest["metadata"]["annotations"] = {"kaitoflow.io/retune-schedule": "6h"}
     terminal.create(manifest)
     heading, row = terminal.kaitoflow("get", "-o", "wide").stdout.splitlines()
