@@ -24,9 +24,10 @@ def claiming_installation(
 ) -> Iterator[Installation]:
     """Kaitoflow as the chart installs it with a provisioner; no program runs yet.
 
-    What a NodeClaim is says Karpenter, and for AKS the chart.
+    What a NodeClaim is says Karpenter, and for AKS the chart. With byo, which claims nothing, the
+    API server knows them all the same.
     """
-    values = VARIANTS["everywhere"] | VARIANTS[provisioner]
+    values = VARIANTS["everywhere"] | ({} if provisioner == "byo" else VARIANTS[provisioner])
     chart = render(values, knows_claims=provisioner == "karpenter")
     from_chart = [json.dumps(each) for each in chart if each["metadata"]["name"] == CRD]
     rights = [each for each in chart if each["kind"] in _RIGHTS]

@@ -6,19 +6,17 @@ A loss is done once; a look at the whole cluster tells, by a Workspace's phase, 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.contract.status import MadeObject, WorkspaceStatus, status_of
+from tasks.contract.status import MadeObject, status_of
 from tasks.contract.workspace import ObjectMeta
 from tasks.nodes.claims.ledger import owner_uid
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.ownership import fields_digest
 from tasks.platform.wire import is_condition, is_pod_ready
-from tests.cluster.simulated_node import SimulatedNode
-from tests.flows.watcher.clouds import claims_of, joining, tell_initialized
 from tests.flows.watcher.installation import Installation, true_conditions
+from tests.flows.watcher.machines import Machines
 
 Object = dict[str, Any]
 KINDS = (
@@ -26,54 +24,6 @@ KINDS = (
     *("NodeClaim", "Node"),
 )
 _SERVED = {"Accepted", "NodesReady", "ResourceReady", "InferenceReady", "WorkspaceSucceeded"}
-
-
-class Machines:
-    """Makes a node of each claim, and takes it away with the claim, as Karpenter does."""
-
-    def __init__(self, installed: Installation) -> None:
-        self._installed = installed
-        self._running: dict[str, AbstractContextManager[SimulatedNode]] = {}
-        self._claimed_by: dict[str, str] = {}
-        self._is_over = False
-        self._made = 0
-
-    async def work(self) -> None:
-        """Fulfil claims until `end`; then no node is left."""
-        while not self._is_over:
-            claims = {each["metadata"]["name"]: each for each in await self._claims()}
-            for name, of in tuple(self._claimed_by.items()):
-                if name not in claims or claims[name]["metadata"]["uid"] != of:
-                    await self.lose(name)  # also where a claim of that name was made anew
-                    del self._claimed_by[name]
-            for name, claim in claims.items():
-                if not (claim.get("status") or {}).get("nodeName"):
-                    await asyncio.to_thread(self._fulfil, name, claim)
-            await asyncio.sleep(0.5)
-        for name in tuple(self._running):
-            await self.lose(name)
-
-    def end(self) -> None:
-        """Fulfil no claim any more; one that is being fulfilled is, for its node is to end, too."""
-        self._is_over = True
-
-    async def lose(self, claim: str) -> None:
-        """Have a claim's machine gone; the claim stays."""
-        if running := self._running.pop(claim, None):
-            await asyncio.to_thread(running.__exit__, None, None, None)
-
-    async def _claims(self) -> list[Object]:
-        return await asyncio.to_thread(claims_of, self._installed)
-
-    def _fulfil(self, name: str, claim: Object) -> None:
-        self._made += 1  # a machine in place of another has another name
-        node, labels = f"node-{name}-{self._made}", claim["metadata"]["labels"]
-        running = joining(self._installed, node, labels, instance_type="Standard_NC4as_T4_v3")
-        machine = running.__enter__()
-        machine.held, machine.started = self._installed.node.held, self._installed.node.started
-        self._running[name], self._claimed_by[name] = running, claim["metadata"]["uid"]
-        with suppress(RuntimeError):  # deleted meanwhile: the next look ends its machine
-            tell_initialized(self._installed, claim, node)
 
 
 @dataclass
@@ -105,16 +55,12 @@ async def look(api: KubeApi) -> Cluster:
 def is_tuning(cluster: Cluster, meta: ObjectMeta) -> bool:
     """Whether a Workspace's Job has what it needs, and its pod trains on a node that is there."""
     name, space = meta.name, meta.namespace
-    has_all = cluster.get("Job", space, f"{name}-tune-1") and cluster.get(
-        "ConfigMap", space, f"{name}-tuning-1"
+    needed = (("Job", f"{name}-tune-1"), ("ConfigMap", f"{name}-tuning-1"))
+    return (
+        all(cluster.get(kind, space, each) for kind, each in needed)
+        and any(_runs(cluster, pod, "tune") for pod in _pods_of(cluster, meta))
+        and _has_its_claims(cluster, meta)
     )
-    pods = [
-        pod
-        for pod in cluster.all("Pod")
-        if pod["metadata"]["namespace"] == space
-        and pod["metadata"].get("labels", {}).get("kaito.sh/workspace") == name
-    ]
-    return bool(has_all) and any(_runs(cluster, pod, "tune") for pod in pods)
 
 
 def is_loading(cluster: Cluster, meta: ObjectMeta) -> bool:
@@ -124,8 +70,11 @@ def is_loading(cluster: Cluster, meta: ObjectMeta) -> bool:
         *(("StatefulSet", name), ("Service", name), ("Service", f"{name}-headless")),
         ("ConfigMap", f"{name}-inference-1"),
     )
-    has_all = all(cluster.get(kind, space, each) for kind, each in needed)
-    return has_all and _runs(cluster, cluster.get("Pod", space, f"{name}-0"), "serve")
+    return (
+        all(cluster.get(kind, space, each) for kind, each in needed)
+        and _runs(cluster, cluster.get("Pod", space, f"{name}-0"), "serve")
+        and _has_its_claims(cluster, meta)
+    )
 
 
 def is_settled(cluster: Cluster, meta: ObjectMeta) -> bool:
@@ -143,7 +92,7 @@ def is_settled(cluster: Cluster, meta: ObjectMeta) -> bool:
         and is_pod_ready(pod)
         and is_condition(node, "Ready")
         and status.worker_nodes == [node["metadata"]["name"]]
-        and _has_its_claims(cluster, workspace, status)
+        and _has_its_claims(cluster, meta)
     )
 
 
@@ -163,6 +112,15 @@ PHASES: dict[str, tuple[Look, Look]] = {
 """How a Workspace is when it is harmed, and how it has to be after that."""
 
 
+def _pods_of(cluster: Cluster, meta: ObjectMeta) -> list[Object]:
+    return [
+        pod
+        for pod in cluster.all("Pod")
+        if pod["metadata"]["namespace"] == meta.namespace
+        and pod["metadata"].get("labels", {}).get("kaito.sh/workspace") == meta.name
+    ]
+
+
 def _runs(cluster: Cluster, pod: Object, container: str) -> bool:
     """Whether the container is at work in a pod that stays, on a node that is there."""
     if not pod or "deletionTimestamp" in pod["metadata"]:
@@ -179,14 +137,11 @@ def _is_ours(cluster: Cluster, namespace: str, made: MadeObject) -> bool:
     return bool(found) and fields_digest(found) == made.digest
 
 
-def _has_its_claims(cluster: Cluster, workspace: Object, status: WorkspaceStatus) -> bool:
+def _has_its_claims(cluster: Cluster, meta: ObjectMeta) -> bool:
     """Whether every machine that is paid for is a claim of it that stays, and no other is there."""
+    status = status_of(cluster.get("Workspace", meta.namespace, meta.name))
     held = {machine.name for machine in status.cost.machines if not machine.until}
-    claims = [
-        claim
-        for claim in cluster.all("NodeClaim")
-        if owner_uid(claim) == workspace["metadata"]["uid"]
-    ]
+    claims = [claim for claim in cluster.all("NodeClaim") if owner_uid(claim) == meta.uid]
     there = {claim["metadata"]["name"] for claim in claims}
     return held == there and not any("deletionTimestamp" in each["metadata"] for each in claims)
 
@@ -205,6 +160,11 @@ class Hands:
         [claim] = [c for c in self.cluster.all("NodeClaim") if owner_uid(c) == self.meta.uid]
         return str(claim["metadata"]["name"])
 
+    def node(self) -> str:
+        """The one on which its pods are."""
+        [node] = {pod["spec"]["nodeName"] for pod in _pods_of(self.cluster, self.meta)}
+        return str(node)
+
     async def kubectl(self, *arguments: str) -> None:
         here = ("--namespace", self.meta.namespace)
         await asyncio.to_thread(self.installed.kubectl, *arguments, *here)
@@ -220,13 +180,16 @@ Act = Callable[[Hands], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Loss:
-    """Something that is done to a Workspace, which has its node by a claim or shares one.
+    """Something that is done to a Workspace.
 
+    has_own_node: whether the Workspace shares its node with no other.
+    is_of_claim: whether its claim is harmed.
     config, secret: the ConfigMap and the Secret that it names.
     """
 
     act: Act
-    is_claimed: bool = False
+    has_own_node: bool = False
+    is_of_claim: bool = False
     config: str = ""
     secret: str = "push"
 
@@ -276,7 +239,7 @@ async def _delete_claim(hands: Hands) -> None:
 
 
 async def _lose_node(hands: Hands) -> None:
-    await hands.machines.lose(hands.claim())
+    await asyncio.to_thread(hands.machines.lose, hands.node())
 
 
 async def _delete_claim_and_server(hands: Hands) -> None:
@@ -285,11 +248,7 @@ async def _delete_claim_and_server(hands: Hands) -> None:
 
 async def _silence_node_for_a_while(hands: Hands) -> None:
     """The node is not ready until the Workspace says so."""
-    [node] = [
-        each["status"]["nodeName"]
-        for each in hands.cluster.all("NodeClaim")
-        if owner_uid(each) == hands.meta.uid
-    ]
+    node = hands.node()
     await _tell_ready(hands, node, value="False")
     async with asyncio.timeout(60):
         while {"NodesReady", "ResourceReady", "InferenceReady"} & await _true_of(hands):
@@ -309,7 +268,11 @@ async def _true_of(hands: Hands) -> set[str]:
     return true_conditions(found["status"])
 
 
-CLAIM_DELETED, NODE_LOST = Loss(_delete_claim, is_claimed=True), Loss(_lose_node, is_claimed=True)
+def _of_claim(act: Act) -> Loss:
+    return Loss(act, has_own_node=True, is_of_claim=True)
+
+
+CLAIM_DELETED, NODE_LOST = _of_claim(_delete_claim), Loss(_lose_node, has_own_node=True)
 _IMAGE = '{"spec":{"template":{"spec":{"containers":[{"name":"serve","image":"another"}]}}}}'
 _PORT = '[{"op":"replace","path":"/spec/ports/0/port","value":81}]'
 
@@ -319,7 +282,8 @@ _CORRECTED = json.dumps({"data": {"training_config.yaml": _CONFIG}})
 WRONG_CONFIG_MAP = "wrong"
 _LOGIN = '--from-literal=.dockerconfigjson={"auths": {}}'
 
-CELLS: dict[str, dict[str, Loss]] = {
+Cells = dict[str, dict[str, Loss]]
+CELLS: Cells = {
     "tuning": {
         "job": deleted(JOB),
         "job-and-config-map": deleted(JOB, TUNING_CONFIG_MAP),
@@ -368,9 +332,9 @@ CELLS: dict[str, dict[str, Loss]] = {
         "conditions-emptied": told({"conditions": []}),
         "worker-nodes-emptied": told({"workerNodes": []}),
         "claim": CLAIM_DELETED,
-        "claim-and-server": Loss(_delete_claim_and_server, is_claimed=True),
+        "claim-and-server": _of_claim(_delete_claim_and_server),
         "node": NODE_LOST,
-        "node-not-ready": Loss(_silence_node_for_a_while, is_claimed=True),
+        "node-not-ready": Loss(_silence_node_for_a_while, has_own_node=True),
     },
     "refused": {
         "no-secret": replace(
@@ -389,3 +353,22 @@ CELLS: dict[str, dict[str, Loss]] = {
         ),
     },
 }
+
+
+def cells_for(provisioner: str) -> Cells:
+    """What can be lost where nodes come from there, by phase.
+
+    With Karpenter, only what is harmed of nodes is another thing than with pools of AKS.
+    """
+
+    def happens(loss: Loss) -> bool:
+        return (
+            loss.has_own_node
+            if provisioner == "karpenter"
+            else provisioner != "byo" or not loss.is_of_claim
+        )
+
+    return {
+        phase: {name: loss for name, loss in losses.items() if happens(loss)}
+        for phase, losses in CELLS.items()
+    }

@@ -1,13 +1,15 @@
 """What is deleted, changed or lost of a Workspace is there again, whatever its run is doing.
 
-One installation for all: each cell of the table has a Workspace of its own, all are harmed at once.
+One installation for each provisioner: each cell of its table has a Workspace of its own, and all
+are harmed at once.
 """
 
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import psutil
 import pytest
@@ -22,21 +24,27 @@ from tests.flows.watcher.clouds import claiming_installation
 from tests.flows.watcher.conftest import new_namespace
 from tests.flows.watcher.installation import Installation, wait_until, workspace_manifest
 from tests.flows.watcher.losses import (
-    CELLS,
     PHASES,
     WRONG_CONFIG_MAP,
     Cluster,
     Hands,
     Look,
-    Machines,
+    cells_for,
     is_settled,
     look,
 )
+from tests.flows.watcher.machines import Machines, machines_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.waits, pytest.mark.timeout(1200)]
 
 Cell = tuple[str, str]
-TABLE: list[Cell] = [(phase, loss) for phase, losses in CELLS.items() for loss in losses]
+PROVISIONERS = ("aks", "byo", "karpenter")
+TABLES: dict[str, list[Cell]] = {
+    provisioner: [
+        (phase, loss) for phase, losses in cells_for(provisioner).items() for loss in losses
+    ]
+    for provisioner in PROVISIONERS
+}
 # Until all are in their phase; until all are whole again, nodes included that are claimed anew.
 _THERE_WITHIN_S, _BACK_WITHIN_S = 360.0, 240.0
 _QUIET_S = 10.0
@@ -44,8 +52,9 @@ _QUIET_S = 10.0
 
 @dataclass
 class Harmed:
-    """How the table went."""
+    """How the table of a provisioner went."""
 
+    provisioner: str
     back_s: dict[Cell, float] = field(default_factory=dict)
     """Until what was lost was there again in the same phase."""
     settled: set[Cell] = field(default_factory=set)
@@ -54,8 +63,8 @@ class Harmed:
     """What the others say of themselves."""
     trained: dict[str, int] = field(default_factory=dict)
     """How often a container trained, by phase."""
-    restless: list[str] = field(default_factory=list)
-    """The Workspaces that were written to once all was done."""
+    restless: list[str] | None = None
+    """The Workspaces that were written to once all was done; None = it never was."""
     watcher_cores: float = 0.0
     """What the watcher took of a core meanwhile."""
 
@@ -63,9 +72,13 @@ class Harmed:
 class Table:
     """The Workspaces of all cells, in a namespace for each phase."""
 
-    def __init__(self, installed: Installation, api: KubeApi, machines: Machines) -> None:
+    def __init__(
+        self, provisioner: str, installed: Installation, api: KubeApi, machines: Machines
+    ) -> None:
         self._installed, self._api, self._machines = installed, api, machines
-        self.spaces = {phase: new_namespace(installed) for phase in CELLS}
+        self._provisioner, self._cells = provisioner, cells_for(provisioner)
+        self._table = TABLES[provisioner]
+        self.spaces = {phase: new_namespace(installed) for phase in self._cells}
         self._held = {
             (self.spaces["tuning"], "tune"),
             (self.spaces["loading"], "serve"),
@@ -81,20 +94,22 @@ class Table:
         self._installed.node.held |= self._held
         await asyncio.to_thread(self._wait_for_worker)
         await asyncio.to_thread(self._apply)
-        await self._wait_for_phases()
-        harmed = Harmed()
+        harmed = Harmed(self._provisioner)
+        if missing := await self._not_in_their_phase():
+            harmed.left = await self._told(missing)
+            return harmed
         cluster = await look(self._api)
-        began_s = {cell: time.monotonic() for cell in TABLE}
-        await asyncio.gather(*(self._harm(cluster, cell, began_s) for cell in TABLE))
-        back = {cell: PHASES[cell[0]][1] for cell in TABLE}
+        began_s = {cell: time.monotonic() for cell in self._table}
+        await asyncio.gather(*(self._harm(cluster, cell, began_s) for cell in self._table))
+        back = {cell: PHASES[cell[0]][1] for cell in self._table}
         async for cell in self._as_they_come(back, within_s=_BACK_WITHIN_S):
             harmed.back_s[cell] = time.monotonic() - began_s[cell]
         self._installed.node.held -= self._held
-        settled = dict.fromkeys(TABLE, is_settled)
+        settled = dict.fromkeys(self._table, is_settled)
         async for cell in self._as_they_come(settled, within_s=_BACK_WITHIN_S):
             harmed.settled.add(cell)
         last = await look(self._api)
-        harmed.left = await self._told([cell for cell in TABLE if cell not in harmed.settled])
+        harmed.left = await self._told([cell for cell in self._table if cell not in harmed.settled])
         for phase, space in self.spaces.items():
             harmed.trained[phase] = self._installed.node.started[space, "tune"]
         before_s = self._watcher_s()
@@ -113,10 +128,10 @@ class Table:
         here = f"--namespace={self.spaces['refused']}"
         self._installed.kubectl("create", "configmap", WRONG_CONFIG_MAP, wrong, here)
         manifests = []
-        for phase, losses in CELLS.items():
+        for phase, losses in self._cells.items():
             for loss, what in losses.items():
                 manifest = workspace_manifest(self.spaces[phase], loss)
-                label = f"{phase}-{loss}" if what.is_claimed else "tuning"
+                label = label_of((phase, loss)) if what.has_own_node else "tuning"
                 manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": label}}
                 image = f"registry.example.com/{phase}/{loss}:1"
                 manifest["tuning"]["output"] = {"image": image, "imagePushSecret": what.secret}
@@ -128,15 +143,15 @@ class Table:
     async def _harm(self, cluster: Cluster, cell: Cell, began_s: dict[Cell, float]) -> None:
         phase, loss = cell
         hands = Hands(self._installed, self._api, self._machines, cluster, self.meta(cluster, cell))
-        await CELLS[phase][loss].act(hands)
+        await self._cells[phase][loss].act(hands)
         began_s[cell] = time.monotonic()
 
-    async def _wait_for_phases(self) -> None:
-        missing = set(TABLE)
-        looks = {cell: PHASES[cell[0]][0] for cell in TABLE}
+    async def _not_in_their_phase(self) -> list[Cell]:
+        missing = set(self._table)
+        looks = {cell: PHASES[cell[0]][0] for cell in self._table}
         async for cell in self._as_they_come(looks, within_s=_THERE_WITHIN_S):
             missing.discard(cell)
-        assert not missing, f"not in their phase: {await self._told(sorted(missing))}"
+        return sorted(missing)
 
     async def _as_they_come(
         self, looks: Mapping[Cell, Look], *, within_s: float
@@ -173,49 +188,85 @@ class Table:
         ]
 
 
+def label_of(cell: Cell) -> str:
+    """By which a Workspace selects nodes of its own."""
+    return "-".join(cell)
+
+
 @pytest.fixture(scope="module")
 def harmed(
     control_plane: ControlPlane,  # builds the programs, or skips
     crowded_prefect: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Harmed]:
-    folder = tmp_path_factory.mktemp("kept-true")
-    with claiming_installation(folder, crowded_prefect, provisioner="karpenter") as made:
-        made.start_worker()
-        made.start("watcher")
-        found = asyncio.run(_run(made))
-        lines = (f"{' '.join(cell):<32} {seconds:6.1f} s" for cell, seconds in found.back_s.items())
-        left = (f"{' '.join(cell)} is left as {status}" for cell, status in found.left.items())
-        cores = f"{len(TABLE)} settled cost the watcher {found.watcher_cores:.3f} cores"
-        sys.stdout.write("\n".join(["back after", *lines, cores, *left, ""]))
-        yield found
+) -> Callable[[str], Harmed]:
+    """How the table of a provisioner went, which is done once, when it is first asked for."""
+
+    @cache
+    def of(provisioner: str) -> Harmed:
+        cells, table = cells_for(provisioner), TABLES[provisioner]
+        own = [label_of(cell) for cell in table if cells[cell[0]][cell[1]].has_own_node]
+        folder = tmp_path_factory.mktemp("kept-true")
+        with (
+            claiming_installation(folder, crowded_prefect, provisioner=provisioner) as made,
+            machines_for(provisioner, made, own) as machines,
+        ):
+            made.start_worker()
+            made.start("watcher")
+            found = asyncio.run(_run(provisioner, made, machines))
+            made.stop()
+        _tell(found)
+        return found
+
+    return of
 
 
-async def _run(installed: Installation) -> Harmed:
+def _tell(found: Harmed) -> None:
+    lines = (f"{' '.join(cell):<32} {seconds:6.1f} s" for cell, seconds in found.back_s.items())
+    left = (f"{' '.join(cell)} is left as {status}" for cell, status in found.left.items())
+    cores = (
+        f"{len(TABLES[found.provisioner])} settled cost the watcher {found.watcher_cores:.3f} cores"
+    )
+    sys.stdout.write("\n".join([f"{found.provisioner}: back after", *lines, cores, *left, ""]))
+
+
+async def _run(provisioner: str, installed: Installation, machines: Machines) -> Harmed:
     settings = client.Configuration()
     await config.load_kube_config(  # type: ignore[no-untyped-call]
         str(installed.control_plane.kubeconfig), client_configuration=settings
     )
-    api, machines = KubeApi(client.ApiClient(settings)), Machines(installed)
-    work = asyncio.create_task(machines.work())
+    api = KubeApi(client.ApiClient(settings))
     try:
-        return await Table(installed, api, machines).run()
+        return await Table(provisioner, installed, api, machines).run()
     finally:
-        machines.end()
-        await work
         await api.close()
 
 
-@pytest.mark.parametrize("cell", TABLE, ids=" ".join)
-def test_what_was_lost_is_there_again(harmed: Harmed, cell: Cell) -> None:
-    assert cell in harmed.back_s
-    assert cell in harmed.settled, harmed.left.get(cell)
+def _cells_of_all() -> list[object]:
+    return [
+        pytest.param(provisioner, cell, id=" ".join((provisioner, *cell)))
+        for provisioner, table in TABLES.items()
+        for cell in table
+    ]
 
 
-def test_nothing_is_trained_again_that_was_tuned(harmed: Harmed) -> None:
+@pytest.mark.parametrize(("provisioner", "cell"), _cells_of_all())
+def test_what_was_lost_is_there_again(
+    harmed: Callable[[str], Harmed], provisioner: str, cell: Cell
+) -> None:
+    found = harmed(provisioner)
+    assert cell in found.back_s, found.left.get(cell)
+    assert cell in found.settled, found.left.get(cell)
+
+
+@pytest.mark.parametrize("provisioner", PROVISIONERS)
+def test_nothing_is_trained_again_that_was_tuned(
+    harmed: Callable[[str], Harmed], provisioner: str
+) -> None:
+    cells = cells_for(provisioner)
     for phase in ("loading", "settled"):
-        assert harmed.trained[phase] == len(CELLS[phase])
+        assert harmed(provisioner).trained[phase] == len(cells[phase])
 
 
-def test_what_stands_is_not_written_to(harmed: Harmed) -> None:
-    assert harmed.restless == []
+@pytest.mark.parametrize("provisioner", PROVISIONERS)
+def test_what_stands_is_not_written_to(harmed: Callable[[str], Harmed], provisioner: str) -> None:
+    assert harmed(provisioner).restless == []
