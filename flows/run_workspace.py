@@ -38,7 +38,7 @@ from tasks.nodes.task import (
 )
 from tasks.plan.data import with_absolute_files
 from tasks.plan.marks import seen_data
-from tasks.plan.task import check_workspace, plan_workspace
+from tasks.plan.task import check_workspace, find_adapters_again, plan_workspace
 from tasks.platform.current import current_platform
 from tasks.pods import endpoint_of, inference_pod, tuning_pod
 from tasks.report import loss_curve, run_report
@@ -115,6 +115,7 @@ async def ensure_workspace(
     """The status of a Workspace that is kept, once all that it asks for is there."""
     push = push or current_platform().is_cluster
     async with recorded_run(workspace):
+        await find_adapters_again(workspace)
         plan = await plan_workspace(workspace, push=push, port=port)
         await check_workspace(workspace, plan)
         adapter = None

@@ -16,7 +16,12 @@ from tasks.config_map import (
 from tasks.contract.adapter_history import candidate_image
 from tasks.contract.artifacts import Endpoint, Node, PublishedImage
 from tasks.contract.evaluation_data import evaluation_url
-from tasks.contract.image_annotations import BASE_MODEL, BASE_REVISION
+from tasks.contract.image_annotations import (
+    BASE_MODEL,
+    BASE_REVISION,
+    TRAINING,
+    WORKSPACE_UID,
+)
 from tasks.contract.image_reference import checkpoint_image, model_image
 from tasks.contract.programs.dataset import MAX_DATASET_BYTES, DatasetColumns, DatasetConfig
 from tasks.contract.programs.image import PullConfig, PullsConfig, PushConfig, TagConfig
@@ -46,6 +51,7 @@ from tasks.contract.steps import (
     TUNING,
 )
 from tasks.contract.training_config import TrainingConfig, parse_training_config
+from tasks.contract.training_digest import training_digest
 from tasks.contract.training_policy import (
     POLICY_ANNOTATION,
     TrainingPolicy,
@@ -157,7 +163,16 @@ async def tuning_pod(
         )
     )
     if image:
-        push_container = await _push(workspace, image, preset, paths, push=push, away=away)
+        base_model = f"{preset.model}@{preset.revision}"
+        push_container = await _push(
+            workspace,
+            image,
+            preset,
+            paths,
+            training=training_digest(workspace, base_model=base_model, config_text=text),
+            push=push,
+            away=away,
+        )
         containers.append(_within_patience(push_container, gpus=gpus))
     volumes = {
         paths.source_dir: tuning.input.volume_source,
@@ -526,6 +541,7 @@ async def _push(
     preset: Preset,
     paths: PodPaths,
     *,
+    training: str,
     push: bool,
     away: CheckpointsAway | None,
 ) -> Container:
@@ -548,6 +564,9 @@ async def _push(
             BASE_MODEL: preset.model,
             BASE_REVISION: preset.revision,
             "io.kaitoflow.run": f"{workspace} generation {meta.generation}",
+            TRAINING: training,
+            # On one machine a status is lost with its Workspace, whose uid no other image needs.
+            **({WORKSPACE_UID: meta.uid} if current_platform().is_cluster else {}),
         },
     )
     return Container(name=PUSH, program="tasks.image.pod", config=config)

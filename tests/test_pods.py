@@ -15,6 +15,7 @@ from tasks.contract.programs.image import PullConfig, PushConfig
 from tasks.contract.programs.serving import AdapterSource, ServerConfig, WeightsConfig
 from tasks.contract.programs.tuning import TuningConfig
 from tasks.contract.steps import FETCH_START, FETCH_WEIGHTS, TUNE
+from tasks.contract.training_digest import training_digest
 from tasks.contract.training_policy import POLICY_ANNOTATION, TrainingPolicy
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.platform.base import Address, Pod
@@ -94,6 +95,25 @@ async def test_a_candidate_is_pushed_as_an_image_of_its_own() -> None:
         "registry.example.com/adapters/tuned:1",
         "registry.example.com/adapters/tuned:1-g2",
     ]
+
+
+async def test_an_image_says_on_a_cluster_which_workspace_made_it_and_from_what(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that it is told of again where the Workspace's status was lost."""
+    manifest = tuning_manifest()
+    manifest["metadata"]["uid"] = "uid-1"
+    workspace = parse_workspace(manifest, source="test")
+    preset = find_preset("smollm2-135m-instruct")
+    training = training_digest(
+        workspace, base_model=f"{preset.model}@{preset.revision}", config_text=None
+    )
+    pods = [await tuning_pod(workspace, NODE, push=True)]
+    monkeypatch.setattr(type(current_platform()), "is_cluster", True)
+    pods += [await tuning_pod(workspace, NODE, push=True, candidate=n) for n in (None, 2)]
+    said = [pod.container("push-image").config.annotations for pod in pods]
+    assert {each["io.kaitoflow.training"] for each in said} == {training}
+    assert [each.get("io.kaitoflow.workspace.uid") for each in said] == [None, "uid-1", "uid-1"]
 
 
 async def test_a_cluster_s_pods_read_no_files_of_a_machine_bound_the_dataset_and_push_for_a_day(
@@ -350,11 +370,12 @@ async def test_an_adapter_is_made_by_four_programs_that_hand_their_files_on() ->
         "default/tuned",
     )
     assert (push.push, push.docker_config, push.patience_s) == (False, None, 120)
-    assert push.annotations == {
+    assert {**push.annotations, "io.kaitoflow.training": ""} == {
         "org.opencontainers.image.base.name": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "io.kaitoflow.base.model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "io.kaitoflow.base.revision": find_preset("smollm2-135m-instruct").revision,
         "io.kaitoflow.run": "default/tuned generation 1",
+        "io.kaitoflow.training": "",
     }
     assert (pod.secrets, dict(pod.files), dict(pod.volumes)) == (("push",), {}, {})
 

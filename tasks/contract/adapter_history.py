@@ -4,6 +4,7 @@ Each has a number, by which people call it (`quickstart@3`), and an image of its
 can be made twice: a run that was killed and begins again leaves one line for each adapter.
 """
 
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -23,7 +24,8 @@ from tasks.contract.units import utc_moment, utc_text
 # More than any annotation asks for: a status has its bounds.
 _KEPT_MAX = 50
 # The number of the adapter whose image has the Workspace's own tag.
-_FIRST = 1
+FIRST = 1
+_FOUND = "its image was found when nothing was told any more of any adapter"
 
 
 class Fate(StrEnum):
@@ -244,7 +246,7 @@ class AdapterHistory(_Part):
         if begun and ((run and begun.run == run) or compare(begun.data, data).is_same):
             self.candidate = begun.model_copy(update={"run": run})
             return self.candidate
-        self.last_number = max(self.next_number, free, _FIRST + 1)
+        self.last_number = max(self.next_number, free, FIRST + 1)
         self.candidate = Candidate(number=self.last_number, data=data, run=run, begun_by=run)
         return self.candidate
 
@@ -278,6 +280,31 @@ class AdapterHistory(_Part):
             and tuned.image.digest not in [r.image.digest for r in self.records]
         ):
             self.add_first(tuned, data=self.data)
+
+    def find_again(
+        self, found: Sequence[AdapterRecord], *, served: Collection[str]
+    ) -> Tuned | None:
+        """Tell of adapters whose images were found, where none is told of; which is to serve.
+
+        That is what is served, else what has the Workspace's own tag. Of the others nobody knows
+        any more whether they served: they do again at a person's word.
+        Args: served: digests of the images that the server's adapters are of.
+        """
+        if self.records or not found:
+            return None
+        self.records = sorted((each.model_copy() for each in found), key=lambda each: each.number)
+        for record in self.records:
+            self.keep_out(record.number, by="registry", why=_FOUND)
+        newest = self.records[-1]
+        self.last_number, self.data = newest.number, DataMarks(digest=newest.data)
+        chosen = next(
+            (each for each in self.records if each.image.digest in served),
+            next((each for each in self.records if each.number == FIRST), None),
+        )
+        if chosen is None:
+            return None
+        self.promote(chosen.number, by="registry", why=_FOUND)
+        return self.proven[0]
 
     def bring_back(self, image: PublishedImage) -> None:
         """Have an adapter serve that did before, since the Workspace asks for the same again.

@@ -19,6 +19,10 @@ BASE_FILES = "io.kaitoflow.base.files"
 VERSION = "io.kaitoflow.version"
 HELD_OUT = "io.kaitoflow.held-out"
 DATASET_DIGEST = "io.kaitoflow.dataset.digest"
+# The Workspace that made it, and the digest of all that the training depended on: by these its
+# adapters are told again where its status was lost.
+WORKSPACE_UID = "io.kaitoflow.workspace.uid"
+TRAINING = "io.kaitoflow.training"
 # Of a candidate's image: the run that has begun it, whoever went on with it.
 CANDIDATE_OF = "io.kaitoflow.candidate-of"
 CONTINUED_FROM = "io.kaitoflow.continued-from"

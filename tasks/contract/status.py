@@ -4,7 +4,7 @@ Condition types and reasons are KAITO's where KAITO has one; `Accepted` is ours 
 cheap checks). Times are UTC, in Kubernetes' format.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from tasks.contract.adapter_history import AdapterHistory, Making
+from tasks.contract.adapter_history import AdapterHistory, AdapterRecord, Making
 from tasks.contract.artifacts import Endpoint, PublishedImage, Tuned
 from tasks.contract.data_marks import DataMarks
 from tasks.contract.errors import RunInProgress
@@ -418,6 +418,18 @@ class WorkspaceStatus(_Part):
         )
         if image:
             self.adapters.add_first(self.tuned, data=data, making=making)
+
+    def find_adapters_again(
+        self, found: Sequence[AdapterRecord], *, served: Collection[str], now: datetime
+    ) -> None:
+        """Tell of adapters whose images were found, where nothing is told of any, nor tuned.
+
+        Args: as of `AdapterHistory.find_again`.
+        """
+        if self.tuned is None and not self.adapters.records:
+            self.tuned = self.adapters.find_again(found, served=served)
+            numbers = ", ".join(str(each.number) for each in self.adapters.records)
+            self.adapters.tell(f"told of from the registry again: adapters {numbers}", now)
 
     def keep_tuned(self, tuned: Tuned) -> None:
         """Have as this generation's what an earlier one has tuned."""

@@ -9,11 +9,12 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tasks.adapter_start import asked_start
 from tasks.chat.trial import try_chat_template
-from tasks.contract.adapter_history import candidate_image
+from tasks.contract.adapter_history import AdapterRecord, candidate_image
 from tasks.contract.apart import WITHIN_S
 from tasks.contract.errors import (
     CloudUnavailable,
@@ -26,6 +27,7 @@ from tasks.contract.errors import (
     RegistryUnavailable,
 )
 from tasks.contract.evaluation_data import evaluation_url
+from tasks.contract.found_adapters import found_adapter, number_of
 from tasks.contract.gate_command import gate_command_of
 from tasks.contract.image_reference import (
     Reference,
@@ -49,7 +51,7 @@ from tasks.presets import Preset
 from tasks.remote.file_server import Client, UrlProbe, open_client, probe, shown
 from tasks.remote.judge_server import JudgeServer
 from tasks.remote.layout_index import find_manifest
-from tasks.remote.manifest import blob_path, read_annotations
+from tasks.remote.manifest import blob_path, digest_of, read_annotations
 from tasks.remote.patience import Patience
 from tasks.remote.registry import Repository
 from tasks.settings import Settings
@@ -63,6 +65,8 @@ Nodes = Sequence[Mapping[str, Any]]
 
 # The dry runs of hundreds of Workspaces take turns, and none is left out.
 _TURNS = 20
+# Of a Workspace, as many as its status tells of.
+_ADAPTERS_MAX = 50
 _ONE_TRY = Patience(broken_s=0)
 
 
@@ -367,6 +371,45 @@ async def look_for_free_number(
     return number
 
 
+async def look_for_adapters(
+    workspace: Workspace, world: World, settings: Settings
+) -> list[AdapterRecord]:
+    """The adapters whose images say that this very Workspace made them; of many the latest.
+
+    Raises: RegistryDenied, RegistryUnavailable, ImageReferenceInvalid, ImageUnreadable,
+        AddressForbidden.
+    """
+    assert workspace.tuning
+    image = workspace.tuning.output.image
+    assert image
+    ask_it = partial(
+        _ask_registry,
+        workspace,
+        parse_push_reference(image),
+        "pull",
+        world=world,
+        settings=settings,
+    )
+    numbers = {tag: number_of(image, tag) for tag in await ask_it(Repository.tags)}
+    latest = sorted((number, tag) for tag, number in numbers.items() if number)[-_ADAPTERS_MAX:]
+
+    def read(repository: Repository) -> list[AdapterRecord | None]:
+        manifests = [(number, repository.read_manifest(tag)) for number, tag in latest]
+        return [
+            found_adapter(
+                image,
+                number,
+                digest_of(manifest),
+                read_annotations(manifest, image=f"adapter {number} of {image}"),
+                uid=workspace.metadata.uid or "",
+            )
+            for number, manifest in manifests
+        ]
+
+    found = await ask_it(read, limit_s=_TURNS * settings.plan_timeout_s) if latest else []
+    return [each for each in found if each]
+
+
 async def _is_taken(workspace: Workspace, image: str, world: World, settings: Settings) -> bool:
     if world.home and find_manifest(world.home / "images", image):
         return True
@@ -391,8 +434,12 @@ async def _ask_registry(
     *,
     world: World,
     settings: Settings,
+    limit_s: float = 0.0,
 ) -> T:
-    """What the registry says to a question, asked with the login that the image is pushed with."""
+    """What the registry says to a question, asked with the login that the image is pushed with.
+
+    Args: limit_s: for several answers; 0 = as long as any look may take.
+    """
     secret = f"Secret {workspace.push_secret}"
 
     def asked() -> T:
@@ -411,7 +458,7 @@ async def _ask_registry(
                 parts = (part.replace(str(login), secret) for part in error.args)
                 raise type(error)(*parts) from None
 
-    limit_s = settings.plan_timeout_s
+    limit_s = limit_s or settings.plan_timeout_s
     try:
         return await ask(asked, limit_s=limit_s)
     except TimeoutError:

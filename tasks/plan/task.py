@@ -1,6 +1,8 @@
 """Steps `plan` and `check`: what the run will do and need, and whether it may."""
 
+import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 from prefect import task
@@ -14,11 +16,13 @@ from tasks.contract.steps import StepName
 from tasks.contract.workspace import Workspace
 from tasks.nodes.current import current_holder_lister, current_node_lister
 from tasks.plan.checks import acceptance, make_plan
-from tasks.plan.look import look, look_for_free_number
+from tasks.plan.look import look, look_for_adapters, look_for_free_number
 from tasks.plan.rehearsal import rehearse
 from tasks.platform.current import current_platform
 from tasks.settings import settings
 from tasks.steps import change_status
+
+logger = logging.getLogger(__name__)
 
 
 @task(
@@ -45,6 +49,31 @@ async def plan_candidate(workspace: Workspace, *, push: bool) -> Plan:
     if plan.refused:
         raise _refusal(plan.refused)
     return plan
+
+
+async def find_adapters_again(workspace: Workspace) -> None:
+    """Tell of the Workspace's adapters from what their images say, where its status was lost.
+
+    So what was tuned is not tuned again, and what was promoted serves on. A new Workspace has none.
+    """
+    platform = current_platform()
+    if not (platform.is_cluster and workspace.tuning and workspace.tuning.output.image):
+        return
+    status = await platform.read_status(workspace)
+    if status.tuned or status.adapters.records:
+        return
+    world = await platform.look_around(workspace, push=True, port=None)
+    try:
+        found = await look_for_adapters(workspace, world, settings())
+    except KaitoflowError as error:
+        logger.info("whether adapters of before are in the registry was not seen: %s", error)
+        return
+    if found:
+        served = await platform.served_images(workspace)
+        now = datetime.now(UTC)
+        await change_status(
+            workspace, lambda status: status.find_adapters_again(found, served=served, now=now)
+        )
 
 
 async def free_number(workspace: Workspace, first: int, *, push: bool) -> int:

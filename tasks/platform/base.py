@@ -290,6 +290,9 @@ class Platform(Protocol):
     async def served(self, workspace: Workspace) -> Workspace | None:
         """The Workspace as its server was made from it; None = none, or it is not kept."""
 
+    async def served_images(self, workspace: Workspace) -> Collection[str]:
+        """Digests of the images that the server's adapters are of, also where no status tells."""
+
     def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:
         """Wait until what serves answers, and go on restoring it; yields what it waits for.
 

@@ -498,6 +498,10 @@ class KubernetesPlatform:
         status = await self.read_status(workspace)
         return await (await self._server(workspace)).served(status.objects)
 
+    async def served_images(self, workspace: Workspace) -> Collection[str]:
+        """Digests that its revision has."""
+        return await (await self._server(workspace)).images()
+
     async def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:
         """Have the pod of what is served ready, whatever is deleted meanwhile."""
         api, informers = await self._watching()

@@ -363,6 +363,10 @@ class LocalPlatform:
         """Return None: on one machine a server is its generation's alone."""
         return None
 
+    async def served_images(self, workspace: Workspace) -> Collection[str]:  # noqa: ARG002
+        """Return none: here a status is lost with its Workspace."""
+        return ()
+
     async def await_served(self, workspace: Workspace) -> AsyncGenerator[Event | str]:  # noqa: ARG002
         """Yield nothing: nothing is restored here."""
         return

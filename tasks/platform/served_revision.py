@@ -5,6 +5,7 @@ From it the server gets back what it loses once the Workspace itself asks for so
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from tasks.platform.wire import Object, Seen, name_of
 
 REVISION = "ControllerRevision"
 _DIGEST_CHARS = 8
+_PULLED = re.compile(r"@(sha256:[0-9a-f]{64})")
 
 
 def served_revision(workspace: Workspace, manifests: Sequence[Object]) -> Object:
@@ -37,3 +39,10 @@ def served_workspace(revision: Seen) -> Workspace:
 def served_objects(revision: Seen) -> list[Object]:
     """What its server is made of, as it was applied."""
     return [dict(each) for each in revision["data"]["objects"]]
+
+
+def served_images(revision: Seen) -> frozenset[str]:
+    """Digests of the images that its server pulls its adapters from."""
+    config_maps = [each for each in served_objects(revision) if each["kind"] == "ConfigMap"]
+    told = [text for each in config_maps for text in each["data"].values()]
+    return frozenset(digest for text in told for digest in _PULLED.findall(text))

@@ -29,6 +29,7 @@ from tasks.platform.ownership import controller_uid, fields_digest
 from tasks.platform.readiness import tell_of_server
 from tasks.platform.served_revision import (
     REVISION,
+    served_images,
     served_objects,
     served_revision,
     served_workspace,
@@ -117,6 +118,11 @@ class Server:
         """The Workspace that it serves. Args: as of `restore`."""
         revision = await self._revision(objects)
         return served_workspace(revision) if revision else None
+
+    async def images(self) -> frozenset[str]:
+        """Digests of the images that its adapters are of, also where no status tells of it."""
+        kept = await self.own.find(REVISION)
+        return frozenset(digest for revision in kept for digest in served_images(revision))
 
     async def restore(
         self, objects: Sequence[MadeObject]

@@ -47,7 +47,8 @@ from tasks.remote.patience import Patience, TransientError, keep_trying
 
 _DOCKER_HUB_API = "registry-1.docker.io"
 _MANIFEST_TYPES = f"{MANIFEST_TYPE}, {INDEX_TYPE}, {DOCKER_MANIFEST_TYPE}, {DOCKER_INDEX_TYPE}"
-_MANIFEST_MAX_BYTES = 4 * 2**20  # the distribution specification's own limit
+_DOCUMENT_MAX_BYTES = 4 * 2**20  # the distribution specification's own limit of a manifest
+_TAGS_AT_ONCE, _TAG_PAGES_MAX = 1000, 20
 _CHUNK_BYTES = 2**20
 _HOPS_MAX = 20
 _WORDS_MAX_CHARS = 300
@@ -159,6 +160,13 @@ class Repository:
         """The manifest under a tag or a digest; checked against the digest."""
         return self._persist(lambda: self._read_manifest(target))
 
+    def tags(self) -> tuple[str, ...]:
+        """All tags of the repository; none where there is no such repository.
+
+        At most 20 pages of a thousand are read.
+        """
+        return self._persist(self._tags)
+
     def have_blob(self, digest: str, size_bytes: int, aside: Path) -> Path:
         """The blob as a file, downloaded to `aside` and checked against its digest."""
         self._persist(lambda: self._download(digest, size_bytes, aside))
@@ -230,15 +238,41 @@ class Repository:
 
     def _read_manifest(self, target: str) -> bytes:
         url = f"{self._url}/manifests/{target}"
-        content = b""
         with self._answer("GET", url, headers={"Accept": _MANIFEST_TYPES}) as answer:
             self._check(answer)
-            for chunk in answer.iter_raw(_CHUNK_BYTES):
-                content += chunk
-                if len(content) > _MANIFEST_MAX_BYTES:
-                    raise self._transient(f"its manifest has over {_MANIFEST_MAX_BYTES} bytes")
+            content = self._read_document(answer, "manifest")
         if ":" in target and digest_of(content) != target:
             raise self._transient(f"its manifest {target} has the digest {digest_of(content)}")
+        return content
+
+    def _tags(self) -> tuple[str, ...]:
+        found: list[str] = []
+        url = f"{self._url}/tags/list?n={_TAGS_AT_ONCE}"
+        for _ in range(_TAG_PAGES_MAX):
+            with self._answer("GET", url) as answer:
+                if answer.status_code == httpx2.codes.NOT_FOUND:
+                    break
+                self._check(answer)
+                found += self._listed_tags(answer)
+                following = answer.links.get("next", {}).get("url", "")
+                url = str(answer.url.join(following))
+            if not following:
+                break
+        return tuple(found)
+
+    def _listed_tags(self, answer: httpx2.Response) -> list[str]:
+        try:
+            listed = json.loads(self._read_document(answer, "list of tags"))["tags"] or []
+            return [str(tag) for tag in listed]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise self._transient("its list of tags is none") from None
+
+    def _read_document(self, answer: httpx2.Response, what: str) -> bytes:
+        content = b""
+        for chunk in answer.iter_raw(_CHUNK_BYTES):
+            content += chunk
+            if len(content) > _DOCUMENT_MAX_BYTES:
+                raise self._transient(f"its {what} has over {_DOCUMENT_MAX_BYTES} bytes")
         return content
 
     def _download(self, digest: str, size_bytes: int, aside: Path) -> None:

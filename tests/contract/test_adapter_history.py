@@ -292,3 +292,77 @@ def test_an_adapter_on_trial_may_come_to_wait_and_serves_nobody_until_then() -> 
     assert (made.waiting, made.on_trial) == (None, made.find(2))
     made.await_word(2, why="too few asked", answer_by=START)
     assert (made.waiting, made.on_trial) == (made.find(2), None)
+
+
+def found(*numbers: int) -> list[AdapterRecord]:
+    return [
+        AdapterRecord(number=n, image=image(n), training=f"t{n}", data=f"sha256:d{n}")
+        for n in numbers
+    ]
+
+
+def test_of_adapters_that_are_found_again_the_one_that_is_served_serves_on() -> None:
+    made = AdapterHistory()
+    serving = made.find_again(found(1, 4, 3), served=["sha256:other", "sha256:3"])
+    assert serving
+    assert (serving.image, serving.training) == (image(3), "t3")
+    assert [(r.number, r.fate) for r in made.records] == [
+        (1, Fate.KEPT_OUT),
+        (3, Fate.SERVING),
+        (4, Fate.KEPT_OUT),
+    ]
+    assert {r.by for r in made.records} == {"registry"}
+
+
+def test_where_nothing_is_served_the_first_that_is_found_again_is_to_serve() -> None:
+    made = AdapterHistory()
+    serving = made.find_again(found(2, 1), served=())
+    assert serving
+    assert serving.image == image(1)
+
+
+def test_where_neither_is_known_nothing_is_to_serve_and_all_are_told_of() -> None:
+    made = AdapterHistory()
+    assert made.find_again(found(2, 3), served=()) is None
+    assert [r.number for r in made.records] == [2, 3]
+    assert made.serving is None
+
+
+def test_no_number_of_an_adapter_that_was_found_again_is_used_twice() -> None:
+    made = AdapterHistory()
+    made.find_again(found(1, 7), served=())
+    assert made.begin(data("a")).number == 8
+
+
+def test_data_that_the_newest_one_found_was_tuned_from_is_known_by_its_digest() -> None:
+    made = AdapterHistory()
+    made.find_again(found(1, 2), served=())
+    assert made.data == DataMarks(digest="sha256:d2")
+
+
+def test_one_that_was_found_again_serves_at_a_person_s_word() -> None:
+    made = AdapterHistory()
+    made.find_again(found(1, 2), served=())
+    made.promote(2, by="anna", why="it was the better one")
+    assert made.former
+    assert (made.serving, made.former.number) == (made.find(2), 1)
+
+
+def test_what_is_told_of_is_not_replaced_by_what_is_found() -> None:
+    made = history(1, 2)
+    assert made.find_again(found(1, 2, 3), served=()) is None
+    assert len(made.records) == 2
+
+
+def test_a_status_that_knows_what_was_tuned_finds_nothing_again() -> None:
+    status = WorkspaceStatus(tuned=tuned(5))
+    status.find_adapters_again(found(1), served=(), now=START)
+    assert (status.tuned, status.adapters.records) == (tuned(5), [])
+
+
+def test_a_status_that_was_lost_tells_of_what_was_found() -> None:
+    status = WorkspaceStatus()
+    status.find_adapters_again(found(1, 2), served=["sha256:2"], now=START)
+    assert status.tuned
+    assert status.tuned.image == image(2)
+    assert status.adapters.told_what == "told of from the registry again: adapters 1, 2"

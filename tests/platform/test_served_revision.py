@@ -3,7 +3,12 @@
 from typing import Any
 
 from tasks.contract.workspace import Workspace, parse_workspace
-from tasks.platform.served_revision import served_objects, served_revision, served_workspace
+from tasks.platform.served_revision import (
+    served_images,
+    served_objects,
+    served_revision,
+    served_workspace,
+)
 from tests.builders import tuning_manifest
 
 Object = dict[str, Any]
@@ -42,3 +47,11 @@ def test_another_server_has_another_name_and_the_same_has_the_same() -> None:
     balanced = [MADE[0] | {"spec": {"type": "LoadBalancer"}}]
     assert name(MADE) == name(MADE)
     assert len({name(MADE), name(balanced), name(MADE, generation=2)}) == 3
+
+
+def test_the_images_that_are_served_are_known_by_their_digests() -> None:
+    digest = "sha256:" + "a" * 64
+    told = f'{{"reference": "r.example.com/a:1-g2@{digest}", "other": "sha256:{"b" * 64}"}}'
+    config_map = {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"pull-a.json": told}}
+    assert served_images(served_revision(workspace(), [*MADE, config_map])) == {digest}
+    assert served_images(served_revision(workspace(), MADE)) == frozenset()
