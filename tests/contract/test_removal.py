@@ -1,6 +1,10 @@
 """Whatever a stranger put into a folder, it can be removed."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tasks.contract.removal import remove_tree
 
@@ -13,10 +17,18 @@ def nested(folder: Path, depth: int) -> Path:
     return folder
 
 
-def test_a_folder_nested_deeper_than_python_recurses_is_removed(tmp_path: Path) -> None:
-    (nested(tmp_path / "deep", 1500) / "file").write_text("x")
-    remove_tree(tmp_path / "deep")
-    assert not (tmp_path / "deep").exists()
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder that pytest could not remove either, if what is tested did not."""
+    folder = tmp_path / "deep"
+    (nested(folder, 1500) / "file").write_text("x")
+    yield folder
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def test_a_folder_nested_deeper_than_python_recurses_is_removed(deep: Path) -> None:
+    remove_tree(deep)
+    assert not deep.exists()
 
 
 def test_links_go_and_what_they_lead_to_stays(tmp_path: Path) -> None:
