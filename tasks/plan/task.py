@@ -60,7 +60,8 @@ async def find_adapters_again(workspace: Workspace) -> None:
     if not (platform.is_cluster and workspace.tuning and workspace.tuning.output.image):
         return
     status = await platform.read_status(workspace)
-    if status.tuned or status.adapters.records:
+    # An image without the rest is of a run that was killed: this one goes on from its pod.
+    if status.tuned or status.image or status.adapters.records:
         return
     world = await platform.look_around(workspace, push=True, port=None)
     try:

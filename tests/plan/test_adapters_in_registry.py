@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tasks import steps
+from tasks.contract.artifacts import PublishedImage
 from tasks.contract.errors import RegistryUnavailable
 from tasks.contract.image_annotations import TRAINING, WORKSPACE_UID
+from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.image.pod.push import push_image
 from tasks.plan import task
@@ -112,6 +114,18 @@ async def test_a_status_that_was_lost_is_told_from_the_registry(
     assert [each.number for each in status.adapters.records] == [1, 2]
     await find_adapters_again(lost)
     assert platform.looks == 1  # who knows its adapters asks nobody
+
+
+async def test_a_run_that_was_killed_after_its_push_is_nothing_lost(
+    registry: RunningRegistry, platform: OnACluster, tmp_path: Path
+) -> None:
+    image = f"{registry.host}/team/killed:1"
+    killed = kept(platform, image)
+    digest = pushed(tmp_path, image, seed=1, uid=killed.metadata.uid or "")
+    status = WorkspaceStatus(image=PublishedImage(reference=image, digest=digest, pushed=True))
+    await platform.write_status(killed, status)
+    await find_adapters_again(killed)
+    assert platform.looks == 0
 
 
 async def test_a_registry_that_does_not_answer_stops_no_run(
