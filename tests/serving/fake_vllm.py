@@ -204,6 +204,8 @@ class FakeVllm:
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault == "hang":
             await asyncio.sleep(3600)
+        elif fault == "slow":  # each word of all that follow
+            await asyncio.sleep(0.1)
         elif fault == "garbage":
             await answer.write(b"data: {not json}\n\n")
         elif fault == "cut":

@@ -125,6 +125,7 @@ def test_giving_up_ends_the_request_in_vllm(
     messages = [{"role": "user", "content": "a"}]
     body = {"messages": messages} | LONG | {"max_tokens": 3000}
     before = len(noted(faults, "gone"))  # an adapter's proof reads no further than it has to
+    faults.write_text(json.dumps({"after": 1, "fault": "slow"}))
     with failing.client.stream("POST", "/v1/chat/completions", json=body) as told:
         next(told.iter_lines())
     until(lambda: len(noted(faults, "gone")) > before)
