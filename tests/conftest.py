@@ -13,6 +13,9 @@ pytest_plugins = ["tests.cluster.fixtures"]
 
 # Areas whose tests share a server that is dear to start run in one process each: first match wins.
 _AREAS = {
+    "tests/flows/watcher/test_claimed_nodes.py": "losses",
+    "tests/flows/watcher/test_edits_on_made_nodes.py": "losses",
+    "tests/flows/watcher/test_kept_true.py": "losses",
     "tests/flows/watcher/": "watcher",
     "tests/flows/worker/": "worker",
     "tests/flows/cluster/": "command line",
@@ -28,10 +31,10 @@ _AREAS = {
     "tests/platform/test_watching_on_a_cluster.py": "API server",
 }
 # These mostly wait, for deadlines of Leases and heartbeats: the slow ones run one after the other.
-_WAIT = ("watcher", "worker")
+_WAIT = ("watcher", "losses", "worker")
 # Of a slow test that says nothing else: several times what it takes on a quiet machine.
 _SLOW_TIMEOUT_S = 600
-_LONGEST_FIRST = ("runs", "watcher", "command line", "API server", "worker", "nodes")
+_LONGEST_FIRST = ("runs", "watcher", "losses", "command line", "API server", "worker", "nodes")
 
 
 def _area(test_id: str) -> str:
