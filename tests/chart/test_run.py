@@ -144,8 +144,11 @@ def wait_until(holds: Callable[[], bool], programs: list[Program]) -> None:
         time.sleep(0.5)
 
 
-def workspace(installation: Installation, name: str = "tuned") -> Object:
-    """A Workspace for the node, and the Secret that it names."""
+def workspace(installation: Installation, name: str = "tuned", *, maker: str = "") -> Object:
+    """A Workspace for the node, and the Secret that it names.
+
+    Args: maker: who makes its image; empty = a Workspace of the namespace that has the Secret.
+    """
     login = '--from-literal=.dockerconfigjson={"auths": {}}'
     secret = kubectl_json(
         installation,
@@ -153,7 +156,7 @@ def workspace(installation: Installation, name: str = "tuned") -> Object:
         *("--namespace", installation.workspaces, "--dry-run=client"),
     )
     installation.control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
-    image = f"registry.example.com/{installation.workspaces}/{name}:1"
+    image = f"registry.example.com/{maker or installation.workspaces}/{name}:1"
     output = {"image": image, "imagePushSecret": "push"}
     manifest = tuning_manifest(name, output=output)
     manifest["resource"]["labelSelector"] = {"matchLabels": {"apps": installation.workspaces}}
@@ -169,10 +172,11 @@ def test_a_workspace_runs_and_goes_with_the_chart_s_rights(
     installation.install(VALUES | named)
     kubernetes, here = installation.control_plane, ("--namespace", installation.workspaces)
     manifest = json.dumps(workspace(installation))
+    other_manifest = json.dumps(workspace(installation, maker=installation.namespace))
     elsewhere = ("--namespace", installation.namespace)
     objects = installation.render(VALUES | named)
     with installation.node(), running(installation, objects, tmp_path) as programs:
-        kubernetes.kubectl("apply", "--filename=-", *elsewhere, stdin=manifest)
+        kubernetes.kubectl("apply", "--filename=-", *elsewhere, stdin=other_manifest)
         kubernetes.kubectl("apply", "--filename=-", *here, stdin=manifest)
         wait_until(
             lambda: status(installation, installation.workspaces).get("state") == "Ready", programs

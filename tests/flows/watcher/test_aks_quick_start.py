@@ -79,11 +79,12 @@ def azure(claiming: tuple[Installation, Azure]) -> Azure:
 
 
 def quick_start(namespace: str) -> dict[str, Any]:
-    """The example that we ship, its placeholders filled in: dataset and Secret."""
+    """The example that we ship, its placeholders filled in: dataset, image and Secret."""
     manifest: dict[str, Any] = yaml.safe_load(QUICK_START.read_text())
     manifest["metadata"]["namespace"] = namespace
     manifest["tuning"]["input"]["urls"] = ["https://example.com/data.parquet"]
-    manifest["tuning"]["output"]["imagePushSecret"] = "push"
+    image = f"registry.example.com/{namespace}/{NAME}:0.0.1"
+    manifest["tuning"]["output"] = {"image": image, "imagePushSecret": "push"}
     return manifest
 
 
