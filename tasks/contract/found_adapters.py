@@ -1,6 +1,7 @@
 """What its image tells of an adapter, for a Workspace whose status was lost. Pure."""
 
 import json
+import re
 from collections.abc import Mapping
 
 from tasks.contract.adapter_history import FIRST, AdapterRecord, candidate_image
@@ -15,14 +16,18 @@ from tasks.contract.image_annotations import (
 from tasks.contract.image_reference import parse_push_reference
 from tasks.contract.programs.tuning import HeldOut
 
+# As candidates are tagged, and as short as their numbers are: a registry may say anything.
+_CANDIDATE = re.compile(r"-g([1-9][0-9]{0,8})")
+
 
 def number_of(image: str, tag: str) -> int | None:
     """The number of the adapter that a tag names; None = none. Args: image: the Workspace's own."""
     own = parse_push_reference(image).target
     if tag == own:
         return FIRST
-    number = tag.removeprefix(f"{own}-g")
-    return int(number) if tag != number and number.isdecimal() and number.isascii() else None
+    found = _CANDIDATE.fullmatch(tag.removeprefix(own)) if tag.startswith(own) else None
+    number = int(found[1]) if found else FIRST
+    return number if number != FIRST else None
 
 
 def found_adapter(

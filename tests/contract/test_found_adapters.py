@@ -33,6 +33,10 @@ SAID = {
         ("0.0.10-g2", None),
         ("latest", None),
         ("0.0.1-g²", None),
+        ("0.0.1-g1", None),
+        ("0.0.1-g02", None),
+        ("0.0.1-g0", None),
+        (f"0.0.1-g{'9' * 5000}", None),
     ],
 )
 def test_a_tag_names_an_adapter_by_its_number(tag: str, number: int | None) -> None:
