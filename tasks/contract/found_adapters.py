@@ -15,6 +15,7 @@ from tasks.contract.image_annotations import (
 )
 from tasks.contract.image_reference import parse_push_reference
 from tasks.contract.programs.tuning import HeldOut
+from tasks.contract.redaction import harmless
 
 # As candidates are tagged, and as short as their numbers are: a registry may say anything.
 _CANDIDATE = re.compile(r"-g([1-9][0-9]{0,8})")
@@ -47,7 +48,7 @@ def found_adapter(
         training=annotations.get(TRAINING, ""),
         data=annotations.get(DATASET_DIGEST, ""),
         held_out=_held_out(annotations.get(HELD_OUT, "")),
-        tuned=annotations.get(CREATED, ""),
+        tuned=harmless(annotations.get(CREATED, "")),
     )
 
 

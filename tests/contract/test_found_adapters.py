@@ -60,6 +60,12 @@ def test_the_first_adapter_has_the_workspace_s_own_tag() -> None:
     assert found.image.reference == IMAGE
 
 
+def test_what_an_image_says_moves_no_terminal() -> None:
+    found = found_adapter(IMAGE, 2, "sha256:2", SAID | {CREATED: "\x1b[31mnow"}, uid="uid-1")
+    assert found
+    assert "\x1b" not in found.tuned
+
+
 @pytest.mark.parametrize("uid", ["uid-2", ""])
 def test_the_image_of_another_workspace_is_no_adapter_of_this_one(uid: str) -> None:
     """Also of one that had the same name, and was deleted."""
