@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from serving.engine import Sampling
+from serving.engine import GenerationFailedError, Sampling
 from serving.tokens.spelling import Ranked
 from serving.transformers_engine.grammar import Held
 
@@ -18,6 +18,7 @@ from serving.transformers_engine.grammar import Held
 _CANDIDATES = 1024
 # Below, chance has no say, and scores divided by it are no numbers any more.
 _COLDEST = 1e-4
+_NO_NUMBERS = "the scores for its next token are no numbers: the weights are broken"
 
 
 @dataclass
@@ -51,7 +52,11 @@ def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int | Except
     for row, (scores, choice) in enumerate(zip(logits, choices, strict=True)):
         with _kept(faults, row):
             _penalise(scores, choice)
-    tokens: list[int] = logits.argmax(-1).tolist()
+    highest, likeliest = logits.max(-1)
+    tokens: list[int] = likeliest.tolist()
+    for row, score in enumerate(highest.tolist()):
+        if math.isnan(score) or score == math.inf:  # NaN is the highest of a row that has one
+            faults.setdefault(row, GenerationFailedError(_NO_NUMBERS))
     sampled = [row for row, choice in enumerate(choices) if choice.rules.temperature > _COLDEST]
     if sampled:
         for row, scores in zip(sampled, logits[sampled].float().cpu(), strict=True):

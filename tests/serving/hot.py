@@ -1,12 +1,13 @@
 """What an administrator asks a server under test."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from serving.engine import GenerationFailedError
 from tests.serving.running import Running, compute_by
 
 KEY = {"Authorization": "Bearer open-sesame"}
@@ -51,10 +52,10 @@ def generation(response: httpx2.Response) -> str:
 
 
 def break_weights(server: Running, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each answer of a version fail, and no other's."""
+    """Have a version's scores be no numbers, and leave its neighbours in a batch alone."""
 
     class Broken:
-        """The model's place, where one adapter's rows fail."""
+        """The model's place, where one adapter's rows are broken."""
 
         def __init__(self, forward: Any) -> None:
             self._forward = forward
@@ -62,9 +63,9 @@ def break_weights(server: Running, version: str, monkeypatch: pytest.MonkeyPatch
         def __getattr__(self, name: str) -> Any:
             return getattr(self._forward, name)
 
-        def __call__(self, *arguments: Any, models: Any, **keywords: Any) -> Any:
-            if version in models:
-                raise GenerationFailedError("broken weights")
-            return self._forward(*arguments, models=models, **keywords)
+        def __call__(self, *arguments: Any, models: Sequence[str], **keywords: Any) -> Any:
+            scores = self._forward(*arguments, models=models, **keywords)
+            scores[[name == version for name in models]] = math.nan
+            return scores
 
     compute_by(server.engine, Broken, monkeypatch)

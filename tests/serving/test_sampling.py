@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from serving.engine import Sampling
+from serving.engine import GenerationFailedError, Sampling
 from serving.transformers_engine.sampling import Choice, choose
 
 SCORES = [math.log(share) for share in (0.5, 0.3, 0.15, 0.05)]
@@ -82,6 +82,19 @@ def test_a_rows_fault_is_its_own() -> None:
     first, fault, last = choose(torch.tensor([SCORES] * 3), [row(), row(999_999_999), row()])
     assert isinstance(fault, IndexError)
     assert [first] == [last] == choose(torch.tensor([SCORES]), [row()])
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_whose_scores_are_no_numbers_ends_and_its_neighbour_goes_on(
+    broken: float, temperature: float
+) -> None:
+    scores = [[broken, *SCORES[1:]], SCORES]
+    rows = [Choice(Sampling(temperature=temperature), (), random.Random(9)) for _ in scores]
+    fault, token = choose(torch.tensor(scores), rows)
+    assert isinstance(fault, GenerationFailedError)
+    assert str(fault) == "the scores for its next token are no numbers: the weights are broken"
+    assert token in range(len(SCORES))
 
 
 def test_a_row_draws_the_same_in_any_company() -> None:

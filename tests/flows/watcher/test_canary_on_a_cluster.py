@@ -47,7 +47,7 @@ class Serving:
     """Of the adapters 1 to 3."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # of each try's own: a test that is run again needs the name where it began
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("served")
     model = toy.make_model(folder / "model")
@@ -77,7 +77,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield Serving(server, images)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def installed(
     control_plane: ControlPlane,  # builds the programs, or skips
     prefect_home: str,
