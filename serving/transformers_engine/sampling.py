@@ -52,10 +52,10 @@ def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int | Except
     for row, (scores, choice) in enumerate(zip(logits, choices, strict=True)):
         with _kept(faults, row):
             _penalise(scores, choice)
-    highest, likeliest = logits.max(-1)
+    likeliest = logits.argmax(-1)  # NaN, in a row that has one
     tokens: list[int] = likeliest.tolist()
-    for row, score in enumerate(highest.tolist()):
-        if math.isnan(score) or score == math.inf:  # NaN is the highest of a row that has one
+    for row, score in enumerate(logits.gather(-1, likeliest[:, None])[:, 0].tolist()):
+        if math.isnan(score) or score == math.inf:
             faults.setdefault(row, GenerationFailedError(_NO_NUMBERS))
     sampled = [row for row, choice in enumerate(choices) if choice.rules.temperature > _COLDEST]
     if sampled:
