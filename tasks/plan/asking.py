@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from tasks.contract.errors import KaitoflowError
+
 # Each takes a few milliseconds of a core and then waits for the network. Two hundred Workspaces
 # that are planned at once are all asked for within seconds; none is left out.
 AT_ONCE = 16
@@ -34,6 +36,15 @@ async def ask(question: Callable[[], T], *, limit_s: float) -> T:
     async with turns, asyncio.timeout(limit_s):
         # A thread that is given up gives its turn away, and ends by its connection's time-outs.
         return await asyncio.wrap_future(_begun(question))
+
+
+def no_answer(silence: type[KaitoflowError], whom: str, limit_s: float) -> KaitoflowError:
+    """What it means that somebody did not answer in time."""
+    return silence(
+        f"{whom} was asked",
+        f"there was no answer within {limit_s:g} s",
+        "run the plan again, or raise KAITOFLOW_PLAN_TIMEOUT_S",
+    )
 
 
 @contextlib.contextmanager

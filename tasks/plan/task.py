@@ -16,7 +16,8 @@ from tasks.contract.steps import StepName
 from tasks.contract.workspace import Workspace
 from tasks.nodes.current import current_holder_lister, current_node_lister
 from tasks.plan.checks import acceptance, make_plan
-from tasks.plan.look import look, look_for_adapters, look_for_free_number
+from tasks.plan.look import look
+from tasks.plan.registries import look_for_adapters, look_for_free_number
 from tasks.plan.rehearsal import rehearse
 from tasks.platform.current import current_platform
 from tasks.settings import settings

@@ -13,7 +13,7 @@ from tasks.contract.status import WorkspaceStatus
 from tasks.contract.workspace import Manifests, Workspace, parse_workspace
 from tasks.image.pod.push import push_image
 from tasks.plan import task
-from tasks.plan.look import look_for_adapters
+from tasks.plan.registries import look_for_adapters
 from tasks.plan.task import find_adapters_again
 from tasks.platform.base import World
 from tasks.platform.local import LocalPlatform

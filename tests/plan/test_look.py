@@ -27,7 +27,8 @@ from tasks.plan import asking, tuned
 from tasks.plan.asking import ask
 from tasks.plan.checks import make_plan
 from tasks.plan.findings import DatasetSeen, Findings
-from tasks.plan.look import look, look_for_free_number
+from tasks.plan.look import look
+from tasks.plan.registries import look_for_free_number
 from tasks.platform.base import World
 from tasks.remote.manifest import blob_path
 from tasks.settings import Settings
