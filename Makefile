@@ -9,6 +9,8 @@ BIN := .venv/bin
 # Tests at once.
 PROCESSES ?= 3
 at-once = $(if $(filter-out 1,$(1)),-n $(1) --dist loadscope --no-loadscope-reorder)
+# Others are not even collected: what they import takes each process half a minute.
+WITH_SLOW_TESTS = $(sort $(shell grep -rl 'mark\.slow' tests --include="test_*.py"))
 SOURCES := flows tasks serving demo tests requirements
 
 help: ## Show this list
@@ -29,11 +31,11 @@ test-slow: setup prepare-tests ## Run the tests that take long: kills, outages, 
 	@$(MAKE) --no-print-directory --jobs=2 slow-working slow-waiting
 
 slow-working:
-	$(BIN)/python -m pytest -m "slow and not e2e and not waits" $(call at-once,2)
+	$(BIN)/python -m pytest -m "slow and not e2e and not waits" $(call at-once,2) $(WITH_SLOW_TESTS)
 
 # They mostly wait for deadlines, and leave the cores to those above meanwhile.
 slow-waiting:
-	$(BIN)/python -m pytest -m "slow and not e2e and waits" $(call at-once,2)
+	$(BIN)/python -m pytest -m "slow and not e2e and waits" $(call at-once,2) $(WITH_SLOW_TESTS)
 
 test-vllm: setup prepare-tests ## Run what holds for both engines against a real vLLM on the CPU (6 GB into build/vllm)
 	@vllm="$$($(BIN)/python -m tests.serving.real_vllm)" && \
