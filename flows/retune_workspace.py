@@ -83,11 +83,11 @@ async def retune_workspace(name: str, *, namespace: str = "default", push: bool 
 
 
 async def retune(workspace: Workspace, *, push: bool) -> Any:
-    """What a retuning came to, once the Workspace is this run's alone."""
+    """What a retuning came to, as Prefect shows it, once the Workspace is this run's alone."""
     adapters = (await expect_tuned(workspace)).adapters
     if adapters.on_trial:  # the run that tries it out was killed
         await try_candidate_out(workspace)
-        return await publish_adapters(workspace)
+        return Completed(message=await publish_adapters(workspace))
     if adapters.is_overtaken(flow_run.scheduled_start_time, run=str(flow_run.id or "")):
         # Of many that were due while nobody could run them, one is enough.
         why = f"a look that was due later has ended at {adapters.told_at}"
@@ -107,7 +107,7 @@ async def retune(workspace: Workspace, *, push: bool) -> Any:
     if candidate is None:
         return await skip(workspace, "the data has the same bytes as before")
     await try_candidate_out(workspace)
-    return await publish_adapters(workspace)
+    return Completed(message=await publish_adapters(workspace))
 
 
 async def skip(workspace: Workspace, why: str) -> Any:

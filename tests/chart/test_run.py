@@ -125,15 +125,13 @@ def answers(url: str) -> bool:
 
 def status(installation: Installation, namespace: str, name: str = "tuned") -> Object:
     """What the watcher says of the Workspace in a namespace; empty until it has seen it."""
-    here = ("--namespace", namespace)
-    found = kubectl_json(installation, "get", "workspace", name, *here)
-    said: Object = found.get("status", {})
+    said: Object = installation.control_plane.workspace(namespace, name).get("status", {})
     return said
 
 
 def is_held(installation: Installation, namespace: str) -> bool:
     """Whether a watcher has taken the Workspace in a namespace for its own."""
-    found = kubectl_json(installation, "get", "workspace", "tuned", "--namespace", namespace)
+    found = installation.control_plane.workspace(namespace, "tuned")
     return bool(found["metadata"].get("finalizers"))
 
 

@@ -18,8 +18,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import httpx2
 from cryptography.hazmat.primitives import serialization
@@ -76,6 +78,27 @@ class ControlPlane:
             command = " ".join(str(argument) for argument in arguments)
             raise RuntimeError(f"kubectl {command} should succeed, but said: {answer.stderr}")
         return answer.stdout
+
+    def workspace(self, namespace: str, name: str) -> dict[str, Any]:
+        """The Workspace as the API server has it, or {} when there is none.
+
+        For tests that look again and again: kubectl takes 60 ms of a core each time.
+        """
+        answer = httpx2.get(
+            f"{self.url}/apis/kaito.sh/v1beta1/namespaces/{namespace}/workspaces/{name}",
+            headers={"Authorization": f"Bearer {self.token}"},
+            verify=self._trusted,
+            trust_env=False,
+            timeout=60,
+        )
+        if answer.status_code == httpx2.codes.NOT_FOUND:
+            return {}
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
+
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca_file)
 
     def define(self, name: str, definition: str) -> None:
         """Return when the API server serves this CustomResourceDefinition, which may change one.

@@ -108,6 +108,8 @@ class Terminal:
 
     def object(self, name: str, kind: str = "workspace") -> dict[str, Any]:
         """The object, or {} when there is none."""
+        if kind == "workspace":
+            return self.control_plane.workspace(self.namespace, name)
         said = self.kubectl("get", kind, name, "--ignore-not-found", "--output=json")
         found: dict[str, Any] = json.loads(said or "{}")
         return found

@@ -42,8 +42,8 @@ _SETTINGS = {
     "KAITOFLOW_LEASE_S": "6",
     "KAITOFLOW_NODE_READY_TIMEOUT_S": "120",
     "KAITOFLOW_WORKER_PORT": "0",
-    "KAITOFLOW_WORKER_POLL_S": "0.5",
-    "KAITOFLOW_WORKER_WATCH_S": "0.5",
+    "KAITOFLOW_WORKER_POLL_S": "1",
+    "KAITOFLOW_WORKER_WATCH_S": "1",
     "KAITOFLOW_WORKER_HEARTBEAT_S": "1",
 }
 Found = TypeVar("Found")
@@ -195,8 +195,8 @@ class Installation:
         return self.kubectl("get", kinds, "-n", namespace, "-o", "name").split()
 
     def status(self, namespace: str, name: str = "tuned") -> dict[str, Any]:
-        found: dict[str, Any] = self.get("workspace", namespace, name).get("status", {})
-        return found
+        told: dict[str, Any] = self.control_plane.workspace(namespace, name).get("status", {})
+        return told
 
     def wait_for(
         self,
@@ -232,7 +232,7 @@ class Installation:
         )
 
     def uid(self, namespace: str) -> str:
-        return str(self.get("workspace", namespace, "tuned")["metadata"]["uid"])
+        return str(self.control_plane.workspace(namespace, "tuned")["metadata"]["uid"])
 
     def runs(self, uid: str) -> list[dict[str, Any]]:
         """All runs of a Workspace, of both flows, that Prefect knows."""
