@@ -46,6 +46,15 @@ def test_weights_that_are_not_those_that_are_served_are_told(base: str, told: st
     assert held_out.verdict == told
 
 
+@pytest.mark.parametrize(("constant", "is_told"), [(2.0, True), (2.001, False), (None, False)])
+def test_an_adapter_that_ignores_the_questions_is_told(
+    constant: float | None, is_told: bool
+) -> None:
+    held_out = HeldOut(rows=30, loss_before=3.0, loss_after=2.0, loss_constant=constant)
+    words = ", no better than one answer to every question (2.000)"
+    assert held_out.verdict == (words if is_told else "")
+
+
 @pytest.mark.parametrize(
     ("after", "high", "is_worse", "is_surely"),
     [

@@ -17,15 +17,20 @@ from tests.tuning.runs import Runs
 SPLIT = {"train_test_split": 0.75}
 
 
+@pytest.mark.parametrize("split", [0.75, 1.0])
 @pytest.mark.parametrize(
     ("method", "model"),
     [("lora", {"torch_dtype": "float32"}), ("qlora", {"torch_dtype": "auto"})],
 )
 def test_the_server_answers_as_the_trainers_model_did(
-    runs: Runs, method: str, model: dict[str, Any]
+    runs: Runs, method: str, model: dict[str, Any], split: float
 ) -> None:
-    training = {"num_train_epochs": 4}
-    config = runs.config(method=method, ModelConfig=model, DatasetConfig=SPLIT, training=training)
+    config = runs.config(
+        method=method,
+        ModelConfig=model,
+        DatasetConfig={"train_test_split": split},
+        training={"num_train_epochs": 4},
+    )
     adapter = Path(main(config)["adapter"])
     trained = read_as_trained(adapter)
     assert trained
@@ -47,8 +52,3 @@ def test_a_fault_of_it_costs_no_adapter(runs: Runs, monkeypatch: pytest.MonkeyPa
     result = main(runs.config(DatasetConfig=SPLIT, training={"max_steps": 1}))
     assert result["held_out"]
     assert not (Path(result["adapter"]) / FILE).exists()
-
-
-def test_a_run_that_compares_nothing_leaves_nothing(runs: Runs) -> None:
-    result = main(runs.config(training={"max_steps": 1}))
-    assert read_as_trained(Path(result["adapter"])) is None

@@ -159,7 +159,7 @@ def test_progress_is_told_from_the_first_step_on(
     main(runs.config())
     events = events_in(capsys.readouterr().out)
     assert [event["phase"] for event in events if "step" not in event] == [
-        *("load", "train", "save"),
+        *("load", "train", "save", "evaluate"),
     ]
     steps = [event for event in events if "step" in event]
     assert [event["step"] for event in steps] == [1, 2, 3, 4, 5, 6]
@@ -174,6 +174,7 @@ def test_held_out_rows_are_compared_before_and_after(runs: Runs) -> None:
     held_out = result["held_out"]
     assert held_out["rows"] == result["rows"]["held_out"] == 24 - result["rows"]["trained"] > 2
     assert held_out["loss_after"] < held_out["loss_before"] - 0.5
+    assert held_out["loss_constant"] > 0
     assert held_out["sample"]["reference"].startswith("It is ")
     assert held_out["answers"]["asked"] == held_out["rows"]
 

@@ -115,6 +115,8 @@ class HeldOut:
 
     gain_low, gain_high: the 95 % interval of what the loss has fallen by; None = of one row, which
         tells nothing, or of an older version's pod.
+    loss_constant: of one answer to every question, by how often each was learned; None = of an
+        older version's pod.
     base: the weights of the base model that it was measured on; AS_SERVED, or in which they differ.
     """
 
@@ -123,6 +125,7 @@ class HeldOut:
     loss_after: float
     gain_low: float | None = None
     gain_high: float | None = None
+    loss_constant: float | None = None
     base: str = ""
     sample: Sample | None = None
     answers: AnswersStopped | None = None
@@ -138,8 +141,20 @@ class HeldOut:
         return self.gain_high is not None and self.gain_high < 0
 
     @property
+    def ignores_questions(self) -> bool:
+        """Whether one answer to every question would be as likely to be right."""
+        return self.loss_constant is not None and self.loss_after >= self.loss_constant
+
+    @property
     def verdict(self) -> str:
-        """What the two losses say, to be read behind them; empty = that it is better."""
+        """What the losses say, to be read behind them; empty = that it is better."""
+        if not self.ignores_questions:
+            return self._beside_base
+        constant = f"no better than one answer to every question ({self.loss_constant:.3f})"
+        return f"{self._beside_base}, {constant}"
+
+    @property
+    def _beside_base(self) -> str:
         worse = ", which is worse than before tuning" if self.is_worse else ""
         if self.base not in ("", AS_SERVED):
             worse += f", measured on weights that are {self.base}"

@@ -19,6 +19,7 @@ from serving.model.loading import load_base_model, preferred_dtype
 from tasks.contract.comparison import compare as compare_losses
 from tasks.contract.gate import Metric
 from tasks.estimate import GIB, serving_memory_gib
+from tasks.tuning.pod.constant_answer import constant_answer_losses
 from tasks.tuning.pod.data import (
     NO_LOSS,
     Example,
@@ -52,6 +53,7 @@ def compare(
     *,
     rows: Sequence[Row],
     examples: Sequence[Example],
+    learned: Sequence[Example],
     base: str,
     computing: Computing = nullcontext,
 ) -> dict[str, Any]:
@@ -60,8 +62,8 @@ def compare(
     sample: question, reference, before, after, stopped_before, stopped_after; None where no row is
     a single question. answers: how many of the few generated ones stopped by themselves.
 
-    Args: model: with the adapter on. base: what its weights are, in words.
-    computing: a context in which it computes in its number format.
+    Args: model: with the adapter on. learned: what it was trained on. base: what its weights are,
+    in words. computing: a context in which it computes in its number format.
     """
     asked = [(question, row) for row in rows if (question := question_of(row)) is not None]
     asked = asked[:_QUESTIONS]
@@ -74,6 +76,7 @@ def compare(
             before = generate(model, tokenizer, questions)
     return {
         **_figures(losses_before, losses_after, examples),
+        "loss_constant": _loss_of_one_answer(learned, examples, vocabulary=len(tokenizer)),
         "base": base,
         "sample": _sample(asked[0], before[0], after[0]) if asked else None,
         "answers": {
@@ -105,6 +108,21 @@ def _figures(
         "gain_low": round(found.sure_gain, 4) if has_interval else None,
         "gain_high": round(found.most_gain, 4) if has_interval else None,
     }
+
+
+def _loss_of_one_answer(
+    learned: Sequence[Example], examples: Sequence[Example], *, vocabulary: int
+) -> float:
+    losses = constant_answer_losses(
+        [_answer_ids(one) for one in learned],
+        [_answer_ids(one) for one in examples],
+        vocabulary=vocabulary,
+    )
+    return round(sum(losses) / sum(one.answer_tokens for one in examples), 4)
+
+
+def _answer_ids(example: Example) -> list[int]:
+    return [label for label in example.labels[1:] if label != NO_LOSS]
 
 
 def summed_loss(model: Any, example: Example) -> float:

@@ -95,11 +95,12 @@ def _tuned(
     if settings.training.get("save_strategy", "no") == "no":
         shutil.rmtree(config.results_dir / "checkpoints", ignore_errors=True)
     # What was learned is safe now: the comparison is an extra, no fault of it costs the adapter.
+    tell_phase("evaluate")
+    tuned = [trainer]
+    del trainer
+    told = compared(config, settings, rows, tuned=tuned)
     if rows.held_out.examples:
-        tell_phase("evaluate")
-        tuned = [trainer]
-        del trainer
-        metrics |= compared(config, settings, rows, tuned=tuned)
+        metrics |= told
         describe_adapter(config.results_dir / "adapter", metrics, card=model_card(metrics))
         result = keep(metrics)
     return result
