@@ -18,12 +18,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def call(installed: Installation, method: str, route: str, body: Any = None) -> dict[str, Any]:
-    """The answer of Prefect, whose worker has yet to deploy, and whose SQLite has one writer."""
+    """The answer of Prefect, whose worker has yet to deploy."""
 
     def answered() -> httpx2.Response | None:
         answer = ask(method, f"{installed.prefect_api}{route}", json=body)
-        later = (httpx2.codes.NOT_FOUND, httpx2.codes.SERVICE_UNAVAILABLE)
-        return None if answer.status_code in later else answer
+        return None if answer.status_code == httpx2.codes.NOT_FOUND else answer
 
     found: dict[str, Any] = wait_until(answered, route).raise_for_status().json()
     return found

@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import yaml
 
 from tests.chart.rendering import ROOT
 from tests.cluster.simulated_node import DIGEST
 from tests.flows.prefect import ask
-from tests.flows.watcher.installation import Installation, wait_until, workspace_manifest
+from tests.flows.watcher.installation import Installation, workspace_manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -51,11 +50,7 @@ class Pool:
         self._deployment = self.call("POST", "/deployments/", made)["id"]
 
     def call(self, method: str, route: str, body: Any = None) -> Any:
-        def answered() -> httpx2.Response | None:
-            answer = ask(method, f"{self._api}{route}", json=body)
-            return None if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE else answer
-
-        return wait_until(answered, route).raise_for_status().json()
+        return ask(method, f"{self._api}{route}", json=body).raise_for_status().json()
 
     def start(self, manifest: dict[str, Any]) -> str:
         """The id of a new run, as the UI's form asks for it."""

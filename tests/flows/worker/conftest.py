@@ -90,12 +90,7 @@ class Pool:
         return self.folder / "gate"
 
     def call(self, method: str, route: str, body: Any = None) -> Any:
-        def answered() -> list[httpx2.Response]:
-            answer = ask(method, f"{self.api}{route}", json=body)
-            # SQLite has one writer; Prefect's own client tries again too.
-            return [] if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE else [answer]
-
-        answer = wait_until(answered, f"an answer of {route}")[0]
+        answer = ask(method, f"{self.api}{route}", json=body)
         assert answer.is_success or answer.status_code == httpx2.codes.CONFLICT, answer.text
         return answer.json() if answer.content else None
 
