@@ -217,10 +217,7 @@ def as_seen(status: WorkspaceStatus, around: Around) -> WorkspaceStatus:
     return status if changed == status else changed
 
 
-_NODE_CONDITIONS = (
-    (ConditionType.NODES_READY, "NodesReady"),
-    (ConditionType.RESOURCE_READY, "workspaceResourceStatusSuccess"),
-)
+_NODE_CONDITIONS = (ConditionType.NODES_READY, ConditionType.RESOURCE_READY)
 
 
 def _tell_of_nodes(status: WorkspaceStatus, gone: Sequence[Departure], around: Around) -> None:
@@ -231,11 +228,11 @@ def _tell_of_nodes(status: WorkspaceStatus, gone: Sequence[Departure], around: A
         is_claimed = around.claims is not None
         kept = {each for each in status.worker_nodes if is_claimed or each in around.nodes}
         status.worker_nodes = sorted(used | kept)
-    for kind, reason in _NODE_CONDITIONS:
-        if gone:
+    if gone:
+        for kind in _NODE_CONDITIONS:
             _set(status, kind, "False", gone[0].reason, "; ".join(map(str, gone)))
-        elif _is_false(status.condition(kind)):
-            _set(status, kind, "True", reason, f"ready: {', '.join(status.worker_nodes)}")
+    elif status.waits_for_claims or any(_is_false(status.condition(k)) for k in _NODE_CONDITIONS):
+        status.nodes_are_ready(f"ready: {', '.join(status.worker_nodes)}")
 
 
 def _tell_of_server(

@@ -390,6 +390,37 @@ class WorkspaceStatus(_Part):
             if found and found.reason == NOT_YET:
                 self.set_condition(kind, status="False", reason=reason, message=message, now=now)
 
+    def nodes_are_ready(self, message: str) -> None:
+        """Note that what serves, or is about to, has its nodes.
+
+        Claims that some run waited for are nodes by then, also where that run was ended by an edit.
+        """
+        reasons = {
+            ConditionType.NODES_READY: "NodesReady",
+            ConditionType.RESOURCE_READY: "workspaceResourceStatusSuccess",
+        }
+        for kind, reason in reasons.items():
+            self._is_true_of_what_serves(kind, reason, message)
+        if self.waits_for_claims:
+            self.claims_are_ready()
+
+    @property
+    def waits_for_claims(self) -> bool:
+        """Whether it says that claims have yet to become nodes."""
+        found = self.condition(ConditionType.NODE_CLAIM_READY)
+        return bool(found and found.status == "False" and found.reason not in _SAYS_NOTHING_REASONS)
+
+    def claims_are_ready(self) -> None:
+        """Note that each claim has become a node."""
+        message = "every claim has become a node"
+        self._is_true_of_what_serves(ConditionType.NODE_CLAIM_READY, "NodeClaimsReady", message)
+
+    def _is_true_of_what_serves(self, kind: ConditionType, reason: str, message: str) -> None:
+        generation = self.served_generation
+        self.set_condition(
+            kind, status="True", reason=reason, message=message, generation=generation
+        )
+
     def server_ended(self, *, reason: str, message: str) -> None:
         """Note that what served, of whichever generation, is there no more; nothing if none did."""
         if self.served_generation is not None:

@@ -274,7 +274,7 @@ def _not_ready(status: WorkspaceStatus, need: NodeNeed, waiting: Waiting) -> Non
         is_tuned_first = status.serves_older and not need.server_ends
         kinds = [ConditionType.JOB_STARTED] if is_tuned_first else []
     elif waiting.are_claims_ready:
-        _claims_ready(status)
+        status.claims_are_ready()
     elif waiting.are_claims_ready is None:
         _no_claims(status)
     for kind in kinds:
@@ -291,10 +291,10 @@ def _ready(status: WorkspaceStatus, need: NodeNeed, ready: ReadyNodes) -> None:
         return
     status.worker_nodes = sorted(used)
     if ready.are_claimed:
-        _claims_ready(status)
+        status.claims_are_ready()
     else:
         _no_claims(status)
-    _resource_ready(status, ready.detail)
+    status.nodes_are_ready(ready.detail)
 
 
 def _only_server(status: WorkspaceStatus, nodes: Collection[str]) -> None:
@@ -302,7 +302,7 @@ def _only_server(status: WorkspaceStatus, nodes: Collection[str]) -> None:
     status.worker_nodes = sorted(nodes)
     found = status.condition(ConditionType.RESOURCE_READY)
     if found and found.observed_generation != status.served_generation:
-        _resource_ready(status, f"{', '.join(status.worker_nodes)}: the server runs there")
+        status.nodes_are_ready(f"{', '.join(status.worker_nodes)}: the server runs there")
 
 
 def _server_waits(status: WorkspaceStatus, waiting: Waiting) -> None:
@@ -322,21 +322,7 @@ def _server_waits(status: WorkspaceStatus, waiting: Waiting) -> None:
 def _server_has_node(status: WorkspaceStatus, ready: ReadyNodes) -> None:
     _hold(status, ready.machines)
     status.worker_nodes = sorted({*status.worker_nodes, *(node.name for node in ready.nodes)})
-    _resource_ready(status, ready.detail)
-
-
-def _resource_ready(status: WorkspaceStatus, message: str) -> None:
-    for kind, reason in (
-        (ConditionType.NODES_READY, "NodesReady"),
-        (ConditionType.RESOURCE_READY, "workspaceResourceStatusSuccess"),
-    ):
-        status.set_condition(
-            kind,
-            status="True",
-            reason=reason,
-            message=message,
-            generation=status.served_generation,
-        )
+    status.nodes_are_ready(ready.detail)
 
 
 def _hold(status: WorkspaceStatus, machines: Iterable[HeldMachine]) -> None:
@@ -356,15 +342,6 @@ def _with_price(machine: HeldMachine) -> HeldMachine:
         logger.warning("price not known instance_type=%s: %s", machine.instance_type, error)
         price = None
     return machine.model_copy(update={"price_per_hour": price})
-
-
-def _claims_ready(status: WorkspaceStatus) -> None:
-    status.set_condition(
-        ConditionType.NODE_CLAIM_READY,
-        status="True",
-        reason="NodeClaimsReady",
-        message="every claim has become a node",
-    )
 
 
 def _no_claims(status: WorkspaceStatus) -> None:

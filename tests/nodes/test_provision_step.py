@@ -232,6 +232,24 @@ async def test_the_nodes_are_those_of_the_newer_generation_once_it_serves(
         assert (found.status, found.observed_generation) == ("True", 2)
 
 
+@pytest.mark.parametrize(("waited", "is_ready"), [("NodeClaimNotReady", True), ("NotAsked", False)])
+async def test_claims_of_a_run_that_an_edit_ended_are_nodes_where_the_server_has_its_own(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, waited: str, is_ready: bool
+) -> None:
+    def serve(status: WorkspaceStatus) -> None:
+        served_in_generation_1(status)
+        claims = ConditionType.NODE_CLAIM_READY
+        status.set_condition(claims, status="False", reason=waited, generation=1)
+        status.set_condition(SERVED, status="True", reason="R", generation=2)
+
+    monkeypatch.setattr(step, "current_provisioner", Maker)
+    await change_status(workspace, serve)
+    await step.keep_server_nodes(workspace)
+    status = await current_platform().read_status(workspace)
+    assert status.is_true(ConditionType.RESOURCE_READY)
+    assert status.is_true(ConditionType.NODE_CLAIM_READY) is is_ready
+
+
 @pytest.mark.parametrize("answers", [True, False])
 async def test_while_a_newer_generation_tunes_what_serves_gets_a_node_if_it_answers_no_more(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, answers: bool

@@ -177,6 +177,16 @@ def test_what_has_come_back_is_told(seen: str) -> None:
     assert (reason(told, NODES), reason(told, READY), told.state) == ("", "", "Ready")
 
 
+def test_claims_that_an_ended_run_waited_for_are_told_as_nodes_once_these_are_seen() -> None:
+    status = served(claimed=True)
+    status.set_condition(
+        ConditionType.NODE_CLAIM_READY, status="False", reason="NodeClaimNotReady", message="waits"
+    )
+    told = as_seen(status, around(**CLAIMED))
+    assert reason(told, ConditionType.NODE_CLAIM_READY) == ""
+    assert as_seen(told, around(**CLAIMED)) is told
+
+
 def test_a_status_that_says_what_is_seen_stays() -> None:
     status = served()
     assert as_seen(status, around()) is status
