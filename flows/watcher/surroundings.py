@@ -38,6 +38,7 @@ _SERVER_LABELS = MANAGED_BY | {POD_LABEL: INFERENCE}
 _OF_NODES = {each.__name__ for each in (NodeNotReady, Unschedulable)}
 _OF_VOLUMES = {each.__name__ for each in (VolumeUnusable, VolumeMountFailed)}
 _OF_RULES = {each.__name__ for each in (QuotaExceeded, PodForbidden)}
+_SETTLED = {each for each in State if each.is_settled}
 _CLAIM, _QUOTA, _LIMITS = "PersistentVolumeClaim", "ResourceQuota", "LimitRange"
 # How something is that is waited for: its version, or of each resource how much is left.
 Standing = str | Mapping[str, float]
@@ -64,6 +65,7 @@ class Surroundings:
         """
         self._api, self._on_change = api, on_change
         self._named: dict[Owner, tuple[str, dict[str, Standing]]] = {}
+        self._begun_with: dict[Owner, dict[str, Standing]] = {}
         self._users: dict[str, set[Owner]] = defaultdict(set)
         self._used: dict[Owner, frozenset[str]] = {}
         self._node_changes = 0
@@ -196,6 +198,7 @@ class Surroundings:
     def forget(self, owner: Owner) -> None:
         """A Workspace is gone."""
         self._named.pop(owner, None)
+        self._begun_with.pop(owner, None)
         for name in self._used.pop(owner, ()):
             self._users[name].discard(owner)
 
@@ -222,17 +225,30 @@ class Surroundings:
         }
 
     def _changed_since_failure(self, owner: Owner, manifest: Seen) -> list[str]:
-        """What the Workspace names, and that is another one than when its run had just failed."""
+        """What the Workspace names, and that is another one than when its run had just failed.
+
+        ConfigMaps: than when it had begun, since they may be corrected before its end is heard of.
+        """
         status = manifest.get("status") or {}
-        if status.get("state") != State.FAILED or not self._made["ConfigMap"].is_synced:
+        state = status.get("state")
+        if not self._made["ConfigMap"].is_synced:
             self._named.pop(owner, None)
+            return []
+        config_maps: dict[str, Standing] = {
+            f"ConfigMap {name}": self._version_of(owner[0], name) for name in _config_maps(manifest)
+        }
+        if state != State.FAILED:
+            self._named.pop(owner, None)
+            if state in _SETTLED:
+                self._begun_with.pop(owner, None)
+            else:
+                there = {name: version for name, version in config_maps.items() if version}
+                self._begun_with.setdefault(owner, there)
             return []
         reasons = {str(each.get("reason")) for each in status.get("conditions") or ()}
         about = (status.get("observedGeneration"), status.get("attempt"), *sorted(reasons))
         run = " ".join(map(str, about))
-        named: dict[str, Standing] = {
-            f"ConfigMap {name}": self._version_of(owner[0], name) for name in _config_maps(manifest)
-        }
+        named = dict(config_maps)
         if reasons & _OF_NODES:
             named["the cluster's nodes"] = str(self._node_changes)
         if reasons & _OF_VOLUMES:
@@ -242,7 +258,9 @@ class Surroundings:
             for kind in (_QUOTA, _LIMITS):
                 named |= {f"{kind} {n}": how for n, how in self._others(kind, owner[0]).items()}
         if owner not in self._named or self._named[owner][0] != run:
-            self._named[owner] = run, named
+            begun_with = self._begun_with.pop(owner, {})
+            known = {name: how for name, how in begun_with.items() if name in named}
+            self._named[owner] = run, named | known
         before = self._named[owner][1]
         told = [each for each, how in named.items() if _is_better(before.get(each, ""), how)]
         return told + [each for each in before if each not in named]

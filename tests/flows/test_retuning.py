@@ -1,24 +1,16 @@
-"""A Workspace is retuned by the command line, with a model that is really trained."""
+"""A Workspace is retuned by the command line, with a small model that is really trained."""
 
-import json
-import random
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from demo.docstrings import COLUMNS
-from tests.flows.conftest import Installation, installed, write_workspace
+from demo.docstrings import write_docstring_dataset
+from tests.flows.conftest import Installation, write_workspace
 from tests.flows.prefect import ask
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-ROWS, SET_ASIDE = 128, 64
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def adapters(installation: Installation) -> dict[str, Any]:
@@ -47,35 +39,6 @@ def lineage(installation: Installation, *, runs: int) -> list[str]:
     return [table for table in reversed(tables) if "default/retuned" in table][-runs:]
 
 
-def rows_of(file: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-    return rows
-
-
-def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=COLUMNS), file)
-
-
-def poisoned(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same questions, of which three in ten have each other's answers."""
-    copies = deepcopy(list(rows))
-    hit = random.Random(3).sample(copies, round(0.3 * len(copies)))
-    answers = [row["messages"][-1]["content"] for row in hit]
-    for row, other in zip(hit, [*answers[1:], answers[0]], strict=True):
-        row["messages"][-1]["content"] = other
-    return copies
-
-
-def evaluated_on(workspace_file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Have a Workspace's adapters be measured on these rows."""
-    evaluation = workspace_file.with_name("evaluation.jsonl")
-    evaluation.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    workspace, config = yaml.safe_load_all(workspace_file.read_text())
-    annotations = {"kaitoflow.io/evaluation-data": evaluation.as_uri()}
-    workspace["metadata"]["annotations"] = annotations
-    workspace_file.write_text(yaml.safe_dump_all([workspace, config]))
-
-
 def what_ended(installation: Installation) -> str:
     """The words with which Prefect's UI shows the end of the last retuning."""
     body = {
@@ -88,52 +51,53 @@ def what_ended(installation: Installation) -> str:
     return str(run["state"]["message"])
 
 
-@pytest.fixture
-def whole(tmp_path: Path, smollm2_weights: Path, prefect_home: str) -> Iterator[Installation]:
-    """An installation with the whole model: one that knows which answer is to which question."""
-    yield from installed(tmp_path, smollm2_weights, prefect_home)
+def with_gate(file: Path, gate: str) -> None:
+    workspace, config = yaml.safe_load_all(file.read_text())
+    workspace["metadata"]["annotations"] = {"kaitoflow.io/gate": gate}
+    file.write_text(yaml.safe_dump_all([workspace, config]))
 
 
-def test_poisoned_data_is_kept_out_by_the_gate_serves_at_a_person_s_word_and_goes_back(
-    whole: Installation,
+def test_new_data_is_kept_out_by_the_gate_serves_at_a_person_s_word_and_goes_back(
+    installation: Installation,
 ) -> None:
     file = write_workspace(
-        whole.home, "retuned", rows=ROWS + SET_ASIDE, training={"learning_rate": 5e-4}, split=1
+        installation.home,
+        "retuned",
+        rows=40,
+        training={"learning_rate": 5e-4, "per_device_train_batch_size": 4},
+        split=0.7,
     )
-    data = file.with_name("rows.parquet")
-    clean, aside = rows_of(data)[:ROWS], rows_of(data)[ROWS:]
-    evaluated_on(file, aside)
-    write_rows(data, clean)
-    said(whole, "run", str(file))
-    first = whole.object("retuned")["status"]["image"]
-    assert "skipped: the data has the same digest" in said(whole, "retune", "retuned")
+    with_gate(file, "loss margin 50 rows 10 floor none")
+    said(installation, "run", str(file))
+    first = installation.object("retuned")["status"]["image"]
+    assert "skipped: the data has the same digest" in said(installation, "retune", "retuned")
 
-    write_rows(data, poisoned(clean))
-    told = said(whole, "retune", "retuned")
-    worse = f"kept retuned@1: candidate's loss .* worse than .* on {SET_ASIDE} rows .*95 % interval"
-    for shown in (told, said(whole, "describe", "retuned"), what_ended(whole)):
-        assert re.search(worse, " ".join(shown.split())), shown
-    assert fates(whole) == ["serving", "kept out"]
-    assert whole.object("retuned")["status"]["image"] == first
-    assert "skipped: the data has the same digest" in said(whole, "retune", "retuned")
-    of_run, of_retuning = lineage(whole, runs=2)
+    write_docstring_dataset(file.parent / "rows.parquet", rows=50, seed=1)
+    told = said(installation, "retune", str(file))
+    for shown in (told, said(installation, "describe", "retuned"), what_ended(installation)):
+        words = " ".join(shown.split())
+        assert "kept retuned@1: candidate's loss" in words
+        assert "95 % interval" in words
+    assert fates(installation) == ["serving", "kept out"]
+    assert "skipped: the data has the same digest" in said(installation, "retune", "retuned")
+    of_run, of_retuning = lineage(installation, runs=2)
     assert "adapter 1 of generation 1: serving at [http://127.0.0.1:" in of_run
     assert "rows.parquet" in of_run
     newest, before = of_retuning.splitlines()[-2:]
-    assert f"{ROWS} rows" in newest
+    assert "50 rows" in newest
     assert "adapter 2 of generation 1: kept out" in newest
     assert before in of_run
 
-    said(whole, "promote", "retuned", "--number", "2", "--note", "reads better")
-    promoted = whole.object("retuned")["status"]["image"]
+    said(installation, "promote", "retuned", "--number", "2", "--note", "reads better")
+    promoted = installation.object("retuned")["status"]["image"]
     assert promoted["reference"] == f"{first['reference']}-g2"
-    assert said(whole, "chat", "retuned", "hi")
-    assert "reads better" in said(whole, "history", "retuned")
-    compared = said(whole, "diff", "retuned")
+    assert said(installation, "chat", "retuned", "hi")
+    assert "reads better" in said(installation, "history", "retuned")
+    compared = said(installation, "diff", "retuned")
     assert "rows.parquet has other bytes" in compared
     assert "adapter 2 beside adapter 1: candidate's loss" in compared
     assert ", 0 differ" in compared
 
-    said(whole, "rollback", "retuned")
-    assert whole.object("retuned")["status"]["image"] == first
-    assert fates(whole) == ["serving", "served"]
+    said(installation, "rollback", "retuned")
+    assert installation.object("retuned")["status"]["image"] == first
+    assert fates(installation) == ["serving", "served"]

@@ -154,6 +154,32 @@ async def test_a_config_map_that_is_named_and_comes_after_a_failure_is_told(
         assert surroundings.of(later).changed == []
 
 
+async def test_a_config_map_that_is_corrected_before_the_failure_is_heard_of_is_told_once() -> None:
+    cluster = Cluster(ConfigMap=[made("training", labels={}, owner=None)])
+    failed = workspace(state="Failed", observedGeneration=1, attempt=0)
+    async with watching(cluster) as (surroundings, _):
+        surroundings.of(workspace(state="Running"))
+        corrected = made("training", labels={}, owner=None, resourceVersion="8")
+        cluster.heard["ConfigMap"].put_nowait(("MODIFIED", corrected))
+        await asyncio.sleep(0.05)
+        surroundings.of(workspace(state="Running"))
+        assert surroundings.of(failed).changed == ["ConfigMap training"]
+        surroundings.of(workspace(state="Pending"))  # it runs again, with what is there now
+        assert surroundings.of(failed).changed == []
+
+
+async def test_a_config_map_that_is_edited_while_the_workspace_rests_is_no_reason_to_run() -> None:
+    cluster = Cluster(ConfigMap=[made("training", labels={}, owner=None)])
+    async with watching(cluster) as (surroundings, _):
+        surroundings.of(workspace(state="Running"))
+        surroundings.of(workspace(state="Ready"))
+        edited = made("training", labels={}, owner=None, resourceVersion="8")
+        cluster.heard["ConfigMap"].put_nowait(("MODIFIED", edited))
+        await asyncio.sleep(0.05)
+        surroundings.of(workspace(state="Pending"))
+        assert surroundings.of(workspace(state="Failed", attempt=0)).changed == []
+
+
 ROWS = {"volumeSource": {"persistentVolumeClaim": {"claimName": "rows"}}}
 CLAIM, QUOTA, LIMITS = "PersistentVolumeClaim", "ResourceQuota", "LimitRange"
 
