@@ -9,8 +9,16 @@ import json
 import logging
 import ssl
 import threading
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -104,24 +112,35 @@ class SimulatedNode:
     """Containers that do not end, or are not ready, for as long as they are in here."""
     ending_s: float = 0.0
     """How long the containers of a pod that is deleted go on."""
-    started: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
-    """How often each container was started."""
+    pods: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Names of the pods in which each container was started, once for each time."""
     most_at_once: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     """How many of them, in different pods, ran at the same time."""
     alive: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     logs: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
+    @property
+    def started(self) -> Mapping[tuple[str, str], int]:
+        """How often each container was started."""
+        return times_started(self.pods)
+
     @contextmanager
-    def counted(self, namespace: str, name: str) -> Iterator[None]:
+    def counted(self, pod: Object, name: str) -> Iterator[None]:
         """Count a container as one that runs."""
-        key = namespace, name
-        self.started[key] += 1
+        key = pod["metadata"]["namespace"], name
+        self.pods[key].append(pod["metadata"]["name"])
         self.alive[key] += 1
         self.most_at_once[key] = max(self.most_at_once[key], self.alive[key])
         try:
             yield
         finally:
             self.alive[key] -= 1
+
+
+def times_started(pods: Mapping[tuple[str, str], Sequence[str]]) -> Counter[tuple[str, str]]:
+    """How often each container was started, by the pods in which it was."""
+    seen = tuple(pods.items())  # nodes go on in threads of their own
+    return Counter({container: len(names) for container, names in seen})
 
 
 @contextmanager
@@ -300,7 +319,7 @@ class _Kubelet:
         }
         for name in (*first, *main):
             states[name] = {"running": {"startedAt": _now()}}
-            with self._node.counted(pod["metadata"]["namespace"], name):
+            with self._node.counted(pod, name):
                 await self._tell(pod, first, main, states, "Running" if name in main else "Pending")
                 script = await self._play(pod, name)
                 if script.stays:

@@ -173,6 +173,8 @@ async def _put(arm: Arm, request: web.Request) -> web.Response:
     if not _is_gpu_profile(body["properties"].get("gpuProfile")):
         return _refusal(Fault(400, "InvalidParameter", "gpuProfile has a word that is unknown"))
     arm.puts.append({"name": name, **body})
+    if (there := arm.pools.get(name)) and _is_as_asked(there):
+        return web.json_response(there)
     pool = {
         "id": f"{_CLUSTER}/agentPools/{name}",
         "name": name,
@@ -184,6 +186,11 @@ async def _put(arm: Arm, request: web.Request) -> web.Response:
         await arm.on_asked(pool)
     arm.start(_make(arm, pool))
     return web.json_response(pool, status=201)
+
+
+def _is_as_asked(pool: Object) -> bool:
+    """Whether it is made already, or being made: to ask for it again makes no second machine."""
+    return pool["properties"]["provisioningState"] in {"Creating", "Succeeded"}
 
 
 def counts_gpus(pool: Object) -> bool:

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from tests.cluster.simulated_node import SimulatedNode
+from tests.cluster.simulated_node import SimulatedNode, times_started
 from tests.flows.watcher.clouds import claims_of, joining
 from tests.flows.watcher.installation import Installation
 from tests.nodes.arm import (
@@ -31,13 +31,18 @@ class Azure:
         arm.on_asked, arm.on_ready, arm.on_gone = self._note, self._join, self._leave
         self.claimed: list[str] = []
         """Pools that were claimed when they were asked for."""
-        self.started: dict[tuple[str, str], int] = defaultdict(int)
-        """How often each container was started, on whichever of its nodes."""
+        self.pods: dict[tuple[str, str], list[str]] = defaultdict(list)
+        """Names of the pods in which each container was started, on whichever of its nodes."""
         self.held: set[tuple[str, str]] = set()
         """Containers that do not end for as long as they are in here, on whichever of them."""
         self.most_at_once: dict[tuple[str, str], int] = defaultdict(int)
         self._alive: dict[tuple[str, str], int] = defaultdict(int)
         self._nodes: dict[str, AbstractContextManager[SimulatedNode]] = {}
+
+    @property
+    def started(self) -> Mapping[tuple[str, str], int]:
+        """How often each container was started, on whichever of its nodes."""
+        return times_started(self.pods)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -72,7 +77,7 @@ class Azure:
             gpus=1 if counts_gpus(pool) else 0,
         )
         joined = await asyncio.to_thread(node.__enter__)
-        joined.started, joined.most_at_once = self.started, self.most_at_once
+        joined.pods, joined.most_at_once = self.pods, self.most_at_once
         joined.alive, joined.held = self._alive, self.held
         self._nodes[name] = node
 

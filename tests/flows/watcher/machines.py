@@ -110,7 +110,7 @@ class _Own:
 @contextmanager
 def _joining(installed: Installation, node: str, labels: dict[str, str]) -> Iterator[SimulatedNode]:
     with joining(installed, node, labels, instance_type=INSTANCE_TYPE) as made:
-        made.held, made.started = installed.node.held, installed.node.started
+        made.held, made.pods = installed.node.held, installed.node.pods
         yield made
 
 
@@ -129,7 +129,7 @@ def _of_karpenter(installed: Installation, own: Sequence[str]) -> Iterator[Machi
 @contextmanager
 def _of_azure(installed: Installation, own: Sequence[str]) -> Iterator[Machines]:
     with azure_before(installed) as azure:
-        azure.held, azure.started = installed.node.held, installed.node.started
+        azure.held, azure.pods = installed.node.held, installed.node.pods
         installed.settings |= azure.settings | {"KAITOFLOW_MAX_NODES": str(2 * len(own))}
         yield _OfAzure(azure)
 
