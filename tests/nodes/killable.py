@@ -25,6 +25,7 @@ from tasks.nodes.claims.deadlines import Deadlines
 from tasks.nodes.claims.ledger import Ledger
 from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.provisioner import NodeNeed, Waiting
+from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
 from tests.nodes.arm import CLUSTER, GROUP, Arm
 from tests.nodes.test_agent_pools import client_of
@@ -145,7 +146,7 @@ def _provisioner(api: KubeApi, pools: AgentPools) -> ClaimingProvisioner:
         Ledger(connected),
         fulfiller_of(api, pools),
         UnavailableOffers(connected, namespace="default"),
-        list_nodes=lambda: api.find("Node"),
+        list_nodes=SharedLook(lambda: api.find("Node"), fresh_s=0.0),
         list_holders=nothing,
         list_workspaces=nothing,
         deadlines=_PATIENT,

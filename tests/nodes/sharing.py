@@ -18,6 +18,7 @@ from tasks.nodes.held_gpus import GpuHolder, gpu_holders
 from tasks.nodes.need import need_of
 from tasks.nodes.offers import Offer, offers_of
 from tasks.nodes.provisioner import ReadyNodes
+from tasks.nodes.shared_look import SharedLook
 from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import node_affinity
 from tasks.platform.wire import GPU, name_of
@@ -89,7 +90,7 @@ class Cluster:
             Ledger(connected, fresh_s=0.0),
             KarpenterFulfiller(),
             UnavailableOffers(connected, namespace="default"),
-            list_nodes=self._listed,
+            list_nodes=SharedLook(self._listed, fresh_s=0.0),
             list_holders=self._holders,
             list_workspaces=self._workspaces,
             deadlines=PATIENT,

@@ -22,6 +22,7 @@ from tasks.nodes.claims.unavailable import UnavailableOffers
 from tasks.nodes.held_gpus import GpuHolder
 from tasks.nodes.offers import Offer
 from tasks.nodes.provisioner import Fulfiller, NodeNeed, ReadyNodes, Room, Waiting
+from tasks.nodes.shared_look import SharedLook
 from tasks.platform.kube_api import KubeApi
 from tasks.platform.manifests.labels import MANAGED_BY
 from tasks.platform.node_affinity import owner_labels
@@ -48,6 +49,7 @@ class Cluster:
         self.held: list[GpuHolder] = []
         self.told: list[Waiting] = []
         self.hours_later = 0
+        self.listed: SharedLook[Mapping[str, Any]] = SharedLook(self.nodes, fresh_s=0.0)
 
     @property
     def without_capacity(self) -> str:
@@ -97,7 +99,7 @@ class Cluster:
                 namespace="default",
                 clock=lambda: datetime.now(UTC) + timedelta(hours=self.hours_later),
             ),
-            list_nodes=self.nodes,
+            list_nodes=self.listed,
             list_holders=self.holders,
             list_workspaces=self.all_workspaces,
             deadlines=deadlines,
@@ -168,6 +170,15 @@ async def test_runs_of_one_workspace_at_once_claim_once(cluster: Cluster, wantin
     actor, workspace = cluster.play(), wanting(GOOD)
     await asyncio.gather(*(cluster.ensure(workspace) for _ in range(5)))
     await cluster.ensure(workspace)
+    assert actor.made == {GOOD: 1}
+
+
+async def test_a_node_that_others_have_not_seen_join_is_not_lost(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    actor, cluster.listed = cluster.play(), SharedLook(cluster.nodes, fresh_s=60.0)
+    assert await cluster.listed() == []
+    await cluster.ensure(wanting(GOOD))
     assert actor.made == {GOOD: 1}
 
 

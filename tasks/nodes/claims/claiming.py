@@ -55,6 +55,7 @@ from tasks.nodes.provisioner import (
     WaitingListener,
 )
 from tasks.nodes.selection import Selection, select_nodes
+from tasks.nodes.shared_look import SharedLook
 from tasks.platform.leaving import sign_of_leaving
 from tasks.platform.node_affinity import owner_labels
 from tasks.platform.wire import Seen, name_of
@@ -78,7 +79,7 @@ class ClaimingProvisioner:
         fulfiller: Fulfiller,
         unavailable: UnavailableOffers,
         *,
-        list_nodes: Lister,
+        list_nodes: SharedLook[Seen],
         list_holders: HolderLister,
         list_workspaces: Lister,
         deadlines: Deadlines,
@@ -145,7 +146,7 @@ class ClaimingProvisioner:
         meta, all_claims = workspace.metadata, await self._ledger.claims()
         claims = [claim for claim in all_claims if owner_uid(claim) == meta.uid]
         await self._ledger.let_go(claims, self._fulfiller)
-        nodes, holders = await self._list_nodes(), await self._list_holders()
+        nodes, holders = await self._nodes_of(claims), await self._list_holders()
         others = in_the_way(holders, workspace, need)
         own, may_use = own_nodes(nodes, meta), open_nodes(nodes, all_claims, meta)
         selection = select_nodes(need, may_use, others, preferred=own)
@@ -193,6 +194,22 @@ class ClaimingProvisioner:
         told = replace(told, machines=_held(launched))
         lost = [node for node in map(node_name_of, claims) if node in going]
         return _with_lost(told, lost[0], going[lost[0]]) if lost else told
+
+    async def _nodes_of(self, claims: Sequence[Seen]) -> Sequence[Seen]:
+        """The cluster's nodes, looked at after these claims if a node of theirs is missing.
+
+        What others have seen a moment ago may lack one that has just joined: it is not lost.
+        """
+        joined = {
+            node_name_of(each)
+            for each in claims
+            if state_of(each).registered and not is_leaving(each)
+        }
+        nodes = await self._list_nodes()
+        if joined <= set(map(name_of, nodes)):
+            return nodes
+        self._list_nodes.forget()
+        return await self._list_nodes()
 
     async def _give_back_unneeded(
         self, claims: Sequence[Seen], *, going: Collection[str] = ()
