@@ -102,6 +102,38 @@ def test_most_rows_that_teach_nothing_stop_the_run_with_the_length_that_helps(be
         bench.prepare("data.jsonl", jsonl(*rows), max_length=32)
 
 
+def test_most_rows_whose_answers_are_cut_stop_the_run_with_the_length_that_helps(
+    bench: Bench,
+) -> None:
+    rows = [*[chat("w", "x " * 50)] * 14, chat("w", "x " * 5000), *[chat("w", "x")] * 5]
+    found = r"15 of 20 rows teach no answer to its end.*; TrainingArguments.max_length: 64 would "
+    accepted = r'keep 19; or accept it with .*bad-rows-tolerance: "0.75"'
+    with pytest.raises(DatasetRowsInvalid, match=found + accepted):
+        bench.prepare("data.jsonl", jsonl(*rows), max_length=32)
+    report = bench.prepare("data.jsonl", jsonl(*rows), max_length=32, bad_rows_tolerance=0.75)
+    assert report["cut_answer_rows"] == 15
+
+
+def test_a_conversation_teaches_an_answer_to_its_end_if_a_later_one_is_cut(bench: Bench) -> None:
+    row = {"messages": [user("w"), assistant("x"), user("w"), assistant("x " * 50)]}
+    report = bench.prepare("data.jsonl", jsonl(row), max_length=32)
+    assert (report["cut_answer_rows"], report["silent_rows"]) == (1, 0)
+
+
+def test_texts_that_answer_nothing_may_all_be_cut(bench: Bench) -> None:
+    report = bench.prepare("data.jsonl", jsonl({"text": "x " * 50}), max_length=32)
+    assert report["truncated_rows"] == 1
+
+
+@pytest.mark.parametrize(("bad", "share"), [(1, "0.334"), (2, "0.5")])
+def test_the_share_that_is_told_is_enough(bench: Bench, bad: int, share: str) -> None:
+    rows = [*[chat("a", "b")] * 2, *[{"messages": "none"}] * bad]
+    with pytest.raises(DatasetRowsInvalid, match=f'bad-rows-tolerance: "{share}"'):
+        bench.prepare("data.jsonl", jsonl(*rows))
+    report = bench.prepare("data.jsonl", jsonl(*rows), bad_rows_tolerance=float(share))
+    assert report["rows"] == 2
+
+
 def test_rows_that_teach_less_than_they_say_are_counted(bench: Bench) -> None:
     rows = [chat("w " * 50, "x"), chat("w", "x " * 50), chat("w", "..."), chat("w", "x")]
     report = bench.prepare("data.jsonl", jsonl(*rows), max_length=32)

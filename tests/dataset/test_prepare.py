@@ -121,7 +121,7 @@ def test_one_bad_row_stops_the_run_and_tells_where_and_why(bench: Bench) -> None
     assert str(failure.value).startswith(
         "1 of 4 rows cannot be trained on; data.jsonl row 3: messages has no assistant turn"
     )
-    assert 'kaitoflow.io/bad-rows-tolerance: "0.01"' in str(failure.value)
+    assert 'kaitoflow.io/bad-rows-tolerance: "0.25"' in str(failure.value)
     assert not (bench.folder / "data" / "train.jsonl").exists()
 
 
@@ -224,7 +224,7 @@ def test_a_changed_file_of_the_user_is_noticed(bench: Bench) -> None:
     assert bench.rows() == [chat("b")]
 
 
-@pytest.mark.parametrize("changes", [{"max_length": 7}, {"columns": DatasetColumns(text="x")}])
+@pytest.mark.parametrize("changes", [{"max_length": 2048}, {"columns": DatasetColumns(text="x")}])
 def test_other_arguments_make_another_report(bench: Bench, changes: dict[str, object]) -> None:
     content = jsonl(chat() | {"x": "y"})
     first = bench.prepare("data.jsonl", content)

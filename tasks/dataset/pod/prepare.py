@@ -7,6 +7,7 @@ could not be used is asked for anew the next time, since the server may have men
 import hashlib
 import json
 import logging
+import math
 import os
 from array import array
 from collections import Counter
@@ -29,19 +30,19 @@ from tasks.dataset.pod.progress import Progress
 from tasks.dataset.pod.rows import BadRow, Row, Unfit
 from tasks.dataset.pod.shapes import LOOKED_AT, LeftOut, NormalRow, normalise
 from tasks.dataset.pod.sniff import unreadable
-from tasks.dataset.pod.tokens import TokenCounter
+from tasks.dataset.pod.tokens import Reach, TokenCounter
 from tasks.estimate.positions import read_positions
 
 log = logging.getLogger(__name__)
 
-REPORT_VERSION = 5
+REPORT_VERSION = 6
 LISTED_BAD_ROWS = 20
 # Names that are data (an id as a key) would grow without end.
 LISTED_COLUMNS = 50
 OTHER_COLUMNS = "(others)"
 BAD_ROWS_IN_MESSAGE = 5
-# With more rows that teach nothing the run would not be what was asked for.
-SILENT_SHARE = 0.5
+# With more rows that teach nothing, or no answer to its end, the run were not what was asked for.
+LOST_SHARE = 0.5
 REASONING = "messages[].reasoning_content"
 REMEDY = "the chat template leaves it out; put <think>...</think> before the content to keep it"
 BATCH_ROWS = 512
@@ -100,6 +101,8 @@ class Intake:
         self._limit = min(config.max_length, read_positions(config.weights_dir) or MAX_ROWS)
         # After how many tokens the first answer begins, of rows in which that is past the limit.
         self._begins: Counter[int] = Counter()
+        # And after how many it is whole, of rows in which that is.
+        self._answered: Counter[int] = Counter()
         self._left_out: Counter[str] = Counter()
         self._cut_answers = self._bare_answers = 0
         self._answer_tokens = 0.0
@@ -152,7 +155,7 @@ class Intake:
 
     def finish(self) -> None:
         """Count what is still waiting."""
-        long: dict[int, list[tuple[int, int]]] = {}
+        long: dict[int, list[Reach]] = {}
         for plain in (True, False):
             waiting = [one for one in self._waiting if one[1] == plain]
             lengths = self._counter.count([lesson for lesson, *_ in waiting], plain=plain)
@@ -160,14 +163,17 @@ class Intake:
             for length, (lesson, _, row) in zip(lengths, waiting, strict=True):
                 is_long = length > self._limit
                 self._answer_tokens += min(length, self._limit) * lesson.taught_share
-                reach = self._counter.reach(lesson) if is_long else (0, 0)
+                reach = self._counter.reach(lesson) if is_long else Reach(0, 0, 0)
                 long.setdefault(row, []).append(reach)
         for reaches in long.values():
-            begins = min(first for first, _ in reaches)
+            begins = min(reach.begins for reach in reaches)
+            answered = min(reach.answered for reach in reaches)
             if begins > self._limit:
                 self._begins[begins] += 1
-            elif max(last for _, last in reaches) > self._limit:
+            elif max(reach.ends for reach in reaches) > self._limit:
                 self._cut_answers += 1
+            if answered > self._limit:
+                self._answered[answered] += 1
         self._waiting, self._waiting_chars = [], 0
 
     def summary(self) -> Report:
@@ -201,31 +207,42 @@ class Intake:
 
     def advised_max_length(self) -> int | None:
         """The least power of two that leaves one row in twenty silent at most, if any helps."""
-        most = read_positions(self._config.weights_dir) or max(self._begins, default=0) * 2
+        return self._least_length(self._begins)
+
+    def _least_length(self, needed: Counter[int]) -> int | None:
+        """The least power of two with which one row in twenty at most needs more, if any helps.
+
+        Args: needed: how many tokens rows need that lack some at the limit.
+        """
+        most = read_positions(self._config.weights_dir) or max(needed, default=0) * 2
         lengths = [2**n for n in range(3, 24) if self._limit < 2**n <= most]
-        kept = {length: self.rows - self._silent_at(length) for length in lengths}
+        kept = {length: self.rows - _beyond(needed, length) for length in lengths}
         enough = [length for length in lengths if kept[length] >= 0.95 * self.rows]
         best = enough[0] if enough else max(lengths, key=kept.__getitem__, default=None)
-        return best if best and kept[best] > self.rows - self.silent_rows else None
+        return best if best and kept[best] > self.rows - needed.total() else None
 
-    def _silent_at(self, length: int) -> int:
-        return sum(rows for begins, rows in self._begins.items() if begins > length)
+    def expect_answers(self) -> None:
+        """Nothing, where most rows teach something, and an answer to its end where they have one.
 
-    def expect_voices(self) -> None:
-        """Nothing, where most rows teach something. Raises: DatasetRowsInvalid."""
-        silent, rows = self.silent_rows, self.rows
-        if not silent or silent / rows <= max(SILENT_SHARE, self._config.bad_rows_tolerance):
+        Raises: DatasetRowsInvalid.
+        """
+        silent, unanswered, rows = self.silent_rows, self._answered.total(), self.rows
+        accepted = max(LOST_SHARE, self._config.bad_rows_tolerance)
+        if silent > accepted * rows:
+            needed, fix = self._begins, "shorten what comes before the answers"
+            lost = f"{silent} of {rows} rows teach nothing, as no answer begins within them"
+        elif unanswered > accepted * rows:
+            needed, fix = self._answered, "shorten the answers"
+            lost = f"{unanswered} of {rows} rows teach no answer to its end, and so not to end one"
+        else:
             return
-        advised = self.advised_max_length()
-        keeps = (
-            f"TrainingArguments.max_length: {advised} would keep {rows - self._silent_at(advised)}"
-            if advised
-            else "shorten what comes before the answers"
-        )
+        if length := self._least_length(needed):
+            kept = rows - _beyond(needed, length)
+            fix = f"TrainingArguments.max_length: {length} would keep {kept}"
         raise DatasetRowsInvalid(
             f"{rows} rows were to be trained on at {self._limit} tokens",
-            f"{silent} of {rows} rows teach nothing, as no answer begins within them",
-            keeps,
+            lost,
+            f"{fix}; or accept it with the annotation {_tolerance(needed.total(), rows)}",
         )
 
     def left_out(self) -> str:
@@ -257,6 +274,16 @@ class Intake:
         self.bad_rows += 1
         if len(self.listed) < LISTED_BAD_ROWS:
             self.listed.append({"file": file, "row": number, "reason": reason})
+
+
+def _beyond(needed: Counter[int], length: int) -> int:
+    """How many rows need more tokens than that."""
+    return sum(rows for tokens, rows in needed.items() if tokens > length)
+
+
+def _tolerance(rows: int, of: int) -> str:
+    """The annotation that accepts so many rows, which is a share of all, rounded up."""
+    return f'kaitoflow.io/bad-rows-tolerance: "{math.ceil(1000 * rows / of) / 1000:g}"'
 
 
 def _has_bare_answer(fit: NormalRow) -> bool:
@@ -340,7 +367,7 @@ def _check(intake: Intake, config: DatasetConfig, names: Sequence[str]) -> None:
             "add rows",
         )
     if intake.rows and bad / seen <= config.bad_rows_tolerance:
-        intake.expect_voices()
+        intake.expect_answers()
         return
     shown = "; ".join(
         f"{one['file']} row {one['row']}: {one['reason']}"
@@ -349,8 +376,7 @@ def _check(intake: Intake, config: DatasetConfig, names: Sequence[str]) -> None:
     more = f"; and {bad - BAD_ROWS_IN_MESSAGE} more" if bad > BAD_ROWS_IN_MESSAGE else ""
     fix = "fix the rows"
     if intake.rows:
-        fix += ', or leave them out with the annotation kaitoflow.io/bad-rows-tolerance: "0.01"'
-        fix += f" (a share of the rows; here {bad / seen:.2g} is needed)"
+        fix += f", or leave them out with the annotation {_tolerance(bad, seen)}"
     raise DatasetRowsInvalid(
         f"{bad} of {seen} rows cannot be trained on",
         f"{shown}{more}",

@@ -7,8 +7,9 @@ transformers' own `apply_chat_template`.
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
@@ -23,6 +24,17 @@ from tasks.dataset.pod.rows import Unfit
 from tasks.dataset.pod.shapes import NormalRow
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+
+
+class Reach(NamedTuple):
+    """After how many tokens of a text what it teaches begins, and has been said.
+
+    answered: after how many its first answer is whole; 1 = it is no answer to anything.
+    """
+
+    begins: int
+    answered: int
+    ends: int
 
 
 class TokenCounter:
@@ -94,12 +106,13 @@ class TokenCounter:
         reads = self._teacher is not None and self._teacher.reads_reasoning
         return not reads and any(m.get("reasoning_content") for m in row.get("messages", ()))
 
-    def reach(self, lesson: Lesson) -> tuple[int, int]:
-        """After how many tokens something, and all, of what a text teaches has been said."""
-        begin, end = lesson.spans[0][0], lesson.spans[-1][1]
-        offsets = enumerate(self._rendered.encode(lesson.rendered).offsets, 1)
-        saying = [number for number, (start, stop) in offsets if start < end and stop > begin]
-        return (saying[0], saying[-1]) if saying else (1, 1)
+    def reach(self, lesson: Lesson) -> Reach:
+        """How far into a text it teaches."""
+        offsets = self._rendered.encode(lesson.rendered).offsets
+        within = partial(_tokens_within, offsets)
+        (begin, first_end), end = lesson.spans[0], lesson.spans[-1][1]
+        first, last = within(begin, end)
+        return Reach(first, within(begin, first_end)[1] if begin else 1, last)
 
     def count(self, lessons: Sequence[Lesson], *, plain: bool) -> list[int]:
         """The tokens of each text; plain: no template wrote the start and end tokens into it."""
@@ -111,6 +124,12 @@ class TokenCounter:
             return [len(encoding.ids) for encoding in encodings]
         # Some tokenizers end every text themselves.
         return [len(one.ids) + (one.ids[-1:] != [self._eos_id]) for one in encodings]
+
+
+def _tokens_within(offsets: Sequence[tuple[int, int]], begin: int, end: int) -> tuple[int, int]:
+    """The first and the last token, counted from 1, with a character from `begin` to `end`."""
+    numbers = [n for n, (start, stop) in enumerate(offsets, 1) if start < end and stop > begin]
+    return (numbers[0], numbers[-1]) if numbers else (1, 1)
 
 
 def _now() -> datetime:
