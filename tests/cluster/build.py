@@ -38,6 +38,8 @@ USED_BY_TESTS = (
 )
 # Whatever a person has set: these builds use the pinned versions and this machine's Go alone.
 GO_ENVIRONMENT = {"GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+# The linker strips what is written for debuggers, and to write it is a seventh of the work.
+NO_DEBUGGING = "-gcflags=all=-dwarf=false"
 
 
 class NotPrepared(RuntimeError):
@@ -179,8 +181,9 @@ def _build(module: Path, package: str, program: Path) -> None:
     _say(f"building {package} with {go} (once; a few minutes)")
     started_s = time.monotonic()
     unfinished = program.with_suffix(".unfinished")
+    flags = ("-trimpath", NO_DEBUGGING, "-ldflags", _linker_flags(module))
     build = subprocess.run(
-        [go, "build", "-trimpath", "-ldflags", _linker_flags(module), "-o", unfinished, package],
+        [go, "build", *flags, "-o", unfinished, package],
         cwd=module,
         env=os.environ | GO_ENVIRONMENT,
         capture_output=True,
