@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-vllm slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune bench-tuning bench-serving images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
+.PHONY: help setup demo test test-slow test-vllm slow-working slow-waiting prepare-tests prepare-nodes check bench bench-control bench-settled bench-retune bench-tuning bench-tasks bench-serving images lock audit sbom clean e2e soak cluster-up cluster-down mutate gpu-check
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -73,6 +73,9 @@ bench-tuning: prepare-tests ## Measure the trainer beside TRL, well set and as i
 
 bench-retune: setup ## Measure from changed data to the answer of a promoted adapter, beside the demo's first run
 	@$(BIN)/python tests/bench/bench_retune.py
+
+bench-tasks: setup ## Tune on short labels and on conversations with the defaults; ask before and after
+	@$(BIN)/python tests/bench/bench_tasks.py
 
 bench-serving: setup ## Stand our server beside vLLM's, transformers' and llama.cpp's, in half an hour; QUICK=1 in five minutes
 	@$(BIN)/python -m tests.models

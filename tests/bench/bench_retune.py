@@ -10,8 +10,6 @@ a table by step and writes build/bench/retune.json. On CPU and CUDA.
 import argparse
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,17 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx2
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # this file is started by its path
 
 from demo.docstrings import write_docstring_dataset  # noqa: E402
 from tasks.contract.gate import GATE_ANNOTATION  # noqa: E402
-from tasks.contract.status import WorkspaceStatus  # noqa: E402
-from tasks.presets import find_preset  # noqa: E402
+from tests.bench.local_home import LocalHome  # noqa: E402
 
-EXAMPLE = ROOT / "deployments/examples/quickstart.yaml"
 NAME = "quickstart"
 PASSES = "loss margin -100 rows 2 floor none"
 _ASK_EVERY_S = 0.5
@@ -51,47 +46,12 @@ class Measured:
     details: Mapping[str, str]
 
 
-class Home:
-    """A KAITOFLOW_HOME with the demo's Workspace, and the command line in it."""
-
-    def __init__(self, folder: Path, weights: Path | None) -> None:
-        """Make it. Args: weights: a model's folder; None = they are fetched."""
-        self.folder, self.data = folder, folder / "rows.parquet"
-        self.file = folder / "workspace.yaml"
-        workspace = yaml.safe_load(EXAMPLE.read_text("utf-8"))
-        workspace["metadata"]["annotations"] = {GATE_ANNOTATION: PASSES}
-        workspace["tuning"]["input"]["urls"] = [self.data.as_uri()]
-        self.file.write_text(yaml.safe_dump(workspace), encoding="utf-8")
-        if weights:
-            preset = find_preset(workspace["tuning"]["preset"]["name"])
-            name = f"{preset.model.replace('/', '--')}@{preset.revision}"
-            (folder / "models").mkdir()
-            (folder / "models" / name).symlink_to(weights.resolve())
-
-    def kaitoflow(self, *arguments: str) -> str:
-        """What a command prints; the benchmark ends with one that fails."""
-        command = [sys.executable, "-m", "flows", *arguments]
-        given = {"KAITOFLOW_HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
-        environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | given
-        ended = subprocess.run(
-            command, check=False, capture_output=True, text=True, env=environment, cwd=ROOT
-        )
-        if ended.returncode:
-            sys.exit(f"{' '.join(arguments)} ended with {ended.returncode}\n{ended.stderr}")
-        return ended.stdout
-
-    @property
-    def status(self) -> WorkspaceStatus:
-        """The Workspace's status, as far as one was written."""
-        shown = json.loads(self.kaitoflow("get", NAME, "-o", "json"))
-        return WorkspaceStatus.model_validate(shown["status"])
-
-
 def main() -> None:
     """Measure, print, write."""
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder), options.weights)
+        home = LocalHome(Path(folder), NAME, Path(folder) / "rows.parquet", options.weights)
+        home.annotate({GATE_ANNOTATION: PASSES})
         try:
             first = _measured(home, "run", str(home.file), rows=options.rows, version=NAME)
             more = options.rows + options.more_rows
@@ -111,7 +71,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(home: Home, command: str, about: str, *, rows: int, version: str) -> Measured:
+def _measured(home: LocalHome, command: str, about: str, *, rows: int, version: str) -> Measured:
     """A command on so many rows, from when they are there until a version answers."""
     write_docstring_dataset(home.data, rows=rows, seed=0)
     before = [] if command == "run" else home.status.steps
@@ -129,7 +89,7 @@ def _measured(home: Home, command: str, about: str, *, rows: int, version: str) 
 
 
 @contextlib.contextmanager
-def _first_answer(home: Home, version: str) -> Iterator[Callable[[], float]]:
+def _first_answer(home: LocalHome, version: str) -> Iterator[Callable[[], float]]:
     """When an adapter first answered, for who asks after the context; it is asked for meanwhile."""
     found: list[float] = []
     is_over = threading.Event()
@@ -156,7 +116,7 @@ def _first_answer(home: Home, version: str) -> Iterator[Callable[[], float]]:
         asking.join()
 
 
-def _who_answers(home: Home) -> str:
+def _who_answers(home: LocalHome) -> str:
     """The adapter whose weights answer to the Workspace's name; empty while nothing does."""
     try:
         [kept] = home.folder.glob(f"namespaces/*/workspaces/{NAME}/status.json")
