@@ -55,6 +55,21 @@ def test_an_adapter_that_ignores_the_questions_is_told(
     assert held_out.verdict == (words if is_told else "")
 
 
+@pytest.mark.parametrize(("right", "is_told"), [(6, True), (7, False)])
+def test_one_that_is_right_more_often_than_one_answer_has_learned_what_is_asked(
+    right: int, is_told: bool
+) -> None:
+    held_out = HeldOut(
+        rows=40,
+        loss_before=9.0,
+        loss_after=1.0,
+        loss_constant=0.9,
+        right_after=right,
+        right_constant=6,
+    )
+    assert held_out.ignores_questions == is_told
+
+
 @pytest.mark.parametrize(
     ("after", "high", "is_worse", "is_surely"),
     [

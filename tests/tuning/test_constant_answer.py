@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tasks.tuning.pod.constant_answer import constant_answer_losses
+from tasks.tuning.pod.constant_answer import constant_answer_losses, right_by_one_answer
 
 YES, NO, UNSURE, END = 1, 2, 3, 0
 LABELS = [[YES, END]] * 60 + [[NO, END]] * 40
@@ -37,3 +37,9 @@ def test_all_answers_together_are_no_likelier_than_one() -> None:
 def test_of_a_thousand_tokens_nothing_overflows() -> None:
     [loss] = constant_answer_losses([list(range(1000))], [list(range(1000, 2000))], vocabulary=5000)
     assert math.isfinite(loss)
+
+
+def test_one_answer_is_right_where_it_is_the_one_that_was_learned_most_often() -> None:
+    asked = [[YES, END], [NO, END], [YES, END], [UNSURE, END]]
+    assert right_by_one_answer(LABELS, asked) == 2
+    assert right_by_one_answer([[NO, END]], [[YES, END]]) == 0

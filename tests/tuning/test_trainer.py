@@ -175,6 +175,7 @@ def test_held_out_rows_are_compared_before_and_after(runs: Runs) -> None:
     assert held_out["rows"] == result["rows"]["held_out"] == 24 - result["rows"]["trained"] > 2
     assert held_out["loss_after"] < held_out["loss_before"] - 0.5
     assert held_out["loss_constant"] > 0
+    assert held_out["right_constant"] <= held_out["right_after"] <= held_out["rows"]
     assert held_out["sample"]["reference"].startswith("It is ")
     assert held_out["answers"]["asked"] == held_out["rows"]
 

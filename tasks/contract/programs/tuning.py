@@ -117,6 +117,8 @@ class HeldOut:
         tells nothing, or of an older version's pod.
     loss_constant: of one answer to every question, by how often each was learned; None = of an
         older version's pod.
+    right_after: how many answers are what the model itself would say, token by token, after tuning.
+    right_constant: how many are the one that was learned most often; both None with loss_constant.
     base: the weights of the base model that it was measured on; AS_SERVED, or in which they differ.
     """
 
@@ -126,6 +128,8 @@ class HeldOut:
     gain_low: float | None = None
     gain_high: float | None = None
     loss_constant: float | None = None
+    right_after: int | None = None
+    right_constant: int | None = None
     base: str = ""
     sample: Sample | None = None
     answers: AnswersStopped | None = None
@@ -142,8 +146,13 @@ class HeldOut:
 
     @property
     def ignores_questions(self) -> bool:
-        """Whether one answer to every question would be as likely to be right."""
-        return self.loss_constant is not None and self.loss_after >= self.loss_constant
+        """Whether one answer to every question would do as well, by its loss and by its choice.
+
+        Who is right more often and too sure of it where not loses more and has learned what is
+        asked.
+        """
+        is_as_likely = self.loss_constant is not None and self.loss_after >= self.loss_constant
+        return is_as_likely and (self.right_after or 0) <= (self.right_constant or 0)
 
     @property
     def verdict(self) -> str:

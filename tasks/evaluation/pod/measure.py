@@ -221,9 +221,9 @@ def _switched(model: Any, name: str | None) -> AbstractContextManager[Any]:
 
 def _row_loss(model: Any, examples: "Sequence[Example]", done: Callable[[], None]) -> float:
     """The mean loss over all answer tokens of a row."""
-    from tasks.tuning.pod.heldout import summed_loss
+    from tasks.tuning.pod.heldout import score
 
-    total = sum(summed_loss(model, one) for one in examples)
+    total = sum(score(model, one).loss for one in examples)
     done()
     return round(total / sum(one.answer_tokens for one in examples), 4)
 

@@ -29,3 +29,11 @@ def constant_answer_losses(
         return math.log(len(learned) + 1) - likely
 
     return [loss(answer) for answer in asked]
+
+
+def right_by_one_answer(learned: Sequence[Answer], asked: Sequence[Answer]) -> int:
+    """How many of the asked answers are the one that was learned most often."""
+    answers = Counter(map(tuple, learned))
+    most = max(answers.values(), default=0)
+    common = {answer for answer, times in answers.items() if times == most}
+    return max((sum(tuple(one) == answer for one in asked) for answer in common), default=0)

@@ -19,7 +19,7 @@ from serving.model.loading import load_base_model, preferred_dtype
 from tasks.contract.comparison import compare as compare_losses
 from tasks.contract.gate import Metric
 from tasks.estimate import GIB, serving_memory_gib
-from tasks.tuning.pod.constant_answer import constant_answer_losses
+from tasks.tuning.pod.constant_answer import constant_answer_losses, right_by_one_answer
 from tasks.tuning.pod.data import (
     NO_LOSS,
     Example,
@@ -47,6 +47,14 @@ class Answer:
     stopped: bool
 
 
+@dataclass(frozen=True)
+class Score:
+    """The loss on all tokens of an answer, in nats, and whether each of them is the likeliest."""
+
+    loss: float
+    is_right: bool
+
+
 def compare(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -69,14 +77,15 @@ def compare(
     asked = asked[:_QUESTIONS]
     questions = [question for question, _ in asked]
     with evaluating(model), computing():
-        losses_after = [summed_loss(model, one) for one in examples]
+        found = [score(model, one) for one in examples]
         after = generate(model, tokenizer, questions)
         with model.disable_adapter():
-            losses_before = [summed_loss(model, one) for one in examples]
+            losses_before = [score(model, one).loss for one in examples]
             before = generate(model, tokenizer, questions)
     return {
-        **_figures(losses_before, losses_after, examples),
-        "loss_constant": _loss_of_one_answer(learned, examples, vocabulary=len(tokenizer)),
+        **_figures(losses_before, [one.loss for one in found], examples),
+        **_one_answer(learned, examples, vocabulary=len(tokenizer)),
+        "right_after": sum(one.is_right for one in found),
         "base": base,
         "sample": _sample(asked[0], before[0], after[0]) if asked else None,
         "answers": {
@@ -110,23 +119,24 @@ def _figures(
     }
 
 
-def _loss_of_one_answer(
+def _one_answer(
     learned: Sequence[Example], examples: Sequence[Example], *, vocabulary: int
-) -> float:
-    losses = constant_answer_losses(
-        [_answer_ids(one) for one in learned],
-        [_answer_ids(one) for one in examples],
-        vocabulary=vocabulary,
-    )
-    return round(sum(losses) / sum(one.answer_tokens for one in examples), 4)
+) -> dict[str, Any]:
+    """What one answer to every question comes to."""
+    known, asked = ([_answer_ids(one) for one in side] for side in (learned, examples))
+    losses = constant_answer_losses(known, asked, vocabulary=vocabulary)
+    return {
+        "loss_constant": round(sum(losses) / sum(one.answer_tokens for one in examples), 4),
+        "right_constant": right_by_one_answer(known, asked),
+    }
 
 
 def _answer_ids(example: Example) -> list[int]:
     return [label for label in example.labels[1:] if label != NO_LOSS]
 
 
-def summed_loss(model: Any, example: Example) -> float:
-    """The loss on all answer tokens of an example; logits are computed at these alone."""
+def score(model: Any, example: Example) -> Score:
+    """How likely an example's answer tokens are; logits are computed at these alone."""
     ids = torch.tensor([example.input_ids], device=model.device)
     labels = torch.tensor(example.labels[1:], device=model.device)
     places = (labels != NO_LOSS).nonzero()[:, 0]
@@ -134,8 +144,9 @@ def summed_loss(model: Any, example: Example) -> float:
     with torch.no_grad():
         asked = {"logits_to_keep": places} if takes_places else {}
         logits = model(input_ids=ids, use_cache=False, **asked).logits[0]
-    scored = logits if takes_places else logits[places]
-    return float(cross_entropy(scored.float(), labels[places], reduction="sum"))
+    scored, expected = logits if takes_places else logits[places], labels[places]
+    loss = float(cross_entropy(scored.float(), expected, reduction="sum"))
+    return Score(loss, is_right=bool((scored.argmax(-1) == expected).all()))
 
 
 def _forward_of(model: Any) -> Any:
