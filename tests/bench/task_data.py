@@ -58,7 +58,8 @@ def short_labels(*, rows: int, asked: int, seed: int = 0) -> TaskData:
     ]
     choice.shuffle(found)
     made = [{"messages": messages} for messages in found]
-    return TaskData("labels", made[asked:], made[:asked], {"exact match": _exact})
+    scores: dict[str, Score] = {"label alone": _exact, "label named": _named}
+    return TaskData("labels", made[asked:], made[:asked], scores)
 
 
 def conversations(*, rows: int, asked: int, seed: int = 0) -> TaskData:
@@ -94,6 +95,13 @@ def _expected(row: Row) -> str:
 
 def _exact(answer: str, row: Row) -> float:
     return exact_match(answer, _expected(row))
+
+
+def _named(answer: str, row: Row) -> float:
+    """Whether the first label in the answer is the right one, whatever else is said."""
+    named = [topic for topic in TOPICS if topic in answer.casefold()]
+    first = min(named, key=answer.casefold().index, default="")
+    return float(first == _expected(row))
 
 
 def _rouge(answer: str, row: Row) -> float:
