@@ -77,6 +77,10 @@ class ByoProvisioner:
         except KubernetesUnavailable as error:
             return error
 
+    async def held(self, workspace: Workspace) -> tuple[HeldMachine, ...]:  # noqa: ARG002
+        """Nothing: no machine was made."""
+        return ()
+
     async def release(
         self,
         workspace: Workspace,  # noqa: ARG002

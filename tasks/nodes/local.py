@@ -32,6 +32,10 @@ class LocalProvisioner:
         detail = f"{node.name}: {node.cores} cores, {node.memory_gib:.1f} GiB free"
         return ReadyNodes(nodes=(node,), detail=detail)
 
+    async def held(self, workspace: Workspace) -> tuple[HeldMachine, ...]:  # noqa: ARG002
+        """Nothing: no machine was made."""
+        return ()
+
     async def release(
         self,
         workspace: Workspace,  # noqa: ARG002

@@ -151,6 +151,9 @@ class Provisioner(Protocol):
         Raises: NodeNotReady: the deadline passed; says how many nodes lack what.
         """
 
+    async def held(self, workspace: Workspace) -> tuple[HeldMachine, ...]:
+        """What was made for the Workspace and is not on its way back, as it is at this moment."""
+
     async def release(
         self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
     ) -> tuple[HeldMachine, ...]:

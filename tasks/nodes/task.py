@@ -220,9 +220,30 @@ async def keep_server_nodes(workspace: Workspace) -> frozenset[str]:
     made_in = status.server_generation
     seen = None if made_in is None else await platform.server_nodes(workspace, made_in)
     keep = nodes_of_server(status, seen)
-    if keep:
-        await change_status(workspace, lambda status: _only_server(status, keep))
+    if not keep:
+        return keep
+    machines = await _held_now(workspace)
+
+    def change(status: WorkspaceStatus) -> None:
+        if machines is not None:
+            _hold(status, machines)
+        _only_server(status, keep)
+
+    await change_status(workspace, change)
     return keep
+
+
+async def _held_now(workspace: Workspace) -> tuple[HeldMachine, ...] | None:
+    """The machines made for the Workspace, which say by now which nodes they are.
+
+    Else one that goes back would pass for one of the server's. None = nobody makes any, or tells.
+    """
+    provisioner = current_provisioner()
+    try:
+        return await provisioner.held(workspace) if provisioner.makes_nodes else None
+    except KaitoflowError as error:
+        logger.warning("machines not seen workspace=%s: %s", workspace, error)
+        return None
 
 
 def nodes_of_server(status: WorkspaceStatus, seen: Collection[str] | None) -> frozenset[str]:

@@ -253,7 +253,7 @@ def test_memory_does_not_grow_with_the_dataset(bench: Bench) -> None:
     url = bench.file("data.jsonl", row * 4000)
     tracemalloc.start()
     try:
-        prepare_dataset(bench.config(url))
+        prepare_dataset(bench.config(url, max_length=4096))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -162,8 +162,25 @@ async def test_a_claimed_node_becomes_the_workspace_s(cluster: Cluster, wanting:
     [claim] = await cluster.claims()
     assert [node.name for node in ready.nodes] == [f"node-{claim}"]
     assert ready.are_claimed
+    if cluster.arm:  # of Karpenter's a claim says it a little later
+        assert [each.node for each in ready.machines] == [f"node-{claim}"]
     assert cluster.told[0].reason == "NodeClaimNotReady"
     assert cluster.told[0].are_claims_ready is False
+
+
+async def test_machines_that_are_held_say_which_nodes_they_are(
+    cluster: Cluster, wanting: Wanting
+) -> None:
+    cluster.play()
+    workspace, provisioner = wanting(GOOD), cluster.provisioner()
+
+    async def tell(_waiting: Waiting) -> None:
+        pass
+
+    await provisioner.ensure_nodes(workspace, NEED, on_waiting=tell)
+    await cluster.all_say_their_nodes()
+    [claim] = await cluster.claims()
+    assert [each.node for each in await provisioner.held(workspace)] == [f"node-{claim}"]
 
 
 async def test_runs_of_one_workspace_at_once_claim_once(cluster: Cluster, wanting: Wanting) -> None:

@@ -99,7 +99,7 @@ class Maker:
     makes_nodes = True
 
     def __init__(self) -> None:
-        self.held: list[list[str]] = []
+        self.told: list[list[str]] = []
         self.kept: Collection[str] = ()
 
     async def ensure_nodes(
@@ -107,10 +107,13 @@ class Maker:
     ) -> ReadyNodes:
         for machines in ((machine("a"),), None, ()):
             await on_waiting(Waiting(reason="R", message="m", machines=machines))
-            self.held.append(await held(workspace))
+            self.told.append(await held(workspace))
         node = Node(name="b", cores=1, memory_gib=1)
         made = machine("b", instance_type="Standard_NC6s_v3")
         return ReadyNodes(nodes=(node,), detail="d", are_claimed=True, machines=(made,))
+
+    async def held(self, workspace: Workspace) -> tuple[HeldMachine, ...]:
+        return (machine("b").model_copy(update={"node": "b"}),)
 
     async def release(
         self, workspace: Workspace, *, is_final: bool = True, keep: Collection[str] = ()
@@ -125,7 +128,7 @@ async def test_every_machine_is_in_the_cost_until_it_is_held_no_more(
     maker = Maker()
     monkeypatch.setattr(step, "current_provisioner", lambda: maker)
     await step.provision_node.fn(workspace)
-    assert maker.held == [["a"], ["a"], []]
+    assert maker.told == [["a"], ["a"], []]
     assert await held(workspace) == ["b"]
     await step.give_back_nodes(workspace)
     assert await held(workspace) == []
@@ -166,8 +169,10 @@ async def test_a_failed_run_gives_back_all_nodes_but_those_of_the_server(
             workspace, lambda status: status.set_condition(SERVED, status="True", reason="R")
         )
     kept = await step.keep_server_nodes(workspace)
-    if is_served:  # which is told before any other goes
-        assert (await current_platform().read_status(workspace)).worker_nodes == sorted(kept)
+    if is_served:  # which is told before any other goes, with the nodes that machines are by now
+        status = await current_platform().read_status(workspace)
+        assert status.worker_nodes == sorted(kept)
+        assert [each.node for each in status.cost.machines if not each.until] == ["b"]
     await step.give_back_nodes(workspace, keep=kept)
     expected = ["b"] if is_served else []
     status = await current_platform().read_status(workspace)

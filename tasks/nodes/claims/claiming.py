@@ -156,6 +156,8 @@ class ClaimingProvisioner:
         if selection.is_enough:
             for claim in claims:
                 await self._is_coming(claim, there)  # so that each claim says which node it became
+            if (used & own) - set(map(node_name_of, claims)):
+                claims = await self._now(meta)
             if not (used & own) - set(map(node_name_of, claims)):
                 await self._give_back_unneeded(claims, going=going)
             return ReadyNodes(
@@ -194,6 +196,10 @@ class ClaimingProvisioner:
         told = replace(told, machines=_held(launched))
         lost = [node for node in map(node_name_of, claims) if node in going]
         return _with_lost(told, lost[0], going[lost[0]]) if lost else told
+
+    async def _now(self, meta: ObjectMeta) -> list[dict[str, Any]]:
+        """The Workspace's claims with what has just been told of them."""
+        return [claim for claim in await self._ledger.look() if owner_uid(claim) == meta.uid]
 
     async def _nodes_of(self, claims: Sequence[Seen]) -> Sequence[Seen]:
         """The cluster's nodes, looked at after these claims if a node of theirs is missing.
@@ -365,6 +371,10 @@ class ClaimingProvisioner:
             claims = await self._left_of(meta, among=there, keep=keep)
         # Also one whose node is kept and that does not say yet which it has become: it costs.
         return _held(await self._ledger.claims_of(meta))
+
+    async def held(self, workspace: Workspace) -> tuple[HeldMachine, ...]:
+        """The machines of the Workspace, each with the node that it has become."""
+        return _held(await self._now(workspace.metadata))
 
     async def _left_of(
         self, meta: ObjectMeta, *, among: Collection[str] | None = None, keep: Collection[str]
